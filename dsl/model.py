@@ -1,0 +1,451 @@
+"""What is a checked firmware? The frozen model that emitters read; nothing else crosses from the language to them.
+
+Every node that can produce code carries a `Span`, so that listings and debug lines can name the place in the flow.
+Sizes are bytes, addresses are GPAs. Frame slots are assigned by the emitter; a variable is named by its unique id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a source file: 1-based lines and columns, end exclusive."""
+
+    path: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+# ---------------------------------------------------------------- types
+
+
+class Provenance(Enum):
+    """How far a value may be believed. Order is trust: SHARED < UNTRUSTED < MEASURED < TRUSTED."""
+
+    SHARED = 0
+    UNTRUSTED = 1
+    MEASURED = 2
+    TRUSTED = 3
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """`bool`, `u8`, `u16`, `u32`, `u64`: one machine word in generated code, `bits` wide in memory (bool: 8)."""
+
+    name: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """`bytes`: a span of private memory. C: `struct span { uint8_t *data; uint64_t size; }`, 16 bytes."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """`text`: a constant string of the flow, passed to C as a span without the NUL."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """No value."""
+
+
+@dataclass(frozen=True)
+class Never:
+    """Control does not come back."""
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """`list<T, N>`: C `struct { uint64_t count; T items[N]; }`, count <= N guaranteed by whoever made it."""
+
+    element: Type
+    capacity: int
+
+
+@dataclass(frozen=True)
+class RecordRef:
+    """A record of the prelude, by name. Passed by pointer."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class EnumRef:
+    """An enumeration of the prelude, by name; u32 in memory, one word in generated code."""
+
+    name: str
+
+
+Type = Scalar | Bytes | Text | Unit | Never | ListOf | RecordRef | EnumRef
+
+
+@dataclass(frozen=True)
+class RecordField:
+    name: str
+    type: Type
+    offset: int
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Layout is natural C layout (`align` overrides upwards). C name: snake case (`VpInfo` -> `struct vp_info`)."""
+
+    name: str
+    fields: tuple[RecordField, ...]
+    size: int
+    align: int
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    name: str
+    members: tuple[tuple[str, int], ...]
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """`number` is the status a primitive returns (1..); `text` is what ReportFatalError carries (<= 47 bytes)."""
+
+    name: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    name: str
+    value: int
+
+
+# ---------------------------------------------------------------- primitives
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """`mutable`: the callee may write through the pointer. `state`: supplied by the compiler, not by the caller."""
+
+    name: str
+    type: Type
+    provenance: Provenance
+    mutable: bool = False
+    state: bool = False
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """Declared in the prelude. `home` is "c" (a pure C function) or "generated" (emitted, may execute TDCALL).
+
+    C ABI of both homes: SysV. Scalars and enums by value in their word; `bytes`, `text`, records and lists by pointer
+    (`const` unless mutable); `layout` state is `const struct layout *`. A result that is not Unit or Never goes
+    through a last pointer argument `out`. A fallible primitive returns `status_t` (uint32_t, 0 = ok) in EAX; an
+    infallible one returns void. At most six arguments with `out`.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    result: Type
+    result_provenance: Provenance
+    home: str
+    errors: tuple[str, ...]
+    internal: bool = False  # called by generated primitives only, never by a flow
+    doc: str = ""
+
+    @property
+    def fallible(self) -> bool:
+        return bool(self.errors)
+
+
+# ---------------------------------------------------------------- image and memory
+
+
+@dataclass(frozen=True)
+class ImageSection:
+    """A section of the TDVF metadata. `address`/`size` are None only for BFV: it ends at 4 GiB, as large as the code.
+
+    `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
+    `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved").
+    """
+
+    name: str
+    kind: str
+    address: int | None
+    size: int | None
+    guarded: bool
+    measured: bool
+    e820: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class MemoryRegion:
+    """Carved from RAM at run time, top down below `limit` (a GPA), page aligned, cleared before first use."""
+
+    name: str
+    size: int
+    limit: int
+    e820: str
+    span: Span
+
+
+# ---------------------------------------------------------------- code
+
+
+@dataclass(frozen=True)
+class Literal:
+    value: int | bool | str
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Variable:
+    """`id` is unique in its flow."""
+
+    id: int
+    name: str
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class FieldOf:
+    base: Expression
+    record: str
+    field: str
+    offset: int
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class RegionOf:
+    """A declared region as `bytes`: an image section (static address) or a memory region (known after `accept`)."""
+
+    name: str
+    carved: bool
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Length:
+    """`.size` of bytes/text or `.count` of a list, u64."""
+
+    base: Expression
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Slice:
+    """`data[start .. end]`: bounds were proven trusted scalars; generated code still checks start <= end <= size
+    and takes `error` (status number) if not."""
+
+    base: Expression
+    start: Expression
+    end: Expression
+    error: int
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Index:
+    """`list[i]`: generated code checks i < count and takes `error` if not."""
+
+    base: Expression
+    index: Expression
+    error: int
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Unary:
+    """op: "not" (bool), "~"."""
+
+    op: str
+    operand: Expression
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Binary:
+    """op: + - * / % & | ^ << >> == != < <= > >= and or. Unsigned 64-bit; `and`/`or` short-circuit.
+    + - * that wrap take `error` (status number)."""
+
+    op: str
+    left: Expression
+    right: Expression
+    error: int
+    type: Type
+    span: Span
+
+
+@dataclass(frozen=True)
+class Call:
+    """Calls a primitive or a flow. `arguments` are the caller-supplied parameters in order (state ones left out).
+
+    If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow with
+    `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call without
+    `propagate` occurs only as the subject of `Try`.
+    """
+
+    callee: str
+    is_flow: bool
+    arguments: tuple[Expression, ...]
+    propagate: bool
+    type: Type
+    span: Span
+
+
+Expression = Literal | Variable | FieldOf | RegionOf | Length | Slice | Index | Unary | Binary | Call
+
+
+@dataclass(frozen=True)
+class Let:
+    variable: Variable
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Scalars only: `name = value`."""
+
+    variable: Variable
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Do:
+    """An expression for its effect."""
+
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class If:
+    condition: Expression
+    then: tuple[Statement, ...]
+    otherwise: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`values`: scalar or enum values that select this arm; empty = `_`."""
+
+    values: tuple[int, ...]
+    body: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Match:
+    subject: Expression
+    arms: tuple[Arm, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Try:
+    """`try CALL { ok-body } on ERROR, ... { body } on _ { body }`. `variable` is bound in `body` (None for Unit).
+
+    Handlers are tried in order; a handler with no numbers is `on _`. Every status is handled (checked).
+    """
+
+    call: Call
+    variable: Variable | None
+    body: tuple[Statement, ...]
+    handlers: tuple[Handler, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Handler:
+    errors: tuple[int, ...]
+    body: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class For:
+    """`for x in list { }`: x is a pointer to the element (record) or its value (scalar, bytes, enum)."""
+
+    variable: Variable
+    items: Expression
+    body: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Return:
+    value: Expression | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Fail:
+    """`fail ERROR` (also from `require COND else ERROR`): goes to the flow's error target with the status."""
+
+    error: int
+    span: Span
+
+
+Statement = Let | Assign | Do | If | Match | Try | For | Return | Fail
+
+
+@dataclass(frozen=True)
+class Flow:
+    """`on_error_fatal`: an error ends in fatal(status); otherwise a fallible flow returns the status in EAX.
+
+    ABI of a flow: as a primitive of home "generated", symbol `flow_<name>`. The entry flow is `boot(td: VpInfo)`.
+    """
+
+    name: str
+    parameters: tuple[Variable, ...]
+    result: Type
+    fallible: bool
+    on_error_fatal: bool
+    body: tuple[Statement, ...]
+    span: Span
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A flow file that passed every rule; the only thing emitters read.
+
+    `event_log_worst_case`: bytes the log can need, proven by the `fits` rule. `states`: name and record of each state
+    the compiler supplies (`log`: Log, `paging`: Paging; `layout` has no record and is constant data).
+    """
+
+    name: str
+    version: tuple[int, int, int]
+    svn: int
+    image: tuple[ImageSection, ...]
+    memory: tuple[MemoryRegion, ...]
+    records: dict[str, Record]
+    enumerations: dict[str, Enumeration]
+    errors: tuple[ErrorCode, ...]
+    constants: dict[str, Constant]
+    primitives: dict[str, Primitive]
+    flows: dict[str, Flow]
+    states: tuple[tuple[str, str], ...]
+    event_log_worst_case: int
+    path: str
+    source: str = field(repr=False, default="")

@@ -1,0 +1,136 @@
+"""Which sessions are there, and what do they run? `nox -l` lists them; `./run NAME` needs no nox of your own.
+
+All sessions share one environment, `.nox/env-<python version>`: the compiler wheel alone takes 400 MB.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from tdforge.apt import Apt, cache_dir, tree_digest  # noqa: E402 (the checkout is no installed package here)
+from tdforge.errors import UserError  # noqa: E402
+
+ENV = ROOT / ".nox" / f"env-{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = str(ENV / "bin" / "python")
+STAMP = ENV / "tdforge-stamp"
+
+# PeachPy, upstream commit 257881e as Debian ships it (python3-peachpy 0.0~git20211013.257881e-1.1, in bookworm
+# and trixie alike): digest of the package's .py files by tdforge.apt.tree_digest.
+PEACHPY_DIGEST = "3f0ea00beaecf4d645c23e09597374efb688214905a79a735531e513108c29c9"
+PEACHPY_PLACE = "usr/lib/python3/dist-packages/peachpy"
+
+nox.needs_version = ">=2022.11.21"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "tests"]
+
+
+def say(text: str) -> None:
+    """One line to the person who waits."""
+    print(f"tdforge: {text}", file=sys.stderr, flush=True)
+
+
+def peachpy_source() -> Path:
+    """The verified PeachPy package folder in the cache; fetched from Debian once."""
+    kept = cache_dir() / f"peachpy-{PEACHPY_DIGEST[:16]}"
+    source = kept / PEACHPY_PLACE
+    if not source.is_dir():
+        if not Apt.available():
+            raise UserError(
+                "PeachPy comes from Debian's package python3-peachpy and this machine has no apt; "
+                f"unpack that package into {kept} by hand"
+            )
+        Apt(cache_dir(), say).unpack("python3-peachpy", kept, only=PEACHPY_PLACE)
+    if (found := tree_digest(source, "*.py")) != PEACHPY_DIGEST:
+        raise UserError(
+            f"{source}: tree digest is {found}, not {PEACHPY_DIGEST}; remove {kept} and try again"
+        )
+    return source
+
+
+def install_peachpy() -> None:
+    """Copy PeachPy into the environment and compile it, without its one warning on Python 3.12 and newer."""
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    place = Path(subprocess.check_output([PYTHON, "-c", ask], text=True).strip()) / "peachpy"
+    shutil.copytree(peachpy_source(), place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([PYTHON, "-W", "ignore", "-m", "compileall", "-q", str(place)], check=True)
+
+
+def wanted_stamp() -> str:
+    """What the environment was made from; anything else means it has to be made anew."""
+    total = hashlib.sha256()
+    for part in (ROOT / "pyproject.toml", ROOT / "noxfile.py", ROOT / "tdforge" / "apt.py"):
+        total.update(part.read_bytes())
+    total.update(f"{sys.version} {sys.base_prefix} {ENV}".encode())
+    return total.hexdigest()
+
+
+def prepare(session: nox.Session) -> None:
+    """Bring the shared environment up to date; nothing to do when its stamp matches."""
+    wanted = wanted_stamp()
+    if not STAMP.is_file() or STAMP.read_text() != wanted:
+        say(f"preparing {ENV.relative_to(ROOT)} (once; about 500 MB, most of it the compiler)")
+        try:
+            peachpy_source()  # before the long part: its lack is the likelier failure
+            if not Path(PYTHON).exists() or not STAMP.is_file():
+                subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)], check=True)
+            STAMP.unlink(missing_ok=True)
+            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, "--editable", f"{ROOT}[tests,lint]"], check=True)
+            install_peachpy()
+        except UserError as error:
+            session.error(str(error))
+        except subprocess.CalledProcessError as error:
+            session.error(f"could not prepare {ENV}: {error}")
+        STAMP.write_text(wanted)
+    os.environ["PATH"] = f"{ENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+def python(session: nox.Session, *words: str) -> None:
+    """Run the environment's Python with `words`, in the checkout."""
+    session.run(PYTHON, *words, external=True)
+
+
+@nox.session(python=False)
+def build(session: nox.Session) -> None:
+    """Build every flow of dsl/flows into build/."""
+    prepare(session)
+    for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
+        python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
+
+
+@nox.session(python=False)
+def boot(session: nox.Session) -> None:
+    """Build linux.tdf and boot a kernel with it in the emulated TD; `-- --kernel FILE` chooses the kernel."""
+    prepare(session)
+    python(session, "-m", "tdforge.boot", *session.posargs)
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests, two at a time; words after `--` go to pytest."""
+    prepare(session)
+    python(session, "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Lint, formatting and strict types."""
+    prepare(session)
+    python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "ruff", "format", "--check", ".")
+    python(session, "-m", "mypy")
+
+
+@nox.session(python=False)
+def bench(session: nox.Session) -> None:
+    """Measure the first boot and hashing; writes docs/performance.md."""
+    prepare(session)
+    python(session, "-m", "tdforge.bench", *session.posargs)

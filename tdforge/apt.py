@@ -1,0 +1,157 @@
+"""How do files of Debian packages get here without root?
+
+Only the standard library is used: the nox sessions call this before anything is installed.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tdforge.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def cache_dir() -> Path:
+    """Folder for downloads: `$TDFORGE_CACHE`, else `$XDG_CACHE_HOME/tdforge`, else `~/.cache/tdforge`."""
+    if chosen := os.environ.get("TDFORGE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "tdforge"
+
+
+def tree_digest(root: Path, pattern: str) -> str:
+    """SHA-256 (hex) over relative path and SHA-256 of every file below `root` that matches `pattern`.
+
+    Independent of archive format, time stamps and the package's own revision number.
+    """
+    total = hashlib.sha256()
+    for name, file in sorted((file.relative_to(root).as_posix(), file) for file in root.rglob(pattern)):
+        total.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+class Apt:
+    """apt for one ordinary user: the system's sources and keys, own lists where the system has none."""
+
+    def __init__(self, cache: Path, say: Say = lambda text: None) -> None:
+        self._state = cache / "apt"
+        self._say = say
+        self._options: tuple[str, ...] = self._private_options() if self._has_private_lists() else ()
+
+    @staticmethod
+    def available() -> bool:
+        """True on a machine that has apt."""
+        return all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg-deb"))
+
+    def names(self, pattern: str) -> list[str]:
+        """Package names that match a whole regular expression; fetches package lists if there are none."""
+        self._require()
+        found = self._names(pattern)
+        if not found and not self._options:
+            self._update()
+            found = self._names(pattern)
+        return found
+
+    def depends(self, package: str) -> list[str]:
+        """Names that `package` depends on, candidate version; [] if the package is unknown."""
+        self._require()
+        text = self._run("apt-cache", "show", "--no-all-versions", package, check=False)
+        field = re.search(r"^Depends: (.*)$", text, re.MULTILINE)
+        return (
+            [re.split(r"[\s(:]", part.strip(), maxsplit=1)[0] for part in field[1].split(",")]
+            if field
+            else []
+        )
+
+    def unpack(self, package: str, into: Path, only: str = "") -> None:
+        """Download the candidate version of `package` and put its files below `into`, in place of what is there.
+
+        `only`: prefix of the paths to keep, such as "boot/"; a kernel package is mostly modules.
+        """
+        self._require()
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
+            deb = self._download(package, Path(scratch))
+            tree = Path(scratch) / "tree"
+            _extract(deb, tree, only)
+            if into.exists():
+                shutil.rmtree(into)
+            tree.rename(into)
+
+    def _download(self, package: str, folder: Path) -> Path:
+        self._say(f"downloading Debian package {package}")
+        try:
+            self._run("apt-get", "-q", "download", package, cwd=folder)
+        except UserError:
+            self._update()  # no lists yet, or lists that name a version the archive has dropped
+            self._run("apt-get", "-q", "download", package, cwd=folder)
+        debs = sorted(folder.glob("*.deb"))
+        if len(debs) != 1:
+            raise UserError(f"apt-get download {package}: expected one .deb, found {len(debs)}")
+        return debs[0]
+
+    def _names(self, pattern: str) -> list[str]:
+        names: Iterable[str] = self._run("apt-cache", "pkgnames", check=False).split()
+        return sorted(name for name in names if re.fullmatch(pattern, name))
+
+    def _has_private_lists(self) -> bool:
+        return any((self._state / "lists").glob("*_Packages*"))
+
+    def _private_options(self) -> tuple[str, ...]:
+        settings = {
+            "Dir::State::lists": self._state / "lists",
+            "Dir::Cache": self._state / "cache",
+            "APT::Sandbox::User": "root",  # no switch to _apt: it could not write to a user's folder
+        }
+        return tuple(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))
+
+    def _update(self) -> None:
+        self._say("fetching Debian's package lists (without root, kept in the cache)")
+        for folder in ("lists/partial", "cache/archives/partial"):
+            (self._state / folder).mkdir(parents=True, exist_ok=True)
+        self._options = self._private_options()
+        self._run("apt-get", "-q", "update")
+
+    def _require(self) -> None:
+        if not self.available():
+            raise UserError(
+                "this machine has no apt (apt-get, apt-cache, dpkg-deb) to fetch Debian packages with"
+            )
+
+    def _run(self, tool: str, *words: str, cwd: Path | None = None, check: bool = True) -> str:
+        options = self._options if tool.startswith("apt") else ()
+        done = subprocess.run(
+            [tool, *options, *words],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+        if check and done.returncode != 0:
+            lines = [
+                line for line in done.stderr.splitlines() if line.startswith("E: ")
+            ] or done.stderr.splitlines()[-1:]
+            raise UserError(f"{tool} {' '.join(words)}: {' '.join(lines) or f'exit code {done.returncode}'}")
+        return done.stdout
+
+
+def _extract(deb: Path, into: Path, only: str) -> None:
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacker,
+        tarfile.open(fileobj=unpacker.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            if member.name.removeprefix("./").startswith(only):
+                archive.extract(member, into, filter="data")
+    if unpacker.returncode != 0:
+        raise UserError(f"{deb.name}: dpkg-deb could not unpack it (exit code {unpacker.returncode})")

@@ -1,0 +1,1 @@
+"""How does a checked firmware model become machine code and an image?"""

@@ -1,0 +1,1 @@
+"""What do the bytes look like: one construct declaration per binary structure."""

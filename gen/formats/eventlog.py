@@ -1,7 +1,7 @@
 """What does the confidential-computing event log look like, and which RTMR values does it stand for.
 
 Source: TCG PC Client Platform Firmware Profile (PFP) 1.06, section 10 (structures, event types); UEFI 2.10
-section 38 (measurement register indexes); td-shim specification, "TD event log" (what the shim's events carry).
+section 38 (measurement register indexes); td-shim specification, "TD event log" (the shim's event data).
 """
 
 from __future__ import annotations

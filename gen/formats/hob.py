@@ -6,7 +6,7 @@ Source: UEFI Platform Initialization specification 1.7, volume 3 "HOB"; td-shim 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from uuid import UUID
 
@@ -56,7 +56,7 @@ RESOURCE_ATTRIBUTES_MASK = 0x07FF_FFFF  # td-shim specification: attribute bits 
 
 
 class PayloadImage(IntEnum):
-    """Payload image types as every VMM writes them (the td-shim specification numbers 2 and 3 differently)."""
+    """Payload image types as VMMs write them (the td-shim specification numbers 2 and 3 differently)."""
 
     EXECUTABLE = 0
     BZIMAGE = 1
@@ -118,10 +118,14 @@ class Resource:
 
 @dataclass(frozen=True)
 class GuidExtension:
-    """A GUID and its data, which the list pads with zeros to a multiple of 8."""
+    """A GUID and its data, which the list pads with zeros to a multiple of 8.
+
+    `rounded`: the length field counts that padding. A list that was read has the padding in `data` then.
+    """
 
     guid: UUID
     data: bytes
+    rounded: bool = field(default=True, compare=False)
 
 
 Hob = Resource | GuidExtension
@@ -140,18 +144,14 @@ def payload_info(image_type: int, entry_point: int) -> GuidExtension:
 
 
 def payload_info_packed(image_type: int, entry_point: int) -> GuidExtension:
-    """The same with the 12-byte body of newer Cloud Hypervisor."""
+    """The same with the 12-byte body of newer Cloud Hypervisor, whose HOB length is 36."""
     body = pack(PAYLOAD_INFO_PACKED, image_type=image_type, entry_point=entry_point)
-    return GuidExtension(guids.HOB_PAYLOAD_INFO, body)
+    return GuidExtension(guids.HOB_PAYLOAD_INFO, body, rounded=False)
 
 
-def write(base: int, hobs: Iterable[Hob], *, round_length: bool = True) -> bytes:
-    """A whole list from PHIT to END for the GPA `base`.
-
-    `round_length`: the length field of a GUID extension counts its padding, as most VMMs have it; in Cloud
-    Hypervisor's packed lists it does not, yet the next HOB still starts 8-byte aligned.
-    """
-    body = b"".join(_written(hob, round_length) for hob in hobs)
+def write(base: int, hobs: Iterable[Hob]) -> bytes:
+    """A whole list from PHIT to END for the GPA `base`; every HOB starts 8-byte aligned."""
+    body = b"".join(_written(hob) for hob in hobs)
     size = PHIT.sizeof() + len(body) + HEADER.sizeof()
     phit = pack(
         PHIT,
@@ -162,7 +162,7 @@ def write(base: int, hobs: Iterable[Hob], *, round_length: bool = True) -> bytes
     return phit + body + pack(HEADER, type=HobType.END, length=HEADER.sizeof())
 
 
-def _written(hob: Hob, round_length: bool) -> bytes:
+def _written(hob: Hob) -> bytes:
     if isinstance(hob, Resource):
         return pack(
             RESOURCE,
@@ -173,7 +173,7 @@ def _written(hob: Hob, round_length: bool) -> bytes:
             length=hob.length,
         )
     padding = bytes(-len(hob.data) % ALIGNMENT)
-    length = GUID_EXT.sizeof() + len(hob.data) + (len(padding) if round_length else 0)
+    length = GUID_EXT.sizeof() + len(hob.data) + (len(padding) if hob.rounded else 0)
     if length > MAX_LENGTH:
         raise FieldError(
             f"GUID extension {guids.name(hob.guid.bytes_le)}", f"{length} bytes", f"at most {MAX_LENGTH}"

@@ -14,7 +14,7 @@ from gen.formats.errors import TruncatedError
 
 
 def spaced(size: int, fields: dict[int, Any]) -> Any:
-    """A struct of `size` bytes from fields by their offset; what lies between is named `reserved_<offset>`."""
+    """A struct of `size` bytes from fields by their offset; the gaps are named `reserved_<offset>`."""
     members: list[Any] = []
     position = 0
     for offset, field in sorted(fields.items()):

@@ -22,7 +22,7 @@ ENV = ROOT / ".nox" / f"env-{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = str(ENV / "bin" / "python")
 STAMP = ENV / "tdforge-stamp"
 
-# PeachPy, upstream commit 257881e as Debian ships it (python3-peachpy 0.0~git20211013.257881e-1.1, in bookworm
+# PeachPy, upstream commit 257881e as Debian ships it (python3-peachpy 0.0~git20211013.257881e-1.1, bookworm
 # and trixie alike): digest of the package's .py files by tdforge.apt.tree_digest.
 PEACHPY_DIGEST = "3f0ea00beaecf4d645c23e09597374efb688214905a79a735531e513108c29c9"
 PEACHPY_PLACE = "usr/lib/python3/dist-packages/peachpy"

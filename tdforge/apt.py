@@ -71,7 +71,7 @@ class Apt:
         )
 
     def unpack(self, package: str, into: Path, only: str = "") -> None:
-        """Download the candidate version of `package` and put its files below `into`, in place of what is there.
+        """Download the candidate version of `package` and put its files below `into`, which is emptied first.
 
         `only`: prefix of the paths to keep, such as "boot/"; a kernel package is mostly modules.
         """

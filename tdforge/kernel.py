@@ -1,0 +1,86 @@
+"""Which kernel boots? The one named, else Debian's current 6.12 cloud kernel, else a tiny payload."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdforge.apt import Apt, Say, cache_dir
+from tdforge.bzimage import read_bzimage
+from tdforge.errors import UserError
+from tdforge.tiny import tiny_payload
+
+# The meta-package on Debian 12 (its 6.12 kernels come with the security archive) and on Debian 13.
+META_PACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
+# 6.12 is the first Debian kernel whose cloud flavour has CONFIG_INTEL_TDX_GUEST=y; 6.1 has not.
+IMAGE_PACKAGE = r"linux-image-6\.12\.[0-9]+.*-cloud-amd64"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel file, the version its header tells, and one sentence part on where it comes from."""
+
+    path: Path
+    version: str
+    origin: str
+    tiny: bool = False
+
+
+def named_kernel(path: Path) -> Kernel:
+    """The kernel in `path`. Raises UserError if it cannot be read or is no bzImage with a 64-bit entry."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read kernel {path}: {error.strerror}") from error
+    return Kernel(path, read_bzimage(data, str(path)).version, "named on the command line")
+
+
+def find_kernel(named: Path | None, say: Say, apt: Apt | None = None, cache: Path | None = None) -> Kernel:
+    """`named` if given, else Debian's kernel (fetched into `cache` without root), else the tiny payload.
+
+    `say` gets a line for each download and for each fall-back.
+    """
+    if named is not None:
+        return named_kernel(named)
+    cache = cache or cache_dir()
+    try:
+        return _debian_kernel(apt or Apt(cache, say), cache / "kernels")
+    except UserError as error:
+        say(f"no kernel from Debian: {error}")
+    kept = sorted((cache / "kernels").glob("*/boot/vmlinuz-*"), key=lambda path: version_key(path.name))
+    if kept:
+        return Kernel(kept[-1], _version(kept[-1]), "fetched from Debian earlier")
+    path = cache / "tiny-payload.bzImage"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tiny_payload())
+    return Kernel(path, _version(path), "a tiny payload of tdforge's own, no Linux kernel", tiny=True)
+
+
+def version_key(name: str) -> tuple[int, ...]:
+    """Sort key: the numbers in a package or file name, so that 6.12.9 comes before 6.12.117."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", name))
+
+
+def _debian_kernel(apt: Apt, kernels: Path) -> Kernel:
+    package = _image_package(apt)
+    place = kernels / package
+    if not list(place.glob("boot/vmlinuz-*")):
+        apt.unpack(package, place, only="boot/vmlinuz-")
+    found = sorted(place.glob("boot/vmlinuz-*"))
+    if not found:
+        raise UserError(f"{package} has no boot/vmlinuz-*")
+    return Kernel(found[0], _version(found[0]), f"Debian package {package}")
+
+
+def _image_package(apt: Apt) -> str:
+    for meta in META_PACKAGES:
+        for name in apt.depends(meta):
+            if re.fullmatch(IMAGE_PACKAGE, name):
+                return name
+    names = apt.names(IMAGE_PACKAGE)
+    if not names:
+        raise UserError(f"no package matches {IMAGE_PACKAGE}; is Debian's security archive missing?")
+    return max(names, key=version_key)
+
+
+def _version(path: Path) -> str:
+    return read_bzimage(path.read_bytes(), str(path)).version

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import construct as c
 
-from gen.formats import acpi, eventlog, guids, hob, linux, tdvf
+from gen.formats import acpi, bundle, eventlog, guids, hob, linux, tdvf
 from gen.formats.layout import plain
 
 STRUCTS = (
@@ -51,6 +51,7 @@ STRUCTS = (
     linux.EFI_INFO,
     linux.BOOT_PARAMS,
     linux.SETUP_DATA,
+    bundle.HEADER,
 )
 
 # Enumerations and the prefix their members have in C.
@@ -113,6 +114,7 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_MIN_PREFERRED_ADDRESS", linux.MIN_PREFERRED_ADDRESS),
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
+    ("PAYLOAD_BUNDLE_ALIGNMENT", bundle.ALIGNMENT),
 )
 
 GUIDS: tuple[tuple[str, UUID], ...] = (
@@ -120,6 +122,7 @@ GUIDS: tuple[tuple[str, UUID], ...] = (
     ("GUID_HOB_ACPI_TABLE", guids.HOB_ACPI_TABLE),
     ("GUID_HOB_PAYLOAD_INFO", guids.HOB_PAYLOAD_INFO),
     ("GUID_HOB_E820_TABLE", guids.HOB_E820_TABLE),
+    ("GUID_PAYLOAD_BUNDLE", bundle.GUID),
 )
 
 TEXTS: tuple[tuple[str, bytes], ...] = (

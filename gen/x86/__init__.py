@@ -22,10 +22,12 @@ PeachPy's own instructions, registers and labels come from `peachpy.x86_64`, eve
     text = listing(unit).text                            # the .s file: read by people and by clang
 
 `unit.code(..., bits=32)` and `bits=16` check that an instruction means the same there: 32-bit code writes
-addresses with the 64-bit names ([rdi + 4] is encoded and listed as [edi + 4]) and a symbol operand is then its
-absolute address. Jumps to another function take a Symbol: JMP(Symbol("f")), JNZ(Symbol("f")).
+addresses with the 64-bit names ([rdi + 4] is encoded and listed as [edi + 4]) and a symbol operand is then
+its absolute address. Jumps to another function take a Symbol: JMP(Symbol("f")), JNZ(Symbol("f")).
 Only physical registers are meant to be used: nothing allocates or saves registers behind the emitter's back.
 """
+
+from peachpy.x86_64.registers import esp, rsp, sp  # peachpy.x86_64 itself leaves the stack pointer out
 
 from gen.x86.code import AssemblyError, Code, Source, Unit, source
 from gen.x86.data import BALIGN, DB, DD, DQ, DW, RESERVE
@@ -113,10 +115,13 @@ __all__ = [
     "cr4",
     "ds",
     "es",
+    "esp",
     "fs",
     "gs",
     "instruction_text",
     "listing",
+    "rsp",
     "source",
+    "sp",
     "ss",
 ]

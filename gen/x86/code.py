@@ -264,6 +264,10 @@ def _encode_instruction(code: Code, item: Any, where: Source) -> tuple[bytes, Fi
     modes = item.modes if isinstance(item, SystemInstruction) else None
     if modes is not None and code.bits not in modes:
         raise AssemblyError(f"{where}: {item} does not exist in {code.bits}-bit code")
+    if code.bits != 64 and any(register.physical_id > 7 for register in item.register_objects):
+        raise AssemblyError(
+            f"{where}: {item} needs the registers of 64-bit mode, this is {code.bits}-bit code"
+        )
     references = [ref for ref in map(_symbol_of, item.operands) if ref is not None]
     if not references:
         content = bytes(item.encode())
@@ -298,13 +302,8 @@ def _for_mode(code: Code, item: Any, where: Source, content: bytes, fixup: Fixup
     """PeachPy encodes for 64-bit mode: keep what means the same in 32-bit code, re-prefix for 16-bit code."""
     if code.bits == 64:
         return content
-    registers = [op for op in item.operands if isinstance(op, (GeneralPurposeRegister64,))]
-    if (registers and item.name not in ("PUSH", "POP")) or any(
-        reg.physical_id > 7 for reg in item.register_objects
-    ):
-        raise AssemblyError(
-            f"{where}: {item} needs 64-bit registers, which {code.bits}-bit code does not have"
-        )
+    if any(isinstance(op, GeneralPurposeRegister64) for op in item.operands):
+        raise AssemblyError(f"{where}: {item} needs 64-bit registers, {code.bits}-bit code has none")
     if code.bits == 32:
         return content
     if fixup is not None or any(isinstance(op, MemoryOperand) for op in item.operands):

@@ -1,7 +1,8 @@
 """How do debuggers and the emulator find the source line of an address? A minimal DWARF 4 compile unit.
 
 `.loc` directives alone make a line table that no unit refers to; readers start from `.debug_info`, so each
-listing carries one unit entry that points at the table and names the code's address ranges (DWARF 4, section 7.5).
+listing carries one unit entry that points at the table and names the code's address ranges (DWARF 4, section
+7.5).
 """
 
 from __future__ import annotations

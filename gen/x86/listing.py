@@ -76,7 +76,8 @@ def _item(block: Code, encoded: Encoded) -> list[str]:
     if isinstance(item, LABEL):
         return [f".L{block.name}.{_label_name(item.operands[0])}:"]
     if isinstance(item, RESERVE):
-        return [_columns(f"\t.zero\t{item.size}", item.comment, str(encoded.source))] if item.size else []
+        where = str(encoded.source) if item.comment else ""
+        return [_columns(f"\t.zero\t{item.size}", item.comment, where)] if item.size else []
     if isinstance(item, BALIGN):
         return [_columns(_bytes(encoded.content), f"align {item.alignment}", "")] if encoded.content else []
     text = item.comment if hasattr(item, "comment") else instruction_text(item, block.bits)

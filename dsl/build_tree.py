@@ -1,0 +1,331 @@
+"""How does lark's parse tree become the frozen syntax tree? One method for each rule of grammar.lark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import Token, Transformer, v_args
+from lark.tree import Meta
+
+from dsl import tree
+from dsl.model import Span
+
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", '"': '"', "\\": "\\"}
+
+
+def integer(text: str) -> int:
+    """The value of a NUMBER; digits that are only underscores count as 0."""
+    body = text.replace("_", "")
+    for prefix, base in (("0x", 16), ("0b", 2)):
+        if body.lower().startswith(prefix):
+            return int(body[2:] or "0", base)
+    return int(body or "0")
+
+
+def unquote(text: str) -> str:
+    out, chars = [], iter(text[1:-1])
+    for char in chars:
+        if char == "\\":
+            after = next(chars)
+            out.append(ESCAPES.get(after, "\\" + after))
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+@v_args(meta=True)
+class TreeBuilder(Transformer[Token, Any]):
+    """`docs`: text of the `///` comment that ends on the line before, by line number."""
+
+    def __init__(self, path: str, docs: dict[int, str]) -> None:
+        super().__init__(visit_tokens=True)
+        self._path = path
+        self._docs = docs
+
+    def _span(self, meta: Meta) -> Span:
+        return Span(self._path, meta.line, meta.column, meta.end_line, meta.end_column)
+
+    def NAME(self, token: Token) -> tree.Name:
+        line, column = token.line or 1, token.column or 1
+        return tree.Name(str(token), Span(self._path, line, column, line, column + len(token)))
+
+    # ---- leaves
+
+    def unit(self, meta: Meta, c: list[Any]) -> int:
+        return UNITS[str(c[0])]
+
+    def size(self, meta: Meta, c: list[Any]) -> tree.Number:
+        return tree.Number(integer(c[0]) * (c[1] or 1), self._span(meta))
+
+    def number(self, meta: Meta, c: list[Any]) -> tree.Number:
+        return c[0]  # type: ignore[no-any-return]
+
+    pattern_number = pattern_name = name = group = number
+
+    def string(self, meta: Meta, c: list[Any]) -> tree.String:
+        return tree.String(unquote(c[0]), self._span(meta))
+
+    def true(self, meta: Meta, c: list[Any]) -> tree.Boolean:
+        return tree.Boolean(True, self._span(meta))
+
+    def false(self, meta: Meta, c: list[Any]) -> tree.Boolean:
+        return tree.Boolean(False, self._span(meta))
+
+    def attribute(self, meta: Meta, c: list[Any]) -> tree.Name:
+        return tree.Name(str(c[0]), self._span(meta))
+
+    def provenance(self, meta: Meta, c: list[Any]) -> str:
+        return str(c[0])
+
+    # ---- expressions
+
+    def call(self, meta: Meta, c: list[Any]) -> tree.Call:
+        return tree.Call(c[0], tuple(x for x in c[1:] if x is not None), self._span(meta))
+
+    def field(self, meta: Meta, c: list[Any]) -> tree.Field:
+        return tree.Field(c[0], c[1], self._span(meta))
+
+    def index(self, meta: Meta, c: list[Any]) -> tree.Index:
+        return tree.Index(c[0], c[1], self._span(meta))
+
+    def slice(self, meta: Meta, c: list[Any]) -> tree.Slice:
+        return tree.Slice(c[0], c[1], c[2], self._span(meta))
+
+    def propagate(self, meta: Meta, c: list[Any]) -> tree.Propagate:
+        return tree.Propagate(c[0], self._span(meta))
+
+    def complement(self, meta: Meta, c: list[Any]) -> tree.Unary:
+        return tree.Unary("~", c[0], self._span(meta))
+
+    def negation(self, meta: Meta, c: list[Any]) -> tree.Unary:
+        return tree.Unary("not", c[0], self._span(meta))
+
+    def expression(self, meta: Meta, c: list[Any]) -> tree.Expression:
+        result: tree.Expression = c[0]
+        for op, right in zip(c[1::2], c[2::2], strict=True):
+            left, end = result.span, right.span
+            span = Span(self._path, left.line, left.column, end.end_line, end.end_column)
+            result = tree.Binary(str(op), result, right, span)
+        return result
+
+    conjunction = comparison = union = difference = intersection = shift = sum = product = expression
+
+    # ---- statements
+
+    def type(self, meta: Meta, c: list[Any]) -> tree.TypeName:
+        return tree.TypeName(c[0], c[1], integer(c[2]) if c[2] else 0, self._span(meta))
+
+    def block(self, meta: Meta, c: list[Any]) -> tree.Block:
+        return tree.Block(tuple(c), self._span(meta))
+
+    def let(self, meta: Meta, c: list[Any]) -> tree.Let:
+        return tree.Let(c[0], c[1], c[2], self._span(meta))
+
+    def assign(self, meta: Meta, c: list[Any]) -> tree.Assign:
+        return tree.Assign(c[0], c[1], self._span(meta))
+
+    def do(self, meta: Meta, c: list[Any]) -> tree.Do:
+        return tree.Do(c[0], False, self._span(meta))
+
+    def do_propagate(self, meta: Meta, c: list[Any]) -> tree.Do:
+        return tree.Do(c[0], True, self._span(meta))
+
+    def if_(self, meta: Meta, c: list[Any]) -> tree.If:
+        return tree.If(c[0], c[1], c[2], self._span(meta))
+
+    def pattern_any(self, meta: Meta, c: list[Any]) -> None:
+        return None
+
+    any_error = pattern_any
+
+    def arm(self, meta: Meta, c: list[Any]) -> tree.Arm:
+        patterns = () if None in c[:-1] else tuple(c[:-1])
+        return tree.Arm(patterns, c[-1], self._span(meta))
+
+    def match(self, meta: Meta, c: list[Any]) -> tree.Match:
+        return tree.Match(c[0], tuple(c[1:]), self._span(meta))
+
+    def for_each(self, meta: Meta, c: list[Any]) -> tree.For:
+        return tree.For(c[0], c[1], c[2], self._span(meta))
+
+    def handler(self, meta: Meta, c: list[Any]) -> tree.Handler:
+        errors = () if None in c[:-1] else tuple(c[:-1])
+        return tree.Handler(errors, c[-1], self._span(meta))
+
+    def try_call(self, meta: Meta, c: list[Any]) -> tree.Try:
+        return tree.Try(c[0], c[1], c[2], tuple(c[3:]), self._span(meta))
+
+    def return_(self, meta: Meta, c: list[Any]) -> tree.Return:
+        return tree.Return(c[0], self._span(meta))
+
+    def fail(self, meta: Meta, c: list[Any]) -> tree.Fail:
+        return tree.Fail(c[0], self._span(meta))
+
+    def require(self, meta: Meta, c: list[Any]) -> tree.Require:
+        return tree.Require(c[0], c[1], self._span(meta))
+
+    def rtmr(self, meta: Meta, c: list[Any]) -> tree.Expression:
+        return c[0]  # type: ignore[no-any-return]
+
+    def measure(self, meta: Meta, c: list[Any]) -> tree.Measure:
+        return tree.Measure(c[0], c[1], c[2], self._span(meta))
+
+    def separate(self, meta: Meta, c: list[Any]) -> tree.Separate:
+        return tree.Separate(tuple(c), self._span(meta))
+
+    def accept(self, meta: Meta, c: list[Any]) -> tree.Accept:
+        return tree.Accept(c[0], c[1], c[2], self._span(meta))
+
+    def park(self, meta: Meta, c: list[Any]) -> tree.Park:
+        return tree.Park(c[0], self._span(meta))
+
+    def handoff(self, meta: Meta, c: list[Any]) -> tree.Handoff:
+        return tree.Handoff(c[0], self._span(meta))
+
+    def print(self, meta: Meta, c: list[Any]) -> tree.Print:
+        return tree.Print(c[0], self._span(meta))
+
+    # ---- declarations
+
+    def version(self, meta: Meta, c: list[Any]) -> tree.Version:
+        major, minor, patch = (int(n) for n in c[0].split("."))
+        return tree.Version((major, minor, patch), self._span(meta))
+
+    def svn(self, meta: Meta, c: list[Any]) -> tree.Svn:
+        return tree.Svn(integer(c[0]), self._span(meta))
+
+    def section_size(self, meta: Meta, c: list[Any]) -> tuple[tree.Number, bool]:
+        return c[0], False
+
+    def size_limit(self, meta: Meta, c: list[Any]) -> tuple[tree.Number, bool]:
+        return c[0], True
+
+    def section(self, meta: Meta, c: list[Any]) -> tree.Section:
+        size, up_to = c[2] or (None, False)
+        return tree.Section(c[0], c[1], size, up_to, c[3], tuple(c[4:]), self._span(meta))
+
+    def region(self, meta: Meta, c: list[Any]) -> tree.Region:
+        return tree.Region(c[0], c[1], tuple(c[2:]), self._span(meta))
+
+    def image(self, meta: Meta, c: list[Any]) -> tree.Image:
+        return tree.Image(c[0], tuple(c[1:]), self._span(meta))
+
+    def memory(self, meta: Meta, c: list[Any]) -> tree.Memory:
+        return tree.Memory(c[0], tuple(c[1:]), self._span(meta))
+
+    def firmware(self, meta: Meta, c: list[Any]) -> tree.Firmware:
+        return tree.Firmware(c[0], tuple(c[1:]), self._span(meta))
+
+    def parameter(self, meta: Meta, c: list[Any]) -> tree.Parameter:
+        return tree.Parameter(c[0], c[1] is not None, c[2] is not None, c[3], c[4], self._span(meta))
+
+    def parameters(self, meta: Meta, c: list[Any]) -> tuple[tree.Parameter, ...]:
+        return tuple(c)
+
+    def result(self, meta: Meta, c: list[Any]) -> tree.Result:
+        return tree.Result(c[0], c[1], self._span(meta))
+
+    def extent(self, meta: Meta, c: list[Any]) -> tree.Extent:
+        return tree.Extent(c[0], self._span(meta))
+
+    def on_error(self, meta: Meta, c: list[Any]) -> str:
+        return "on error fatal"
+
+    def flow_body(self, meta: Meta, c: list[Any]) -> tuple[bool, tree.Block]:
+        return c[0] is not None, tree.Block(tuple(c[1:]), self._span(meta))
+
+    def flow(self, meta: Meta, c: list[Any]) -> tree.Flow:
+        fatal, body = c[4]
+        return tree.Flow(
+            c[0], c[1] or (), c[2], c[3] is not None, fatal, body, self._span(meta), self._doc(meta)
+        )
+
+    def constant(self, meta: Meta, c: list[Any]) -> tree.Constant:
+        return tree.Constant(c[0], c[1], self._span(meta))
+
+    def error(self, meta: Meta, c: list[Any]) -> tree.Error:
+        token = c[1]
+        end = token.column + len(token)
+        text = tree.String(unquote(token), Span(self._path, token.line, token.column, token.line, end))
+        return tree.Error(c[0], text, self._span(meta))
+
+    def member(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, int]:
+        return c[0], integer(c[1])
+
+    def enumeration(self, meta: Meta, c: list[Any]) -> tree.Enumeration:
+        members = tuple(m for m in c[1:] if m is not None)
+        return tree.Enumeration(c[0], members, self._span(meta), self._doc(meta))
+
+    def record_field(self, meta: Meta, c: list[Any]) -> tree.RecordField:
+        return tree.RecordField(c[0], c[1], self._span(meta))
+
+    def record(self, meta: Meta, c: list[Any]) -> tree.Record:
+        align = integer(c[1]) if c[1] else 0
+        fields = tuple(f for f in c[2:] if f is not None)
+        return tree.Record(c[0], align, fields, self._span(meta), self._doc(meta))
+
+    def failures(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, ...]:
+        return tuple(c[1:])
+
+    def primitive(self, meta: Meta, c: list[Any]) -> tree.Primitive:
+        effects = tuple(e for e in c[5:-1] if e is not None)
+        return tree.Primitive(
+            name=c[1],
+            internal=c[0] is not None,
+            parameters=c[2] or (),
+            result=c[3],
+            errors=c[4] or (),
+            effects=effects,
+            home=c[-1],
+            span=self._span(meta),
+            doc=self._doc(meta),
+        )
+
+    # ---- effects
+
+    def _effect(self, word: str, meta: Meta, names: list[Any], number: int = 0) -> tree.Effect:
+        return tree.Effect(word, tuple(names), number, self._span(meta))
+
+    def measures(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("measures", meta, c)
+
+    def separates(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("separates", meta, c)
+
+    def accepts(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("accepts", meta, c)
+
+    def parks(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("parks", meta, c)
+
+    def gives(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("gives", meta, c)
+
+    def needs(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("needs", meta, c)
+
+    def writes(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("writes", meta, c)
+
+    def limits(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("limits", meta, c[:1], integer(c[1]))
+
+    def log_bytes(self, meta: Meta, c: list[Any]) -> int:
+        return integer(c[0])
+
+    def log_size(self, meta: Meta, c: list[Any]) -> tree.Name:
+        return c[0]  # type: ignore[no-any-return]
+
+    def logs(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        numbers = sum(x for x in c if isinstance(x, int))
+        return self._effect("logs", meta, [x for x in c if not isinstance(x, int)], numbers)
+
+    def _doc(self, meta: Meta) -> str:
+        return self._docs.get(meta.line, "")
+
+    def start(self, meta: Meta, c: list[Any]) -> tuple[tree.Declaration, ...]:
+        return tuple(c)
+
+
+setattr(TreeBuilder, "if", TreeBuilder.if_)  # the rule is called as the word it begins with

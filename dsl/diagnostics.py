@@ -1,0 +1,106 @@
+"""How is a mistake told to the author? One class for all of them: a stable code, a place, a message and a hint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dsl.model import Span
+
+# The ten trust rules, in the order of the threat model (docs/threat-model.md). Codes are never reused.
+RULES = {
+    "T01": "measure before use",
+    "T02": "copy before read",
+    "T03": "bound before index",
+    "T04": "accept before touch",
+    "T05": "write xor execute",
+    "T06": "disjoint and aligned",
+    "T07": "separator once",
+    "T08": "ends well",
+    "T09": "APs parked",
+    "T10": "fits",
+}
+
+# What else can be wrong with a flow file.
+CODES = {
+    "S01": "syntax",
+    "N01": "unknown name",
+    "N02": "name used twice",
+    "N03": "unknown field or member",
+    "N04": "not for flows",
+    "E01": "types differ",
+    "E02": "wrong number of arguments",
+    "E03": "match not exhaustive",
+    "E04": "recursion",
+    "E05": "declaration missing or misplaced",
+    "E06": "number out of range",
+    "E07": "text not allowed",
+} | RULES
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake. `source_line` is the text of the line `span` starts on; `rule` is empty unless a trust rule broke."""
+
+    code: str
+    message: str
+    span: Span
+    hint: str = ""
+    source_line: str = ""
+
+    @property
+    def rule(self) -> str:
+        return RULES.get(self.code, "")
+
+    def render(self, color: bool = False) -> str:
+        """The mistake as text without a final line end: place, message, source line with a caret, hint."""
+        bold, red, blue, off = ("\x1b[1m", "\x1b[1;31m", "\x1b[1;34m", "\x1b[0m") if color else ("",) * 4
+        s = self.span
+        rule = f" ({self.rule})" if self.rule else ""
+        text = f"{bold}{s.path}:{s.line}:{s.column}: {red}error[{self.code}]{off}{bold}: {self.message}{rule}{off}"
+        if self.source_line.strip():
+            gutter = f"{s.line:>5}"
+            last = s.end_column if s.end_line == s.line else len(self.source_line) + 1
+            width = max(1, min(last, len(self.source_line) + 1) - s.column)
+            lead = "".join("\t" if c == "\t" else " " for c in self.source_line[: s.column - 1])
+            text += f"\n{blue}{gutter} |{off} {self.source_line}"
+            text += f"\n{blue}      |{off} {lead}{red}{'^' * width}{off}"
+        if self.hint:
+            text += f"\n{blue}      ={off} hint: {self.hint}"
+        return text
+
+
+class Reporter:
+    """Collects the diagnostics of one file, each at most once for a place and code."""
+
+    def __init__(self, source: str) -> None:
+        self._lines = source.split("\n")
+        self._found: dict[tuple[str, int, int, str], Diagnostic] = {}
+
+    def error(self, code: str, span: Span, message: str, hint: str = "") -> None:
+        if code not in CODES:
+            raise KeyError(code)
+        line = self._lines[span.line - 1] if 0 < span.line <= len(self._lines) else ""
+        key = (code, span.line, span.column, "" if code in RULES else message)
+        self._found.setdefault(key, Diagnostic(code, message, span, hint, line.rstrip("\r")))
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """All of them, in the order of the source."""
+        return tuple(sorted(self._found.values(), key=lambda d: (d.span.line, d.span.column, d.code)))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or nothing."""
+    close = difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+def join_words(words: Iterable[str], last: str = "or") -> str:
+    """`a`, `b` or `c`."""
+    quoted = [f"`{w}`" for w in words]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}" if quoted else ""

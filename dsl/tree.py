@@ -1,0 +1,426 @@
+"""What did the author write? The frozen syntax tree: one class for each form of the grammar, each with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsl.model import Span
+
+
+@dataclass(frozen=True)
+class Name:
+    """An identifier where it is written."""
+
+    text: str
+    span: Span
+
+
+# ---------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class String:
+    value: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Boolean:
+    value: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class Field:
+    base: Expression
+    name: Name
+    span: Span
+
+
+@dataclass(frozen=True)
+class Index:
+    base: Expression
+    index: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Slice:
+    base: Expression
+    start: Expression
+    end: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Call:
+    callee: Name
+    arguments: tuple[Expression, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Propagate:
+    """`operand?`"""
+
+    operand: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Unary:
+    op: str
+    operand: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Binary:
+    op: str
+    left: Expression
+    right: Expression
+    span: Span
+
+
+Expression = Name | Number | String | Boolean | Field | Index | Slice | Call | Propagate | Unary | Binary
+
+# ---------------------------------------------------------------- statements
+
+
+@dataclass(frozen=True)
+class TypeName:
+    """`name` or `list<name, capacity>`."""
+
+    name: Name
+    element: TypeName | None
+    capacity: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Block:
+    statements: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Let:
+    name: Name
+    type: TypeName | None
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Assign:
+    name: Name
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Do:
+    call: Call
+    propagate: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class If:
+    condition: Expression
+    then: Block
+    otherwise: Block | If | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A pattern is a name, a number or a boolean; no pattern at all is `_`."""
+
+    patterns: tuple[Name | Number | Boolean, ...]
+    body: Block
+    span: Span
+
+
+@dataclass(frozen=True)
+class Match:
+    subject: Expression
+    arms: tuple[Arm, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class For:
+    name: Name
+    items: Expression
+    body: Block
+    span: Span
+
+
+@dataclass(frozen=True)
+class Handler:
+    """No error at all is `_`."""
+
+    errors: tuple[Name, ...]
+    body: Block
+    span: Span
+
+
+@dataclass(frozen=True)
+class Try:
+    name: Name | None
+    call: Call
+    body: Block
+    handlers: tuple[Handler, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Return:
+    value: Expression | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Fail:
+    error: Name
+    span: Span
+
+
+@dataclass(frozen=True)
+class Require:
+    condition: Expression
+    error: Name | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Measure:
+    subject: Expression
+    rtmr: Expression
+    kind: Call
+    span: Span
+
+
+@dataclass(frozen=True)
+class Separate:
+    rtmrs: tuple[Expression, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Accept:
+    plan: Expression
+    limit: Expression | None
+    page: Number | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Park:
+    region: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Handoff:
+    call: Call
+    span: Span
+
+
+@dataclass(frozen=True)
+class Print:
+    line: Expression
+    span: Span
+
+
+Statement = (
+    Let
+    | Assign
+    | Do
+    | If
+    | Match
+    | For
+    | Try
+    | Return
+    | Fail
+    | Require
+    | Measure
+    | Separate
+    | Accept
+    | Park
+    | Handoff
+    | Print
+)
+
+# ---------------------------------------------------------------- declarations
+
+
+@dataclass(frozen=True)
+class Section:
+    """`up_to`: the size is a budget that the linked code must keep (BFV only)."""
+
+    name: Name
+    kind: Name
+    size: Number | None
+    up_to: bool
+    at: Number | None
+    attributes: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Region:
+    name: Name
+    size: Number
+    attributes: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Image:
+    limit: Number
+    sections: tuple[Section, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Memory:
+    limit: Number
+    regions: tuple[Region, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Version:
+    value: tuple[int, int, int]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Svn:
+    value: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Firmware:
+    name: Name
+    items: tuple[Version | Svn | Image | Memory, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: Name
+    state: bool
+    mutable: bool
+    provenance: str | None
+    type: TypeName | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Result:
+    provenance: str | None
+    type: TypeName
+    span: Span
+
+
+@dataclass(frozen=True)
+class Extent:
+    """`-> extent of p`"""
+
+    of: Name
+    span: Span
+
+
+@dataclass(frozen=True)
+class Flow:
+    name: Name
+    parameters: tuple[Parameter, ...]
+    result: Result | Extent | None
+    fails: bool
+    on_error_fatal: bool
+    body: Block
+    span: Span
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Constant:
+    name: Name
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Error:
+    name: Name
+    text: String
+    span: Span
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    name: Name
+    members: tuple[tuple[Name, int], ...]
+    span: Span
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class RecordField:
+    name: Name
+    type: TypeName
+    span: Span
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    name: Name
+    align: int
+    fields: tuple[RecordField, ...]
+    span: Span
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`word` is the effect's first word; `names` and `number` are its operands, in the order written."""
+
+    word: str
+    names: tuple[Name, ...]
+    number: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Primitive:
+    name: Name
+    internal: bool
+    parameters: tuple[Parameter, ...]
+    result: Result | Extent | None
+    errors: tuple[Name, ...]
+    effects: tuple[Effect, ...]
+    home: Name
+    span: Span
+    doc: str = ""
+
+
+Declaration = Firmware | Flow | Constant | Error | Enumeration | Record | Primitive
+
+
+@dataclass(frozen=True)
+class File:
+    """`lost`: names whose declaration lies on a line that did not parse; nothing more is said about them."""
+
+    declarations: tuple[Declaration, ...]
+    lost: frozenset[str] = frozenset()

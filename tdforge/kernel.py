@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gen.formats import linux
+from gen.formats.errors import FormatError
 from tdforge.apt import Apt, Say, cache_dir
-from tdforge.bzimage import read_bzimage
-from tdforge.errors import UserError
+from tdforge.errors import UserError, printable
 from tdforge.tiny import tiny_payload
 
 # The meta-package on Debian 12 (its 6.12 kernels come with the security archive) and on Debian 13.
@@ -27,11 +28,7 @@ class Kernel:
 
 def named_kernel(path: Path) -> Kernel:
     """The kernel in `path`. Raises UserError if it cannot be read or is no bzImage with a 64-bit entry."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read kernel {path}: {error.strerror}") from error
-    return Kernel(path, read_bzimage(data, str(path)).version, "named on the command line")
+    return Kernel(path, _version(path), "named on the command line")
 
 
 def find_kernel(named: Path | None, say: Say, apt: Apt | None = None, cache: Path | None = None) -> Kernel:
@@ -83,4 +80,9 @@ def _image_package(apt: Apt) -> str:
 
 
 def _version(path: Path) -> str:
-    return read_bzimage(path.read_bytes(), str(path)).version
+    try:
+        return printable(linux.kernel(path.read_bytes(), place=str(path)).version_text)
+    except OSError as error:
+        raise UserError(f"cannot read kernel {path}: {error.strerror}") from error
+    except FormatError as error:
+        raise UserError(f"not a Linux bzImage: {error}") from error

@@ -1,0 +1,100 @@
+"""What does `./run boot` do? Builds linux.tdf, finds a kernel, boots it in the emulated TD, tells what was measured."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdforge import show
+from tdforge.cli import positive, size
+from tdforge.commands import build_flow, check_payload, read
+from tdforge.errors import UserError
+from tdforge.flows import find_flow
+from tdforge.kernel import Kernel, find_kernel
+from tdforge.launch import Launch, launch
+from tdforge.sizes import show_size
+from tdforge.tiny import BANNER
+
+FLOW = "linux"
+OUT = Path("build")
+# Each word takes away something a TD without devices need not have: early text by TDVMCALL, no random placement,
+# no 5-level paging, no bank MSRs, no bus scan, no IOAPIC, one serial port.
+CMDLINE = (
+    "console=ttyS0 earlyprintk=serial,ttyS0,115200 nokaslr no5lvl mce=off pci=off noapic "
+    "8250.nr_uarts=1 panic=-1"
+)
+# The kernel's second line of text: when it starts, the banner ("Linux version ...") is complete.
+AFTER_BANNER = "Command line:"
+EXPECTED = ("tdx: Guest detected", "Linux version ")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options after `./run boot --`."""
+    made = argparse.ArgumentParser(
+        prog="run boot --",
+        description="Build linux.tdf and boot a kernel with it in the emulated TD.",
+        epilog="example: ./run boot -- --kernel /boot/vmlinuz --memory 512M",
+    )
+    made.add_argument(
+        "--kernel", type=Path, metavar="FILE", help="default: Debian's current 6.12 cloud kernel"
+    )
+    made.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
+    made.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
+    made.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
+    return made
+
+
+def boot(given: argparse.Namespace) -> int:
+    """Build, boot, show. Returns 0 when the kernel's banner was seen; raises UserError."""
+    page = show.out()
+
+    def say(text: str) -> None:
+        page.print(f"tdforge: {text}")
+
+    built = build_flow(find_flow(FLOW), OUT)
+    image = read(built.image, "image")
+    say(f"built {built.image} from {FLOW}.tdf ({show_size(len(image))})")
+    kernel = find_kernel(given.kernel, say)
+    say(f"kernel {kernel.path}: {kernel.origin}")
+    say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
+    data = read(kernel.path, "kernel")
+    check_payload(image, data, str(kernel.path))
+    wanted = Launch(
+        image=image,
+        image_path=built.image,
+        kernel=data,
+        cmdline=given.cmdline,
+        memory=given.memory,
+        vcpus=given.vcpus,
+        until=f"console:{BANNER if kernel.tiny else AFTER_BANNER}",
+    )
+    report = launch(wanted, console=None)
+    facts = report.to_json()
+    page.print()
+    show.print_measurements(page, facts)
+    page.print()
+    show.print_run(page, facts)
+    page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
+    page.print(show.console_text(facts["console"]).rstrip("\n"))
+    return _verdict(kernel, facts["console"], show.end_line(facts["end"]))
+
+
+def _verdict(kernel: Kernel, console: str, end: str) -> int:
+    expected = (BANNER,) if kernel.tiny else EXPECTED
+    if missing := [text for text in expected if text not in console]:
+        raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 1 with one line on standard error."""
+    given = parser().parse_args(words)
+    try:
+        return boot(given)
+    except UserError as error:
+        print(f"tdforge: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

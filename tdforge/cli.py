@@ -1,0 +1,123 @@
+"""Which commands and options are there? Parsing and exit codes; the work is in tdforge.commands.
+
+Exit codes: 0 done, 1 could not be done (one sentence on standard error), 2 wrong usage.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tdforge import __version__, commands
+from tdforge.errors import UserError
+from tdforge.sizes import parse_size
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+VMMS = ("td-shim", "cloud-hypervisor", "qemu")
+
+
+def size(text: str) -> int:
+    """argparse type: a number of bytes."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number from 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def until(text: str) -> str:
+    """argparse type: the condition that ends a run."""
+    if text in ("handoff", "halt") or (text.startswith("console:") and text != "console:"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is none of handoff, halt, console:TEXT")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="tdforge",
+        description="Intel TDX virtual firmware, written as a boot flow and generated.",
+        epilog="example: tdforge build linux && tdforge run build/linux.bin --kernel vmlinuz",
+    )
+    top.add_argument("--version", action="version", version=f"tdforge {__version__}")
+    subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    build = _command(
+        subs, "build", commands.build, "make a TD image from a flow", "tdforge build linux -o build"
+    )
+    build.add_argument("flow", metavar="FLOW", help="a flow file, or the name of a shipped flow")
+    build.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
+    build.add_argument("--json", action="store_true", help="print the manifest")
+
+    check = _command(
+        subs, "check", commands.check, "check a flow, or an image against the rules of the VMMs",
+        "tdforge check dsl/flows/linux.tdf",
+    )  # fmt: skip
+    check.add_argument("subject", metavar="FLOW|IMAGE", help="a flow file or name, or an image file")
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+    inspect = _command(
+        subs, "inspect", commands.inspect, "show an image's layout, metadata and MRTD",
+        "tdforge inspect build/linux.bin --json",
+    )  # fmt: skip
+    inspect.add_argument("image", type=Path, metavar="IMAGE")
+    inspect.add_argument("--json", action="store_true", help="print everything as JSON")
+
+    run = _command(
+        subs, "run", commands.run, "start an image in the emulated TD (no TDX hardware is used or needed)",
+        "tdforge run build/linux.bin --kernel vmlinuz --cmdline console=ttyS0 --until console:Linux",
+    )  # fmt: skip
+    run.add_argument("image", type=Path, metavar="IMAGE")
+    run.add_argument("--kernel", type=Path, metavar="FILE", help="payload the VMM loads: a Linux bzImage")
+    run.add_argument("--initrd", type=Path, metavar="FILE")
+    run.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
+    run.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
+    run.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
+    run.add_argument(
+        "--vmm", choices=VMMS, default="td-shim", help="whose TD HOB and memory map; default: td-shim"
+    )
+    run.add_argument(
+        "--until", type=until, default="handoff", metavar="WHAT",
+        help="handoff (default), halt, or console:TEXT; exit code 0 when it came to pass",
+    )  # fmt: skip
+    run.add_argument("--report", type=Path, metavar="FILE", help="write the boot report as JSON")
+    run.add_argument("--event-log", type=Path, metavar="FILE", help="write the CC event log")
+    run.add_argument(
+        "--json", action="store_true", help="print the report; console text goes to standard error"
+    )
+    return top
+
+
+def _command(
+    subs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    work: Callable[[argparse.Namespace], int],
+    summary: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    sub = subs.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example: {example}"
+    )
+    sub.set_defaults(work=work)
+    return sub
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    given = parser().parse_args(words)
+    try:
+        return int(given.work(given))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to be said to it
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except UserError as error:
+        print(f"tdforge: {error}", file=sys.stderr)
+        return FAILED

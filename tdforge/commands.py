@@ -1,0 +1,200 @@
+"""What does each command do? Thin over dsl, gen and emu; every failure is a UserError of one sentence."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.status import Status
+
+from gen.formats import linux, tdvf
+from gen.formats.errors import FormatError
+from gen.image.check import check_image
+from gen.image.inspect import inspect as inspect_image
+from tdforge import show
+from tdforge.errors import UserError
+from tdforge.flows import SUFFIX, find_flow
+
+OK, FAILED = 0, 1
+MAX_INPUT = 1 << 30  # bytes; more than any image, kernel or initrd that a TD below 4 GiB can take
+
+
+def read(path: Path, what: str) -> bytes:
+    """The content of `path`. Raises UserError that calls it `what`."""
+    try:
+        if path.stat().st_size > MAX_INPUT:
+            raise UserError(f"{what} {path} is larger than {MAX_INPUT >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write an output file, making its folder. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_image(path: Path) -> bytes:
+    """An image file with TDVF metadata. Raises UserError."""
+    data = read(path, "image")
+    try:
+        tdvf.metadata(data, place=str(path))
+    except FormatError as error:
+        raise UserError(f"{path} is not a TD image, or is cut short: {error}") from error
+    return data
+
+
+def build(given: argparse.Namespace) -> int:
+    """`tdforge build FLOW`."""
+    result = build_flow(find_flow(given.flow), given.out)
+    if given.json:
+        print(read(result.manifest, "manifest").decode(), end="")
+    else:
+        print(f"{result.image}  ({result.image.stat().st_size:,} bytes; facts in {result.manifest})")
+    return OK
+
+
+def build_flow(flow: Path, out: Path) -> Any:
+    """Build `flow` into folder `out`; a spinner on standard error while it lasts. Raises UserError."""
+    from dsl.api import CheckFailed
+    from gen.build import build as build_image
+    from gen.errors import BuildError
+
+    with Status(f"building {flow.stem}", console=show.err()) as status:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            return build_image(
+                flow, out, progress=lambda text: status.update(f"building {flow.stem}: {text}")
+            )
+        except CheckFailed as error:
+            status.stop()
+            print_diagnostics(error.diagnostics)
+            raise UserError(f"{flow}: {len(error.diagnostics)} errors; nothing was built") from error
+        except (BuildError, FormatError) as error:
+            raise UserError(f"{flow}: {error}") from error
+        except OSError as error:
+            raise UserError(f"cannot build in {out}: {error.strerror}") from error
+
+
+def print_diagnostics(diagnostics: Any) -> None:
+    """Diagnostics with caret and hint on standard error, in colour on a terminal."""
+    for diagnostic in diagnostics:
+        print(diagnostic.render(color=sys.stderr.isatty()), file=sys.stderr)
+
+
+def check(given: argparse.Namespace) -> int:
+    """`tdforge check FLOW|IMAGE`: a name that ends in .tdf or is no file is a flow."""
+    path = Path(given.subject)
+    if path.suffix == SUFFIX or not path.is_file():
+        return _check_flow(given)
+    return _check_image(path, given.json)
+
+
+def _check_flow(given: argparse.Namespace) -> int:
+    from dsl.api import check_file
+
+    flow = find_flow(given.subject)
+    diagnostics = list(check_file(flow).diagnostics)
+    if given.json:
+        print(json.dumps([diagnostic.render(color=False) for diagnostic in diagnostics], indent=2))
+    elif diagnostics:
+        print_diagnostics(diagnostics)
+        print(f"{flow}: {len(diagnostics)} error{'s' * (len(diagnostics) != 1)}", file=sys.stderr)
+    else:
+        print(f"{flow}: obeys every rule")
+    return FAILED if diagnostics else OK
+
+
+def _check_image(path: Path, as_json: bool) -> int:
+    findings = check_image(read(path, "image"), place=str(path))
+    if as_json:
+        keys = ("code", "place", "found", "expected", "refused_by", "source")
+        print(json.dumps([{key: getattr(finding, key) for key in keys} for finding in findings], indent=2))
+    elif findings:
+        for finding in findings:
+            print(f"{finding.code}: {finding.text}", file=sys.stderr)
+    else:
+        print(f"{path}: keeps every rule of the VMMs it is made for")
+    return FAILED if findings else OK
+
+
+def inspect(given: argparse.Namespace) -> int:
+    """`tdforge inspect IMAGE`."""
+    info = inspect_image(read_image(given.image), place=str(given.image))
+    if given.json:
+        print(info.to_json(), end="")
+        return OK
+    console = show.out()
+    made = show.table([("", ""), *info.rows()])
+    made.show_header = False
+    console.print(made)
+    console.print()
+    console.print(show.table(info.section_rows(), "Sections"))
+    return OK
+
+
+def check_payload(image: bytes, kernel: bytes, name: str) -> None:
+    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? UserError."""
+    sections = tdvf.metadata(image).sections
+    payload = next((item for item in sections if item.type == tdvf.SectionType.PAYLOAD), None)
+    if payload is None:
+        raise UserError("this image has no Payload section, so it takes no --kernel")
+    try:
+        linux.kernel(kernel, place=name)
+    except FormatError as error:
+        raise UserError(f"not a Linux bzImage: {error}") from error
+    if len(kernel) > payload.memory_size:
+        raise UserError(
+            f"{name} is larger than the image's Payload section: {len(kernel):,} bytes, {payload.memory_size:,}"
+        )
+
+
+def run(given: argparse.Namespace) -> int:
+    """`tdforge run IMAGE`."""
+    from tdforge.launch import Launch, launch
+
+    image = read_image(given.image)
+    kernel = read(given.kernel, "kernel") if given.kernel else None
+    if kernel is not None:
+        check_payload(image, kernel, str(given.kernel))
+    initrd = read(given.initrd, "initrd") if given.initrd else None
+    if initrd is not None and kernel is None:
+        raise UserError("--initrd needs --kernel")
+    wanted = Launch(
+        image=image,
+        image_path=given.image,
+        kernel=kernel,
+        initrd=initrd,
+        cmdline=given.cmdline,
+        memory=given.memory,
+        vcpus=given.vcpus,
+        vmm=given.vmm,
+        until=given.until,
+    )
+    stream = sys.stderr if given.json else sys.stdout
+    report = launch(wanted, console=lambda text: print(text, end="", file=stream, flush=True))
+    facts = report.to_json()
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    if given.report:
+        write(given.report, text.encode())
+    if given.event_log:
+        write(given.event_log, report.event_log)
+    if given.json:
+        print(text, end="")
+    else:
+        summary = show.err()
+        summary.print()
+        show.print_measurements(summary, facts)
+        summary.print()
+        show.print_run(summary, facts)
+        summary.print(f"\n{show.NOT_REAL}")
+    if report.met:
+        return OK
+    raise UserError(
+        f"--until {given.until} did not come to pass; the run ended with {show.end_line(facts['end'])}"
+    )

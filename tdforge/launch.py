@@ -1,0 +1,60 @@
+"""How does a command start an image in the emulated TD, and what does the person see meanwhile?"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.status import Status
+
+from emu.api import Report, RunConfig
+from emu.api import run as run_emulated
+from tdforge import show
+from tdforge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the VMM is told; `memory` in bytes. `image_path` names the image and its symbols (.elf)."""
+
+    image: bytes
+    image_path: Path
+    kernel: bytes | None
+    initrd: bytes | None = None
+    cmdline: str = ""
+    memory: int = 2 << 30
+    vcpus: int = 1
+    vmm: str = "td-shim"
+    until: str = "handoff"
+    skip_count: tuple[str, ...] = ()
+
+
+def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
+    """Run until the condition or the end; `console`, if any, gets the guest's text as it comes. Raises UserError."""
+    elf = wanted.image_path.with_suffix(".elf")
+    config = RunConfig(
+        image=wanted.image,
+        image_name=wanted.image_path.name,
+        memory=wanted.memory,
+        vcpus=wanted.vcpus,
+        vmm=wanted.vmm,
+        kernel=wanted.kernel,
+        initrd=wanted.initrd,
+        cmdline=wanted.cmdline,
+        until=wanted.until,
+        elf=elf.read_bytes() if elf.is_file() else None,
+        skip_count=wanted.skip_count,
+    )
+    with Status("starting the emulated TD", console=show.err()) as status:
+
+        def on_console(text: str) -> None:
+            if console is not None:
+                status.stop()
+                console(show.console_text(text))
+
+        try:
+            return run_emulated(config, console=on_console, progress=status.update)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        finally:
+            sys.stdout.flush()

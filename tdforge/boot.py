@@ -1,4 +1,4 @@
-"""What does `./run boot` do? Builds linux.tdf, finds a kernel, boots it in the emulated TD, tells what was measured."""
+"""What does `./run boot` do? Builds linux.tdf, boots a kernel in the emulated TD, tells what was measured."""
 
 import argparse
 import sys
@@ -17,8 +17,8 @@ from tdforge.tiny import BANNER
 
 FLOW = "linux"
 OUT = Path("build")
-# Each word takes away something a TD without devices need not have: early text by TDVMCALL, no random placement,
-# no 5-level paging, no bank MSRs, no bus scan, no IOAPIC, one serial port.
+# Early text by TDVMCALL; the rest takes away what a TD without devices need not have: random placement,
+# 5-level paging, machine-check MSRs, a bus scan, an IOAPIC, more serial ports.
 CMDLINE = (
     "console=ttyS0 earlyprintk=serial,ttyS0,115200 nokaslr no5lvl mce=off pci=off noapic "
     "8250.nr_uarts=1 panic=-1"

@@ -150,7 +150,8 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
         raise UserError(f"not a Linux bzImage: {error}") from error
     if len(kernel) > payload.memory_size:
         raise UserError(
-            f"{name} is larger than the image's Payload section: {len(kernel):,} bytes, {payload.memory_size:,}"
+            f"{name} ({len(kernel):,} bytes) is larger than the image's Payload section "
+            f"({payload.memory_size:,} bytes)"
         )
 
 

@@ -30,7 +30,7 @@ class Launch:
 
 
 def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
-    """Run until the condition or the end; `console`, if any, gets the guest's text as it comes. Raises UserError."""
+    """Run until the condition or the end; `console` gets the guest's text as it comes. UserError."""
     elf = wanted.image_path.with_suffix(".elf")
     config = RunConfig(
         image=wanted.image,

@@ -265,9 +265,7 @@ def _encode_instruction(code: Code, item: Any, where: Source) -> tuple[bytes, Fi
     if modes is not None and code.bits not in modes:
         raise AssemblyError(f"{where}: {item} does not exist in {code.bits}-bit code")
     if code.bits != 64 and any(register.physical_id > 7 for register in item.register_objects):
-        raise AssemblyError(
-            f"{where}: {item} needs the registers of 64-bit mode, this is {code.bits}-bit code"
-        )
+        raise AssemblyError(f"{where}: {item} needs 64-bit registers, {code.bits}-bit code has none")
     references = [ref for ref in map(_symbol_of, item.operands) if ref is not None]
     if not references:
         content = bytes(item.encode())

@@ -10,7 +10,7 @@ from peachpy.x86_64.pseudo import LABEL, Label
 from peachpy.x86_64.registers import Register
 
 from gen.x86.code import Code, Encoded, Fixup, Unit
-from gen.x86.data import BALIGN, DB, RESERVE
+from gen.x86.data import BALIGN, DB, RESERVE, Directive
 from gen.x86.dwarf import debug_info
 from gen.x86.operand import Symbol
 from gen.x86.system import SystemInstruction
@@ -88,7 +88,12 @@ def _item(block: Code, encoded: Encoded) -> list[str]:
         ]
         first = _columns(_bytes(rows[0]), text, str(encoded.source)) if rows else ""
         return [first, *map(_bytes, rows[1:])]
-    return [_columns(_with_fixup(encoded.content, encoded.fixup), text, str(encoded.source))]
+    if isinstance(item, Directive) and encoded.fixup is None:
+        value = int.from_bytes(encoded.content, "little")
+        code = f"\t{_FIELD_DIRECTIVE[item.size]}\t{value:#0{2 * item.size + 2}x}"
+    else:
+        code = _with_fixup(encoded.content, encoded.fixup)
+    return [_columns(code, text, str(encoded.source))]
 
 
 def _columns(code: str, text: str, where: str) -> str:

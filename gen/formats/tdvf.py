@@ -240,4 +240,6 @@ def metadata(image: bytes, *, place: str = "image") -> Metadata:
     try:
         return metadata_at(image, offset_by_pointer(image, place=place), place=place)
     except FormatError as error:
-        raise FormatError(place, "no TDVF metadata", f"a GUID table or a pointer to it ({error})") from error
+        raise FormatError(
+            place, f"no TDVF metadata in {len(image)} bytes", "a GUID table or a pointer that leads to it"
+        ) from error

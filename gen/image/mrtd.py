@@ -52,9 +52,7 @@ def mrtd(
     """MRTD of an image. FormatError when the VMM must be named to know it, or it depends on the launch."""
     sections = tdvf.metadata(image, place=place).sections
     if sum(item.memory_size for item in sections) > MAX_ADDED:
-        raise FormatError(
-            place, f"{sum(item.memory_size for item in sections):#x} bytes of sections", "at most 1 GiB"
-        )
+        raise FormatError(place, "more than 1 GiB in sections", "at most 1 GiB, added page by page at launch")
     hasher = hashlib.sha384()
     added = extended = 0
     for index, section in enumerate(sections):

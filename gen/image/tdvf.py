@@ -2,6 +2,7 @@
 
 Layout of the image's end, which is 4 GiB in the guest: metadata GUID and descriptor at end-0x400, GUID table
 at end-0x48, pointer at end-0x20, reset code at end-0x10. The linker leaves zeros at [end-0x400, end-0x10).
+The file's first 96 bytes, outside of every section, make it a firmware volume for tools that look for one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from construct import Int32ul
 
 from dsl.model import Firmware
 from gen.formats.errors import FormatError
+from gen.formats.fv import HEAD_SIZE, volume_head
 from gen.formats.tdvf import (
     DESCRIPTOR,
     GUID_SIZE,
@@ -28,7 +30,7 @@ from gen.formats.tdvf import (
     descriptor,
     guid_table,
 )
-from gen.image.check import FILE_UNIT, Finding, Profile, check_image
+from gen.image.check import FILE_UNIT, MAX_FILE_SIZE, Finding, Profile, check_image
 
 # From the image's end; one place for the linker script and for what is written here.
 METADATA_DISTANCE = 0x400  # metadata GUID, descriptor and sections start here
@@ -111,7 +113,9 @@ def write_image(regions: Sequence[Region], profile: Profile | str = Profile.QEMU
     ImageRefused with every rule the result breaks under `profile`; FormatError when there is no such layout.
     """
     size = _file_size(regions)
-    image = bytearray(size)
+    if size > MAX_FILE_SIZE:
+        raise FormatError("image", f"{size:#x} bytes", "at most 16 MiB")
+    image = bytearray(volume_head(size).ljust(size, b"\0"))
     base = TOP - size
     for region in regions:
         if region.data:
@@ -129,9 +133,9 @@ def write_image(regions: Sequence[Region], profile: Profile | str = Profile.QEMU
 
 def _file_size(regions: Sequence[Region]) -> int:
     lowest = min((region.address for region in regions if region.data), default=TOP)
-    if lowest == TOP:
+    if lowest >= TOP:
         raise FormatError("image", "no section with data", "a BFV that ends at 4 GiB")
-    return -(-(TOP - lowest) // FILE_UNIT) * FILE_UNIT
+    return -(-(TOP - lowest + HEAD_SIZE) // FILE_UNIT) * FILE_UNIT
 
 
 def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:

@@ -18,7 +18,7 @@ FFS2_GUID = UUID("8c8ce578-8a3d-4f1c-9935-896185c32dd3")  # EFI_FIRMWARE_FILE_SY
 VTF_GUID = UUID("1ba0062e-c779-4582-8566-336ae8f78f09")  # EFI_FFS_VOLUME_TOP_FILE_GUID, 3.2.3
 SIGNATURE = b"_FVH"
 REVISION = 2
-# Readable, read enabled, erased bits are 1, 16-byte alignment; write and lock bits stay off: 3.2.1, EFI_FVB_*.
+# Readable, erased bits are 1, 16-byte alignment; write and lock bits stay off: 3.2.1, EFI_FVB_*.
 ATTRIBUTES = 0x4_0000 | 0x800 | 0x2 | 0x4
 RAW_FILE = 1  # EFI_FV_FILETYPE_RAW
 NO_CHECKSUM = 0xAA  # FFS_FIXED_CHECKSUM
@@ -61,7 +61,7 @@ HEAD_SIZE = VOLUME.sizeof() + FILE.sizeof()
 
 
 def volume_head(size: int, block: int = 0x1000) -> bytes:
-    """The first HEAD_SIZE bytes of a volume of `size` bytes; its one file, the volume top file, is the rest."""
+    """The first HEAD_SIZE bytes of a volume of `size` bytes; its one file is the rest."""
     if size % block or not HEAD_SIZE < size <= MAX_FILE_SIZE + VOLUME.sizeof():
         raise FieldError("firmware volume", f"size {size:#x}", f"a multiple of {block:#x} below 16 MiB")
     fields = {

@@ -135,7 +135,7 @@ def _file_size(regions: Sequence[Region]) -> int:
     lowest = min((region.address for region in regions if region.data), default=TOP)
     if lowest >= TOP:
         raise FormatError("image", "no section with data", "a BFV that ends at 4 GiB")
-    return -(-(TOP - lowest + HEAD_SIZE) // FILE_UNIT) * FILE_UNIT
+    return -(-(TOP - lowest + int(HEAD_SIZE)) // FILE_UNIT) * FILE_UNIT
 
 
 def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:

@@ -1,4 +1,4 @@
-"""Which C declarations follow from the prelude? Records, enumerations, status numbers, constants and prototypes."""
+"""Which C declarations follow from the prelude? Records, enumerations, errors, constants and prototypes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def primitives_h(
     constants: Mapping[str, Constant],
     primitives: Mapping[str, Primitive],
 ) -> str:
-    """The text of primitives.h: what the C core and generated code must agree on, by the ABI of `model.Primitive`."""
+    """The text of primitives.h: what C core and generated code agree on, by the ABI of `model.Primitive`."""
     parts = [
         "/* Generated from the prelude: what the C core and generated code agree on. */",
         "#ifndef TDF_PRIMITIVES_H\n#define TDF_PRIMITIVES_H",
@@ -143,7 +143,4 @@ def _comment(doc: str) -> list[str]:
     text = doc.strip().replace("*/", "* /")
     if not text:
         return []
-    lines = [line.strip() for line in text.splitlines()]
-    return [f"/* {lines[0]}", *(f" * {line}" for line in lines[1:])][:-1] + [
-        (f" * {lines[-1]} */" if len(lines) > 1 else f"/* {lines[0]} */")
-    ]
+    return ["/* " + "\n * ".join(line.strip() for line in text.splitlines()) + " */"]

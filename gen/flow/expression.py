@@ -1,0 +1,466 @@
+"""How does an expression become instructions? Words into RAX, everything else as an address in RAX.
+
+Plain code, one node after the other: a reviewer follows the listing with the flow beside it. Registers hold
+nothing across nodes; what must live longer is in the frame. RAX, RCX, RDX, RSI, RDI, R8 and R9 are scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from peachpy.x86_64 import (
+    ADD,
+    AND,
+    CALL,
+    CMOVAE,
+    CMP,
+    DIV,
+    IMUL,
+    JA,
+    JAE,
+    JB,
+    JBE,
+    JC,
+    JE,
+    JMP,
+    JNE,
+    JNZ,
+    JZ,
+    LABEL,
+    LEA,
+    MOV,
+    MOVZX,
+    MUL,
+    NOT,
+    OR,
+    SHL,
+    SHR,
+    SUB,
+    TEST,
+    UD2,
+    XOR,
+    Label,
+    al,
+    byte,
+    cl,
+    dword,
+    eax,
+    ecx,
+    edx,
+    r8,
+    r9,
+    rax,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+    rsp,
+    word,
+)
+
+from dsl import model
+from dsl.model import Bytes, Expression, Firmware, Never, Span, Text, Type, Unit
+from gen.errors import GenerateError
+from gen.flow.context import Context
+from gen.flow.frame import Frame
+from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
+from gen.flow.pool import Pool
+from gen.flow.sizes import alignment, is_word, items_offset, size, word_size
+from gen.x86 import REP_MOVSB, Symbol, source
+
+PROJECT = Path(__file__).resolve().parents[2]
+ARGUMENTS = (rdi, rsi, rdx, rcx, r8, r9)
+_JUMPS: dict[str, tuple[Any, Any]] = {  # operator: jump if true, jump if false; all comparisons are unsigned
+    "==": (JE, JNE),
+    "!=": (JNE, JE),
+    "<": (JB, JAE),
+    "<=": (JBE, JA),
+    ">": (JA, JBE),
+    ">=": (JAE, JB),
+}
+
+
+class Kind(Enum):
+    """What a variable's slot holds."""
+
+    WORD = "the value, zero-extended to 64 bits"
+    INLINE = "the record, span or list itself"
+    POINTER = "the address of a record, span or list"
+
+
+@dataclass(frozen=True)
+class Place:
+    kind: Kind
+    slot: int
+
+
+def at(span: Span) -> Any:
+    """Attributes instructions to a place in the flow file, named alike wherever the project lies."""
+    path = Path(span.path)
+    if path.is_absolute():
+        path = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else Path(path.name)
+    return source(path.as_posix(), span.line, span.column)
+
+
+class ExpressionEmitter:
+    """Emits expressions of one flow into the active code block."""
+
+    def __init__(self, firmware: Firmware, context: Context, pool: Pool, frame: Frame) -> None:
+        self.firmware, self.context, self.pool, self.frame = firmware, context, pool, frame
+        self.places: dict[int, Place] = {}
+        self.errors: dict[int, Label] = {}
+        self.fail = Label("fail")
+        self._labels = 0
+
+    # ------------------------------------------------------------ helpers
+
+    def label(self, stem: str) -> Label:
+        """A label that no other in this function is called like."""
+        self._labels += 1
+        return Label(f"{stem}{self._labels}")
+
+    def error(self, number: int) -> Label:
+        """Where to jump to fail with this status."""
+        return self.errors.setdefault(number, Label(f"error{number}"))
+
+    def size(self, type_: Type) -> int:
+        return size(type_, self.firmware.records)
+
+    def new_slot(self, type_: Type) -> int:
+        return self.frame.slot(self.size(type_), alignment(type_, self.firmware.records))
+
+    def load(self, type_: Type, address: Any) -> None:
+        """RAX := the word in memory, zero-extended."""
+        match word_size(type_):
+            case 1:
+                MOVZX(eax, byte[address])
+            case 2:
+                MOVZX(eax, word[address])
+            case 4:
+                MOV(eax, dword[address])
+            case _:
+                MOV(rax, [address])
+
+    def copy_to_slot(self, type_: Type, slot: int) -> None:
+        """Copies the aggregate at RAX into the frame."""
+        if self.size(type_) == 16:
+            for part in (0, 8):
+                MOV(rcx, [rax + part])
+                MOV([rsp + slot + part], rcx)
+            return
+        MOV(rsi, rax)
+        LEA(rdi, [rsp + slot])
+        MOV(ecx, self.size(type_))
+        REP_MOVSB()
+
+    def store(self, value: Expression, slot: int) -> None:
+        """Evaluates into a slot of the frame; the result of a call is made there."""
+        if isinstance(value, model.Call):
+            self.call(value, slot)
+        elif isinstance(value, model.Slice):
+            self._slice(value, slot)
+        elif is_word(value.type):
+            self.word(value)
+            MOV([rsp + slot], rax)
+        else:
+            self.address(value)
+            self.copy_to_slot(value.type, slot)
+
+    # ------------------------------------------------------------ words
+
+    def word(self, value: Expression) -> None:
+        """RAX := the value of a scalar or enumeration."""
+        with at(value.span):
+            match value:
+                case model.Literal(value=int() as number):
+                    _constant(rax, int(number))
+                case model.Variable():
+                    MOV(rax, [rsp + self.places[value.id].slot])
+                case model.FieldOf():
+                    place = self._in_frame(value)
+                    if place is None:
+                        self.address(value.base)
+                    self.load(value.type, rax + value.offset if place is None else rsp + place)
+                case model.Length():
+                    self.address(value.base)
+                    MOV(rax, [rax + 8] if isinstance(value.base.type, Bytes | Text) else [rax])
+                case model.Index():
+                    self._item(value)
+                    self.load(value.type, rax)
+                case model.Unary(op="~"):
+                    self.word(value.operand)
+                    NOT(rax)
+                    self._truncate(value.type)
+                case model.Unary(op="not"):
+                    self._boolean(value)
+                case model.Binary(op=op) if op in _JUMPS or op in ("and", "or"):
+                    self._boolean(value)
+                case model.Binary():
+                    self._arithmetic(value)
+                case model.Call():
+                    slot = self.call(value, None)
+                    self.load(value.type, rsp + slot)
+                case _:
+                    raise GenerateError(f"{type(value).__name__} is no word", value.span)
+
+    def _truncate(self, type_: Type) -> None:
+        match word_size(type_):
+            case 1:
+                MOVZX(eax, al)
+            case 2:
+                AND(rax, 0xFFFF)
+            case 4:
+                MOV(eax, eax)
+
+    def _boolean(self, value: Expression) -> None:
+        false, end = self.label("false"), self.label("known")
+        self.branch(value, false, when=False)
+        MOV(eax, 1)
+        JMP(end)
+        LABEL(false)
+        XOR(eax, eax)
+        LABEL(end)
+
+    def branch(self, value: Expression, target: Label, when: bool) -> None:
+        """Jumps to `target` if the condition is `when`, else falls through."""
+        with at(value.span):
+            match value:
+                case model.Unary(op="not", operand=operand):
+                    self.branch(operand, target, not when)
+                case model.Binary(op="and" | "or" as op, left=left, right=right):
+                    if (op == "or") == when:  # either side decides
+                        self.branch(left, target, when)
+                        self.branch(right, target, when)
+                    else:
+                        skip = self.label("skip")
+                        self.branch(left, skip, not when)
+                        self.branch(right, target, when)
+                        LABEL(skip)
+                case model.Binary(op=op) if op in _JUMPS:
+                    self._operands(value)
+                    CMP(rax, rcx)
+                    _JUMPS[op][0 if when else 1](target)
+                case _:
+                    self.word(value)
+                    TEST(eax, eax)
+                    (JNZ if when else JZ)(target)
+
+    def _operands(self, value: model.Binary) -> None:
+        """RAX := left, RCX := right."""
+        load = self._loader(value.right)
+        if load is not None:
+            self.word(value.left)
+            load(rcx)
+            return
+        slot = self.frame.slot(8)
+        self.word(value.left)
+        MOV([rsp + slot], rax)
+        self.word(value.right)
+        MOV(rcx, rax)
+        MOV(rax, [rsp + slot])
+
+    def _arithmetic(self, value: model.Binary) -> None:
+        self._operands(value)
+        match value.op:
+            case "+":
+                ADD(rax, rcx)
+                JC(self.error(value.error))
+            case "-":
+                SUB(rax, rcx)
+                JC(self.error(value.error))
+            case "*":
+                MUL(rcx)
+                JC(self.error(value.error))
+            case "/" | "%":
+                TEST(rcx, rcx)
+                JZ(self.error(value.error))
+                XOR(edx, edx)
+                DIV(rcx)
+                if value.op == "%":
+                    MOV(rax, rdx)
+            case "&":
+                AND(rax, rcx)
+            case "|":
+                OR(rax, rcx)
+            case "^":
+                XOR(rax, rcx)
+            case "<<" | ">>":
+                # The CPU takes the count modulo 64; the language shifts everything out.
+                (SHL if value.op == "<<" else SHR)(rax, cl)
+                MOV(edx, 0)
+                CMP(rcx, 64)
+                CMOVAE(rax, rdx)
+            case _:
+                raise GenerateError(f"operator {value.op} is unknown", value.span)
+        bits = 8 * word_size(value.type)
+        if value.op == "<<":
+            self._truncate(value.type)
+        elif value.op in "+*" and bits < 64:
+            MOV(rcx, rax)
+            SHR(rcx, bits)
+            JNZ(self.error(value.error))
+
+    # ------------------------------------------------------------ addresses
+
+    def _in_frame(self, value: Expression) -> int | None:
+        """Displacement from RSP of a value that lies in the frame at a known place."""
+        match value:
+            case model.Variable(id=id_) if self.places[id_].kind is not Kind.POINTER:
+                return self.places[id_].slot
+            case model.FieldOf():
+                base = self._in_frame(value.base)
+                return None if base is None else base + value.offset
+        return None
+
+    def _loader(self, value: Expression) -> Callable[[Any], None] | None:
+        """How to bring what needs no computing into any register: a word, or the address of the rest."""
+        place = self._in_frame(value)
+        match value:
+            case model.Literal(value=str() as text):
+                symbol = self.pool.text(text)
+                return lambda register: LEA(register, [symbol])
+            case model.Literal(value=number):
+                return lambda register: _constant(register, int(number))
+            case model.RegionOf(name=name, carved=carved):
+                region = self.context.region(name) if carved else self.pool.region(name)
+                return lambda register: LEA(register, [region])
+            case model.Variable(id=id_) if is_word(value.type) or self.places[id_].kind is Kind.POINTER:
+                slot = self.places[id_].slot
+                return lambda register: MOV(register, [rsp + slot])
+        if place is not None and not is_word(value.type):
+            return lambda register: LEA(register, [rsp + place])
+        return None
+
+    def address(self, value: Expression) -> None:
+        """RAX := where the record, span or list is."""
+        with at(value.span):
+            load = self._loader(value)
+            if load is not None:
+                load(rax)
+                return
+            match value:
+                case model.FieldOf():
+                    self.address(value.base)
+                    if value.offset:
+                        ADD(rax, value.offset)
+                case model.Index():
+                    self._item(value)
+                case model.Slice():
+                    slot = self.frame.slot(16)
+                    self._slice(value, slot)
+                    LEA(rax, [rsp + slot])
+                case model.Call():
+                    slot = self.call(value, None)
+                    LEA(rax, [rsp + slot])
+                case _:
+                    raise GenerateError(f"{type(value).__name__} has no address", value.span)
+
+    def _item(self, value: model.Index) -> None:
+        """RAX := address of the item, after checking the index."""
+        list_ = value.base.type
+        assert isinstance(list_, model.ListOf)
+        slot = self.frame.slot(8)
+        self.word(value.index)
+        MOV([rsp + slot], rax)
+        self.address(value.base)
+        MOV(rcx, [rsp + slot])
+        CMP(rcx, [rax])
+        JAE(self.error(value.error))
+        self.step_to_item(list_)
+
+    def step_to_item(self, list_: model.ListOf) -> None:
+        """RAX := address of item RCX of the list at RAX."""
+        IMUL(rcx, rcx, self.size(list_.element))
+        LEA(rax, [rax + rcx + items_offset(list_, self.firmware.records)])
+
+    def _slice(self, value: model.Slice, slot: int) -> None:
+        """Writes the span data[start .. end] to the frame, after checking start <= end <= size."""
+        with at(value.span):
+            start, end = self.frame.slot(8), self.frame.slot(8)
+            self.word(value.start)
+            MOV([rsp + start], rax)
+            self.word(value.end)
+            MOV([rsp + end], rax)
+            self.address(value.base)
+            MOV(rcx, [rsp + start])
+            MOV(rdx, [rsp + end])
+            CMP(rdx, [rax + 8])
+            JA(self.error(value.error))
+            SUB(rdx, rcx)
+            JC(self.error(value.error))
+            ADD(rcx, [rax])
+            MOV([rsp + slot], rcx)
+            MOV([rsp + slot + 8], rdx)
+
+    # ------------------------------------------------------------ calls
+
+    def call(self, value: model.Call, slot: int | None) -> int:
+        """Calls; returns the slot of the result. Without `propagate` the status stays in EAX."""
+        with at(value.span):
+            symbol, parameters, fallible = self._callee(value)
+            has_result = not isinstance(value.type, Unit | Never)
+            loaders = self._arguments(value, parameters)
+            if has_result:
+                slot = self.new_slot(value.type) if slot is None else slot
+                out = slot
+                loaders.append(lambda register: LEA(register, [rsp + out]))
+                if is_word(value.type) and word_size(value.type) < 8:
+                    MOV(rax, 0)  # the callee writes only the low bytes of the slot
+                    MOV([rsp + slot], rax)
+            if len(loaders) > len(ARGUMENTS):
+                raise GenerateError(f"{value.callee} has more than six arguments", value.span)
+            for register, load in zip(ARGUMENTS, loaders, strict=False):
+                load(register)
+            CALL(Symbol(symbol))
+            if fallible and value.propagate:
+                TEST(eax, eax)
+                JNZ(self.fail)
+            if isinstance(value.type, Never):
+                UD2()
+            return slot if slot is not None else 0
+
+    def _callee(self, value: model.Call) -> tuple[str, list[str | None], bool]:
+        """Symbol, one entry for each parameter (the name of a state, or None), whether EAX is a status."""
+        if value.is_flow:
+            flow = self.firmware.flows[value.callee]
+            return flow_symbol(flow.name), [None] * len(flow.parameters), returns_status(flow)
+        primitive = self.firmware.primitives[value.callee]
+        states = [parameter.name if parameter.state else None for parameter in primitive.parameters]
+        return primitive_symbol(primitive), states, primitive.fallible
+
+    def _arguments(self, value: model.Call, parameters: list[str | None]) -> list[Callable[[Any], None]]:
+        """Computes what needs computing into slots; returns how to load each argument."""
+        given = iter(value.arguments)
+        return [self._state(state) if state else self._argument(next(given)) for state in parameters]
+
+    def _state(self, name: str) -> Callable[[Any], None]:
+        symbol = Symbol(LAYOUT) if name == "layout" else self.context.state(name)
+        return lambda register: LEA(register, [symbol])
+
+    def _argument(self, value: Expression) -> Callable[[Any], None]:
+        load = self._loader(value)
+        if load is not None:
+            return load
+        slot = self.frame.slot(8)
+        if is_word(value.type):
+            self.word(value)
+        else:
+            self.address(value)
+        MOV([rsp + slot], rax)
+        return lambda register: MOV(register, [rsp + slot])
+
+
+def returns_status(flow: model.Flow) -> bool:
+    """Whether a flow hands its errors to its caller, as a status in EAX."""
+    return flow.fallible and not flow.on_error_fatal
+
+
+def _constant(register: Any, value: int) -> None:
+    if 0 <= value < 1 << 32:
+        MOV(register.as_dword, value)
+    else:
+        MOV(register, value)

@@ -1,0 +1,25 @@
+"""What are the symbols that generated code, the C core and the linker script share?"""
+
+from __future__ import annotations
+
+from dsl.model import Primitive
+
+ENTRY = "flow_entry"
+FATAL_STATUS = "flow_fatal"
+LAYOUT = "tdf_layout"
+CONTEXT = "tdf_context"
+
+
+def flow_symbol(name: str) -> str:
+    """The symbol of a flow."""
+    return f"flow_{name}"
+
+
+def primitive_symbol(primitive: Primitive) -> str:
+    """A C primitive has its own name; a generated one is set apart from the TDCALL functions."""
+    return primitive.name if primitive.home == "c" else f"prim_{primitive.name}"
+
+
+def region_symbols(name: str) -> tuple[str, str]:
+    """Absolute symbols of an image section: first address and end (exclusive)."""
+    return f"region_{name}_start", f"region_{name}_end"

@@ -1,0 +1,56 @@
+"""How large are the language's types in memory? Natural C layout, by the ABI that `dsl.model` states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dsl.model import Bytes, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
+
+
+def round_up(value: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return -(-value // unit) * unit
+
+
+def is_word(type_: Type) -> bool:
+    """True for what lives in a register: scalars and enumerations."""
+    return isinstance(type_, Scalar | EnumRef)
+
+
+def word_size(type_: Type) -> int:
+    """Bytes a register value takes in memory."""
+    return type_.bits // 8 if isinstance(type_, Scalar) else 4
+
+
+def alignment(type_: Type, records: Mapping[str, Record]) -> int:
+    """Alignment in bytes of a type in memory."""
+    match type_:
+        case Scalar() | EnumRef():
+            return word_size(type_)
+        case Bytes() | Text():
+            return 8
+        case RecordRef(name=name):
+            return records[name].align
+        case ListOf(element=element):
+            return max(8, alignment(element, records))
+    raise ValueError(f"{type_} has no place in memory")
+
+
+def size(type_: Type, records: Mapping[str, Record]) -> int:
+    """Bytes of a type in memory."""
+    match type_:
+        case Scalar() | EnumRef():
+            return word_size(type_)
+        case Bytes() | Text():
+            return 16
+        case RecordRef(name=name):
+            return records[name].size
+        case ListOf(element=element, capacity=capacity):
+            end = items_offset(type_, records) + size(element, records) * capacity
+            return round_up(end, alignment(type_, records))
+    raise ValueError(f"{type_} has no size")
+
+
+def items_offset(list_: ListOf, records: Mapping[str, Record]) -> int:
+    """Where the first item of a list lies: behind the 64-bit count."""
+    return round_up(8, alignment(list_.element, records))

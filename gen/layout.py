@@ -1,0 +1,48 @@
+"""How does the C core learn the image's layout? `struct layout` of tdf_base.h, as read-only data."""
+
+from __future__ import annotations
+
+from dsl.model import Firmware
+from gen.errors import GenerateError
+from gen.flow.names import LAYOUT, region_symbols
+from gen.formats.tdvf import SectionType
+from gen.x86 import DD, DQ, Symbol, Unit
+
+KINDS = {
+    "BFV": SectionType.BFV,
+    "CFV": SectionType.CFV,
+    "TD_HOB": SectionType.TD_HOB,
+    "TempMem": SectionType.TEMP_MEM,
+    "PermMem": SectionType.PERM_MEM,
+    "Payload": SectionType.PAYLOAD,
+    "PayloadParam": SectionType.PAYLOAD_PARAM,
+}
+CARVED = 0x100  # TDF_LAYOUT_CARVED
+# Linux's type numbers (arch/x86/include/asm/e820/types.h).
+E820 = {"ram": 1, "reserved": 2, "acpi": 3, "nvs": 4}
+
+
+def emit_layout(unit: Unit, firmware: Firmware) -> None:
+    """Adds `tdf_layout`: image sections in order, then the carved regions in order of declaration."""
+    limits = {region.limit for region in firmware.memory}
+    if len(limits) > 1:
+        raise GenerateError(f"{firmware.path}: the regions of `memory` have different limits")
+    with unit.data(LAYOUT, section=f".rodata.{LAYOUT}", align=8):
+        DD(len(firmware.image) + len(firmware.memory), "count")
+        DD(len(firmware.memory), "carved_count")
+        DQ(limits.pop() if limits else 0, "carve_limit")
+        for section in firmware.image:
+            first, last = region_symbols(section.name)
+            if section.address is None or section.size is None:
+                DQ(Symbol(first), f"{section.name}: start")
+                DQ(Symbol(last), "end")
+            else:
+                DQ(section.address, f"{section.name}: start")
+                DQ(section.address + section.size, "end")
+            DD(int(KINDS[section.kind]), section.kind)
+            DD(E820[section.e820], section.e820)
+        for region in firmware.memory:
+            DQ(0, f"{region.name}: carved")
+            DQ(region.size, "size")
+            DD(CARVED, "carved")
+            DD(E820[region.e820], region.e820)

@@ -96,9 +96,9 @@ def check(given: argparse.Namespace) -> int:
 
 
 def _check_flow(given: argparse.Namespace) -> int:
+    flow = find_flow(given.subject)
     from dsl.api import check_file
 
-    flow = find_flow(given.subject)
     diagnostics = list(check_file(flow).diagnostics)
     if given.json:
         print(json.dumps([diagnostic.render(color=False) for diagnostic in diagnostics], indent=2))
@@ -157,8 +157,6 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """`tdforge run IMAGE`."""
-    from tdforge.launch import Launch, launch
-
     image = read_image(given.image)
     kernel = read(given.kernel, "kernel") if given.kernel else None
     if kernel is not None:
@@ -166,6 +164,8 @@ def run(given: argparse.Namespace) -> int:
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
+    from tdforge.launch import Launch, launch
+
     wanted = Launch(
         image=image,
         image_path=given.image,

@@ -1,0 +1,179 @@
+"""What does the first boot cost, and how fast is hashing? Writes docs/performance.md."""
+
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tdforge import boot, show
+from tdforge.commands import build_flow, read
+from tdforge.errors import UserError
+from tdforge.flows import find_flow
+from tdforge.kernel import Kernel, find_kernel
+from tdforge.launch import Launch, launch
+from tdforge.sizes import show_size
+
+PAGE_FILE = Path("docs") / "performance.md"
+MEMORY = (256 << 20, 2 << 30)
+# The bars of the first milestone.
+MAX_INSTRUCTIONS = 40_000
+MAX_MEASURED_PAGES = 16
+MAX_SECONDS_TO_BANNER = 30.0
+MAX_BFV = 64 << 10
+HASHED = 64 << 20  # bytes hashed to find a speed
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure that has a limit."""
+
+    name: str
+    figure: float
+    limit: float
+
+    @property
+    def held(self) -> bool:
+        """True if the figure is within its limit."""
+        return self.figure <= self.limit
+
+    def row(self) -> tuple[str, str, str, str]:
+        """Name, figure, limit, verdict."""
+        return self.name, f"{self.figure:,.6g}", f"{self.limit:,.6g}", "held" if self.held else "BROKEN"
+
+
+def megabytes_per_second(hasher: Callable[[bytes], object], size: int = HASHED) -> float:
+    """Best of three runs over `size` bytes, in 10^6 bytes per second."""
+    data = bytes(size)
+    best = min(_seconds(lambda: hasher(data)) for _ in range(3))
+    return size / best / 1e6
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def handoff_rows(reports: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Table of what a boot to the hand-over costs, one column for each memory size."""
+    columns = list(reports.values())
+    names = sorted({name for report in columns for name in report["tdcalls"]})
+    rows: list[tuple[str, ...]] = [("", *(show_size(size) for size in reports))]
+    rows.append(("instructions, hashing left out", *(f"{report['instructions']:,}" for report in columns)))
+    for key, text in (
+        ("added", "pages added at launch"),
+        ("extended", "pages measured into MRTD"),
+        ("accepted_2m", "pages accepted, 2 MiB"),
+        ("accepted_4k", "pages accepted, 4 KiB"),
+    ):
+        rows.append((text, *(f"{report['pages'][key]:,}" for report in columns)))
+    for name in names:
+        rows.append((name, *(f"{report['tdcalls'].get(name, 0):,}" for report in columns)))
+    return rows
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """`rows`, headings first, as a Markdown table."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
+
+
+def measure() -> tuple[str, list[Bar]]:
+    """The page's text and the bars. Raises UserError."""
+    built = build_flow(find_flow(boot.FLOW), boot.OUT)
+    image = read(built.image, "image")
+    kernel = find_kernel(None, lambda text: show.err().print(f"tdforge: {text}"))
+    data = read(kernel.path, "kernel")
+
+    def start(memory: int, until: str, skip: tuple[str, ...]) -> dict[str, Any]:
+        wanted = Launch(
+            image, built.image, data, cmdline=boot.CMDLINE, memory=memory, until=until, skip_count=skip
+        )
+        report = launch(wanted, console=None)
+        if not report.met:
+            raise UserError(f"{show_size(memory)}: no {until}; {show.end_line(report.to_json()['end'])}")
+        return dict(report.to_json())
+
+    reports = {size: start(size, "handoff", HASHING) for size in MEMORY}
+    banner = "console:" + (boot.BANNER if kernel.tiny else boot.AFTER_BANNER)
+    seconds = _seconds(lambda: start(MEMORY[-1], banner, ()))
+    speeds = hash_speeds()
+    bfv = bfv_bytes(image)
+    bars = [
+        *(
+            Bar(f"instructions, {show_size(size)}", report["instructions"], MAX_INSTRUCTIONS)
+            for size, report in reports.items()
+        ),
+        Bar(
+            "measured pages", max(item["pages"]["extended"] for item in reports.values()), MAX_MEASURED_PAGES
+        ),
+        Bar("BFV bytes", bfv, MAX_BFV),
+        Bar("seconds to the kernel's banner", seconds, MAX_SECONDS_TO_BANNER),
+    ]
+    return page(kernel, reports, speeds, bars), bars
+
+
+def page(
+    kernel: Kernel, reports: Mapping[int, Mapping[str, Any]], speeds: Mapping[str, float], bars: Sequence[Bar]
+) -> str:
+    """The whole of docs/performance.md."""
+    hashing = [("SHA-384", "MB/s"), *((name, f"{speed:,.0f}") for name, speed in speeds.items())]
+    limits = [("figure", "measured", "at most", ""), *(bar.row() for bar in bars)]
+    return (
+        "# Performance\n\n"
+        "Written by `nox -s bench` (`./run bench`). The boot is emulated: instructions and calls are exact and\n"
+        "the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
+        f"- {date.today().isoformat()}, {machine()}, Python {platform.python_version()}\n"
+        f"- kernel: {kernel.version.split(' ')[0]} ({kernel.origin})\n\n"
+        f"## From reset to hand-over\n\n{markdown(handoff_rows(reports))}\n"
+        f"## SHA-384 on this host\n\n{markdown(hashing)}\n"
+        f"## Bars\n\n{markdown(limits)}"
+    )
+
+
+def machine() -> str:
+    """Processor name and count."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs"
+
+
+# Symbols of the C core whose instructions are hashing.
+HASHING = ("sha384_blocks",)
+
+
+def hash_speeds() -> dict[str, float]:
+    """MB/s of the C core's SHA-384 and of hashlib, measured one after the other."""
+    return {"hashlib (OpenSSL)": megabytes_per_second(lambda data: hashlib.sha384(data).digest())}
+
+
+def bfv_bytes(image: bytes) -> int:
+    """Bytes of the image's BFV sections."""
+    from gen.formats import tdvf
+
+    sections = tdvf.metadata(image).sections
+    return sum(item.memory_size for item in sections if item.type == tdvf.SectionType.BFV)
+
+
+def main() -> int:
+    """Returns 0 if every bar holds."""
+    try:
+        text, bars = measure()
+    except UserError as error:
+        print(f"tdforge: {error}", file=sys.stderr)
+        return 1
+    PAGE_FILE.parent.mkdir(exist_ok=True)
+    PAGE_FILE.write_text(text)
+    print(text)
+    return 0 if all(bar.held for bar in bars) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

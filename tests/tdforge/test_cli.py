@@ -1,0 +1,84 @@
+"""Does each wrong use get one clear line and the right exit code, and does `--help` show an example?"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tdforge.cli import main
+
+COMMANDS = ("build", "check", "inspect", "run")
+
+
+def one_line(captured: pytest.CaptureFixture[str]) -> str:
+    """What was said on standard error: exactly one line that begins with the program's name."""
+    text = captured.readouterr().err
+    assert text.startswith("tdforge: "), text
+    assert text.count("\n") == 1, text
+    return text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        main([command, "--help"])
+    assert leave.value.code == 0
+    assert f"example: tdforge {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["launder"],
+        ["build"],
+        ["run"],
+        ["run", "x.bin", "--memory", "2 lots"],
+        ["run", "x.bin", "--vcpus", "0"],
+        ["run", "x.bin", "--vmm", "bochs"],
+        ["run", "x.bin", "--until", "midnight"],
+        ["run", "x.bin", "--until", "console:"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        main(words)
+    assert leave.value.code == 2
+    assert "usage: tdforge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["build", "check"])
+def test_unknown_flow_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "linus"]) == 1
+    assert one_line(capsys) == "tdforge: no flow named linus; did you mean linux?\n"
+
+
+@pytest.mark.parametrize("command", ["inspect", "run"])
+def test_missing_image(command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([command, str(tmp_path / "absent.bin")]) == 1
+    assert "cannot read image" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["inspect", "run"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 31, b"not an image " * 5000], ids=["empty", "short", "text"]
+)
+def test_no_image(command: str, content: bytes, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "image.bin"
+    path.write_bytes(content)
+    assert main([command, str(path)]) == 1
+    assert "is not a TD image, or is cut short" in one_line(capsys)
+
+
+def test_a_directory_is_no_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "Is a directory" in one_line(capsys)
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tdforge", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("tdforge ")

@@ -1,8 +1,8 @@
 """Which pages are mapped at first, with what rights, and how does the reset code build the tables for them?
 
-The plan is data: links between table pages and runs of leaf entries, both placed by this module. The reset code
-only stores what the two tables say. Page tables are a pool (the `paging` section): PML4, PDPT, then further pages
-in order; the runtime takes the next free page from `paging_pages_used` on.
+The plan is data: links between table pages and runs of leaf entries, both placed by this module. The reset
+code only stores what the two tables say. Page tables are a pool (the `paging` section): PML4, PDPT, then
+further pages in order; the runtime takes the next free page from `paging_pages_used` on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What runs from the first instruction to the flow? The reset vector, the way into 64-bit mode, parked CPUs.
 
-A TD starts at 0xFFFFFFF0 in flat 32-bit protected mode with EFER.LME and NXE already set; an ordinary VM starts
-there in 16-bit real mode. The first bytes decode alike in both. TD entry state: Intel TDX module, td_vmcs_init.c
-(CR0 reads 0x31, CR4 0x40, RSI = vCPU index, GDTR and IDTR unusable).
+A TD starts at 0xFFFFFFF0 in flat 32-bit protected mode with EFER.LME and NXE already set; an ordinary VM
+starts there in 16-bit real mode. The first bytes decode alike in both. TD entry state: Intel TDX module,
+td_vmcs_init.c (CR0 reads 0x31, CR4 0x40, RSI = vCPU index, GDTR and IDTR unusable).
 """
 
 from __future__ import annotations

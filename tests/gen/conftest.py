@@ -9,7 +9,6 @@ from machinecode import SCRIPT, Link, Linked, check_block, zig
 
 from gen.x86 import Listing, Unit
 
-
 CFLAGS = ("-target", "x86_64-freestanding-none", "-ffreestanding", "-fno-sanitize=undefined", "-O2")
 LDFLAGS = ("--fatal-warnings", "--entry=0xFFFFFFF0")
 

@@ -28,11 +28,14 @@ SECTIONS {
 """
 
 _NORMAL = iced_x86.Formatter(iced_x86.FormatterSyntax.NASM)
-_NORMAL.hex_prefix, _NORMAL.hex_suffix, _NORMAL.uppercase_hex = "0x", "", False
-_NORMAL.space_after_operand_separator = True
-_NORMAL.space_between_memory_add_operators = True
-_NORMAL.small_hex_numbers_in_decimal = True
-_NORMAL.memory_size_options = iced_x86.MemorySizeOptions.NEVER
+_SIGNED = iced_x86.Formatter(iced_x86.FormatterSyntax.NASM)
+for _formatter in (_NORMAL, _SIGNED):
+    _formatter.hex_prefix, _formatter.hex_suffix, _formatter.uppercase_hex = "0x", "", False
+    _formatter.space_after_operand_separator = True
+    _formatter.space_between_memory_add_operators = True
+    _formatter.small_hex_numbers_in_decimal = True
+    _formatter.memory_size_options = iced_x86.MemorySizeOptions.NEVER
+_SIGNED.signed_immediate_operands = True
 _SIZES = re.compile(r"\b(byte|[dqo]?word) ")
 
 
@@ -78,7 +81,8 @@ def check_block(block: Any) -> int:
         elif read.near_branch_target:
             assert ours.split()[0] == theirs.split()[0], f"{item.source}: {ours} decodes as {theirs}"
         else:
-            assert ours == theirs, f"{item.source}: {item.content.hex()} in {block.bits}-bit mode"
+            signed = _plain(_SIGNED.format(read))
+            assert ours in (theirs, signed), f"{item.source}: {item.content.hex()} in {block.bits}-bit mode"
     return count
 
 

@@ -127,8 +127,8 @@ def page(
     limits = [("figure", "measured", "at most", ""), *(bar.row() for bar in bars)]
     return (
         "# Performance\n\n"
-        "Written by `nox -s bench` (`./run bench`). The boot is emulated: instructions and calls are exact and\n"
-        "the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
+        "Written by `nox -s bench` (`./run bench`). The boot is emulated: instructions and calls are\n"
+        "exact and the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
         f"- {date.today().isoformat()}, {machine()}, Python {platform.python_version()}\n"
         f"- kernel: {kernel.version.split(' ')[0]} ({kernel.origin})\n\n"
         f"## From reset to hand-over\n\n{markdown(handoff_rows(reports))}\n"

@@ -1,0 +1,186 @@
+"""What does a caller need to run an image? RunConfig in, Report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emu import eventlog, handoff
+from emu.machine import Machine, Until, create
+from emu.signals import EmuError, End
+from emu.symbols import Symbols, read
+from emu.tdx import measure
+from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
+from emu.vmm import launch as vmm_launch
+from emu.vmm.presets import PRESETS
+
+__all__ = ["EmuError", "Report", "RunConfig", "run"]
+
+HOST_PAGE_SIZES = ("2M", "4K")
+MAX_VCPUS = 255
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. Sizes in bytes; `hob` replaces the VMM's TD HOB; `host_page_size` 4K makes 2 MiB accepts mismatch;
+    instructions of the symbols in `skip_count` are counted apart."""
+
+    image: bytes
+    image_name: str
+    memory: int = 2 << 30
+    vcpus: int = 1
+    vmm: str = "td-shim"
+    gpaw: int = 48
+    kernel: bytes | None = None
+    initrd: bytes | None = None
+    cmdline: str = ""
+    until: str = "handoff"
+    mrtd_order: str = "interleaved"
+    elf: Path | None = None
+    host_page_size: str = "2M"
+    hob: bytes | None = None
+    max_instructions: int = 20_000_000_000
+    skip_count: tuple[str, ...] = ()
+    no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run showed; `met` tells whether it ended as RunConfig.until wished."""
+
+    mrtd: str
+    rtmr: tuple[str, str, str, str]
+    events: list[dict[str, object]]
+    console: str
+    end: dict[str, object]
+    instructions: int
+    instructions_apart: int
+    tdcalls: dict[str, int]
+    vmcalls: dict[str, int]
+    pages: dict[str, int]
+    handoff: dict[str, object] | None
+    aps: list[dict[str, object]]
+    met: bool
+    event_log: bytes = field(repr=False, default=b"")
+
+    def to_json(self) -> dict[str, Any]:
+        """All keys but the raw event log, ready for json.dumps."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "event_log"}
+        return values | {"rtmr": list(self.rtmr)}
+
+
+def _check(config: RunConfig) -> None:
+    if config.vmm not in PRESETS:
+        raise EmuError(f"vmm {config.vmm!r}: expected one of {', '.join(PRESETS)}")
+    if config.gpaw not in (48, 52):
+        raise EmuError(f"gpaw {config.gpaw}: expected 48 or 52")
+    if config.mrtd_order not in measure.ORDERS:
+        raise EmuError(f"mrtd order {config.mrtd_order!r}: expected one of {', '.join(measure.ORDERS)}")
+    if config.host_page_size not in HOST_PAGE_SIZES:
+        raise EmuError(f"host page size {config.host_page_size!r}: expected 2M or 4K")
+    if not 1 <= config.vcpus <= MAX_VCPUS:
+        raise EmuError(f"vcpus {config.vcpus}: expected 1 to {MAX_VCPUS}")
+    if config.initrd is not None and config.kernel is None:
+        raise EmuError("an initrd without a kernel")
+
+
+def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -> Machine:
+    """The launched TD of a configuration, before its first instruction."""
+    _check(config)
+    until = Until.parse(config.until)
+    inputs = vmm_launch.Inputs(
+        config.image,
+        config.image_name,
+        config.memory,
+        config.vcpus,
+        config.kernel,
+        config.initrd,
+        config.cmdline,
+        config.hob,
+    )
+    launch = vmm_launch.prepare(inputs, PRESETS[config.vmm])
+    flags = (CONFIG_NO_RBP_MOD if config.no_rbp_mod else 0) | (CONFIG_GPAW52 if config.gpaw == 52 else 0)
+    params = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, config_flags=flags)
+    return create(
+        launch,
+        params,
+        until,
+        read(config.elf),
+        mrtd_order=config.mrtd_order,
+        large_pages=config.host_page_size == "2M",
+        skip_count=config.skip_count,
+        listener=console,
+    )
+
+
+def run(
+    config: RunConfig,
+    console: Callable[[bytes], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Runs an image until its end. `console` gets the guest's output, `progress` the instruction count now and then.
+    EmuError tells a user's mistake in one line."""
+    machine = prepare(config, console)
+    try:
+        end = machine.run(config.max_instructions, progress)
+        return report(machine, end)
+    finally:
+        machine.close()
+
+
+def _end(machine: Machine, end: End, symbols: Symbols) -> dict[str, object]:
+    boot = machine.vcpus[0]
+    rip, detail = int(boot.regs.rip), end.detail
+    if end.reason == "triple-fault":
+        last = machine.lib.td_last_fault(boot.handle)
+        if last.vector >= 0:
+            rip = int(last.rip)
+            detail = f"exception {last.vector}, error code {last.error_code:#x}"
+            detail += f", address {int(last.cr2):#x}" if last.vector == 14 else ""
+            detail += ", and no way to deliver it"
+    return {
+        "reason": end.reason,
+        "rip": rip,
+        "symbol": symbols.name(rip),
+        "source": symbols.source(rip),
+        "detail": detail,
+    }
+
+
+def report(machine: Machine, end: End) -> Report:
+    """Collects what the machine holds after `end`."""
+    lib, module, boot = machine.lib, machine.module, machine.vcpus[0]
+    ended = _end(machine, end, machine.symbols)
+    boot_rsi, entry = int(boot.regs.gpr[6]), int(boot.regs.rip)
+    instructions, apart = boot.count, int(lib.td_count_apart(boot.handle))
+    given, log = None, b""
+    if end.reason == "handoff":
+        given = handoff.describe(machine.read_guest, entry, boot_rsi)
+        log = eventlog.fetch(machine.read_guest, handoff.rsdp(machine.read_guest, boot_rsi))
+    aps = [machine.run_ap(vcpu) for vcpu in machine.vcpus[1:]]
+    added = sum(len(region.content) for region in machine.launch.regions) // 4096
+    extended = sum(len(region.content) for region in machine.launch.regions if region.measured) // 4096
+    r0, r1, r2, r3 = (register.hex() for register in module.rtmr)
+    return Report(
+        mrtd=module.mrtd.hex(),
+        rtmr=(r0, r1, r2, r3),
+        events=eventlog.describe(log),
+        console=machine.console.data.decode(errors="replace"),
+        end=ended,
+        instructions=instructions,
+        instructions_apart=apart,
+        tdcalls=dict(module.tdcalls),
+        vmcalls=dict(machine.vmm.vmcalls),
+        pages={
+            "added": added,
+            "extended": extended,
+            "accepted_4k": module.accepted_4k,
+            "accepted_2m": module.accepted_2m,
+        },
+        handoff=given,
+        aps=aps,
+        met=end.reason == machine.until.kind,
+        event_log=log,
+    )

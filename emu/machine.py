@@ -1,0 +1,185 @@
+"""How does a TD run from launch to its end? Wires engine, module and VMM together and drives the vCPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from emu import engine
+from emu.memory import LARGE, PAGE, Memory
+from emu.signals import EmuError, End
+from emu.symbols import Symbols
+from emu.tdx import measure
+from emu.tdx.module import TdParams, TdxModule, VcpuModel
+from emu.vcpu import Vcpu, instruction_names
+from emu.vmm.devices import Ports
+from emu.vmm.launch import Launch
+from emu.vmm.presets import FOUR_GIB
+from emu.vmm.vmcall import Vmm
+
+AP_INSTRUCTIONS = 100_000  # how long an AP runs before it is asked whether it is parked
+AP_SLICES, AP_SLICE = 16, 97
+AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
+SLICE = 20_000_000  # instructions between two progress reports
+
+
+@dataclass(frozen=True)
+class Until:
+    """What ends the run as wished."""
+
+    kind: str  # handoff, console, halt
+    text: bytes = b""
+
+    @staticmethod
+    def parse(text: str) -> Until:
+        """From the command line's form: handoff, halt or console:TEXT."""
+        kind, _, wanted = text.partition(":")
+        if kind == "console" and wanted:
+            return Until("console", wanted.encode())
+        if kind in ("handoff", "halt") and not wanted:
+            return Until(kind)
+        raise EmuError(f"until {text!r}: expected handoff, halt or console:TEXT")
+
+
+@dataclass
+class Console:
+    """Collects what the guest prints and notices the wished text."""
+
+    until: Until
+    listener: Callable[[bytes], None] | None
+    data: bytearray = field(default_factory=bytearray)
+
+    def send(self, byte: int) -> None:
+        """One byte from the guest."""
+        self.data.append(byte)
+        if self.listener:
+            self.listener(bytes((byte,)))
+        text = self.until.text
+        if text and byte == text[-1] and self.data.endswith(text):
+            raise End("console", f"the console shows {text.decode(errors='backslashreplace')!r}")
+
+
+@dataclass
+class Machine:
+    """One TD with its VMM. Build with `create`, then `run`."""
+
+    ffi: Any
+    lib: Any
+    vm: Any
+    memory: Memory
+    module: TdxModule
+    vmm: Vmm
+    launch: Launch
+    console: Console
+    until: Until
+    symbols: Symbols
+    skip_count: tuple[str, ...]
+    vcpus: list[Vcpu] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Frees the engines and the memory."""
+        for vcpu in self.vcpus:
+            self.lib.td_vcpu_free(vcpu.handle)
+        self.lib.td_vm_free(self.vm)
+        self.vcpus.clear()
+
+    def add_vcpu(self, index: int) -> Vcpu:
+        """TDH.VP.INIT of one vCPU."""
+        handle = self.lib.td_vcpu_new(self.vm, index)
+        if handle == self.ffi.NULL:
+            raise EmuError(self.ffi.string(self.lib.td_error()).decode() or "not enough memory for a vCPU")
+        names = instruction_names(self.lib, self.ffi)
+        vcpu = Vcpu(self.ffi, self.lib, handle, self.module, self.vmm, self.memory, VcpuModel(index), names)
+        ranges = self.symbols.ranges(self.skip_count)
+        if ranges:
+            self.lib.td_count_ranges(handle, self.ffi.new("td_range[]", ranges), len(ranges))
+        vcpu.enter(self.launch.hob_address)
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> End:
+        """Runs vCPU 0 to the end of the run; the TD is left as it was then."""
+        boot = self.vcpus[0]
+        self.lib.td_arm_handoff(boot.handle, self.until.kind == "handoff")
+        try:
+            while boot.count < max_instructions:
+                if boot.run(min(boot.count + SLICE, max_instructions)) and progress:
+                    progress(boot.count)
+            return End("limit", f"{max_instructions} instructions without reaching the end")
+        except End as end:
+            return end
+
+    def run_ap(self, vcpu: Vcpu) -> dict[str, object]:
+        """Runs an AP for a bounded while and tells where it stays."""
+        seen: list[int] = []
+        reason = ""
+        try:
+            limit = vcpu.count + AP_INSTRUCTIONS
+            while not vcpu.run(limit):
+                pass
+            for _ in range(AP_SLICES):
+                limit += AP_SLICE
+                while not vcpu.run(limit):
+                    pass
+                seen.append(int(vcpu.regs.rip))
+        except End as end:
+            reason = end.reason
+        rip = int(vcpu.regs.rip)
+        parked = reason == "halt" or (not reason and max(seen) - min(seen) <= AP_LOOP_BYTES)
+        return {
+            "index": vcpu.model.index,
+            "parked": parked,
+            "rip": rip,
+            "symbol": self.symbols.name(rip),
+            "source": self.symbols.source(rip),
+            "instructions": vcpu.count,
+            "end": reason,
+        }
+
+    def read_guest(self, gpa: int, size: int) -> bytes:
+        """Private memory as far as it is backed."""
+        if gpa < 0 or gpa >= self.memory.span:
+            return b""
+        return self.memory.read(gpa, min(size, self.memory.span - gpa))
+
+
+def create(
+    launch: Launch,
+    params: TdParams,
+    until: Until,
+    symbols: Symbols,
+    *,
+    mrtd_order: str = "interleaved",
+    large_pages: bool = True,
+    skip_count: tuple[str, ...] = (),
+    listener: Callable[[bytes], None] | None = None,
+) -> Machine:
+    """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
+    ffi, lib = engine.load()
+    span = max(FOUR_GIB, launch.ram[-1][1])
+    span = -(-span // LARGE) * LARGE
+    if span > 1 << (params.gpaw - 1):
+        raise EmuError(f"memory ends at {span:#x}, beyond GPAW {params.gpaw}")
+    vm = lib.td_vm_new(span, params.gpaw)
+    if vm == ffi.NULL:
+        raise EmuError(f"the host cannot reserve {span >> 20} MiB of address space for the guest")
+    layout = lib.td_vm_layout(vm)
+    layout.tsc_step_num, layout.tsc_step_den = 1, 1
+    layout.sept_ve_disable = params.attributes >> 28 & 1
+    memory = Memory(ffi, lib, vm, layout)
+    for start, end in launch.ram:
+        memory.add_ram(start, end // PAGE * PAGE, large_pages)
+    for region in launch.regions:
+        memory.add_pages(region.gpa, region.content, region.measured)
+    module = TdxModule(params, memory, measure.mrtd(launch.regions, mrtd_order))
+    console = Console(until, listener)
+
+    def idle(index: int) -> None:
+        raise End("halt", f"vCPU {index} halted and nothing will wake it")
+
+    vmm = Vmm(memory, Ports(console.send), params.vcpus, idle)
+    machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count)
+    for index in range(params.vcpus):
+        machine.add_vcpu(index)
+    return machine

@@ -1,0 +1,74 @@
+"""What lies at a guest-physical address, and in which state is the page? A view of the native core's tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+PAGE = 4096
+LARGE = 2 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Private memory, its shared alias and page states of one TD."""
+
+    ffi: Any
+    lib: Any
+    vm: Any
+    layout: Any
+
+    @property
+    def span(self) -> int:
+        """Bytes of guest-physical space that can be backed."""
+        return int(self.layout.span)
+
+    @property
+    def shared_bit(self) -> int:
+        """The address bit that selects the shared alias."""
+        return int(self.layout.shared_bit)
+
+    def state(self, gpa: int) -> int:
+        """The TD_PAGE_* byte of the page, unmapped beyond the backed space."""
+        return int(self.layout.pages[gpa >> 12]) if gpa < self.span else 0
+
+    def is_private(self, gpa: int) -> bool:
+        """True when the page is mapped and accepted."""
+        return self.state(gpa) & self.lib.TD_PAGE_STATE == self.lib.TD_PAGE_MAPPED
+
+    def read(self, gpa: int, size: int, shared: bool = False) -> bytes:
+        """Bytes as the module or the host sees them; no state check."""
+        base = self.layout.shared if shared else self.layout.ram
+        return bytes(self.ffi.buffer(base + gpa, size))
+
+    def write(self, gpa: int, data: bytes, shared: bool = False) -> None:
+        """Writes without a state check."""
+        base = self.layout.shared if shared else self.layout.ram
+        self.ffi.memmove(base + gpa, data, len(data))
+
+    def set_states(self, gpa: int, size: int, state: int) -> None:
+        """Gives all pages of a range one TD_PAGE_* byte."""
+        self.lib.td_set_pages(self.vm, gpa, size // PAGE, state)
+
+    def states(self, gpa: int, size: int) -> bytes:
+        """The TD_PAGE_* bytes of a range."""
+        return bytes(self.ffi.buffer(self.layout.pages + (gpa >> 12), size // PAGE))
+
+    def add_ram(self, start: int, end: int, large: bool) -> None:
+        """RAM that the VMM would augment on demand; large tells whether it may use 2 MiB pages."""
+        pending = self.lib.TD_PAGE_PENDING
+        self.set_states(start, end - start, pending)
+        first, last = -(-start // LARGE) * LARGE, end // LARGE * LARGE
+        if large and last > first:
+            self.set_states(first, last - first, pending | self.lib.TD_PAGE_2M)
+
+    def add_pages(self, gpa: int, content: bytes, measured: bool) -> None:
+        """TDH.MEM.PAGE.ADD of a range: pages are there and accepted, and their 2 MiB neighbourhood is split."""
+        end = gpa + len(content)
+        for chunk in range(gpa // LARGE * LARGE, end, LARGE):
+            if self.state(chunk) & self.lib.TD_PAGE_2M:
+                self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
+        flags = self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
+        self.set_states(gpa, len(content), flags)
+        if content.strip(b"\0"):
+            self.write(gpa, content)

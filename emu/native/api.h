@@ -1,0 +1,109 @@
+/* What Python sees of the native core. Plain C without includes or macros: cffi parses this very file. */
+
+enum {
+    TD_PAGE_UNMAPPED = 0, /* no SEPT entry: nothing that the VMM will ever back */
+    TD_PAGE_PENDING = 1,  /* RAM that waits for TDG.MEM.PAGE.ACCEPT (the VMM augments it on demand) */
+    TD_PAGE_MAPPED = 2,   /* private and accessible */
+    TD_PAGE_SHARED = 3,   /* converted: reachable through the shared bit only */
+    TD_PAGE_STATE = 3,    /* mask of the four states above */
+    TD_PAGE_2M = 4,       /* the SEPT leaf is a 2 MiB one */
+    TD_PAGE_MEASURED = 8, /* MR.EXTENDed at launch */
+    TD_PAGE_ADDED = 16    /* PAGE.ADDed at launch */
+};
+
+enum { TD_READ = 0, TD_WRITE = 1, TD_FETCH = 2 };
+
+/* Why td_run returned. */
+enum {
+    TD_STOP_LIMIT = 0,   /* the instruction budget is used up */
+    TD_STOP_INSN = 1,    /* RIP is at an instruction that the TDX module or the VMM answers */
+    TD_STOP_SEPT = 2,    /* a private access that a real TD does not survive */
+    TD_STOP_EPT_VE = 3,  /* access to pending or shared memory that raises #VE(48) */
+    TD_STOP_HANDOFF = 4, /* first fetch outside the measured pages */
+    TD_STOP_TRIPLE = 5,  /* no way left to deliver an exception */
+    TD_STOP_ENGINE = 6   /* the CPU engine failed; stop_code is its uc_err */
+};
+
+/* Instructions the engine must not execute by itself. */
+enum {
+    TD_INSN_NONE = 0,
+    TD_INSN_TDCALL, TD_INSN_CPUID, TD_INSN_RDMSR, TD_INSN_WRMSR, TD_INSN_HLT, TD_INSN_IN, TD_INSN_OUT,
+    TD_INSN_INS, TD_INSN_OUTS, TD_INSN_INVD, TD_INSN_WBINVD, TD_INSN_XSETBV, TD_INSN_MONITOR,
+    TD_INSN_MWAIT, TD_INSN_RDTSC, TD_INSN_RDTSCP, TD_INSN_RDPMC, TD_INSN_RDRAND, TD_INSN_RDSEED,
+    TD_INSN_MOV_CR0, TD_INSN_MOV_CR4, TD_INSN_LMSW, TD_INSN_VMCALL, TD_INSN_PCONFIG, TD_INSN_UD,
+    TD_INSN_SYSCALL
+};
+
+typedef struct {
+    uint64_t gpr[16]; /* in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8..R15 */
+    uint64_t rip, rflags, cr0, cr2, cr3, cr4, efer;
+    uint64_t tr_base, gdt_base, idt_base;
+    uint32_t gdt_limit, idt_limit;
+    uint32_t cs, ss, cpl, mode; /* mode: 16, 32 or 64, of the code segment */
+} td_regs;
+
+typedef struct {
+    int32_t vector; /* -1 when nothing was ever delivered */
+    uint32_t error_code;
+    uint64_t rip, cr2, count;
+} td_fault;
+
+typedef struct td_vm td_vm;
+typedef struct td_vcpu td_vcpu;
+
+typedef struct {
+    uint8_t *ram;    /* private memory, index = GPA */
+    uint8_t *shared; /* what the host sees, index = GPA */
+    uint8_t *pages;  /* one byte of TD_PAGE_* per 4 KiB */
+    uint64_t span;   /* bytes of guest-physical space backed */
+    uint64_t shared_bit;
+    uint64_t tsc_step_num, tsc_step_den; /* TSC ticks per executed instruction */
+    uint32_t sept_ve_disable;
+} td_layout;
+
+typedef struct {
+    uint32_t kind;      /* TD_STOP_* */
+    uint32_t insn;      /* TD_INSN_* for TD_STOP_INSN */
+    uint32_t length;    /* its length in bytes */
+    uint32_t stop_code; /* uc_err for TD_STOP_ENGINE */
+    uint64_t gpa, gla;  /* for TD_STOP_SEPT and TD_STOP_EPT_VE */
+    uint32_t access;    /* TD_READ, TD_WRITE, TD_FETCH */
+    uint32_t shared;    /* the access went through the shared bit */
+    uint8_t bytes[16];  /* instruction bytes at RIP */
+} td_stop;
+
+typedef struct {
+    uint64_t begin, end;
+} td_range;
+
+td_vm *td_vm_new(uint64_t span, uint32_t gpaw);
+void td_vm_free(td_vm *vm);
+td_layout *td_vm_layout(td_vm *vm);
+uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level);
+void td_discard(td_vm *vm, uint64_t gpa, uint64_t size);
+void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state);
+
+td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index);
+void td_vcpu_free(td_vcpu *v);
+const char *td_error(void);
+td_regs *td_get_regs(td_vcpu *v);
+void td_put_regs(td_vcpu *v);
+void td_enter(td_vcpu *v, uint64_t rip);
+int td_run(td_vcpu *v, uint64_t limit, td_stop *stop);
+int td_deliver(td_vcpu *v, int vector, int has_error, uint32_t error_code, td_stop *stop);
+int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa);
+int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size);
+uint64_t td_count(td_vcpu *v);
+void td_add_count(td_vcpu *v, uint64_t n);
+uint64_t td_count_apart(td_vcpu *v);
+uint64_t td_tsc(td_vcpu *v);
+void td_skip_time(td_vcpu *v, uint64_t ticks);
+void td_arm_handoff(td_vcpu *v, int on);
+void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);
+void td_pass_once(td_vcpu *v); /* lets the engine execute the instruction at RIP by itself */
+td_fault *td_last_fault(td_vcpu *v);
+void td_flush(td_vcpu *v);
+uint64_t td_get_msr(td_vcpu *v, uint32_t index);
+void td_set_msr(td_vcpu *v, uint32_t index, uint64_t value);
+int td_insn_length(const uint8_t *code, uint32_t available, int mode);
+int td_insn_kind(const uint8_t *code, uint32_t length, int mode);

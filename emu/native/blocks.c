@@ -1,0 +1,236 @@
+/* How many instructions ran, and which of them must the engine not execute by itself?
+ * Every translated block is scanned when it is first seen; sensitive instructions get a code hook of their own. */
+#include <stdlib.h>
+
+#include "core.h"
+
+static block *slot_of(td_vcpu *v, uint64_t address) {
+    return &v->blocks[(address ^ (address >> 16)) & (BLOCK_SLOTS - 1)];
+}
+
+/* Bytes of one instruction, also across a page border; returns how many there are. */
+static uint32_t fetch(td_vcpu *v, uint64_t address, uint8_t out[16], uint64_t *page) {
+    uint32_t available;
+    uint8_t *code = td_code_at(v, address, &available, page);
+    if (!code) return 0;
+    uint32_t n = available < 16 ? available : 16;
+    memcpy(out, code, n);
+    if (n < 15) {
+        uint64_t next;
+        uint32_t more;
+        uint8_t *rest = td_code_at(v, address + n, &more, &next);
+        if (rest) {
+            memcpy(out + n, rest, 16 - n);
+            n = 16;
+        }
+    }
+    return n;
+}
+
+static int mode_now(td_vcpu *v) {
+    uc_context_save(v->uc, v->context);
+    uint32_t h = env32(v, ENV_HFLAGS);
+    return h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
+}
+
+static int site_known(td_vcpu *v, uint64_t address) {
+    uint32_t at = (uint32_t)(address * 0x9E3779B97F4A7C15ULL >> 40) & (MAX_SITES - 1);
+    for (; v->sites[at]; at = (at + 1) & (MAX_SITES - 1))
+        if (v->sites[at] == address) return 1;
+    return 0;
+}
+
+static void site_add(td_vcpu *v, uint64_t address) {
+    uint32_t at = (uint32_t)(address * 0x9E3779B97F4A7C15ULL >> 40) & (MAX_SITES - 1);
+    if (v->site_count >= MAX_SITES - 1) abort(); /* far beyond what any firmware and kernel hold */
+    while (v->sites[at]) at = (at + 1) & (MAX_SITES - 1);
+    v->sites[at] = address;
+    v->site_count++;
+    uc_hook hook;
+    uc_hook_add(v->uc, &hook, UC_HOOK_CODE, (void *)td_on_site, v, address, address);
+}
+
+/* Fills b; returns the number of sites that were not hooked before. */
+static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t page) {
+    int fresh = 0;
+    uint64_t at = address, end = address + size;
+    b->address = address, b->page = page, b->size = size;
+    b->insns = 0, b->starts_rep = 0, b->apart = 0, b->rep_end = (uint64_t)NO_ADDRESS;
+    b->mode = (uint8_t)mode_now(v);
+    for (uint32_t i = 0; i < v->range_count; i++)
+        if (address >= v->ranges[i].begin && address < v->ranges[i].end) b->apart = 1;
+    while (at < end) {
+        uint8_t code[16];
+        uint64_t ignored;
+        insn in;
+        uint32_t n = fetch(v, at, code, &ignored);
+        int length = n ? td_decode(code, n, b->mode, &in) : 0;
+        b->insns++;
+        if (!length) break;
+        if (td_is_rep_string(&in)) {
+            b->rep_end = at;
+            if (at == address) b->starts_rep = 1;
+        } else {
+            b->rep_end = (uint64_t)NO_ADDRESS;
+        }
+        if (td_classify(&in, code, b->mode) != TD_INSN_NONE && !site_known(v, at)) {
+            site_add(v, at);
+            fresh++;
+        }
+        at += (uint64_t)length;
+    }
+    return fresh;
+}
+
+void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data) {
+    td_vcpu *v = data;
+    (void)uc, (void)before;
+    block *b = slot_of(v, now->pc);
+    if (b->address == now->pc) b->address = (uint64_t)NO_ADDRESS;
+}
+
+void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
+    td_vcpu *v = data;
+    if (v->stopped) return;
+    if (v->count >= v->limit) {
+        v->stop.kind = TD_STOP_LIMIT, v->stopped = 1, v->current = NULL;
+        uc_emu_stop(uc);
+        return;
+    }
+    uint32_t available;
+    uint64_t page;
+    if (!td_code_at(v, address, &available, &page)) return;
+    block *b = slot_of(v, address);
+    if (b->address != address || b->page != page || b->size != size || v->rescan) {
+        v->rescan = 0;
+        v->current = NULL;
+        if (scan(v, b, address, size, page)) {
+            uint64_t rip = address;
+            b->address = (uint64_t)NO_ADDRESS;
+            uc_ctl_remove_cache(uc, address, address + size);
+            uc_reg_write(uc, UC_X86_REG_RIP, &rip);
+            return;
+        }
+    }
+    v->rep_continues = b->starts_rep && v->last_rep == address;
+    uint64_t n = b->insns - (uint64_t)v->rep_continues;
+    v->count += n;
+    if (b->apart) v->apart += n;
+    v->last_rep = b->rep_end;
+    v->current = b;
+}
+
+/* Takes back the instructions of the current block from rip on: they did not run. */
+void td_settle(td_vcpu *v, uint64_t rip) {
+    block *b = v->current;
+    v->current = NULL;
+    if (!b || b->address == (uint64_t)NO_ADDRESS) return;
+    if (rip < b->address || rip >= b->address + b->size) return;
+    uint64_t at = b->address, before = 0;
+    while (at < rip) {
+        uint8_t code[16];
+        uint64_t page;
+        insn in;
+        uint32_t n = fetch(v, at, code, &page);
+        int length = n ? td_decode(code, n, b->mode, &in) : 0;
+        if (!length) break;
+        at += (uint64_t)length, before++;
+    }
+    uint64_t counted = b->insns - (uint64_t)v->rep_continues;
+    uint64_t ran = before > (uint64_t)v->rep_continues ? before - (uint64_t)v->rep_continues : 0;
+    if (counted > ran) {
+        v->count -= counted - ran;
+        if (b->apart) v->apart -= counted - ran;
+    }
+    if (!(b->starts_rep && rip == b->address)) v->last_rep = (uint64_t)NO_ADDRESS;
+}
+
+static uint64_t next_random(td_vcpu *v) { /* splitmix64: the same numbers in every run */
+    uint64_t z = v->random += 0x9E3779B97F4A7C15ULL;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return z ^ (z >> 31);
+}
+
+static const int gpr_id[16] = {
+    UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_RDX, UC_X86_REG_RBX, UC_X86_REG_RSP, UC_X86_REG_RBP,
+    UC_X86_REG_RSI, UC_X86_REG_RDI, UC_X86_REG_R8, UC_X86_REG_R9, UC_X86_REG_R10, UC_X86_REG_R11,
+    UC_X86_REG_R12, UC_X86_REG_R13, UC_X86_REG_R14, UC_X86_REG_R15};
+
+static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
+    uint64_t rip = address + length;
+    td_settle(v, address);
+    v->count++;
+    uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
+}
+
+/* MSRs that a TD reads and writes without an exit and that the engine implements itself
+ * (intel/tdx-module TDX_1.5.01, msr_config_lookup.c). */
+static int engine_msr(uint32_t index, int write) {
+    switch (index) {
+    case 0x174: case 0x175: case 0x176: case 0x277:
+    case 0xC0000081: case 0xC0000082: case 0xC0000084:
+    case 0xC0000100: case 0xC0000101: case 0xC0000102: case 0xC0000103:
+        return 1;
+    case 0xC0000080:
+        return !write;
+    }
+    return 0;
+}
+
+void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
+    td_vcpu *v = data;
+    uint8_t code[16];
+    uint64_t page, value;
+    insn in;
+    (void)size;
+    if (v->stopped) return;
+    if (v->pass == address) {
+        v->pass = (uint64_t)NO_ADDRESS;
+        return;
+    }
+    uint32_t n = fetch(v, address, code, &page);
+    int mode = v->current ? v->current->mode : mode_now(v);
+    int length = n ? td_decode(code, n, mode, &in) : 0;
+    int kind = length ? td_classify(&in, code, mode) : TD_INSN_NONE;
+    switch (kind) {
+    case TD_INSN_NONE:
+        return;
+    case TD_INSN_RDTSC:
+        td_settle(v, address);
+        value = td_tsc(v);
+        uint64_t low = value & 0xFFFFFFFF, high = value >> 32;
+        uc_reg_write(uc, UC_X86_REG_RAX, &low);
+        uc_reg_write(uc, UC_X86_REG_RDX, &high);
+        step_over(v, address, (uint32_t)length);
+        return;
+    case TD_INSN_RDRAND:
+    case TD_INSN_RDSEED: {
+        uint64_t flags, old;
+        int id = gpr_id[(in.modrm & 7) | ((in.rex & 1) << 3)];
+        value = next_random(v);
+        if (!(in.rex & 8)) value &= 0xFFFFFFFF;
+        if (in.opsize && !(in.rex & 8)) {
+            uc_reg_read(uc, id, &old);
+            value = (old & ~0xFFFFULL) | (value & 0xFFFF);
+        }
+        uc_reg_write(uc, id, &value);
+        uc_reg_read(uc, UC_X86_REG_RFLAGS, &flags);
+        flags = (flags & ~0x8D5ULL) | 1;
+        uc_reg_write(uc, UC_X86_REG_RFLAGS, &flags);
+        step_over(v, address, (uint32_t)length);
+        return;
+    }
+    case TD_INSN_RDMSR:
+    case TD_INSN_WRMSR: {
+        uint64_t index = 0;
+        uc_reg_read(uc, UC_X86_REG_RCX, &index);
+        if (engine_msr((uint32_t)index, kind == TD_INSN_WRMSR)) return;
+        break;
+    }
+    }
+    v->stop.kind = TD_STOP_INSN, v->stop.insn = (uint32_t)kind, v->stop.length = (uint32_t)length;
+    memcpy(v->stop.bytes, code, 16);
+    v->stopped = 1;
+    uc_emu_stop(uc);
+}

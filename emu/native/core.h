@@ -1,0 +1,138 @@
+/* Shared declarations of the native core: engine state of one vCPU and what the parts offer each other. */
+#ifndef TD_CORE_H
+#define TD_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unicorn/unicorn.h>
+
+#include "api.h"
+
+struct td_vm {
+    td_layout m;
+    uint64_t limit_mask; /* GPA bits below GPAW, shared bit excluded */
+};
+
+enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 14, MAX_RANGES = 16 };
+enum { NO_ADDRESS = -1 };
+
+/* One translated block, seen and counted. */
+typedef struct {
+    uint64_t address, page; /* linear address; guest-physical page it was read from */
+    uint64_t rep_end;       /* address of a string instruction with REP that ends the block, else NO_ADDRESS */
+    uint32_t size;
+    uint16_t insns;
+    uint8_t starts_rep, apart, mode;
+} block;
+
+typedef struct {
+    uint64_t gla_page, gpa_page;
+} code_page;
+
+/* Outcome of a page walk. */
+typedef struct {
+    uint64_t gpa;     /* without the shared bit */
+    uint32_t perms;   /* UC_PROT_* usable for later accesses of the same kind of caller */
+    uint32_t shared;
+    uint32_t error;   /* #PF error code when it is one */
+} walk;
+
+enum { WALK_OK = 0, WALK_PF, WALK_SEPT, WALK_VE };
+
+struct td_vcpu {
+    td_vm *vm;
+    uc_engine *uc;
+    uc_context *context;
+    uint8_t *env; /* the CPU state inside context */
+    size_t env_size;
+    uint32_t index;
+
+    td_regs regs;
+    int regs_loaded;
+
+    uint64_t count, limit, apart, tsc_offset;
+    block *current;   /* block whose instructions are counted but may be cut short */
+    uint64_t last_rep;
+    int rep_continues; /* current block began inside a REP already counted */
+    int rescan;
+
+    td_stop stop;
+    int stopped;
+    int exception; /* vector raised by the engine, or -1 */
+    struct {
+        int kind; /* WALK_* of the access that missed, WALK_OK if none */
+        uint64_t gla;
+        uint32_t access;
+        walk w;
+    } miss;
+    td_fault fault;
+    int handoff_armed;
+    uint64_t pass; /* address of the instruction that td_pass_once let through */
+    uint64_t random;
+
+    td_range ranges[MAX_RANGES];
+    uint32_t range_count;
+    uint64_t sites[MAX_SITES];
+    uint32_t site_count;
+    code_page code[CODE_SLOTS];
+    block blocks[BLOCK_SLOTS];
+};
+
+/* decode.c */
+typedef struct {
+    uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len;
+} insn;
+int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out);
+int td_classify(const insn *i, const uint8_t *code, int mode);
+int td_is_rep_string(const insn *i);
+
+/* mmu.c */
+int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out);
+bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *out, void *data);
+int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int write, int user, walk *bad);
+uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page);
+
+/* blocks.c */
+void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
+void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
+void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
+void td_settle(td_vcpu *v, uint64_t rip);
+
+/* traps.c */
+int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error_code, int software);
+
+/* vcpu.c: CPUX86State fields inside the saved context, by offset (Unicorn 2.1, target/i386/cpu.h) */
+enum {
+    ENV_REGS = 0, ENV_RIP = 128, ENV_RFLAGS = 136, ENV_HFLAGS = 176, ENV_SEGS = 184, ENV_LDT = 328,
+    ENV_TR = 352, ENV_GDT = 376, ENV_IDT = 400, ENV_CR = 424, ENV_EFER = 592
+};
+enum { ENV_ERROR_CODE_FROM_END = 184 };
+enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
+enum {
+    HF_CS32 = 1 << 4, HF_SS32 = 1 << 5, HF_ADDSEG = 1 << 6, HF_PE = 1 << 7, HF_LMA = 1 << 14,
+    HF_CS64 = 1 << 15
+};
+typedef struct {
+    uint32_t selector;
+    uint64_t base;
+    uint32_t limit, flags;
+} segment; /* SegmentCache of the engine */
+
+static inline uint64_t env64(const td_vcpu *v, size_t offset) {
+    uint64_t x;
+    memcpy(&x, v->env + offset, 8);
+    return x;
+}
+static inline uint32_t env32(const td_vcpu *v, size_t offset) {
+    uint32_t x;
+    memcpy(&x, v->env + offset, 4);
+    return x;
+}
+static inline void put64(td_vcpu *v, size_t offset, uint64_t x) { memcpy(v->env + offset, &x, 8); }
+static inline void put32(td_vcpu *v, size_t offset, uint32_t x) { memcpy(v->env + offset, &x, 4); }
+static inline segment *env_seg(td_vcpu *v, int i) { return (segment *)(v->env + ENV_SEGS) + i; }
+void td_load_context(td_vcpu *v);
+void td_store_context(td_vcpu *v);
+
+#endif

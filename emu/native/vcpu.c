@@ -1,0 +1,284 @@
+/* One vCPU: entry state of a TD, running until something needs a decision, and access to its registers. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "core.h"
+
+static char error_text[160];
+const char *td_error(void) { return error_text; }
+
+static void *reserve(uint64_t size) {
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+td_vm *td_vm_new(uint64_t span, uint32_t gpaw) {
+    td_vm *vm = calloc(1, sizeof *vm);
+    if (!vm) return NULL;
+    vm->m.span = span;
+    vm->m.shared_bit = 1ULL << (gpaw - 1);
+    vm->limit_mask = vm->m.shared_bit - 1;
+    vm->m.ram = reserve(span), vm->m.shared = reserve(span), vm->m.pages = reserve((span >> 12) + 512);
+    vm->m.tsc_step_num = vm->m.tsc_step_den = 1;
+    vm->m.sept_ve_disable = 1;
+    if (vm->m.ram && vm->m.shared && vm->m.pages) return vm;
+    td_vm_free(vm);
+    return NULL;
+}
+
+void td_vm_free(td_vm *vm) {
+    if (!vm) return;
+    if (vm->m.ram) munmap(vm->m.ram, vm->m.span);
+    if (vm->m.shared) munmap(vm->m.shared, vm->m.span);
+    if (vm->m.pages) munmap(vm->m.pages, (vm->m.span >> 12) + 512);
+    free(vm);
+}
+
+td_layout *td_vm_layout(td_vm *vm) { return &vm->m; }
+
+void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state) {
+    memset(vm->m.pages + (gpa >> 12), (int)state, count);
+}
+
+/* Forgets the private content of a range: the next private page there is a fresh one. */
+void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
+    madvise(vm->m.ram + gpa, size, MADV_DONTNEED);
+}
+
+/* The walk of TDG.MEM.PAGE.ACCEPT after its operand check (intel/tdx-module, tdg_mem_page_accept.c). Returns the
+ * status, or all ones when the VMM has nothing to map there. Pending pages are zero already: nothing ever wrote them. */
+uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level) {
+    const uint64_t already = 0x00000B0A00000000ULL, mismatch = 0xC0000B0B00000000ULL;
+    if (gpa >= vm->m.span) return ~0ULL;
+    uint8_t *leaf = vm->m.pages + (gpa >> 12), *chunk = vm->m.pages + (gpa >> 21 << 9);
+    uint32_t state = *leaf & TD_PAGE_STATE;
+    if (level == 1) {
+        if (!(chunk[0] & TD_PAGE_2M)) {
+            for (int i = 0; i < 512; i++)
+                if ((chunk[i] & TD_PAGE_STATE) != TD_PAGE_UNMAPPED) return mismatch | 1;
+            return ~0ULL;
+        }
+        if (state == TD_PAGE_MAPPED) return already | 1;
+        if (state != TD_PAGE_PENDING) return ~0ULL;
+        memset(chunk, TD_PAGE_MAPPED | TD_PAGE_2M, 512);
+        return 0;
+    }
+    if (state == TD_PAGE_MAPPED) return already | (*leaf & TD_PAGE_2M ? 1 : 0);
+    if (state != TD_PAGE_PENDING) return ~0ULL;
+    if (*leaf & TD_PAGE_2M) /* the VMM demotes the pending 2 MiB page, the guest executes again */
+        for (int i = 0; i < 512; i++) chunk[i] &= (uint8_t)~TD_PAGE_2M;
+    *leaf = TD_PAGE_MAPPED;
+    return 0;
+}
+
+static void on_interrupt(uc_engine *uc, uint32_t vector, void *data) {
+    td_vcpu *v = data;
+    v->exception = (int)vector;
+    v->stopped = 1;
+    uc_emu_stop(uc);
+}
+
+static bool on_invalid(uc_engine *uc, void *data) {
+    on_interrupt(uc, 6, data);
+    return true;
+}
+
+void td_load_context(td_vcpu *v) {
+    uc_context_save(v->uc, v->context);
+    td_regs *r = &v->regs;
+    memcpy(r->gpr, v->env + ENV_REGS, sizeof r->gpr);
+    r->rip = env64(v, ENV_RIP), r->rflags = env64(v, ENV_RFLAGS) | 2;
+    r->cr0 = env64(v, ENV_CR), r->cr2 = env64(v, ENV_CR + 16), r->cr3 = env64(v, ENV_CR + 24);
+    r->cr4 = env64(v, ENV_CR + 32), r->efer = env64(v, ENV_EFER);
+    uint32_t h = env32(v, ENV_HFLAGS);
+    r->cpl = h & 3, r->mode = h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
+    r->cs = env_seg(v, SEG_CS)->selector, r->ss = env_seg(v, SEG_SS)->selector;
+    segment *gdt = (segment *)(v->env + ENV_GDT), *idt = (segment *)(v->env + ENV_IDT);
+    r->gdt_base = gdt->base, r->gdt_limit = gdt->limit, r->idt_base = idt->base, r->idt_limit = idt->limit;
+    r->tr_base = ((segment *)(v->env + ENV_TR))->base;
+    v->regs_loaded = 1;
+}
+
+void td_store_context(td_vcpu *v) {
+    td_regs *r = &v->regs;
+    memcpy(v->env + ENV_REGS, r->gpr, sizeof r->gpr);
+    put64(v, ENV_RIP, r->rip), put64(v, ENV_RFLAGS, r->rflags);
+    put64(v, ENV_CR + 16, r->cr2);
+    uc_context_restore(v->uc, v->context);
+    v->regs_loaded = 0;
+}
+
+td_regs *td_get_regs(td_vcpu *v) {
+    if (!v->regs_loaded) td_load_context(v);
+    return &v->regs;
+}
+
+void td_put_regs(td_vcpu *v) {
+    if (v->regs_loaded) td_store_context(v);
+}
+
+static int fail(td_vcpu *v, const char *what, uc_err e) {
+    snprintf(error_text, sizeof error_text, "CPU engine: %s: %s", what, e ? uc_strerror(e) : "unexpected layout");
+    td_vcpu_free(v);
+    return 0;
+}
+
+/* Finds the CPU state inside the saved context and proves that its layout is the one we know. */
+static int locate_env(td_vcpu *v) {
+    uint64_t rax = 0x1122334455667788ULL, r15 = 0x99AABBCCDDEEFF00ULL, rip = 0x123456789ABCULL;
+    uc_reg_write(v->uc, UC_X86_REG_RAX, &rax);
+    uc_reg_write(v->uc, UC_X86_REG_R15, &r15);
+    uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
+    uc_context_save(v->uc, v->context);
+    size_t total = uc_context_size(v->uc);
+    uint8_t *raw = (uint8_t *)v->context;
+    for (size_t at = 0; at < 128; at += 8) {
+        v->env = raw + at, v->env_size = total - at;
+        if (env64(v, 0) == rax && env64(v, 120) == r15 && env64(v, ENV_RIP) == rip) return env64(v, ENV_EFER) != 0;
+    }
+    return 0;
+}
+
+td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
+    td_vcpu *v = calloc(1, sizeof *v);
+    uc_err e;
+    if (!v) return NULL;
+    v->vm = vm, v->index = index, v->exception = -1, v->fault.vector = -1;
+    v->random = 0x7D5EED00ULL + index;
+    v->last_rep = v->pass = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < BLOCK_SLOTS; i++) v->blocks[i].address = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    if ((e = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc))) return fail(v, "open", e), NULL;
+    uc_ctl_set_cpu_model(v->uc, UC_CPU_X86_SKYLAKE_CLIENT);
+    if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL))) return fail(v, "TLB mode", e), NULL;
+    uc_ctl_exits_enable(v->uc);
+    if ((e = uc_mem_map_ptr(v->uc, 0, vm->m.span, UC_PROT_ALL, vm->m.ram))) return fail(v, "map RAM", e), NULL;
+    e = uc_mem_map_ptr(v->uc, vm->m.shared_bit, vm->m.span, UC_PROT_ALL, vm->m.shared);
+    if (e) return fail(v, "map shared memory", e), NULL;
+    uc_hook h;
+    uc_hook_add(v->uc, &h, UC_HOOK_TLB_FILL, (void *)td_tlb_fill, v, 1, 0);
+    uc_hook_add(v->uc, &h, UC_HOOK_BLOCK, (void *)td_on_block, v, 1, 0);
+    uc_hook_add(v->uc, &h, UC_HOOK_EDGE_GENERATED, (void *)td_on_edge, v, 1, 0);
+    uc_hook_add(v->uc, &h, UC_HOOK_INTR, (void *)on_interrupt, v, 1, 0);
+    uc_hook_add(v->uc, &h, UC_HOOK_INSN_INVALID, (void *)on_invalid, v, 1, 0);
+    if ((e = uc_context_alloc(v->uc, &v->context))) return fail(v, "context", e), NULL;
+    if (!locate_env(v)) return fail(v, "context", 0), NULL;
+    return v;
+}
+
+void td_vcpu_free(td_vcpu *v) {
+    if (!v) return;
+    if (v->context) uc_context_free(v->context);
+    if (v->uc) uc_close(v->uc);
+    free(v);
+}
+
+/* The state of a vCPU at its first TDH.VP.ENTER (intel/tdx-module TDX_1.5.01, td_vmcs_init.c): 32-bit protected
+ * mode, flat, paging off. General registers are set by the caller through td_get_regs. */
+void td_enter(td_vcpu *v, uint64_t rip) {
+    uc_context_save(v->uc, v->context);
+    memset(v->env + ENV_REGS, 0, 128);
+    put64(v, ENV_RFLAGS, 2);
+    for (int i = 0; i < 6; i++) {
+        /* access rights 0xC09B and 0xC093, in the place the engine keeps descriptor bits */
+        uint32_t flags = i == SEG_CS ? 0x00C09B00 : 0x00C09300;
+        *env_seg(v, i) = (segment){.selector = 0, .base = 0, .limit = 0xFFFFFFFF, .flags = flags};
+    }
+    *(segment *)(v->env + ENV_LDT) = (segment){.limit = 0xFFFF, .flags = 0};
+    *(segment *)(v->env + ENV_TR) = (segment){.limit = 0xFFFF, .flags = 0x8B00};
+    *(segment *)(v->env + ENV_GDT) = (segment){.limit = 0xFFFF};
+    *(segment *)(v->env + ENV_IDT) = (segment){.limit = 0};
+    put64(v, ENV_CR, 0x31), put64(v, ENV_CR + 16, 0), put64(v, ENV_CR + 24, 0), put64(v, ENV_CR + 32, 0x40);
+    put64(v, ENV_EFER, 0x901);
+    put32(v, ENV_HFLAGS, HF_PE | HF_CS32 | HF_SS32);
+    uc_context_restore(v->uc, v->context);
+    uc_ctl_flush_tlb(v->uc);
+    td_load_context(v);
+    v->regs.rip = rip;
+}
+
+static void finish(td_vcpu *v, td_stop *stop) { *stop = v->stop; }
+
+int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
+    v->limit = limit;
+    for (;;) {
+        td_get_regs(v);
+        uint64_t rip = v->regs.rip;
+        td_put_regs(v);
+        memset(&v->stop, 0, sizeof v->stop);
+        v->stopped = 0, v->exception = -1, v->miss.kind = WALK_OK, v->rescan = 1;
+        uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
+        td_load_context(v);
+        td_settle(v, v->regs.rip);
+        if (v->exception >= 0) {
+            int software = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END + 4) != 0;
+            uint32_t code = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END);
+            int vector = v->exception;
+            int has = !software && (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17);
+            if (td_raise(v, vector, has, has ? code : 0, software)) return finish(v, stop), 0;
+            continue;
+        }
+        if (v->stopped) return finish(v, stop), 0;
+        if (v->miss.kind == WALK_PF) {
+            v->regs.cr2 = v->miss.gla;
+            if (td_raise(v, 14, 1, v->miss.w.error, 0)) return finish(v, stop), 0;
+            continue;
+        }
+        if (v->miss.kind != WALK_OK) {
+            v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
+            v->stop.gpa = v->miss.w.gpa, v->stop.gla = v->miss.gla;
+            v->stop.access = v->miss.access, v->stop.shared = v->miss.w.shared;
+            walk bad;
+            td_copy_linear(v, v->regs.rip, v->stop.bytes, 15, 0, 0, &bad);
+            return finish(v, stop), 0;
+        }
+        if (e == UC_ERR_OK) continue;
+        v->stop.kind = TD_STOP_ENGINE, v->stop.stop_code = (uint32_t)e;
+        return finish(v, stop), 0;
+    }
+}
+
+int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa) {
+    walk w;
+    td_get_regs(v);
+    int r = td_walk(v, gla, TD_READ, 0, &w);
+    *gpa = w.gpa | (gla & 4095);
+    return r == WALK_OK;
+}
+
+int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size) {
+    walk bad;
+    td_get_regs(v);
+    return td_copy_linear(v, gla, out, size, 0, 0, &bad) == WALK_OK;
+}
+
+uint64_t td_count(td_vcpu *v) { return v->count; }
+void td_add_count(td_vcpu *v, uint64_t n) { v->count += n; }
+uint64_t td_count_apart(td_vcpu *v) { return v->apart; }
+uint64_t td_tsc(td_vcpu *v) {
+    td_layout *m = &v->vm->m;
+    return v->tsc_offset + v->count * m->tsc_step_num / m->tsc_step_den;
+}
+void td_skip_time(td_vcpu *v, uint64_t ticks) { v->tsc_offset += ticks; }
+void td_arm_handoff(td_vcpu *v, int on) { v->handoff_armed = on; }
+void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n) {
+    v->range_count = n < MAX_RANGES ? n : MAX_RANGES;
+    memcpy(v->ranges, ranges, v->range_count * sizeof *ranges);
+}
+void td_pass_once(td_vcpu *v) { v->pass = td_get_regs(v)->rip; }
+td_fault *td_last_fault(td_vcpu *v) { return &v->fault; }
+void td_flush(td_vcpu *v) { uc_ctl_flush_tlb(v->uc); }
+
+uint64_t td_get_msr(td_vcpu *v, uint32_t index) {
+    uc_x86_msr m = {.rid = index};
+    uc_reg_read(v->uc, UC_X86_REG_MSR, &m);
+    return m.value;
+}
+
+void td_set_msr(td_vcpu *v, uint32_t index, uint64_t value) {
+    uc_x86_msr m = {.rid = index, .value = value};
+    td_put_regs(v);
+    uc_reg_write(v->uc, UC_X86_REG_MSR, &m);
+}

@@ -1,0 +1,72 @@
+"""What happens when a TD writes CR0, CR4, EFER or XCR0? (intel/tdx-module TDX_1.5.01, helpers.c write_guest_cr0/cr4,
+td_msr_access.c, td_xsetbv.c)"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Outcome(enum.Enum):
+    """How the module treats the write."""
+
+    NATIVE = "native"
+    GP = "#GP"
+    VE = "#VE"
+
+
+PE, NE, WP, NW, CD, PG = 1 << 0, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
+CR0_RESERVED = 0x1FFAFFC0  # bits 28:19, 17, 15:6: writes are ignored
+MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = 1 << 6, 1 << 13, 1 << 14, 1 << 22, 1 << 23, 1 << 24, 1 << 25, 1 << 19
+CR4_UNAVAILABLE = SMXE | 1 << 15 | ~((1 << 26) - 1) & (1 << 64) - 1
+CR4_LA57, CR4_OSXSAVE = 1 << 12, 1 << 18
+SCE, LME, LMA, NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
+EFER_VE_REASON, CR_VE_REASON = 32, 28
+
+
+def write_cr0(old: int, new: int, cr4: int) -> Outcome:
+    """MOV to CR0. Order of the checks as in the module: fixed bits, PG without PE, WP under CET, then #VE causes."""
+    if new >> 32 or not new & NE:
+        return Outcome.GP
+    if new & PG and not new & PE:
+        return Outcome.GP
+    if not new & WP and cr4 & CET:
+        return Outcome.GP
+    if new & NW and not new & CD:
+        return Outcome.GP
+    if (old & PE and not new & PE) or (new & CD and not old & CD) or (new & NW and not old & NW):
+        return Outcome.VE
+    return Outcome.NATIVE
+
+
+def write_cr4(old: int, new: int, cr0: int, xfam: int, attributes: int) -> Outcome:
+    """MOV to CR4. The CPU of this emulator has none of the bits that 1.5.01 leaves to the CPU, LA57 included."""
+    if new & (CR4_UNAVAILABLE | KL | CR4_LA57):
+        return Outcome.GP
+    if new & PKE and not xfam >> 9 & 1:
+        return Outcome.GP
+    if new & CET and ((xfam >> 11 & 3) != 3 or not cr0 & WP):
+        return Outcome.GP
+    if new & UINTR and not xfam >> 14 & 1:
+        return Outcome.GP
+    if new & PKS and not attributes >> 30 & 1:
+        return Outcome.GP
+    if new & VMXE or (old & MCE and not new & MCE):
+        return Outcome.VE
+    return Outcome.NATIVE
+
+
+def write_efer(old: int, new: int) -> Outcome:
+    """WRMSR EFER: LMA of the input is ignored, only SCE may change."""
+    return Outcome.VE if (old ^ new) & ~(LMA | SCE) else Outcome.NATIVE
+
+
+def write_xcr0(index: int, value: int, xfam: int) -> Outcome:
+    """XSETBV: only XCR0, only states of XFAM, x87 always on, AVX needs SSE."""
+    legal = index == 0 and value & 1 and not value & ~(xfam & 0x602E7)
+    if not legal or (value & 4 and not value & 2):
+        return Outcome.GP
+    if value & 0xE0 and (value & 0xE0 != 0xE0 or not value & 4):
+        return Outcome.GP
+    if value & 0x60000 and value & 0x60000 != 0x60000:
+        return Outcome.GP
+    return Outcome.NATIVE

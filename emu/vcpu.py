@@ -1,0 +1,283 @@
+"""What happens at an instruction that a TD may not simply execute? One vCPU between the engine, the module and the VMM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from emu.memory import Memory
+from emu.signals import GP, UD, End, Fault, VirtualizationException
+from emu.tdx import control, cpuid, msr
+from emu.tdx.control import Outcome
+from emu.tdx.module import RAX, RCX, RDX, TdxModule, VcpuModel
+from emu.vmm.vmcall import Vmm
+
+RESET_VECTOR = 0xFFFFFFF0
+VE_VECTOR, DOUBLE_FAULT = 20, 8
+MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+TSC_AUX, EFER, TSC, XSS = 0xC0000103, 0xC0000080, 0x10, 0xDA0
+XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
+
+# Exit reasons of #VE (Intel SDM volume 3, appendix C)
+EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
+EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54, "PCONFIG": 65}
+PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "LMSW", "XSETBV"))
+PORT_ACCESS = frozenset(("IN", "OUT", "INS", "OUTS"))
+PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65))
+
+
+def instruction_names(lib: Any, ffi: Any) -> dict[int, str]:
+    """TD_INSN_* numbers of the native core by name, without the prefix."""
+    constants = (name for name in dir(lib) if name.startswith("TD_INSN_"))
+    return {int(getattr(lib, name)): name.removeprefix("TD_INSN_") for name in constants}
+
+
+@dataclass(frozen=True)
+class Prefixed:
+    """Prefixes of an instruction: REX (0 if none), whether 66h is among them, where the opcode begins."""
+
+    rex: int
+    operand16: bool
+    start: int
+
+
+def prefixes(code: bytes, mode: int) -> Prefixed:
+    """Skips legacy prefixes and REX."""
+    rex, operand16, at = 0, False, 0
+    while code[at] in PREFIXES or (mode == 64 and code[at] & 0xF0 == 0x40):
+        rex = code[at] if code[at] not in PREFIXES else 0
+        operand16 |= code[at] == 0x66
+        at += 1
+    return Prefixed(rex, operand16, at)
+
+
+def port_qualification(code: bytes, mode: int, dx: int) -> int:
+    """Exit qualification of an I/O instruction (Intel SDM volume 3, table 28-5)."""
+    p = prefixes(code, mode)
+    opcode = code[p.start]
+    string = 0x6C <= opcode <= 0x6F
+    immediate = 0xE4 <= opcode <= 0xE7
+    size = 1 if not opcode & 1 else 2 if p.operand16 != (mode == 16) else 4
+    is_in = opcode in (0xE4, 0xE5, 0xEC, 0xED, 0x6C, 0x6D)
+    port = code[p.start + 1] if immediate else dx & 0xFFFF
+    repeated = 0xF3 in code[: p.start] or 0xF2 in code[: p.start]
+    flags = is_in << 3 | string << 4 | repeated << 5 | immediate << 6
+    return (size - 1) | flags | port << 16
+
+
+@dataclass
+class Vcpu:
+    """One vCPU; raises End when the run is over."""
+
+    ffi: Any
+    lib: Any
+    handle: Any
+    module: TdxModule
+    vmm: Vmm
+    memory: Memory
+    model: VcpuModel
+    names: dict[int, str]
+
+    def __post_init__(self) -> None:
+        self.stop = self.ffi.new("td_stop *")
+
+    def enter(self, hob_address: int) -> None:
+        """State at the first TDH.VP.ENTER (intel/tdx-module, td_vmcs_init.c, tdh_vp_init.c)."""
+        self.lib.td_enter(self.handle, RESET_VECTOR)
+        gpr = self.lib.td_get_regs(self.handle).gpr
+        gpr[3], gpr[1], gpr[8] = self.module.params.gpaw, hob_address, hob_address
+        gpr[2], gpr[6] = cpuid.FMS, self.model.index
+
+    @property
+    def regs(self) -> Any:
+        """Registers in place; changes take effect when the vCPU runs on."""
+        return self.lib.td_get_regs(self.handle)
+
+    @property
+    def count(self) -> int:
+        """Instructions executed."""
+        return int(self.lib.td_count(self.handle))
+
+    def run(self, limit: int) -> bool:
+        """Runs until the instruction count reaches `limit` (True) or one stop was handled (False)."""
+        self.lib.td_run(self.handle, limit, self.stop)
+        stop = self.stop
+        lib = self.lib
+        if stop.kind == lib.TD_STOP_INSN:
+            try:
+                self.instruction(self.names[stop.insn], int(stop.length))
+            except VirtualizationException as ve:
+                self.virtualization_exception(ve)
+            except Fault as fault:
+                self.deliver(fault)
+            return False
+        if stop.kind == lib.TD_STOP_LIMIT:
+            return True
+        if stop.kind == lib.TD_STOP_EPT_VE:
+            access = (1, 2, 4)[stop.access]
+            gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
+            self.virtualization_exception(VirtualizationException(48, access | 0x180, int(stop.gla), gpa))
+            return False
+        self.over()
+        return False
+
+    def over(self) -> None:
+        """Ends the run for a stop that the guest cannot survive."""
+        stop, lib = self.stop, self.lib
+        if stop.kind == lib.TD_STOP_HANDOFF:
+            raise End("handoff", "")
+        if stop.kind == lib.TD_STOP_TRIPLE:
+            raise End("triple-fault", "")
+        if stop.kind == lib.TD_STOP_SEPT:
+            verb = ("read from", "write to", "execution of")[stop.access]
+            state = self.memory.state(int(stop.gpa)) & lib.TD_PAGE_STATE
+            what = {lib.TD_PAGE_PENDING: "not accepted", lib.TD_PAGE_SHARED: "shared", lib.TD_PAGE_MAPPED: "private"}
+            alias = "shared" if stop.shared else "private"
+            page = what.get(state, "not backed by the VMM")
+            where = f"{alias} GPA {int(stop.gpa):#x} (linear {int(stop.gla):#x})"
+            raise End("sept-violation", f"{verb} {where}, a page that is {page}")
+        raise End("illegal", f"the CPU engine cannot execute this instruction (engine error {int(stop.stop_code)})")
+
+    def deliver(self, fault: Fault) -> None:
+        """Through the guest's IDT."""
+        has_error = fault.error_code is not None
+        if self.lib.td_deliver(self.handle, fault.vector, has_error, fault.error_code or 0, self.stop):
+            self.over()
+
+    def virtualization_exception(self, ve: VirtualizationException) -> None:
+        """#VE, or #DF while the previous one was not fetched (intel/tdx-module, td_other_exits.c)."""
+        if self.model.ve is not None:
+            self.deliver(Fault(DOUBLE_FAULT, 0))
+            return
+        self.model.ve = ve
+        self.deliver(Fault(VE_VECTOR))
+
+    def retire(self, length: int) -> None:
+        """The instruction at RIP is done."""
+        self.regs.rip += length
+        self.lib.td_add_count(self.handle, 1)
+
+    def instruction(self, name: str, length: int) -> None:
+        """One instruction that the engine did not execute."""
+        regs = self.regs
+        if name == "TDCALL":
+            self.tdcall(length)
+            return
+        if (name in PRIVILEGED and regs.cpl) or (name in PORT_ACCESS and regs.cpl > (regs.rflags >> 12 & 3)):
+            raise GP
+        if name in PORT_ACCESS:
+            qualification = port_qualification(bytes(self.stop.bytes), regs.mode, int(regs.gpr[RDX]))
+            raise VirtualizationException(EXIT_REASON[name], qualification, length=length)
+        match name:
+            case "CPUID":
+                self.cpuid(length)
+            case "RDMSR" | "WRMSR":
+                self.msr(name == "WRMSR", length)
+            case "MOV_CR0" | "MOV_CR4":
+                self.control_register(0 if name == "MOV_CR0" else 4, length)
+            case "LMSW":
+                self.lib.td_pass_once(self.handle)
+            case "XSETBV":
+                self.xsetbv()
+            case "RDTSCP":
+                self.set_edx_eax(int(self.lib.td_tsc(self.handle)))
+                regs.gpr[RCX] = self.lib.td_get_msr(self.handle, TSC_AUX) & MASK32
+                self.retire(length)
+            case "RDPMC":
+                raise GP
+            case "UD":
+                raise UD
+            case "SYSCALL":
+                raise End("illegal", "SYSCALL: this emulator does not run user space")
+            case _:
+                raise VirtualizationException(EXIT_REASON[name], length=length)
+
+    def set_edx_eax(self, value: int) -> None:
+        """A 64-bit result in EDX:EAX."""
+        self.regs.gpr[RAX], self.regs.gpr[RDX] = value & MASK32, value >> 32 & MASK32
+
+    def tdcall(self, length: int) -> None:
+        """TDCALL, and the VMM's part of TDG.VP.VMCALL."""
+        regs = self.regs
+        r = list(regs.gpr)
+        leaf = r[RAX] & 0xFFFF
+        if self.module.tdcall(self.model, r, regs.mode == 64, regs.cpl):
+            self.vmm.handle(self.model.index, r)
+        elif leaf == 0 and r[RAX]:
+            raise End("illegal", f"TDG.VP.VMCALL with register mask {r[RCX]:#x}: bits 0, 1, 4, 5 and 63:32 are forbidden")
+        regs = self.regs
+        regs.gpr[0:16] = r
+        self.retire(length)
+
+    def cpuid(self, length: int) -> None:
+        """CPUID."""
+        regs = self.regs
+        caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64)
+        answer = cpuid.lookup(regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32, caller)
+        if answer is None or self.model.cpuid_ve >> (1 if regs.cpl else 0) & 1:
+            raise VirtualizationException(EXIT_REASON["CPUID"], length=length)
+        regs.gpr[0], regs.gpr[3], regs.gpr[1], regs.gpr[2] = answer
+        self.retire(length)
+
+    def msr(self, is_write: bool, length: int) -> None:
+        """RDMSR and WRMSR that the engine must not do."""
+        regs = self.regs
+        index = regs.gpr[RCX] & MASK32
+        xfam = self.module.params.xfam
+        access = msr.access(index, is_write, xfam)
+        if access is msr.Access.GP:
+            raise GP
+        if access is msr.Access.VE:
+            raise VirtualizationException(32 if is_write else 31, length=length)
+        if index in msr.ENGINE:
+            self.lib.td_pass_once(self.handle)
+            return
+        if not is_write:
+            row = msr.find(index)
+            if index == TSC:
+                value = int(self.lib.td_tsc(self.handle))
+            else:
+                value = row.value if row and access is msr.Access.FIXED else self.model.msrs.get(index, 0)
+            self.set_edx_eax(value)
+            self.retire(length)
+            return
+        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+        if index == EFER:
+            if control.write_efer(int(regs.efer), value) is Outcome.VE:
+                raise VirtualizationException(control.EFER_VE_REASON, length=length)
+            self.lib.td_pass_once(self.handle)
+            return
+        if index == XSS and value & ~(xfam & XSS_STATES):
+            raise GP
+        self.model.msrs[index] = value
+        self.retire(length)
+
+    def control_register(self, number: int, length: int) -> None:
+        """MOV to CR0 or CR4: the module's rules, then the engine does it."""
+        regs = self.regs
+        code = bytes(self.stop.bytes)
+        p = prefixes(code, regs.mode)
+        register = (code[p.start + 2] & 7) | (p.rex & 1) << 3
+        value = int(regs.gpr[register])
+        if regs.mode != 64:
+            value &= MASK32
+        if number == 0:
+            outcome = control.write_cr0(int(regs.cr0), value, int(regs.cr4))
+        else:
+            params = self.module.params
+            outcome = control.write_cr4(int(regs.cr4), value, int(regs.cr0), params.xfam, params.attributes)
+        if outcome is Outcome.GP:
+            raise GP
+        if outcome is Outcome.VE:
+            raise VirtualizationException(control.CR_VE_REASON, number | register << 8, length=length)
+        self.lib.td_pass_once(self.handle)
+
+    def xsetbv(self) -> None:
+        """XSETBV."""
+        regs = self.regs
+        if not regs.cr4 & control.CR4_OSXSAVE:
+            raise UD
+        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+        if control.write_xcr0(regs.gpr[RCX] & MASK32, value, self.module.params.xfam) is Outcome.GP:
+            raise GP
+        self.lib.td_pass_once(self.handle)

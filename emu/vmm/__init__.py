@@ -1,0 +1,1 @@
+"""The untrusted side: what a VMM loads, tells and answers."""

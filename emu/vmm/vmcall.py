@@ -1,0 +1,191 @@
+"""How does the VMM answer TDG.VP.VMCALL? The GHCI sub-functions, honest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from emu.memory import LARGE, Memory
+from emu.signals import End
+from emu.tdx import status
+from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr
+from emu.vmm.devices import Ports
+
+NAMES = {
+    0x0A: "Instruction.CPUID",
+    0x0C: "Instruction.HLT",
+    0x1E: "Instruction.IO",
+    0x1F: "Instruction.RDMSR",
+    0x20: "Instruction.WRMSR",
+    0x30: "#VE.RequestMMIO",
+    0x10000: "GetTdVmCallInfo",
+    0x10001: "MapGPA",
+    0x10002: "GetQuote",
+    0x10003: "ReportFatalError",
+    0x10004: "SetupEventNotifyInterrupt",
+}
+
+FATAL_TEXT = (R14, R15, RBX, RDI, RSI, R8, R9, RDX)  # GHCI ReportFatalError: order of the text registers
+APIC_BASE, X2APIC_ID, X2APIC_VERSION = 0x1B, 0x802, 0x803
+APIC_BASE_X2APIC, APIC_BASE_BSP = 0xFEE00C00, 1 << 8
+# MSRs that KVM emulates for a TD (arch/x86/kvm/vmx/tdx.c, tdx_has_emulated_msr), zero until written
+EMULATED_MSRS = frozenset(
+    (0x8B, 0xFE, 0x2FF, 0x140, 0xCE, 0x3A, 0x1A0, 0x179, 0x17A, 0x17B, 0x6E0, 0x4B564D05, 0x277)
+    + tuple(range(0x200, 0x210))
+    + (0x250, 0x258, 0x259, *range(0x268, 0x270))
+    + tuple(range(0x400, 0x480))
+    + (0x802, 0x803, 0x80D, 0x80F, 0x828, 0x82F, 0x830, *range(0x832, 0x840))
+)
+QUOTE_UNAVAILABLE = 0x8000000000000001  # QEMU tdx-quote-generator.h: service unavailable
+
+
+@dataclass
+class Vmm:
+    """State of the untrusted side."""
+
+    memory: Memory
+    ports: Ports
+    vcpus: int
+    on_idle: Callable[[int], None]
+    vmcalls: Counter[str] = field(default_factory=Counter)
+    msrs: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def handle(self, index: int, r: Gpr) -> None:
+        """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM."""
+        mask = r[1]
+        seen = [value if mask >> number & 1 else 0 for number, value in enumerate(r)]
+        if seen[R10]:
+            self.vmcalls[f"vendor {seen[R10]:#x}"] += 1
+            seen[R10] = status.VMCALL_INVALID_OPERAND
+        else:
+            function = seen[R11]
+            self.vmcalls[NAMES.get(function, f"sub-function {function:#x}")] += 1
+            handler = HANDLERS.get(function)
+            seen[R10] = handler(self, index, seen) if handler else status.VMCALL_INVALID_OPERAND
+        for number in range(2, 16):
+            if mask >> number & 1:
+                r[number] = seen[number] & (1 << 64) - 1
+        r[0] = status.SUCCESS
+
+    def cpuid(self, index: int, r: Gpr) -> int:
+        """0x0A: the hypervisor leaves, KVM's signature without features."""
+        leaf = r[R12] & 0xFFFFFFFF
+        r[R12] = r[R13] = r[R14] = r[R15] = 0
+        if leaf == 0x40000000:
+            r[R12], r[R13], r[R14], r[R15] = 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D
+        elif leaf in (0xB, 0x1F):
+            r[R15] = index
+        return status.VMCALL_SUCCESS
+
+    def hlt(self, index: int, r: Gpr) -> int:
+        """0x0C."""
+        self.on_idle(index)
+        return status.VMCALL_SUCCESS
+
+    def io(self, index: int, r: Gpr) -> int:
+        """0x1E."""
+        size, write, port, value = r[R12], r[R13], r[R14], r[R15]
+        if size not in (1, 2, 4) or write > 1 or port > 0xFFFF:
+            return status.VMCALL_INVALID_OPERAND
+        if write:
+            self.ports.write(port, size, value & (1 << 8 * size) - 1)
+            if self.ports.shutdown:
+                raise End("shutdown", f"the guest powered off through port {port:#x}")
+        else:
+            r[R11] = self.ports.read(port, size)
+        return status.VMCALL_SUCCESS
+
+    def rdmsr(self, index: int, r: Gpr) -> int:
+        """0x1F."""
+        msr = r[R12]
+        if msr == APIC_BASE:
+            r[R11] = APIC_BASE_X2APIC | (APIC_BASE_BSP if index == 0 else 0)
+        elif msr == X2APIC_ID:
+            r[R11] = index
+        elif msr == X2APIC_VERSION:
+            r[R11] = 0x50014
+        elif msr in EMULATED_MSRS:
+            r[R11] = self.msrs.get((index, msr), 0)
+        else:
+            return status.VMCALL_INVALID_OPERAND
+        return status.VMCALL_SUCCESS
+
+    def wrmsr(self, index: int, r: Gpr) -> int:
+        """0x20."""
+        if r[R12] not in EMULATED_MSRS:
+            return status.VMCALL_INVALID_OPERAND
+        self.msrs[index, r[R12]] = r[R13]
+        return status.VMCALL_SUCCESS
+
+    def mmio(self, index: int, r: Gpr) -> int:
+        """0x30: no device has registers in memory; reads give zero."""
+        if r[R12] not in (1, 2, 4, 8) or r[R13] > 1:
+            return status.VMCALL_INVALID_OPERAND
+        if not r[R13]:
+            r[R11] = 0
+        return status.VMCALL_SUCCESS
+
+    def call_info(self, index: int, r: Gpr) -> int:
+        """0x10000: all base functions, no optional ones."""
+        r[R11] = r[R12] = r[R13] = r[R14] = 0
+        return status.VMCALL_SUCCESS
+
+    def map_gpa(self, index: int, r: Gpr) -> int:
+        """0x10001: converts RAM between private and shared; content is lost both ways."""
+        memory, lib = self.memory, self.memory.lib
+        start, size = r[R12] & ~memory.shared_bit, r[R13]
+        to_shared = bool(r[R12] & memory.shared_bit)
+        if r[R12] % 4096 or size % 4096 or not size:
+            return status.VMCALL_ALIGN_ERROR
+        for gpa in range(start, start + size, 4096):
+            state = memory.state(gpa) & lib.TD_PAGE_STATE
+            if state == lib.TD_PAGE_UNMAPPED:
+                r[R11] = gpa
+                return status.VMCALL_INVALID_OPERAND
+        for chunk in range(start // LARGE * LARGE, start + size, LARGE):
+            if memory.state(chunk) & lib.TD_PAGE_2M:
+                memory.set_states(chunk, LARGE, memory.state(chunk) & ~lib.TD_PAGE_2M)
+        wanted = lib.TD_PAGE_SHARED if to_shared else lib.TD_PAGE_PENDING
+        for gpa in range(start, start + size, 4096):
+            is_shared = memory.state(gpa) & lib.TD_PAGE_STATE == lib.TD_PAGE_SHARED
+            if is_shared != to_shared:
+                lib.td_discard(memory.vm, gpa, 4096)
+                memory.set_states(gpa, 4096, wanted)
+        r[R11] = 0
+        return status.VMCALL_SUCCESS
+
+    def get_quote(self, index: int, r: Gpr) -> int:
+        """0x10002: there is no quoting service; the buffer says so."""
+        memory = self.memory
+        gpa, size = r[R12] & ~memory.shared_bit, r[R13]
+        shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED
+        if not r[R12] & memory.shared_bit or gpa % 4096 or size % 4096 or not size or not shared:
+            return status.VMCALL_INVALID_OPERAND
+        memory.write(gpa + 8, QUOTE_UNAVAILABLE.to_bytes(8, "little"), shared=True)
+        return status.VMCALL_SUCCESS
+
+    def fatal(self, index: int, r: Gpr) -> int:
+        """0x10003: the text of the guest ends the run."""
+        raw = b"".join(r[number].to_bytes(8, "little") for number in FATAL_TEXT)
+        text = raw.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
+        raise End("fatal", f"{text} (code {r[R12]:#x})" if r[R12] or not text else text)
+
+    def notify_interrupt(self, index: int, r: Gpr) -> int:
+        """0x10004: accepted, never raised."""
+        return status.VMCALL_SUCCESS if 32 <= r[R12] <= 255 else status.VMCALL_INVALID_OPERAND
+
+
+HANDLERS: dict[int, Callable[[Vmm, int, Gpr], int]] = {
+    0x0A: Vmm.cpuid,
+    0x0C: Vmm.hlt,
+    0x1E: Vmm.io,
+    0x1F: Vmm.rdmsr,
+    0x20: Vmm.wrmsr,
+    0x30: Vmm.mmio,
+    0x10000: Vmm.call_info,
+    0x10001: Vmm.map_gpa,
+    0x10002: Vmm.get_quote,
+    0x10003: Vmm.fatal,
+    0x10004: Vmm.notify_interrupt,
+}

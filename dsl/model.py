@@ -174,6 +174,8 @@ class ImageSection:
 
     `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
     `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved").
+    `access`: how the firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer.
+    `budget`: bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
     """
 
     name: str
@@ -184,6 +186,8 @@ class ImageSection:
     measured: bool
     e820: str
     span: Span
+    access: str = "rw"
+    budget: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ class MemoryRegion:
     limit: int
     e820: str
     span: Span
+    access: str = "rw"
 
 
 # ---------------------------------------------------------------- code

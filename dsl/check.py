@@ -1,0 +1,142 @@
+"""Is this flow file a firmware? Runs the passes in order: declarations, layout, flows, then the trust rules."""
+
+from __future__ import annotations
+
+from dsl import model, rules, tree
+from dsl.declare import LAYOUT, declare, prelude
+from dsl.diagnostics import Reporter
+from dsl.layout import Layout
+from dsl.lower import lower_flow, walk
+from dsl.model import Never, RecordRef, Span
+from dsl.parse import parse
+from dsl.scope import TAKEN, Program, signature
+
+ENTRY = "boot"
+
+
+def check_text(text: str, path: str, reporter: Reporter) -> model.Firmware | None:
+    """The model of `text`, or None if `reporter` has errors afterwards."""
+    file = parse(text, path, reporter)
+    names = prelude()
+    declare(file.declarations, names, reporter, prelude=False)
+    layout = Layout(names, reporter)
+    firmware = _firmware(file, reporter, path, layout)
+    flows = [d for d in file.declarations if isinstance(d, tree.Flow)]
+    for flow in flows:
+        names.claim(flow.name, reporter)
+        if flow.name.text in TAKEN:
+            reporter.error("N02", flow.name.span, f"`{flow.name.text}` is a word of the language")
+    signatures = {f.name.text: signature(f, names, reporter) for f in flows}
+    program = Program(
+        names=names,
+        reporter=reporter,
+        sections={s.name: s for s in layout.sections},
+        regions={r.name: r for r in layout.regions},
+        signatures=signatures,
+        lost=file.lost,
+    )
+    broken = len(reporter) > 0
+    _entry(flows, program, path)
+    recursive = _recursion(flows, program)
+    lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
+    worst = 0
+    if not recursive:
+        incomplete = bool(file.lost) or (broken and not flows)
+        worst = rules.check(program, lowered, ENTRY, incomplete)
+    if len(reporter) or firmware is None:
+        return None
+    version, svn = _release(firmware)
+    return model.Firmware(
+        name=firmware.name.text,
+        version=version,
+        svn=svn,
+        image=tuple(layout.sections),
+        memory=tuple(layout.regions),
+        records=names.records,
+        enumerations=names.enumerations,
+        errors=tuple(names.errors.values()),
+        constants=names.constants,
+        primitives=names.primitives,
+        flows=lowered,
+        states=tuple((s, r) for s, r in names.states.items() if s != LAYOUT),
+        event_log_worst_case=worst,
+        path=path,
+        source=text,
+    )
+
+
+def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) -> tree.Firmware | None:
+    found = [d for d in file.declarations if isinstance(d, tree.Firmware)]
+    if not found:
+        if not len(reporter):
+            start = Span(path, 1, 1, 1, 2)
+            reporter.error("E05", start, "the file declares no firmware", "begin it with `firmware NAME { }`")
+        return None
+    for extra in found[1:]:
+        reporter.error("E05", extra.name.span, f"a second firmware, `{found[0].name.text}` is the first")
+    firmware = found[0]
+    seen: set[type] = set()
+    for item in firmware.items:
+        word = type(item).__name__.lower()
+        if type(item) in seen:
+            reporter.error("E05", item.span, f"`{word}` is declared twice")
+        seen.add(type(item))
+        if isinstance(item, tree.Image):
+            layout.image(item)
+        elif isinstance(item, tree.Memory):
+            layout.memory(item)
+    for kind, example in ((tree.Version, "version 1.0.0"), (tree.Image, "image below 4 GiB { }")):
+        if kind not in seen:
+            message = f"firmware `{firmware.name.text}` has no `{kind.__name__.lower()}`"
+            reporter.error("E05", firmware.name.span, message, f"add `{example}`")
+    return firmware
+
+
+def _release(firmware: tree.Firmware) -> tuple[tuple[int, int, int], int]:
+    version = next((i.value for i in firmware.items if isinstance(i, tree.Version)), (0, 0, 0))
+    return version, next((i.value for i in firmware.items if isinstance(i, tree.Svn)), 0)
+
+
+def _entry(flows: list[tree.Flow], program: Program, path: str) -> None:
+    report = program.reporter.error
+    boot = next((f for f in flows if f.name.text == ENTRY), None)
+    if boot is None:
+        if not len(program.reporter):
+            message = "the file has no flow `boot`"
+            report("E05", Span(path, 1, 1, 1, 2), message, "add `flow boot(td: VpInfo) -> never { }`")
+        return
+    known = program.signatures[ENTRY]
+    takes_td = [p.type for p in known.parameters] == [RecordRef("VpInfo")]
+    if not takes_td or not isinstance(known.result, Never):
+        report("E05", boot.name.span, "the reset code calls `boot` with what TDG.VP.INFO said, once",
+               "declare it `flow boot(td: VpInfo) -> never`")
+    if not known.fatal:
+        report("T08", boot.name.span, "`boot` does not say what becomes of an error", "begin it with `on error fatal`")
+
+
+def _recursion(flows: list[tree.Flow], program: Program) -> bool:
+    """Reports each flow that calls itself, directly or through others."""
+    calls: dict[str, list[tree.Call]] = {
+        f.name.text: [n for n in walk(f.body) if isinstance(n, tree.Call) and n.callee.text in program.signatures]
+        for f in flows
+    }
+
+    def reaches(start: str, goal: str, seen: set[str]) -> bool:
+        for call in calls.get(start, ()):
+            name = call.callee.text
+            if name == goal or (name not in seen and reaches(name, goal, seen | {name})):
+                return True
+        return False
+
+    found = False
+    for flow in flows:
+        for call in calls[flow.name.text]:
+            if call.callee.text == flow.name.text or reaches(call.callee.text, flow.name.text, set()):
+                message = f"`{flow.name.text}` calls itself through `{call.callee.text}`"
+                hint = "stack depth is proven at build time, so flows do not recurse"
+                program.reporter.error("E04", call.callee.span, message, hint)
+                found = True
+                break
+    return found
+
+

@@ -1,0 +1,296 @@
+"""Which types, errors, constants and primitives are there? Reads declarations (the prelude's, then the flow file's)
+into the model, and lays records out as C does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from dsl import tree
+from dsl.diagnostics import Reporter, did_you_mean
+from dsl.model import (
+    Bytes,
+    Constant,
+    Enumeration,
+    EnumRef,
+    ErrorCode,
+    ListOf,
+    Never,
+    Parameter,
+    Primitive,
+    Provenance,
+    Record,
+    RecordField,
+    RecordRef,
+    Scalar,
+    Span,
+    Text,
+    Type,
+    Unit,
+)
+from dsl.parse import parse
+
+PRELUDE = Path(__file__).with_name("prelude.tdf")
+
+BOOL = Scalar("bool", 8)
+U64 = Scalar("u64", 64)
+SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar("u32", 32), U64)}
+PROVENANCES = {p.name.lower(): p for p in Provenance}
+MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
+LAYOUT = "layout"  # the state without a record: constant data about the image
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a primitive does to the state that the trust rules follow; parameters by name."""
+
+    measures: tuple[tuple[str, str], ...] = ()
+    separates: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    log_bytes: int = 0
+    log_sizes: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass
+class Names:
+    """Everything that is declared; filled while declarations are read, not changed afterwards."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    enumerations: dict[str, Enumeration] = field(default_factory=dict)
+    errors: dict[str, ErrorCode] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    primitives: dict[str, Primitive] = field(default_factory=dict)
+    effects: dict[str, Effects] = field(default_factory=dict)
+    extents: dict[str, str] = field(default_factory=dict)  # primitive -> the parameter its result is a part of
+    states: dict[str, str] = field(default_factory=dict)  # state -> record
+    places: dict[str, Span] = field(default_factory=dict)
+
+    def copy(self) -> Names:
+        parts = {name: dict(value) for name, value in vars(self).items()}
+        return Names(**parts)
+
+    def claim(self, name: tree.Name, reporter: Reporter) -> None:
+        """Every declared name means one thing."""
+        if before := self.places.get(name.text):
+            where = "the prelude" if before.path.endswith(PRELUDE.name) else f"line {before.line}"
+            reporter.error("N02", name.span, f"`{name.text}` is already declared in {where}", "choose another name")
+        self.places[name.text] = name.span
+
+
+def size_and_align(kind: Type, names: Names) -> tuple[int, int]:
+    """Bytes and alignment in memory, as a C compiler for x86-64 lays the type out."""
+    match kind:
+        case Scalar():
+            return kind.bits // 8, kind.bits // 8
+        case Bytes() | Text():
+            return 16, 8
+        case EnumRef():
+            return 4, 4
+        case RecordRef():
+            record = names.records[kind.name]
+            return record.size, record.align
+        case ListOf():
+            size, align = size_and_align(kind.element, names)
+            return _up(_up(8, align) + size * kind.capacity, max(8, align)), max(8, align)
+    raise TypeError(f"{kind} is not in memory")
+
+
+def _up(value: int, align: int) -> int:
+    return (value + align - 1) // align * align
+
+
+def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
+    """The type of that name; Unit after an error was reported."""
+    word = name.name.text
+    if word == "list":
+        if name.element is None or not 0 < name.capacity <= 65536:
+            reporter.error("E01", name.span, "a list needs its element and its capacity", "write `list<u64, 8>`")
+            return Unit()
+        return ListOf(resolve(name.element, names, reporter), name.capacity)
+    if name.element is not None:
+        reporter.error("E01", name.span, f"`{word}` takes no element type", "only `list<T, N>` does")
+    simple: dict[str, Type] = {"bytes": Bytes(), "text": Text(), "never": Never(), **SCALARS}
+    if word in simple:
+        return simple[word]
+    if word in names.records:
+        return RecordRef(word)
+    if word in names.enumerations:
+        return EnumRef(word)
+    known = [*simple, *names.records, *names.enumerations, "list"]
+    reporter.error("N01", name.span, f"there is no type `{word}`", did_you_mean(word, known))
+    return Unit()
+
+
+def fold(expression: tree.Expression, names: Names, reporter: Reporter) -> int | None:
+    """The value of a constant expression, or None after an error."""
+    match expression:
+        case tree.Number():
+            return expression.value
+        case tree.Name() if expression.text in names.constants:
+            return names.constants[expression.text].value
+        case tree.Binary(op="+" | "-" | "*" | "&" | "|" | "<<" | ">>" as op):
+            left = fold(expression.left, names, reporter)
+            right = fold(expression.right, names, reporter)
+            if left is None or right is None:
+                return None
+            if op in ("<<", ">>") and right > 63:
+                reporter.error("E06", expression.span, f"a shift by {right} leaves nothing of 64 bits")
+                return None
+            table = {"+": left + right, "-": left - right, "*": left * right, "&": left & right, "|": left | right}
+            value = table[op] if op in table else left << right if op == "<<" else left >> right
+            if not 0 <= value < 1 << 64:
+                reporter.error("E06", expression.span, f"{value} does not fit in 64 bits")
+                return None
+            return value
+        case tree.Name():
+            hint = did_you_mean(expression.text, names.constants)
+            reporter.error("N01", expression.span, f"there is no constant `{expression.text}`", hint)
+        case _:
+            reporter.error("E05", expression.span, "a constant is made of numbers and constants")
+    return None
+
+
+def declare(declarations: Iterable[tree.Declaration], names: Names, reporter: Reporter, prelude: bool) -> None:
+    """Adds declarations other than `firmware` and `flow` to `names`, in order."""
+    for item in declarations:
+        match item:
+            case tree.Constant():
+                names.claim(item.name, reporter)
+                value = fold(item.value, names, reporter)
+                if value is not None and value >= 1 << 64:
+                    reporter.error("E06", item.value.span, f"{value} does not fit in 64 bits")
+                names.constants[item.name.text] = Constant(item.name.text, value or 0)
+            case tree.Error():
+                _declare_error(item, names, reporter)
+            case tree.Enumeration():
+                _declare_enumeration(item, names, reporter)
+            case tree.Record() | tree.Primitive() if not prelude:
+                word = "record" if isinstance(item, tree.Record) else "primitive"
+                hint = "a flow file declares constants, errors, enumerations and flows"
+                reporter.error("E05", item.name.span, f"a {word} is declared in the prelude", hint)
+            case tree.Record():
+                _declare_record(item, names, reporter)
+            case tree.Primitive():
+                _declare_primitive(item, names, reporter)
+
+
+def _declare_error(item: tree.Error, names: Names, reporter: Reporter) -> None:
+    names.claim(item.name, reporter)
+    text = item.text.value
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= MAX_ERROR_TEXT:
+        message = f"the text of an error is 1 to {MAX_ERROR_TEXT} printable ASCII characters, this one has {len(text)}"
+        reporter.error("E07", item.text.span, message)
+    names.errors.setdefault(item.name.text, ErrorCode(item.name.text, len(names.errors) + 1, text))
+
+
+def _declare_enumeration(item: tree.Enumeration, names: Names, reporter: Reporter) -> None:
+    names.claim(item.name, reporter)
+    seen: dict[str, int] = {}
+    for member, value in item.members:
+        if member.text in seen or value in seen.values():
+            reporter.error("N02", member.span, f"name or number of `{member.text}` occurs twice in `{item.name.text}`")
+        if value >= 1 << 32:
+            reporter.error("E06", member.span, f"{value} does not fit in 32 bits")
+        seen[member.text] = value
+    names.enumerations[item.name.text] = Enumeration(item.name.text, tuple(seen.items()), item.doc)
+
+
+def _declare_record(item: tree.Record, names: Names, reporter: Reporter) -> None:
+    names.claim(item.name, reporter)
+    fields: list[RecordField] = []
+    offset, align = 0, 1
+    for part in item.fields:
+        kind = resolve(part.type, names, reporter)
+        size, own = size_and_align(kind, names)
+        offset = _up(offset, own)
+        fields.append(RecordField(part.name.text, kind, offset, part.doc))
+        offset, align = offset + size, max(align, own)
+    align = max(align, item.align)
+    names.records[item.name.text] = Record(item.name.text, tuple(fields), _up(offset, align), align, item.doc)
+
+
+def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -> None:
+    names.claim(item.name, reporter)
+    parameters: list[Parameter] = []
+    for p in item.parameters:
+        if p.type is not None:
+            kind = resolve(p.type, names, reporter)
+        else:
+            kind = RecordRef("Layout") if p.state and p.name.text == LAYOUT else Unit()
+        if p.state and isinstance(kind, RecordRef):
+            names.states.setdefault(p.name.text, kind.name)
+        provenance = PROVENANCES[p.provenance or "trusted"]
+        parameters.append(Parameter(p.name.text, kind, provenance, p.mutable, p.state))
+    result: Type = Unit()
+    worth = Provenance.TRUSTED
+    if isinstance(item.result, tree.Extent):
+        result = Bytes()
+        worth = next((p.provenance for p in parameters if p.name == item.result.of.text), worth)
+        names.extents[item.name.text] = item.result.of.text
+    elif item.result is not None:
+        result = resolve(item.result.type, names, reporter)
+        worth = PROVENANCES[item.result.provenance or "trusted"]
+    for error in item.errors:
+        if error.text not in names.errors:
+            hint = did_you_mean(error.text, names.errors)
+            reporter.error("N01", error.span, f"there is no error `{error.text}`", hint)
+    known = {p.name for p in parameters}
+    for effect in item.effects:
+        for operand in effect.names:
+            if effect.word not in ("gives", "needs") and operand.text not in known:
+                reporter.error("N01", operand.span, f"there is no parameter `{operand.text}`")
+    name = item.name.text
+    names.effects[name] = effects_of(item.effects)
+    names.primitives[name] = Primitive(
+        name=name,
+        parameters=tuple(parameters),
+        result=result,
+        result_provenance=worth,
+        home=item.home.text,
+        errors=tuple(e.text for e in item.errors),
+        internal=item.internal,
+        doc=item.doc,
+    )
+
+
+def effects_of(effects: Iterable[tree.Effect]) -> Effects:
+    by_word: dict[str, list[tree.Effect]] = {}
+    for effect in effects:
+        by_word.setdefault(effect.word, []).append(effect)
+
+    def operands(word: str) -> tuple[str, ...]:
+        return tuple(n.text for e in by_word.get(word, ()) for n in e.names)
+
+    return Effects(
+        measures=tuple((e.names[0].text, e.names[1].text) for e in by_word.get("measures", ())),
+        separates=operands("separates"),
+        accepts=operands("accepts"),
+        gives=operands("gives"),
+        needs=operands("needs"),
+        writes=operands("writes"),
+        log_bytes=sum(e.number for e in by_word.get("logs", ())),
+        log_sizes=operands("logs"),
+        limits=tuple((e.names[0].text, e.number) for e in by_word.get("limits", ())),
+    )
+
+
+@cache
+def _prelude() -> Names:
+    text = PRELUDE.read_text(encoding="utf-8")
+    reporter = Reporter(text)
+    names = Names()
+    declare(parse(text, str(PRELUDE), reporter).declarations, names, reporter, prelude=True)
+    if reporter.diagnostics:
+        raise ValueError("\n".join(d.render() for d in reporter.diagnostics))
+    return names
+
+
+def prelude() -> Names:
+    """The declarations of prelude.tdf, in a copy of the caller's own. ValueError if the prelude itself is wrong."""
+    return _prelude().copy()

@@ -1,0 +1,214 @@
+"""Where does everything lie? Gives image sections their addresses and checks T05 (write xor execute) and
+T06 (disjoint and aligned) on the declarations, and T10 (fits) on their number."""
+
+from __future__ import annotations
+
+from dsl import tree
+from dsl.declare import Names
+from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.model import ImageSection, ListOf, MemoryRegion, Span
+
+PAGE = 4096
+FOUR_GIB = 1 << 32  # the reset vector lies 16 bytes below; TDVF design guide, firmware volume
+LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; TempMem and TD_HOB lie in the lower part
+MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
+MAX_BFV = 16 << 20
+
+KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam")
+AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
+ACCESS = ("r", "rw", "rx", "rwx")
+E820 = ("ram", "reserved", "acpi", "nvs")
+OWNED = ("stack", "paging")  # sections the compiler itself uses, known by their names
+
+
+def gib(address: int) -> str:
+    """An address as messages show it."""
+    return f"0x{address:x}"
+
+
+class Layout:
+    """Lays out one firmware. Results in `sections` and `regions`, by order of declaration."""
+
+    def __init__(self, names: Names, reporter: Reporter) -> None:
+        self._names = names
+        self._error = reporter.error
+        self._reporter = reporter
+        self.sections: list[ImageSection] = []
+        self.regions: list[MemoryRegion] = []
+        self.placed: list[tuple[int, int, str]] = []
+
+    # ---- image
+
+    def image(self, image: tree.Image) -> None:
+        if image.limit.value != FOUR_GIB:
+            self._error("T06", image.limit.span, "an image ends at 4 GiB, where the reset vector is", "write `4 GiB`")
+        cursor: int | None = None
+        for section in image.sections:
+            self._names.claim(section.name, self._reporter)
+            cursor = self._section(section, cursor)
+        for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
+            if not any(s.kind.text == kind for s in image.sections):
+                self._error("T06", image.span, f"the image has no {kind} section for {what}", f"declare one {kind}")
+        seen: dict[str, str] = {}
+        for section in image.sections:
+            kind = section.kind.text
+            if kind in AT_MOST_ONE and kind in seen:
+                self._error("T06", section.span, f"a second {kind} section, `{seen[kind]}` is the first")
+            seen.setdefault(kind, section.name.text)
+        if "PayloadParam" in seen and "Payload" not in seen:
+            place = next(s.span for s in image.sections if s.kind.text == "PayloadParam")
+            self._error("T06", place, "PayloadParam without a Payload section", "VMMs refuse such metadata")
+        stack = next((s for s in image.sections if s.name.text == "stack"), None)
+        if stack is None:
+            self._error("E05", image.span, "the image has no section `stack`", "add `stack TempMem 32 KiB guarded`")
+        elif stack.kind.text != "TempMem":
+            self._error("E05", stack.kind.span, "the stack is a TempMem section")
+
+    def _section(self, section: tree.Section, cursor: int | None) -> int | None:
+        """Adds the section; returns where the next one starts if it says nothing else."""
+        kind = section.kind.text
+        if kind not in KINDS:
+            hint = did_you_mean(kind, KINDS) or f"sections are {join_words(KINDS)}"
+            self._error("N01", section.kind.span, f"there is no section type `{kind}`", hint)
+            return cursor
+        e820 = self._one_of(section.attributes, E820, "reserved" if kind in ("BFV", "CFV") else "ram")
+        access = self._section_access(section)
+        measured = any(a.text == "measured" for a in section.attributes)
+        for attribute in section.attributes:
+            if attribute.text == "measured" and kind not in ("BFV", "Payload"):
+                self._error("E05", attribute.span, f"a {kind} section is not measured at launch", "the VMM fills it")
+        guarded = any(a.text == "guarded" for a in section.attributes)
+        address: int | None = None
+        size: int | None = None
+        budget: int | None = None
+        if kind == "BFV":
+            budget = self._budget(section)
+        else:
+            address, size = self._extent(section, cursor)
+            if guarded and size is not None and size < 2 * PAGE:
+                self._error("T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB")
+            cursor = address + (size or 0) if address is not None else cursor
+            if address is not None and size:
+                self._placed(section, address, size)
+        self.sections.append(
+            ImageSection(
+                name=section.name.text,
+                kind=kind,
+                address=address,
+                size=size,
+                guarded=guarded,
+                measured=measured or kind == "BFV",
+                e820=e820,
+                span=section.span,
+                access=access,
+                budget=budget,
+            )
+        )
+        return cursor
+
+    def _budget(self, section: tree.Section) -> int | None:
+        if section.at is not None:
+            self._error("T06", section.at.span, "BFV has no address of its own: it ends at 4 GiB")
+        if section.size is None:
+            return None
+        if not section.up_to:
+            hint = f"write `up to {section.size.value >> 10} KiB` to bound it"
+            self._error("T06", section.size.span, "BFV is as large as the code", hint)
+        if section.size.value % MIN_BFV or not 0 < section.size.value <= MAX_BFV:
+            self._error("T06", section.size.span, "the bound of BFV is a multiple of 64 KiB, at most 16 MiB")
+        return section.size.value
+
+    def _extent(self, section: tree.Section, cursor: int | None) -> tuple[int | None, int | None]:
+        name = section.name.text
+        if section.up_to and section.size is not None:
+            self._error("T06", section.size.span, f"`up to` is for BFV; the size of `{name}` is exact")
+        if section.size is None:
+            self._error("T06", section.span, f"section `{name}` needs a size", f"write `{name} {section.kind.text} 4 KiB`")
+        else:
+            self._size(section.size, name)
+        address = section.at.value if section.at is not None else cursor
+        if address is None:
+            self._error("T06", section.span, f"the first section, `{name}`, needs an address", "add `at 0x0080_0000`")
+            return None, section.size.value if section.size else None
+        place = section.at.span if section.at is not None else section.span
+        if address % PAGE:
+            down = gib(address // PAGE * PAGE)
+            self._error("T06", place, f"{gib(address)} is not a multiple of 4 KiB", f"the page begins at {down}")
+        if address == 0:
+            self._error("T06", place, "address 0 means \"not placed\" to VMMs", "place it at 0x1000 or above")
+        return address, section.size.value if section.size else None
+
+    def _size(self, size: tree.Number, name: str) -> None:
+        if size.value == 0:
+            self._error("T06", size.span, f"`{name}` is empty")
+        elif size.value % PAGE:
+            up = (size.value // PAGE + 1) * PAGE >> 10
+            self._error("T06", size.span, f"{size.value} bytes is not a multiple of 4 KiB", f"round up to {up} KiB")
+
+    def _placed(self, section: tree.Section, address: int, size: int) -> None:
+        name, end = section.name.text, address + size
+        if end > FOUR_GIB - MIN_BFV:
+            self._error("T06", section.span, f"`{name}` [{gib(address)}, {gib(end)}) reaches into BFV, which ends at 4 GiB")
+        elif end > LOW_RAM_END and section.kind.text != "CFV":
+            message = f"`{name}` [{gib(address)}, {gib(end)}) is not in low RAM, which may end at {gib(LOW_RAM_END)}"
+            self._error("T06", section.span, message)
+        for start, stop, other in self.placed:
+            if address < stop and start < end:
+                message = f"`{name}` [{gib(address)}, {gib(end)}) overlaps `{other}` [{gib(start)}, {gib(stop)})"
+                self._error("T06", section.span, message, f"the first free address after `{other}` is {gib(stop)}")
+        self.placed.append((address, end, name))
+
+    def _section_access(self, section: tree.Section) -> str:
+        kind, name = section.kind.text, section.name.text
+        access = self._one_of(section.attributes, ACCESS, "rx" if kind == "BFV" else "rw")
+        place: Span = next((a.span for a in section.attributes if a.text in ACCESS), section.span)
+        if access == "rwx":
+            self._error("T05", place, f"`{name}` would be writable and executable", "choose `rw` or `rx`")
+        elif access == "rx" and kind != "BFV":
+            hint = "only BFV holds code of the firmware"
+            if kind == "Payload":
+                hint = "the payload's window becomes executable in `handoff`, not before"
+            self._error("T05", place, f"`{name}` is {kind}, which the VMM fills: it is never executable", hint)
+        elif access == "rw" and kind == "BFV":
+            self._error("T05", place, f"`{name}` holds the code, which is never writable", "leave the word out")
+        elif access == "r" and name in OWNED:
+            self._error("T05", place, f"the firmware writes to `{name}`", "leave the word out")
+        return access
+
+    # ---- memory carved at run time
+
+    def memory(self, memory: tree.Memory) -> None:
+        limit = memory.limit
+        if limit.value % PAGE or not PAGE <= limit.value <= FOUR_GIB:
+            self._error("T06", limit.span, "memory lies below a multiple of 4 KiB that is at most 4 GiB")
+        total = 0
+        for region in memory.regions:
+            name = region.name.text
+            self._names.claim(region.name, self._reporter)
+            self._size(region.size, name)
+            total += region.size.value
+            access = self._one_of(region.attributes, ACCESS, "rw")
+            for attribute in region.attributes:
+                if attribute.text in ("rx", "rwx"):
+                    self._error("T05", attribute.span, f"memory region `{name}` is never executable while the shim runs")
+                elif attribute.text in ("guarded", "measured"):
+                    self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
+            e820 = self._one_of(region.attributes, E820, "reserved")
+            self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
+            if total > limit.value - (1 << 20):
+                self._error("T06", region.span, f"the regions do not fit between 1 MiB and {gib(limit.value)}")
+        most = self._most_regions()
+        for region in memory.regions[most:]:
+            message = f"`{region.name.text}` is one memory region too many, a RAM plan carves at most {most}"
+            self._error("T10", region.name.span, message, "put two of them into one region and slice it")
+
+    def _most_regions(self) -> int:
+        ram = self._names.records.get("Ram")
+        carved = next((f.type for f in ram.fields if f.name == "carved"), None) if ram else None
+        return carved.capacity if isinstance(carved, ListOf) else 0
+
+    def _one_of(self, attributes: tuple[tree.Name, ...], words: tuple[str, ...], default: str) -> str:
+        chosen = [a for a in attributes if a.text in words]
+        for extra in chosen[1:]:
+            self._error("E05", extra.span, f"`{extra.text}` after `{chosen[0].text}`: only one of {join_words(words)}")
+        return chosen[0].text if chosen else default

@@ -1,0 +1,391 @@
+"""What does a flow do? Lowers its statements to the model: sugar becomes calls of primitives, names become variables.
+
+A statement that does not check is reported and left out; what it would have done is waived (scope.Waived), so that
+the trust rules do not report its absence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from dsl import model, tree
+from dsl.declare import BOOL, U64, resolve
+from dsl.diagnostics import did_you_mean, join_words
+from dsl.lower_expression import ExpressionLowerer, is_number, show
+from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
+from dsl.scope import Program, Signature
+
+ALL_ONES = (1 << 64) - 1
+LEVELS = {4 << 10: "LEVEL_4K", 2 << 20: "LEVEL_2M"}
+
+
+def lower_flow(flow: tree.Flow, signature: Signature, program: Program) -> model.Flow:
+    return FlowLowerer(program, signature).flow(flow)
+
+
+class FlowLowerer(ExpressionLowerer):
+    """Lowers the statements of one flow."""
+
+    def flow(self, flow: tree.Flow) -> model.Flow:
+        parameters = []
+        for written, known in zip(flow.parameters, self.signature.parameters, strict=True):
+            variable = self.scope.bind(written.name, known.type)
+            if variable is not None:
+                parameters.append(variable)
+                if known.mutable or not isinstance(known.type, RecordRef):
+                    self.mutable.add(variable.id)
+        s = self.signature
+        body = self.block(flow.body)
+        return model.Flow(s.name, tuple(parameters), s.result, s.fallible, s.fatal, body, flow.span, flow.doc)
+
+    def block(self, block: tree.Block) -> tuple[Statement, ...]:
+        with self.scope.inner():
+            return tuple(self.statements(block.statements))
+
+    def statements(self, statements: tuple[tree.Statement, ...]) -> Iterator[Statement]:
+        for statement in statements:
+            lowered = self.statement(statement)
+            if lowered is not None:
+                yield from lowered
+                continue
+            waive(statement, self)
+            if isinstance(statement, tree.Handoff | tree.Return | tree.Fail):
+                yield model.Fail(0, statement.span)  # so that the path ends where the author ended it
+
+    def statement(self, s: tree.Statement) -> list[Statement] | None:
+        """The statements that `s` stands for, or None after an error."""
+        match s:
+            case tree.Let():
+                return self.let(s)
+            case tree.Assign():
+                return self.assign(s)
+            case tree.Do():
+                return self.effect(self.call(s.call, s.propagate, s.span))
+            case tree.If():
+                return self.if_(s)
+            case tree.Match():
+                return self.match(s)
+            case tree.For():
+                return self.for_(s)
+            case tree.Try():
+                return self.try_(s)
+            case tree.Return():
+                return self.return_(s)
+            case tree.Fail():
+                self.error_path(s.span, "this fails")
+                number = self.error_number(s.error)
+                return None if number is None else [model.Fail(number, s.span)]
+            case tree.Require():
+                return self.require(s)
+            case tree.Measure():
+                return self.named("measure_", s.kind.callee, (s.subject, s.rtmr, *s.kind.arguments), s)
+            case tree.Separate():
+                callee = tree.Name("separate", s.span)
+                calls = [self.sugar(callee, (rtmr,), s) for rtmr in s.rtmrs]
+                return None if None in calls else [model.Do(c, s.span) for c in calls if c is not None]
+            case tree.Accept():
+                return self.accept(s)
+            case tree.Park():
+                return self.effect(self.sugar(tree.Name("park_aps", s.span), (s.region,), s))
+            case tree.Handoff():
+                return self.named("handoff_", s.call.callee, s.call.arguments, s)
+            case tree.Print():
+                return self.effect(self.sugar(tree.Name("print", s.span), (s.line,), s))
+
+    # ---- sugar
+
+    def sugar(
+        self, callee: tree.Name, arguments: tuple[tree.Expression, ...], s: tree.Statement
+    ) -> model.Call | None:
+        """A call whose errors propagate without being asked to."""
+        primitive = self.names.primitives[callee.text]
+        return self.call_named(callee, arguments, primitive.fallible, s.span)
+
+    def named(
+        self, prefix: str, kind: tree.Name, arguments: tuple[tree.Expression, ...], s: tree.Statement
+    ) -> list[Statement] | None:
+        """`measure ... as KIND(...)` and `handoff KIND(...)` call the primitive of that name."""
+        kinds = [n.removeprefix(prefix) for n in self.names.primitives if n.startswith(prefix)]
+        if kind.text not in kinds:
+            hint = did_you_mean(kind.text, kinds) or f"there is {join_words(kinds, 'and')}"
+            self.error("N01", kind.span, f"there is no way to {prefix[:-1]} called `{kind.text}`", hint)
+            return None
+        return self.effect(self.sugar(tree.Name(prefix + kind.text, kind.span), arguments, s))
+
+    def accept(self, s: tree.Accept) -> list[Statement] | None:
+        limit: tree.Expression = s.limit or tree.Number(ALL_ONES, s.span)
+        word = LEVELS.get(s.page.value) if s.page else "LEVEL_2M"
+        if word is None:
+            assert s.page is not None
+            self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
+            return None
+        level = tree.Number(self.names.constants[word].value, s.span)
+        return self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
+
+    def effect(self, call: model.Call | None) -> list[Statement] | None:
+        if call is None:
+            return None
+        primitive = self.names.primitives.get(call.callee)
+        pure = primitive is not None and primitive.home == "c" and not any(
+            p.mutable for p in primitive.parameters if not p.state
+        )
+        if pure and not self.names.effects[call.callee].writes and not isinstance(call.type, Unit | Never):
+            hint = f"bind it: `let x = {call.callee}(...)`"
+            self.error("T08", call.span, f"the result of `{call.callee}` is dropped", hint)
+        return [model.Do(call, call.span)]
+
+    # ---- plain statements
+
+    def let(self, s: tree.Let) -> list[Statement] | None:
+        value = self.lower(s.value)
+        if value is not None and s.type is not None:
+            value = self.fit(value, resolve(s.type, self.names, self.program.reporter), f"`{s.name.text}`")
+        if value is not None and isinstance(value.type, Unit | Never):
+            self.error("E01", s.value.span, "there is no value here to bind", "write the call as a statement")
+            value = None
+        variable = self.scope.bind(s.name, None if value is None else value.type)
+        if variable is None or value is None:
+            return None
+        self.mutable.add(variable.id)
+        return [model.Let(variable, value, s.span)]
+
+    def assign(self, s: tree.Assign) -> list[Statement] | None:
+        if s.name.text not in self.scope:
+            self.lower(s.value)
+            self.scope.unknown(s.name)
+            return None
+        variable = self.scope.find(s.name.text)
+        if variable is None:
+            return None
+        if not isinstance(variable.type, Scalar | EnumRef):
+            hint = "bind a new name with `let`"
+            self.error("E01", s.name.span, f"only numbers can be assigned, `{s.name.text}` is {show(variable.type)}", hint)
+            return None
+        value = self.of_type(s.value, variable.type, f"`{s.name.text}`")
+        return None if value is None else [model.Assign(variable, value, s.span)]
+
+    def condition(self, e: tree.Expression) -> Expression:
+        """A condition; a constant one after an error, so that what it guards is still checked."""
+        lowered = self.of_type(e, BOOL, "a condition")
+        return lowered if lowered is not None else model.Literal(True, BOOL, e.span)
+
+    def if_(self, s: tree.If) -> list[Statement]:
+        condition = self.condition(s.condition)
+        then = self.block(s.then)
+        otherwise: tuple[Statement, ...] = ()
+        if isinstance(s.otherwise, tree.Block):
+            otherwise = self.block(s.otherwise)
+        elif s.otherwise is not None:
+            otherwise = tuple(self.if_(s.otherwise))
+        return [model.If(condition, then, otherwise, s.span)]
+
+    def require(self, s: tree.Require) -> list[Statement] | None:
+        number: int | None = self.names.errors["requirement_failed"].number
+        if s.error is not None:
+            number = self.error_number(s.error)
+        self.error_path(s.span, "a requirement may not be met")
+        condition = self.of_type(s.condition, BOOL, "a condition")
+        if condition is None or number is None:
+            return None
+        refused = model.Unary("not", condition, BOOL, condition.span)
+        return [model.If(refused, (model.Fail(number, s.span),), (), s.span)]
+
+    def match(self, s: tree.Match) -> list[Statement]:
+        subject = self.lower(s.subject)
+        if subject is not None and not isinstance(subject.type, Scalar | EnumRef):
+            self.error("E01", s.subject.span, f"only numbers and enumerations can be matched, this is {show(subject.type)}")
+            subject = None
+        seen: set[int] = set()
+        arms: list[model.Arm] = []
+        default = False
+        for arm in s.arms:
+            if default:
+                self.error("T08", arm.span, "this arm is never taken: `_` stands before it", "move `_` to the end")
+            values = self.patterns(arm, subject, seen)
+            default = default or not arm.patterns
+            arms.append(model.Arm(values, self.block(arm.body), arm.span))
+        if subject is not None and not default:
+            self.exhaustive(s, subject, seen)
+        subject = subject or model.Literal(0, U64, s.subject.span)
+        return [model.Match(subject, tuple(arms), s.span)]
+
+    def patterns(self, arm: tree.Arm, subject: Expression | None, seen: set[int]) -> tuple[int, ...]:
+        values = []
+        for pattern in arm.patterns:
+            value = None if subject is None else self.pattern(pattern, subject)
+            if value is None:
+                continue
+            if value in seen:
+                self.error("E03", pattern.span, "this value already has an arm")
+            seen.add(value)
+            values.append(value)
+        return tuple(values)
+
+    def pattern(self, pattern: tree.Name | tree.Number | tree.Boolean, subject: Expression) -> int | None:
+        kind = subject.type
+        if isinstance(pattern, tree.Name) and isinstance(kind, EnumRef):
+            members = dict(self.names.enumerations[kind.name].members)
+            if pattern.text not in members:
+                hint = did_you_mean(pattern.text, members)
+                self.error("N03", pattern.span, f"`{kind.name}` has no member `{pattern.text}`", hint)
+                return None
+            return members[pattern.text]
+        if isinstance(pattern, tree.Boolean):
+            value: Expression | None = model.Literal(pattern.value, BOOL, pattern.span)
+        elif isinstance(pattern, tree.Number):
+            value = model.Literal(pattern.value, U64, pattern.span)
+        elif pattern.text in self.names.constants:
+            value = model.Literal(self.names.constants[pattern.text].value, U64, pattern.span)
+        else:
+            hint = did_you_mean(pattern.text, self.names.constants)
+            self.error("N01", pattern.span, f"there is no constant `{pattern.text}`", hint)
+            return None
+        fitted = self.fit(value, kind, "the matched value")
+        return int(fitted.value) if isinstance(fitted, model.Literal) and not isinstance(fitted.value, str) else None
+
+    def exhaustive(self, s: tree.Match, subject: Expression, seen: set[int]) -> None:
+        missing: list[str] = []
+        if isinstance(subject.type, EnumRef):
+            missing = [m for m, v in self.names.enumerations[subject.type.name].members if v not in seen]
+        elif is_number(subject.type):
+            missing = ["_"]
+        else:
+            missing = [word for word, value in (("true", 1), ("false", 0)) if value not in seen]
+        if missing:
+            self.error("E03", s.subject.span, f"no arm for {join_words(missing, 'and')}", "add it, or `_ -> { }`")
+
+    def for_(self, s: tree.For) -> list[Statement] | None:
+        items = self.lower(s.items)
+        if items is not None and not isinstance(items.type, ListOf):
+            self.error("E01", s.items.span, f"`for` goes over a list, this is {show(items.type)}")
+            items = None
+        with self.scope.inner():
+            element = items.type.element if items is not None and isinstance(items.type, ListOf) else None
+            variable = self.scope.bind(s.name, element)
+            body = self.block(s.body)
+        if items is None or variable is None:
+            return [model.If(model.Literal(True, BOOL, s.span), body, (), s.span)]
+        return [model.For(variable, items, body, s.span)]
+
+    def try_(self, s: tree.Try) -> list[Statement] | None:
+        call = self.call(s.call, propagate=False, in_try=True)
+        errors: tuple[str, ...] | None = None  # None: a flow, which may give any
+        if call is not None:
+            fallible = self.names.primitives.get(call.callee) or self.program.signatures[call.callee]
+            if not fallible.fallible:
+                self.error("E01", s.call.span, f"`{call.callee}` cannot fail", "write it as a statement")
+            if isinstance(fallible, model.Primitive):
+                errors = fallible.errors
+        with self.scope.inner():
+            variable = None
+            if s.name is not None:
+                kind = None if call is None else call.type
+                if isinstance(kind, Unit | Never):
+                    self.error("E01", s.name.span, f"`{s.call.callee.text}` gives no value to bind")
+                    kind = None
+                variable = self.scope.bind(s.name, kind)
+                if variable is not None:
+                    self.mutable.add(variable.id)
+            body = self.block(s.body)
+        handlers = self.handlers(s, call, errors)
+        if call is None:
+            return [model.If(model.Literal(True, BOOL, s.span), body, h.body, h.span) for h in handlers[:1]] or None
+        return [model.Try(call, variable, body, handlers, s.span)]
+
+    def handlers(
+        self, s: tree.Try, call: model.Call | None, errors: tuple[str, ...] | None
+    ) -> tuple[model.Handler, ...]:
+        seen: set[str] = set()
+        handlers = []
+        default = False
+        for h in s.handlers:
+            numbers = []
+            if default:
+                self.error("T08", h.span, "this handler is never reached: `on _` stands before it", "move it up")
+            for error in h.errors:
+                number = self.error_number(error)
+                if number is not None and errors is not None and error.text not in errors:
+                    self.error("E01", error.span, f"`{s.call.callee.text}` never gives `{error.text}`", f"it gives {join_words(errors)}" if errors else "")
+                if error.text in seen:
+                    self.error("E03", error.span, f"`{error.text}` already has a handler")
+                seen.add(error.text)
+                if number is not None:
+                    numbers.append(number)
+            default = default or not h.errors
+            if not h.body.statements:
+                hint = "print a line, fail, or go on another way"
+                self.error("T08", h.span, "an empty handler drops the error", hint)
+            handlers.append(model.Handler(tuple(numbers), self.block(h.body), h.span))
+        missing = [e for e in errors or () if e not in seen]
+        if call is not None and not default and (missing or errors is None):
+            what = f"{join_words(missing, 'and')} of `{call.callee}`" if missing else f"errors of `{call.callee}`"
+            self.error("T08", s.call.span, f"no handler for {what}", "add `on _ { fail ... }`")
+        return tuple(handlers)
+
+    def return_(self, s: tree.Return) -> list[Statement] | None:
+        wanted = self.signature.result
+        if isinstance(wanted, Never):
+            hint = "end the path with `handoff` or `fail`"
+            self.error("T08", s.span, f"`{self.signature.name}` is `never`: it does not return", hint)
+            return None
+        if s.value is None:
+            if not isinstance(wanted, Unit):
+                self.error("E01", s.span, f"`{self.signature.name}` returns {show(wanted)}, nothing is given")
+                return None
+            return [model.Return(None, s.span)]
+        if isinstance(wanted, Unit):
+            self.error("E01", s.value.span, f"`{self.signature.name}` returns nothing", "declare `-> u64` or the like")
+            return None
+        value = self.of_type(s.value, wanted, f"the result of `{self.signature.name}`")
+        return None if value is None else [model.Return(value, s.span)]
+
+    def error_number(self, name: tree.Name) -> int | None:
+        if code := self.names.errors.get(name.text):
+            return code.number
+        if name.text not in self.program.lost:
+            self.error("N01", name.span, f"there is no error `{name.text}`", did_you_mean(name.text, self.names.errors))
+        return None
+
+
+def waive(statement: tree.Statement, lowerer: FlowLowerer) -> None:
+    """Notes what `statement`, which did not check, may have been about."""
+    waived, program = lowerer.program.waived, lowerer.program
+    for node in walk(statement):
+        if isinstance(node, tree.Name):
+            variable = lowerer.scope.find(node.text)
+            if variable is not None:
+                waived.variables.add((lowerer.signature.name, variable.id))
+            waived.regions.add(node.text)
+    called = {n.callee.text for n in walk(statement) if isinstance(n, tree.Call)}
+    match statement:
+        case tree.Measure():
+            called = {"measure_blob"}
+        case tree.Separate():
+            called = {"separate"}
+        case tree.Accept():
+            called = {"accept"}
+        case tree.Park():
+            called = {"park_aps"}
+        case _:
+            pass
+    for name in called:
+        effects = program.names.effects.get(name)
+        guess = did_you_mean(name, program.names.effects).removeprefix("did you mean `").removesuffix("`?")
+        effects = effects or program.names.effects.get(guess)
+        if effects is not None:
+            waived.effects.update(effects.gives)
+            waived.effects.update(["separated"] if effects.separates else [])
+        elif name in program.signatures:
+            waived.effects.update(("log", "accepted", "parked", "separated"))
+
+
+def walk(node: object) -> Iterator[object]:
+    """`node` and everything below it."""
+    if isinstance(node, tuple):
+        for item in node:
+            yield from walk(item)
+    elif dataclasses.is_dataclass(node) and not isinstance(node, model.Span):
+        yield node
+        for f in dataclasses.fields(node):
+            yield from walk(getattr(node, f.name))

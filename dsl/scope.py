@@ -1,0 +1,140 @@
+"""What does a name mean in a flow? Scopes, flow signatures, and what is waived after a mistake so that it is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from dsl import tree
+from dsl.declare import PROVENANCES, Names, resolve
+from dsl.diagnostics import Reporter, did_you_mean
+from dsl.model import (
+    ImageSection,
+    ListOf,
+    MemoryRegion,
+    Never,
+    Parameter,
+    Provenance,
+    Span,
+    Type,
+    Unit,
+    Variable,
+)
+
+# Words that begin a statement or an expression cannot be names that a flow declares.
+TAKEN = frozenset(
+    "accept and else fail false for handoff if let match measure not on or park print require return separate"
+    " true try".split()
+)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a caller knows of a flow."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    result: Type
+    result_provenance: Provenance
+    fallible: bool
+    fatal: bool
+    span: Span
+
+
+@dataclass
+class Waived:
+    """What nothing more is said about, because a statement that did not check may have dealt with it."""
+
+    variables: set[tuple[str, int]] = field(default_factory=set)  # flow and variable id
+    regions: set[str] = field(default_factory=set)
+    effects: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Program:
+    """One flow file while it is lowered."""
+
+    names: Names
+    reporter: Reporter
+    sections: dict[str, ImageSection]
+    regions: dict[str, MemoryRegion]
+    signatures: dict[str, Signature]
+    lost: frozenset[str]
+    waived: Waived = field(default_factory=Waived)
+
+
+def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
+    parameters = []
+    for p in flow.parameters:
+        if p.state or p.type is None:
+            reporter.error("E05", p.span, f"parameter `{p.name.text}` of a flow needs a type", "state is supplied unasked")
+        kind: Type = resolve(p.type, names, reporter) if p.type is not None else Unit()
+        if isinstance(kind, Never | ListOf):
+            reporter.error("E01", p.span, f"`{p.name.text}` cannot be passed to a flow", "pass the record that holds it")
+        provenance = PROVENANCES[p.provenance or "trusted"]
+        parameters.append(Parameter(p.name.text, kind, provenance, p.mutable))
+    result: Type = Unit()
+    worth = Provenance.TRUSTED
+    if isinstance(flow.result, tree.Extent):
+        reporter.error("E05", flow.result.span, "`extent of` is for primitives", "return `untrusted bytes`")
+    elif flow.result is not None:
+        result = resolve(flow.result.type, names, reporter)
+        worth = PROVENANCES[flow.result.provenance or "trusted"]
+    if flow.fails and flow.on_error_fatal:
+        hint = "drop one of them"
+        reporter.error("T08", flow.name.span, f"`{flow.name.text}` cannot both `fails` and `on error fatal`", hint)
+    if len(parameters) + (not isinstance(result, Unit | Never)) > 6:
+        reporter.error("E02", flow.name.span, "a flow has at most six parameters, counting its result")
+    fatal = flow.on_error_fatal
+    return Signature(
+        flow.name.text, tuple(parameters), result, worth, flow.fails and not fatal, fatal, flow.name.span
+    )
+
+
+class Scope:
+    """The variables of one flow. A name that did not check is there as None."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._stack: list[dict[str, Variable | None]] = [{}]
+        self._next = 0
+
+    @contextmanager
+    def inner(self) -> Iterator[None]:
+        self._stack.append({})
+        yield
+        self._stack.pop()
+
+    def bind(self, name: tree.Name, kind: Type | None) -> Variable | None:
+        """A new variable; None if `kind` is None because its value did not check."""
+        p = self._program
+        report = p.reporter.error
+        if name.text in TAKEN:
+            report("N02", name.span, f"`{name.text}` is a word of the language", "choose another name")
+        elif any(name.text in frame for frame in self._stack):
+            report("N02", name.span, f"`{name.text}` is already a variable here", "names are never shadowed")
+        elif name.text in p.sections or name.text in p.regions or name.text in p.names.constants:
+            hint = "choose another name"
+            report("N02", name.span, f"`{name.text}` already names a region or a constant", hint)
+        variable = None if kind is None else Variable(self._next, name.text, kind, name.span)
+        self._next += 1
+        self._stack[-1][name.text] = variable
+        return variable
+
+    def find(self, name: str) -> Variable | None:
+        return next((frame[name] for frame in reversed(self._stack) if name in frame), None)
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in frame for frame in self._stack)
+
+    def unknown(self, name: tree.Name) -> None:
+        p = self._program
+        if name.text in p.lost:
+            return
+        known = [n for frame in self._stack for n in frame]
+        known += [*p.sections, *p.regions, *p.names.constants]
+        hint = did_you_mean(name.text, known)
+        if name.text in p.names.primitives or name.text in p.signatures:
+            hint = f"a call is written `{name.text}(...)`"
+        p.reporter.error("N01", name.span, f"there is no `{name.text}` here", hint)

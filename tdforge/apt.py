@@ -145,7 +145,7 @@ class Apt:
 
 
 def _extract(deb: Path, into: Path, only: str) -> None:
-    """Regular files only, each below `into`: Python 3.11.2, Debian 12's own, has no extraction filters yet."""
+    """Regular files only, each below `into`: Debian 12's Python 3.11.2 has no extraction filters yet."""
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     root = into.resolve()
     with (

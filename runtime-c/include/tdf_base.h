@@ -1,0 +1,76 @@
+/* What does every module of the C core share: spans, status, the layout of the image, small helpers.
+ *
+ * Contract of the whole core: a function reads only what its spans cover, writes only through its non-const
+ * parameters, keeps no state, never recurses and is total: any bytes give a result or a status. Addresses are GPAs;
+ * in the firmware a pointer and a GPA are the same number. Sizes are bytes. */
+#ifndef TDF_BASE_H
+#define TDF_BASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* 0, or an error number of the prelude (TDF_E_...). */
+typedef uint32_t status_t;
+
+struct span {
+    uint8_t *data;
+    uint64_t size;
+};
+
+/* Kind of a layout entry: a TDVF section type number, or this for a region carved from RAM. */
+#define TDF_LAYOUT_CARVED 0x100u
+
+/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told. */
+struct layout_entry {
+    uint64_t start, end;
+    uint32_t kind;
+    uint32_t e820;
+};
+
+/* The image as the flow declares it; regions are carved in order, top down below carve_limit. */
+struct layout {
+    uint32_t count;
+    uint32_t carved_count;
+    uint64_t carve_limit;
+    struct layout_entry entries[];
+};
+
+#define TDF_PAGE 0x1000u      /* bytes of a level-0 page, SDM volume 3, 4.5 */
+#define TDF_PAGE_2M 0x200000u /* bytes of a level-1 page */
+#define TDF_4G 0x100000000ull
+
+/* The C library's names, because compilers call them by these; memory.c has them for the firmware. */
+void *memcpy(void *restrict to, const void *restrict from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
+void *memset(void *to, int value, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+
+static inline uint64_t tdf_align_down(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+
+/* The caller knows that value + alignment does not wrap. */
+static inline uint64_t tdf_align_up(uint64_t value, uint64_t alignment) {
+    return (value + alignment - 1) & ~(alignment - 1);
+}
+
+static inline int tdf_aligned(uint64_t value, uint64_t alignment) { return (value & (alignment - 1)) == 0; }
+
+/* Is [offset, offset + size) inside of a span of `total` bytes? */
+static inline int tdf_inside(uint64_t total, uint64_t offset, uint64_t size) {
+    return offset <= total && size <= total - offset;
+}
+
+static inline int tdf_overlap(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end) {
+    return a < b_end && b < a_end;
+}
+
+static inline uint64_t tdf_gpa(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
+
+/* Copies a structure out of bytes of any alignment; 0 if it does not fit. */
+static inline int tdf_read(const struct span *from, uint64_t offset, void *to, uint64_t size) {
+    if (!tdf_inside(from->size, offset, size))
+        return 0;
+    memcpy(to, from->data + offset, size);
+    return 1;
+}
+
+#endif

@@ -1,0 +1,176 @@
+/* Which pages are accepted next, given how TDG.MEM.PAGE.ACCEPT answered for the last ones?
+ *
+ * Runs are as long as they can be, across ranges that touch, so that the TDCALL loop is what costs.
+ * Source: Intel TDX module ABI, TDG.MEM.PAGE.ACCEPT and table "Completion status codes". */
+#include "formats.h"
+#include "primitives.h"
+
+#define STATUS_CLASS(status) ((uint32_t)((status) >> 32))
+#define OPERAND_BUSY 0x80000200u
+#define PAGE_ALREADY_ACCEPTED 0x00000B0Au /* low bits: the level at which the page is mapped */
+#define PAGE_SIZE_MISMATCH 0xC0000B0Bu
+#define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
+#define LEVEL_1G 2u
+
+/* A page of the level below: how many fit, and how often the module may be found busy at one page. */
+#define PAGES_4K_IN_2M 512u
+#define BUSY_RETRIES 1000u
+
+/* The word `fallback`: 4 KiB pages left of a 2 MiB page that was refused, busy answers in a row, the level asked. */
+#define LEFT(at) ((at)->fallback & 0xFFFu)
+#define BUSY(at) (((at)->fallback >> 12) & 0xFFFFu)
+#define ASKED(at) ((at)->fallback >> 28)
+#define PACK(left, busy, asked) ((uint32_t)(left) | (uint32_t)(busy) << 12 | (uint32_t)(asked) << 28)
+#define NOT_ASKED 15u
+
+static uint64_t page_size(uint32_t level) { return level ? TDF_PAGE_2M : TDF_PAGE; }
+
+static int is_carved(const struct ram *ram, const struct ram_range *range) {
+    for (uint64_t i = 0; i < ram->carved.count; i++)
+        if (tdf_gpa(ram->carved.items[i].data) == range->start)
+            return 1;
+    return 0;
+}
+
+void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct acceptance *out) {
+    const uint64_t capacity = sizeof ram->ranges.items / sizeof ram->ranges.items[0];
+    limit = tdf_align_down(limit, TDF_PAGE);
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        struct ram_range *range = &ram->ranges.items[i];
+        /* Carved regions are needed whatever the limit; what was added at launch needs no acceptance. */
+        if (range->state != TDF_RAM_STATE_UNACCEPTED || range->end <= limit || is_carved(ram, range))
+            continue;
+        if (range->start < limit) {
+            struct ram_range above = *range;
+            above.start = limit;
+            above.state = TDF_RAM_STATE_LEFT_OUT;
+            range->end = limit;
+            if (ram->ranges.count < capacity) {
+                /* With no entry free the upper part is simply not listed, which leaves it out as well. */
+                memmove(range + 2, range + 1, (ram->ranges.count - i - 1) * sizeof *range);
+                range[1] = above;
+                ram->ranges.count++;
+                i++;
+            }
+        } else {
+            range->state = TDF_RAM_STATE_LEFT_OUT;
+        }
+    }
+    out->range = 0;
+    out->next = 0;
+    out->limit = limit;
+    out->level = level ? 1 : 0;
+    out->fallback = PACK(0, 0, NOT_ASKED);
+    out->pages_4k = 0;
+    out->pages_2m = 0;
+}
+
+/* Takes `done` accepted pages of the level asked into the books. */
+static status_t advance(struct acceptance *at, uint64_t done) {
+    uint32_t asked = ASKED(at), left = LEFT(at);
+    if (done == 0)
+        return TDF_OK;
+    if (asked == NOT_ASKED || done > (UINT64_MAX - at->next) / page_size(asked))
+        return TDF_E_ACCEPT_FAILED;
+    at->next += done * page_size(asked);
+    if (asked)
+        at->pages_2m += done;
+    else
+        at->pages_4k += done;
+    at->fallback = PACK(done < left ? left - done : 0, 0, asked);
+    return TDF_OK;
+}
+
+/* A page that is mapped already, at level `found`, is skipped whole. Only a TD's own launch pages are: a range is never
+ * accepted twice, so nothing of value can be wiped or replaced here. */
+static status_t skip(struct acceptance *at, uint32_t found) {
+    uint32_t asked = ASKED(at), left = LEFT(at);
+    if (found > LEVEL_1G)
+        return TDF_E_ACCEPT_FAILED;
+    uint64_t size = found == LEVEL_1G ? (uint64_t)PAGES_4K_IN_2M * TDF_PAGE_2M : page_size(found);
+    uint64_t next = tdf_align_down(at->next, size) + size;
+    if (found < asked || next <= at->next)
+        return TDF_E_ACCEPT_FAILED;
+    uint64_t pages = (next - at->next) / TDF_PAGE;
+    at->next = next;
+    at->fallback = PACK(pages < left ? left - pages : 0, 0, asked);
+    return TDF_OK;
+}
+
+static status_t digest_status(struct acceptance *at, uint64_t status) {
+    if (status == 0)
+        return TDF_OK;
+    if (ASKED(at) == NOT_ASKED)
+        return TDF_E_ACCEPT_FAILED;
+    switch (STATUS_CLASS(status)) {
+    case PAGE_ALREADY_ACCEPTED:
+        return skip(at, STATUS_LEVEL(status));
+    case PAGE_SIZE_MISMATCH:
+        if (ASKED(at) == 0)
+            return TDF_E_ACCEPT_FAILED;
+        at->fallback = PACK(PAGES_4K_IN_2M, 0, 1);
+        return TDF_OK;
+    case OPERAND_BUSY:
+        if (BUSY(at) == BUSY_RETRIES)
+            return TDF_E_ACCEPT_FAILED;
+        at->fallback += PACK(0, 1, 0);
+        return TDF_OK;
+    default:
+        return TDF_E_ACCEPT_FAILED;
+    }
+}
+
+/* The end of unaccepted memory from at->next on, over all ranges that touch; 0 if none is left. */
+static uint64_t find_end(const struct ram *ram, struct acceptance *at) {
+    for (; at->range < ram->ranges.count; at->range++) {
+        const struct ram_range *range = &ram->ranges.items[at->range];
+        if (range->state == TDF_RAM_STATE_UNACCEPTED && at->next < range->end)
+            break;
+    }
+    if (at->range >= ram->ranges.count)
+        return 0;
+    const struct ram_range *range = &ram->ranges.items[at->range];
+    if (at->next < range->start) {
+        at->next = range->start;
+        at->fallback = PACK(0, BUSY(at), ASKED(at));
+    }
+    uint64_t end = range->end;
+    for (uint64_t i = at->range + 1; i < ram->ranges.count; i++) {
+        range = &ram->ranges.items[i];
+        if (range->start != end || range->state != TDF_RAM_STATE_UNACCEPTED)
+            break;
+        end = range->end;
+    }
+    return end;
+}
+
+status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done, uint64_t status,
+                     struct accept_run *out) {
+    status_t result = advance(at, done);
+    if (result == TDF_OK)
+        result = digest_status(at, status);
+    if (result != TDF_OK)
+        return result;
+    out->count = 0;
+    out->level = 0;
+    uint64_t end = find_end(ram, at);
+    out->start = at->next;
+    if (end == 0)
+        return TDF_OK;
+    uint64_t stop = end;
+    if (LEFT(at)) {
+        uint64_t refused = at->next + (uint64_t)LEFT(at) * TDF_PAGE;
+        stop = refused < end ? refused : end;
+    } else if (at->level) {
+        uint64_t aligned = tdf_align_up(at->next, TDF_PAGE_2M);
+        if (aligned == at->next && end - at->next >= TDF_PAGE_2M) {
+            out->level = 1;
+            stop = tdf_align_down(end, TDF_PAGE_2M);
+        } else if (aligned > at->next && aligned < end) {
+            stop = aligned;
+        }
+    }
+    out->count = (stop - at->next) / page_size((uint32_t)out->level);
+    at->fallback = PACK(LEFT(at), BUSY(at), out->level);
+    return TDF_OK;
+}

@@ -1,0 +1,114 @@
+/* How does a measurement become an event of the CC event log?
+ *
+ * An event is written behind the used part; only log_commit, after its digest was extended, makes it part of the log.
+ * Source: TCG PC Client Platform Firmware Profile 10; td-shim specification, "TD event log". */
+#include "formats.h"
+#include "primitives.h"
+#include "sha384.h"
+
+#define VENDOR "tdforge"
+#define VENDOR_SIZE (sizeof VENDOR - 1)
+#define NAME_MAX 254u /* with its NUL counted by one byte, PFP 10.2.5 */
+
+status_t start_log(const struct span *area, struct log *log) {
+    struct cc_pcr_event head;
+    struct cc_spec_id spec;
+    const uint64_t size = sizeof head + sizeof spec + VENDOR_SIZE;
+    if (area->size < size + CC_LOG_END_SIZE)
+        return TDF_E_LOG_FULL;
+    memset(&head, 0, sizeof head);
+    head.type = EV_NO_ACTION;
+    head.size = sizeof spec + VENDOR_SIZE;
+    memset(&spec, 0, sizeof spec);
+    memcpy(spec.signature, CC_SPEC_ID_SIGNATURE, sizeof CC_SPEC_ID_SIGNATURE);
+    spec.spec_minor = CC_SPEC_MINOR;
+    spec.spec_major = CC_SPEC_MAJOR;
+    spec.spec_errata = CC_SPEC_ERRATA;
+    spec.uintn_size = CC_UINTN_64_BIT;
+    spec.algorithm_count = 1;
+    spec.algorithm_id = CC_ALG_SHA384;
+    spec.digest_size = CC_DIGEST_SIZE;
+    spec.vendor_size = VENDOR_SIZE;
+    memset(area->data, CC_LOG_FILL, area->size);
+    memcpy(area->data, &head, sizeof head);
+    memcpy(area->data + sizeof head, &spec, sizeof spec);
+    memcpy(area->data + sizeof head + sizeof spec, VENDOR, VENDOR_SIZE);
+    log->area = *area;
+    log->used = size;
+    log->pending = 0;
+    return TDF_OK;
+}
+
+/* Makes room for an event with `size` bytes of data, digest over `data`; `body` is where its data goes. */
+static status_t begin_event(struct log *log, uint32_t rtmr, uint32_t type, uint64_t size, const struct span *data,
+                            struct digest *digest, uint8_t **body) {
+    struct cc_event_header head;
+    const uint64_t kept = sizeof head + CC_LOG_END_SIZE;
+    if (log->used > log->area.size || size > UINT32_MAX || log->area.size - log->used < kept ||
+        log->area.size - log->used - kept < size)
+        return TDF_E_LOG_FULL;
+    uint8_t *at = log->area.data + log->used;
+    if (log->pending != 0 && tdf_inside(log->area.size, log->used, log->pending))
+        memset(at, CC_LOG_FILL, log->pending); /* an event that was never extended must not show behind a shorter one */
+    head.mr_index = rtmr + 1; /* 0 is MRTD, UEFI specification, EFI_CC_MR_INDEX */
+    head.type = type;
+    head.digest_count = 1;
+    head.algorithm_id = CC_ALG_SHA384;
+    sha384(data, head.digest);
+    head.size = (uint32_t)size;
+    memcpy(at, &head, sizeof head);
+    memcpy(digest, head.digest, sizeof head.digest); /* from its first byte, where TDG.MR.RTMR.EXTEND reads it */
+    log->pending = sizeof head + size;
+    *body = at + sizeof head;
+    return TDF_OK;
+}
+
+status_t log_platform_config(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
+                             struct digest *out) {
+    struct cc_platform_config config;
+    uint8_t *body;
+    if (data->size > UINT32_MAX - sizeof config)
+        return TDF_E_LOG_FULL;
+    memset(&config, 0, sizeof config);
+    memcpy(config.descriptor, name->data, name->size < CC_DESCRIPTOR_SIZE ? name->size : CC_DESCRIPTOR_SIZE);
+    config.length = (uint32_t)data->size;
+    status_t status =
+        begin_event(log, rtmr, EV_PLATFORM_CONFIG_FLAGS, sizeof config + data->size, data, out, &body);
+    if (status != TDF_OK)
+        return status;
+    memcpy(body, &config, sizeof config);
+    memcpy(body + sizeof config, data->data, data->size);
+    return TDF_OK;
+}
+
+status_t log_blob(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
+                  struct digest *out) {
+    struct cc_blob2_range range = {tdf_gpa(data->data), data->size};
+    uint8_t *body;
+    uint64_t name_size = name->size < NAME_MAX ? name->size : NAME_MAX;
+    status_t status = begin_event(log, rtmr, EV_EFI_PLATFORM_FIRMWARE_BLOB2, 1 + name_size + 1 + sizeof range, data,
+                                  out, &body);
+    if (status != TDF_OK)
+        return status;
+    *body++ = (uint8_t)(name_size + 1);
+    memcpy(body, name->data, name_size);
+    body[name_size] = 0;
+    memcpy(body + name_size + 1, &range, sizeof range);
+    return TDF_OK;
+}
+
+status_t log_separator(struct log *log, uint32_t rtmr, struct digest *out) {
+    uint8_t value[sizeof(uint32_t)] = {EV_SEPARATOR_VALUE_OK};
+    const struct span data = {value, sizeof value};
+    uint8_t *body;
+    status_t status = begin_event(log, rtmr, EV_SEPARATOR, sizeof value, &data, out, &body);
+    if (status == TDF_OK)
+        memcpy(body, value, sizeof value);
+    return status;
+}
+
+void log_commit(struct log *log) {
+    if (tdf_inside(log->area.size, log->used, log->pending))
+        log->used += log->pending;
+    log->pending = 0;
+}

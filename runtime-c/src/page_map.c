@@ -1,0 +1,108 @@
+/* How does a range of addresses get the access it should have in the four-level page tables?
+ *
+ * Source: Intel SDM volume 3, 4.5 "4-level paging". The caller flushes the TLB. */
+#include "primitives.h"
+
+#define PRESENT 0x1ull
+#define WRITABLE 0x2ull
+#define ACCESSED 0x20ull /* set beforehand, so that the processor has nothing to write */
+#define DIRTY 0x40ull
+#define LARGE 0x80ull
+#define NO_EXECUTE (1ull << 63)
+#define ADDRESS 0x000FFFFFFFFFF000ull
+#define TABLE_FLAGS (PRESENT | WRITABLE | ACCESSED)
+
+/* Bits of `access`, prelude: 1 r, 2 rw, 3 rx, 7 rwx. */
+#define ACCESS_NONE 0u
+#define ACCESS_RW 2u
+#define ACCESS_RX 3u
+#define ACCESS_RWX 7u
+
+#define ENTRIES 512u
+#define LEVEL_2M 1u
+#define LEVEL_TOP 3u
+#define LOWER_HALF_END (1ull << 47)
+
+/* Bytes that one entry of a table of `level` stands for; level 0 holds 4 KiB pages. */
+static uint64_t span_of(uint32_t level) { return 1ull << (12 + 9 * level); }
+
+static uint64_t leaf_flags(uint32_t access) {
+    uint64_t flags = PRESENT | ACCESSED | DIRTY;
+    if (access == ACCESS_RW || access == ACCESS_RWX)
+        flags |= WRITABLE;
+    if (access != ACCESS_RX && access != ACCESS_RWX)
+        flags |= NO_EXECUTE;
+    return flags;
+}
+
+static uint64_t *table_at(uint64_t entry) { return (uint64_t *)(uintptr_t)(entry & ADDRESS); }
+
+/* Puts a table in place of `entry` (absent, or a large page that keeps its meaning in smaller ones). */
+static status_t add_table(struct paging *paging, uint64_t *entry, uint32_t level) {
+    if (paging->used >= paging->tables.size / TDF_PAGE)
+        return TDF_E_PAGING_EXHAUSTED;
+    uint64_t *table = (uint64_t *)(uintptr_t)(paging->tables.data + paging->used * TDF_PAGE);
+    paging->used++;
+    uint64_t old = *entry;
+    if (old & PRESENT) {
+        uint64_t piece = span_of(level - 1);
+        uint64_t first = level == LEVEL_2M ? old & ~LARGE : old;
+        for (uint64_t i = 0; i < ENTRIES; i++)
+            table[i] = first + i * piece;
+    } else {
+        memset(table, 0, TDF_PAGE);
+    }
+    *entry = tdf_gpa(table) | TABLE_FLAGS;
+    return TDF_OK;
+}
+
+static int same_page(uint64_t entry, uint64_t wanted) {
+    const uint64_t mask = ADDRESS | NO_EXECUTE | WRITABLE | PRESENT;
+    return (entry & mask) == (wanted & mask);
+}
+
+status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint64_t size, uint32_t access) {
+    if (!tdf_aligned(start | physical | size, TDF_PAGE) || start > LOWER_HALF_END || size > LOWER_HALF_END - start ||
+        physical > ADDRESS || size > ADDRESS + TDF_PAGE - physical || paging->used == 0 ||
+        paging->used > paging->tables.size / TDF_PAGE)
+        return TDF_E_PAGING_RANGE;
+    const uint64_t end = start + size;
+    const uint64_t flags = leaf_flags(access);
+    while (start < end) {
+        uint64_t *table = (uint64_t *)(uintptr_t)paging->tables.data;
+        uint32_t level = LEVEL_TOP;
+        for (;;) {
+            uint64_t *entry = &table[(start >> (12 + 9 * level)) % ENTRIES];
+            uint64_t span = span_of(level);
+            int whole = tdf_aligned(start, span) && end - start >= span;
+            if (access == ACCESS_NONE && (!(*entry & PRESENT) || (whole && level <= LEVEL_2M))) {
+                *entry = *entry & PRESENT ? 0 : *entry;
+                break;
+            }
+            if (level == 0 || (access != ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
+                *entry = physical | flags | (level ? LARGE : 0);
+                break;
+            }
+            if (*entry & LARGE && *entry & PRESENT) {
+                /* A large page that says the same already stays whole. */
+                uint64_t wanted = (physical - start % span) | flags;
+                if (access != ACCESS_NONE && start % span <= physical && same_page(*entry, wanted))
+                    break;
+            }
+            if (!(*entry & PRESENT) || *entry & LARGE) {
+                status_t status = add_table(paging, entry, level);
+                if (status != TDF_OK)
+                    return status;
+            }
+            table = table_at(*entry);
+            level--;
+        }
+        /* On to the end of the entry that was set. */
+        uint64_t next = tdf_align_down(start, span_of(level)) + span_of(level);
+        if (next > end)
+            next = end;
+        physical += next - start;
+        start = next;
+    }
+    return TDF_OK;
+}

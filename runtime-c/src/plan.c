@@ -1,0 +1,247 @@
+/* What is RAM, what was already added at launch, and where do the flow's memory regions go?
+ *
+ * Each image section and each carved region stays a range of its own, never merged with a neighbour, so that later
+ * steps can tell free RAM from what must survive. Rules: td-shim specification, "TD HOB"; forms of HOB by VMM. */
+#include "formats.h"
+#include "primitives.h"
+
+#define MAX_RANGES (sizeof((struct ram *)0)->ranges.items / sizeof(struct ram_range))
+#define MAX_CARVED (sizeof((struct ram *)0)->carved.items / sizeof(struct span))
+#define NO_SECTION UINT32_MAX
+
+/* Firmware volumes live here; VMMs may list them as memory, none lists RAM. td-shim-interface, TD_SHIM_FIRMWARE. */
+#define FIRMWARE_WINDOW (TDF_4G - 0x4000000u)
+/* Legacy structures and the kernel's real-mode trampoline lie below; nothing of ours goes there. */
+#define LOW_MEMORY_END 0x100000u
+
+static int is_window_section(const struct layout_entry *entry) {
+    return entry->kind == TDVF_TYPE_BFV || entry->kind == TDVF_TYPE_CFV;
+}
+
+static int is_ram_section(const struct layout_entry *entry) {
+    return entry->kind != TDF_LAYOUT_CARVED && !is_window_section(entry);
+}
+
+/* RAM as the VMM lists it. Without a type 7, type 0 is unaccepted and type 5 was added: td-shim's legacy form. */
+static int classify(const struct resource *resource, int legacy, uint32_t *state) {
+    switch (resource->kind) {
+    case HOB_RESOURCE_UNACCEPTED:
+        *state = TDF_RAM_STATE_UNACCEPTED;
+        break;
+    case HOB_RESOURCE_SYSTEM_MEMORY:
+        *state = legacy ? TDF_RAM_STATE_UNACCEPTED : TDF_RAM_STATE_ADDED;
+        break;
+    case HOB_RESOURCE_MEMORY_RESERVED:
+        if (legacy) {
+            *state = TDF_RAM_STATE_ADDED;
+            break;
+        }
+        return 0;
+    default:
+        return 0;
+    }
+    /* The firmware window is no RAM, whatever lists it. */
+    return resource->size != 0 && !(resource->kind != HOB_RESOURCE_UNACCEPTED && resource->start >= FIRMWARE_WINDOW &&
+                                    resource->start + resource->size <= TDF_4G);
+}
+
+static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *range) {
+    if (ram->ranges.count >= MAX_RANGES || at > ram->ranges.count)
+        return TDF_E_RAM_TOO_FRAGMENTED;
+    struct ram_range *items = ram->ranges.items;
+    memmove(&items[at + 1], &items[at], (ram->ranges.count - at) * sizeof items[0]);
+    items[at] = *range;
+    ram->ranges.count++;
+    return TDF_OK;
+}
+
+/* The VMM's RAM, sorted and disjoint, one range for each resource. */
+static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram) {
+    int legacy = 1;
+    for (uint64_t i = 0; i < vmm->resources.count; i++)
+        if (vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
+            legacy = 0;
+    for (uint64_t i = 0; i < vmm->resources.count; i++) {
+        const struct resource *resource = &vmm->resources.items[i];
+        struct ram_range range = {resource->start, resource->start + resource->size, 0, E820_RAM};
+        if (!classify(resource, legacy, &range.state))
+            continue;
+        if (!tdf_aligned(range.start, TDF_PAGE) || !tdf_aligned(range.end, TDF_PAGE) || range.end > gpa_end)
+            return TDF_E_RAM_RANGE_INVALID;
+        uint64_t at = ram->ranges.count;
+        while (at > 0 && ram->ranges.items[at - 1].start > range.start)
+            at--;
+        if ((at > 0 && ram->ranges.items[at - 1].end > range.start) ||
+            (at < ram->ranges.count && ram->ranges.items[at].start < range.end))
+            return TDF_E_RAM_RANGE_OVERLAP;
+        status_t status = insert(ram, at, &range);
+        if (status != TDF_OK)
+            return status;
+    }
+    return TDF_OK;
+}
+
+/* MMIO and reserved ranges, and the part of the image below 4 GiB, may not be RAM at the same time. */
+static status_t check_disjoint(const struct vmm *vmm, const struct layout *layout, const struct ram *ram) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        const struct ram_range *range = &ram->ranges.items[i];
+        for (uint64_t k = 0; k < vmm->resources.count; k++) {
+            const struct resource *other = &vmm->resources.items[k];
+            int reserved = other->kind == HOB_RESOURCE_MEMORY_RESERVED && range->state == TDF_RAM_STATE_UNACCEPTED;
+            if ((other->kind == HOB_RESOURCE_MMIO || reserved) && other->size != 0 &&
+                tdf_overlap(range->start, range->end, other->start, other->start + other->size))
+                return TDF_E_RAM_RANGE_OVERLAP;
+        }
+        for (uint32_t k = 0; k < layout->count; k++) {
+            const struct layout_entry *entry = &layout->entries[k];
+            if (is_window_section(entry) && tdf_overlap(range->start, range->end, entry->start, entry->end))
+                return TDF_E_RAM_RANGE_OVERLAP;
+        }
+    }
+    return TDF_OK;
+}
+
+/* Appends a range; merges it with the last one if both are the same kind of memory of the same section. */
+static status_t append(struct ram *ram, struct ram_range range, uint32_t section, uint32_t *last_section) {
+    uint64_t count = ram->ranges.count;
+    struct ram_range *last = count > 0 ? &ram->ranges.items[count - 1] : 0;
+    if (last && last->end == range.start && last->state == range.state && last->e820 == range.e820 &&
+        *last_section == section) {
+        last->end = range.end;
+        return TDF_OK;
+    }
+    *last_section = section;
+    return insert(ram, count, &range);
+}
+
+/* The section that covers `at`, or the first one that starts after it; NO_SECTION if there is none. */
+static uint32_t next_section(const struct layout *layout, uint64_t at) {
+    uint32_t found = NO_SECTION;
+    for (uint32_t i = 0; i < layout->count; i++) {
+        const struct layout_entry *entry = &layout->entries[i];
+        if (is_ram_section(entry) && entry->end > at &&
+            (found == NO_SECTION || entry->start < layout->entries[found].start))
+            found = i;
+    }
+    return found;
+}
+
+/* Cuts the image's sections out of the RAM `from`; each must be covered wholly. */
+static status_t cut_sections(const struct ram *from, const struct layout *layout, struct ram *to) {
+    uint32_t last_section = NO_SECTION;
+    uint64_t missing = 0;
+    for (uint32_t i = 0; i < layout->count; i++)
+        if (is_ram_section(&layout->entries[i]))
+            missing += layout->entries[i].end - layout->entries[i].start;
+    for (uint64_t i = 0; i < from->ranges.count; i++) {
+        struct ram_range rest = from->ranges.items[i];
+        while (rest.start < rest.end) {
+            struct ram_range piece = rest;
+            uint32_t section = next_section(layout, rest.start);
+            uint32_t tag = NO_SECTION;
+            if (section != NO_SECTION && layout->entries[section].start < rest.end) {
+                const struct layout_entry *entry = &layout->entries[section];
+                if (entry->start > rest.start) {
+                    piece.end = entry->start;
+                } else {
+                    piece.end = entry->end < rest.end ? entry->end : rest.end;
+                    piece.state = entry->kind == TDVF_TYPE_PERM_MEM ? rest.state : TDF_RAM_STATE_ADDED;
+                    piece.e820 = entry->e820;
+                    tag = section;
+                    missing -= piece.end - piece.start;
+                }
+            }
+            status_t status = append(to, piece, tag, &last_section);
+            if (status != TDF_OK)
+                return status;
+            rest.start = piece.end;
+        }
+    }
+    return missing == 0 ? TDF_OK : TDF_E_RAM_SECTION_OUTSIDE;
+}
+
+/* The image's part below 4 GiB: ours, never RAM, but the OS has to know of it. */
+static status_t add_window(const struct layout *layout, struct ram *ram) {
+    for (uint32_t i = 0; i < layout->count; i++) {
+        const struct layout_entry *entry = &layout->entries[i];
+        if (!is_window_section(entry))
+            continue;
+        struct ram_range range = {entry->start, entry->end, TDF_RAM_STATE_ADDED, entry->e820};
+        uint64_t at = ram->ranges.count;
+        while (at > 0 && ram->ranges.items[at - 1].start > range.start)
+            at--;
+        status_t status = insert(ram, at, &range);
+        if (status != TDF_OK)
+            return status;
+    }
+    return TDF_OK;
+}
+
+static int is_section(const struct layout *layout, const struct ram_range *range) {
+    for (uint32_t i = 0; i < layout->count; i++) {
+        const struct layout_entry *entry = &layout->entries[i];
+        if (entry->kind != TDF_LAYOUT_CARVED && tdf_overlap(range->start, range->end, entry->start, entry->end))
+            return 1;
+    }
+    return 0;
+}
+
+/* Makes [start, end), which lies in range `at`, a range of its own with type `e820`. */
+static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end, uint32_t e820) {
+    struct ram_range *range = &ram->ranges.items[at];
+    struct ram_range low = *range, high = *range;
+    low.end = start;
+    high.start = end;
+    range->start = start;
+    range->end = end;
+    range->e820 = e820;
+    status_t status = TDF_OK;
+    if (high.start < high.end)
+        status = insert(ram, at + 1, &high);
+    if (status == TDF_OK && low.start < low.end)
+        status = insert(ram, at, &low);
+    return status;
+}
+
+/* Carves one region as high as it fits below `limit`, which moves down to its start. */
+static status_t carve(struct ram *ram, const struct layout *layout, const struct layout_entry *entry, uint64_t *limit) {
+    if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
+        return TDF_E_RAM_TOO_SMALL;
+    uint64_t size = tdf_align_up(entry->end, TDF_PAGE);
+    for (uint64_t i = ram->ranges.count; i > 0; i--) {
+        const struct ram_range *range = &ram->ranges.items[i - 1];
+        uint64_t end = range->end < *limit ? range->end : *limit;
+        uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
+        if (range->e820 != E820_RAM || end < low || end - low < size || is_section(layout, range))
+            continue;
+        *limit = end - size;
+        ram->carved.items[ram->carved.count].data = (uint8_t *)(uintptr_t)*limit;
+        ram->carved.items[ram->carved.count].size = size;
+        ram->carved.count++;
+        return split(ram, i - 1, end - size, end, entry->e820);
+    }
+    return TDF_E_RAM_TOO_SMALL;
+}
+
+status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const struct layout *layout, struct ram *out) {
+    struct ram listed; /* only its ranges are used */
+    status_t status;
+    listed.ranges.count = 0;
+    out->ranges.count = 0;
+    out->carved.count = 0;
+    if (td->gpaw < 32 || td->gpaw > 52)
+        return TDF_E_RAM_RANGE_INVALID;
+    /* The topmost bit of the GPA width is the shared bit: private memory lies below it. */
+    if ((status = collect(vmm, 1ull << (td->gpaw - 1), &listed)) != TDF_OK ||
+        (status = check_disjoint(vmm, layout, &listed)) != TDF_OK ||
+        (status = cut_sections(&listed, layout, out)) != TDF_OK || (status = add_window(layout, out)) != TDF_OK)
+        return status;
+    uint64_t limit = tdf_align_down(layout->carve_limit, TDF_PAGE);
+    for (uint32_t i = 0; i < layout->count; i++) {
+        if (layout->entries[i].kind != TDF_LAYOUT_CARVED)
+            continue;
+        if ((status = carve(out, layout, &layout->entries[i], &limit)) != TDF_OK)
+            return status;
+    }
+    return TDF_OK;
+}

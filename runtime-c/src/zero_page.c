@@ -1,0 +1,71 @@
+/* What does the kernel read of us? boot_params: its own setup header back, the memory map, and four addresses.
+ *
+ * Source: Linux Documentation/arch/x86/zero-page.rst and boot.rst, "64-bit boot protocol". */
+#include "formats.h"
+#include "primitives.h"
+
+#define HEADER_JUMP_BASE (LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, header))
+#define HEADER_END_MAX offsetof(struct boot_params, e820_table)
+#define VIDEO_MODE_NORMAL 0xFFFFu /* boot.rst, special command line options, vga= */
+
+/* Left-out RAM is not told of; neighbours of one type become one entry. */
+static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
+    uint32_t count = 0;
+    uint64_t last_end = 0;
+    uint32_t last_type = 0;
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        const struct ram_range *range = &ram->ranges.items[i];
+        if (range->state == TDF_RAM_STATE_LEFT_OUT)
+            continue;
+        if (count != 0 && last_end == range->start && last_type == range->e820) {
+            params->e820_table[count - 1].size += range->end - range->start;
+        } else {
+            if (count == E820_MAX_ENTRIES)
+                return TDF_E_E820_TOO_MANY;
+            struct e820_entry *entry = &params->e820_table[count++];
+            entry->addr = range->start;
+            entry->size = range->end - range->start;
+            entry->type = range->e820;
+        }
+        last_end = range->end;
+        last_type = range->e820;
+    }
+    params->e820_entries = (uint8_t)count;
+    return TDF_OK;
+}
+
+status_t zero_page(const struct span *page, const struct placement *placement, const struct ram *ram,
+                   const struct span *command_line, uint64_t rsdp) {
+    const struct span *image = &placement->kernel.image;
+    struct boot_params *params = (struct boot_params *)page->data;
+    const uint64_t command = tdf_gpa(command_line->data);
+    if (page->size < sizeof *params || image->size < HEADER_END_MAX)
+        return TDF_E_KERNEL_MALFORMED;
+    if (command_line->size > placement->kernel.command_line_max)
+        return TDF_E_COMMAND_LINE_TOO_LONG;
+    uint64_t header_end =
+        HEADER_JUMP_BASE + image->data[LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, jump_offset)];
+    if (header_end > HEADER_END_MAX)
+        return TDF_E_KERNEL_MALFORMED;
+    memset(params, 0, sizeof *params);
+    memcpy(&params->hdr, image->data + LINUX_SETUP_HEADER_OFFSET, header_end - LINUX_SETUP_HEADER_OFFSET);
+    params->hdr.root_dev = 0;
+    params->hdr.ram_size = 0;
+    params->hdr.vid_mode = VIDEO_MODE_NORMAL;
+    params->hdr.type_of_loader = LINUX_LOADER_UNDEFINED;
+    params->hdr.loadflags &= (uint8_t)~(LINUX_LOADFLAG_KASLR | LINUX_LOADFLAG_CAN_USE_HEAP);
+    params->hdr.heap_end_ptr = 0;
+    params->hdr.setup_move_size = 0;
+    params->hdr.ext_loader_ver = 0;
+    params->hdr.ext_loader_type = 0;
+    params->hdr.setup_data = 0;
+    params->hdr.code32_start = (uint32_t)placement->load;
+    params->hdr.ramdisk_image = (uint32_t)placement->initrd_start;
+    params->hdr.ramdisk_size = (uint32_t)placement->initrd_size;
+    params->hdr.cmd_line_ptr = (uint32_t)command;
+    params->ext_ramdisk_image = (uint32_t)(placement->initrd_start >> 32);
+    params->ext_ramdisk_size = (uint32_t)(placement->initrd_size >> 32);
+    params->ext_cmd_line_ptr = (uint32_t)(command >> 32);
+    params->acpi_rsdp_addr = rsdp;
+    return fill_e820(ram, params);
+}

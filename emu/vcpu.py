@@ -16,6 +16,7 @@ RESET_VECTOR = 0xFFFFFFF0
 VE_VECTOR, DOUBLE_FAULT = 20, 8
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 TSC_AUX, EFER, TSC, XSS = 0xC0000103, 0xC0000080, 0x10, 0xDA0
+CR4_PAE = 1 << 5
 XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
 
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
@@ -270,7 +271,13 @@ class Vcpu:
             raise GP
         if outcome is Outcome.VE:
             raise VirtualizationException(control.CR_VE_REASON, number | register << 8, length=length)
-        self.lib.td_pass_once(self.handle)
+        if number == 0:
+            self.lib.td_pass_once(self.handle)
+            return
+        if not value & CR4_PAE and regs.cr0 & control.PG:
+            raise GP
+        self.retire(length)
+        self.lib.td_write_cr4(self.handle, value)
 
     def xsetbv(self) -> None:
         """XSETBV."""

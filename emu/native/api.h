@@ -101,6 +101,7 @@ void td_skip_time(td_vcpu *v, uint64_t ticks);
 void td_arm_handoff(td_vcpu *v, int on);
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);
 void td_pass_once(td_vcpu *v); /* lets the engine execute the instruction at RIP by itself */
+void td_write_cr4(td_vcpu *v, uint64_t value);
 td_fault *td_last_fault(td_vcpu *v);
 void td_flush(td_vcpu *v);
 uint64_t td_get_msr(td_vcpu *v, uint32_t index);

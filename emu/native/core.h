@@ -111,7 +111,7 @@ enum { ENV_ERROR_CODE_FROM_END = 184 };
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 enum {
     HF_CS32 = 1 << 4, HF_SS32 = 1 << 5, HF_ADDSEG = 1 << 6, HF_PE = 1 << 7, HF_LMA = 1 << 14,
-    HF_CS64 = 1 << 15
+    HF_CS64 = 1 << 15, HF_OSFXSR = 1 << 22, HF_SMAP = 1 << 23
 };
 typedef struct {
     uint32_t selector;

@@ -192,7 +192,7 @@ void td_enter(td_vcpu *v, uint64_t rip) {
     *(segment *)(v->env + ENV_IDT) = (segment){.limit = 0};
     put64(v, ENV_CR, 0x31), put64(v, ENV_CR + 16, 0), put64(v, ENV_CR + 24, 0), put64(v, ENV_CR + 32, 0x40);
     put64(v, ENV_EFER, 0x901);
-    put32(v, ENV_HFLAGS, HF_PE | HF_CS32 | HF_SS32);
+    put32(v, ENV_HFLAGS, HF_PE | HF_CS32 | HF_SS32 | HF_OSFXSR);
     uc_context_restore(v->uc, v->context);
     uc_ctl_flush_tlb(v->uc);
     td_load_context(v);
@@ -267,6 +267,16 @@ void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n) {
     v->range_count = n < MAX_RANGES ? n : MAX_RANGES;
     memcpy(v->ranges, ranges, v->range_count * sizeof *ranges);
 }
+/* Sets CR4. The engine decodes BMI instructions only under CR4.OSFXSR, a real CPU always: its own flag stays set. */
+void td_write_cr4(td_vcpu *v, uint64_t value) {
+    td_get_regs(v);
+    uint32_t h = env32(v, ENV_HFLAGS) & ~(uint32_t)HF_SMAP;
+    put32(v, ENV_HFLAGS, h | HF_OSFXSR | (value & (1 << 21) ? HF_SMAP : 0));
+    put64(v, ENV_CR + 32, value);
+    td_store_context(v);
+    uc_ctl_flush_tlb(v->uc);
+}
+
 void td_pass_once(td_vcpu *v) { v->pass = td_get_regs(v)->rip; }
 td_fault *td_last_fault(td_vcpu *v) { return &v->fault; }
 void td_flush(td_vcpu *v) { uc_ctl_flush_tlb(v->uc); }

@@ -1,0 +1,80 @@
+"""What do tests take from Debian without root: foreign firmware, a kernel, tools as judges.
+The caches they fill are the user's own, so that a second run fetches nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from tdforge.apt import Apt, cache_dir
+from tdforge.kernel import find_kernel
+
+HOME = cache_dir()  # read before any test moves it
+SYSTEM = ("libc6", "libgcc", "libstdc++", "libcrypt1", "libssl")  # every Debian machine has them
+
+
+def _quiet(text: str) -> None:
+    del text
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One test process at a time fills the cache."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    with (HOME / "tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def ovmf() -> Path:
+    """Debian's OVMF.fd: `$TDFORGE_OVMF`, else out of package ovmf, fetched once into the cache."""
+    if named := os.environ.get("TDFORGE_OVMF"):
+        return Path(named)
+    path = HOME / "ovmf" / "usr/share/ovmf/OVMF.fd"
+    with _alone():
+        if not path.is_file():
+            Apt(HOME, _quiet).unpack("ovmf", HOME / "ovmf", only="usr/share/ovmf/")
+    return path
+
+
+@cache
+def kernel() -> Path:
+    """Debian's TDX-enabled kernel: `$TDFORGE_KERNEL`, else the one `tdforge run` takes by itself."""
+    if named := os.environ.get("TDFORGE_KERNEL"):
+        return Path(named)
+    with _alone():
+        return find_kernel(None, _quiet, cache=HOME).path
+
+
+@cache
+def tool(name: str, package: str) -> tuple[str, ...]:
+    """The command that runs a tool: the installed one, else out of `package`, with its libraries."""
+    if found := shutil.which(name):
+        return (found,)
+    place = HOME / "tools" / package
+    with _alone():
+        if not list(place.rglob(f"usr/bin/{name}")):
+            _unpack_with_libraries(package, place)
+    folders = sorted({str(path.parent) for path in place.rglob("*.so*")})
+    return ("env", f"LD_LIBRARY_PATH={':'.join(folders)}", str(next(place.rglob(f"usr/bin/{name}"))))
+
+
+def _unpack_with_libraries(package: str, place: Path) -> None:
+    apt = Apt(HOME, _quiet)
+    seen: set[str] = set()
+    waiting = apt.depends(package)
+    while waiting:
+        library = waiting.pop()
+        if library in seen or not library.startswith("lib") or library.startswith(SYSTEM):
+            continue
+        seen.add(library)
+        apt.unpack(library, place / library, only="usr/lib/")
+        waiting += apt.depends(library)
+    apt.unpack(package, place / package, only="usr/bin/")

@@ -3,7 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from rich.console import Console
 
 from tdforge import show
 from tdforge.cli import positive, size
@@ -66,17 +69,29 @@ def boot(given: argparse.Namespace) -> int:
         cmdline=given.cmdline,
         memory=given.memory,
         vcpus=given.vcpus,
-        until=f"console:{BANNER if kernel.tiny else AFTER_BANNER}",
     )
+    _show_handoff(page, wanted)
+    page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
+    wish = f"console:{BANNER if kernel.tiny else AFTER_BANNER}"
+    report = launch(replace(wanted, until=wish), lambda text: print(text, end="", flush=True))
+    print(flush=True)
+    return _verdict(kernel, report.console, show.end_line(report.end))
+
+
+def _show_handoff(page: Console, wanted: Launch) -> None:
+    """A run of its own to the hand-over, so that the summary comes before the kernel's text.
+
+    The emulated TD is deterministic: the run that goes on to the kernel measures the same.
+    """
     report = launch(wanted, console=None)
     facts = report.to_json()
+    if not report.met:
+        page.print(show.console_text(report.console))
+        raise UserError(f"the firmware handed nothing over; the run ended with {show.end_line(facts['end'])}")
     page.print()
     show.print_measurements(page, facts)
     page.print()
     show.print_run(page, facts)
-    page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
-    page.print(show.console_text(facts["console"]).rstrip("\n"))
-    return _verdict(kernel, facts["console"], show.end_line(facts["end"]))
 
 
 def _verdict(kernel: Kernel, console: str, end: str) -> int:

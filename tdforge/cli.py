@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emu.vmm.presets import PRESETS
 from tdforge import __version__, commands
 from tdforge.errors import UserError
 from tdforge.sizes import parse_size
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-VMMS = ("td-shim", "cloud-hypervisor", "qemu")
 
 
 def size(text: str) -> int:
@@ -80,7 +80,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
     run.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
     run.add_argument(
-        "--vmm", choices=VMMS, default="td-shim", help="whose TD HOB and memory map; default: td-shim"
+        "--vmm",
+        choices=tuple(PRESETS),
+        default="td-shim",
+        help="whose TD HOB and memory map; default: td-shim",
     )
     run.add_argument(
         "--until", type=until, default="handoff", metavar="WHAT",

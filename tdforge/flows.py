@@ -3,23 +3,18 @@
 import difflib
 from pathlib import Path
 
+from dsl.api import shipped_flows
 from tdforge.errors import UserError
 
-SHIPPED = Path(__file__).resolve().parents[1] / "dsl" / "flows"
 SUFFIX = ".tdf"
 
 
-def shipped_flows(folder: Path = SHIPPED) -> dict[str, Path]:
-    """Name to file of every flow that comes with tdforge."""
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-def find_flow(name: str, folder: Path = SHIPPED) -> Path:
+def find_flow(name: str) -> Path:
     """The flow file `name`: a path, or the name of a shipped flow. Raises UserError with a suggestion."""
     path = Path(name)
     if path.is_file():
         return path
-    shipped = shipped_flows(folder)
+    shipped = shipped_flows()
     if name.removesuffix(SUFFIX) in shipped:
         return shipped[name.removesuffix(SUFFIX)]
     if path.suffix == SUFFIX and len(path.parts) > 1:

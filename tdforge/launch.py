@@ -1,14 +1,13 @@
 """How does a command start an image in the emulated TD, and what does the person see meanwhile?"""
 
-import sys
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.status import Status
 
-from emu.api import Report, RunConfig
-from emu.api import run as run_emulated
+from emu.api import EmuError, Report, RunConfig, run
 from tdforge import show
 from tdforge.errors import UserError
 
@@ -34,7 +33,7 @@ def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
     elf = wanted.image_path.with_suffix(".elf")
     config = RunConfig(
         image=wanted.image,
-        image_name=wanted.image_path.name,
+        image_name=str(wanted.image_path),
         memory=wanted.memory,
         vcpus=wanted.vcpus,
         vmm=wanted.vmm,
@@ -42,19 +41,21 @@ def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
         initrd=wanted.initrd,
         cmdline=wanted.cmdline,
         until=wanted.until,
-        elf=elf.read_bytes() if elf.is_file() else None,
+        elf=elf if elf.is_file() else None,
         skip_count=wanted.skip_count,
     )
-    with Status("starting the emulated TD", console=show.err()) as status:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    with Status("the emulated TD starts", console=show.err()) as status:
 
-        def on_console(text: str) -> None:
+        def on_console(data: bytes) -> None:
             if console is not None:
                 status.stop()
-                console(show.console_text(text))
+                console(show.console_text(decoder.decode(data)))
+
+        def on_progress(instructions: int) -> None:
+            status.update(f"the emulated TD runs: {instructions / 1e6:,.0f} million instructions")
 
         try:
-            return run_emulated(config, console=on_console, progress=status.update)
-        except ValueError as error:
+            return run(config, console=on_console, progress=on_progress)
+        except EmuError as error:
             raise UserError(str(error)) from error
-        finally:
-            sys.stdout.flush()

@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 
 from tdforge.errors import UserError
-from tdforge.flows import find_flow, shipped_flows
-
-
-def test_linux_ships() -> None:
-    assert "linux" in shipped_flows()
+from tdforge.flows import find_flow
 
 
 @pytest.mark.parametrize("name", ["linux", "linux.tdf"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+from cpu import FLOW_ENTRY, REGIONS
 from machinecode import SCRIPT, Link, Linked, check_block, zig
 
+from gen.machine import emit
 from gen.x86 import Listing, Unit
 
 CFLAGS = ("-target", "x86_64-freestanding-none", "-ffreestanding", "-fno-sanitize=undefined", "-O2")
@@ -37,3 +39,9 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Link:
         return Linked(elf)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def image(link: Link) -> Linked:
+    """The machine code of an ordinary image, linked, with a flow that does nothing."""
+    return link(emit(REGIONS), FLOW_ENTRY)

@@ -1,0 +1,164 @@
+"""Does the CPU get from 0xFFFFFFF0 to where it should, from each state it may start in?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import unicorn as uc
+import unicorn.x86_const as x86
+from cpu import FLOW_ENTRY, REGIONS, STACK_TOP, machine, run
+from machinecode import SCRIPT, Link, Linked, decode
+
+from gen.machine import emit, units
+from gen.x86 import Unit
+
+MOV_CR3_EAX, MOV_CR4_EAX, MOV_CR0_EAX = (bytes.fromhex(code) for code in ("0f22d8", "0f22e0", "0f22c0"))
+
+
+def test_all_code_decodes_in_its_mode(check_unit: Callable[[Unit], int]) -> None:
+    reset = units(REGIONS)[0]
+    assert check_unit(reset) > 80
+
+
+def test_vector_is_16_bytes_and_alike_in_both_modes(image: Linked) -> None:
+    vector = image.read(0xFFFF_FFF0, 16)
+    common = [(0, 3, "mov eax,cr0"), (3, 2, "test al,1"), (5, 2, "je")]
+    for bits, ip in ((16, 0xFFF0), (32, 0xFFFF_FFF0)):
+        for at, size, text in common:
+            assert str(decode(vector[at : at + size], bits, ip + at)[0]).startswith(text)
+    assert decode(vector[5:7], 16, 0xFFF5)[0].near_branch_target == 0xFFFC
+    assert decode(vector[7:12], 32, 0xFFFF_FFF7)[0].near_branch_target == image.symbols["reset_td"]
+    real = decode(vector[12:15], 16, 0xFFFC)[0].near_branch_target
+    assert 0xFFFF_0000 + real == image.symbols["reset_real"]
+
+
+def test_real_mode_says_why_and_stops(image: Linked) -> None:
+    cpu = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_16)
+    cpu.mem_map(0xF_0000, 0x1_0000)
+    for start, content in image.segments:
+        cpu.mem_write(start - 0xFFFF_0000 + 0xF_0000, content)
+    written: dict[int, bytes] = {0x402: b"", 0x3F8: b""}
+    cpu.hook_add(
+        uc.UC_HOOK_INSN,
+        lambda cpu, port, size, value, _: written.update({port: written[port] + bytes([value])}),
+        None,
+        1,
+        0,
+        x86.UC_X86_INS_OUT,
+    )
+    cpu.reg_write(x86.UC_X86_REG_CS, 0xF000)
+    stops: list[int] = []
+    cpu.hook_add(
+        uc.UC_HOOK_CODE,
+        lambda cpu, at, size, _: (
+            (stops.append(at), cpu.emu_stop()) if cpu.mem_read(at, 1) == b"\xf4" else None
+        ),
+    )
+    cpu.emu_start(0xF_FFF0, 0, count=5000)
+    assert stops, "real mode does not halt"
+    message = b"tdforge: not in a TD: this image needs Intel TDX\r\n"
+    assert written == {0x402: message, 0x3F8: message}
+    after = bytes(cpu.mem_read(stops[0] + 1, 2))
+    target = decode(after, 16, stops[0] + 1)[0].near_branch_target
+    assert target == (stops[0] - 1) & 0xFFFF, "must halt again after an NMI"
+
+
+def test_td_entry_state_reaches_paging_with_the_right_values(image: Linked) -> None:
+    cpu = machine(image, uc.UC_MODE_32)
+    pool = next(region.start for region in REGIONS if region.name == "paging")
+    cpu.reg_write(x86.UC_X86_REG_ESI, 0)
+    at, values = 0xFFFF_FFF0, []
+    for code in (MOV_CR3_EAX, MOV_CR4_EAX, MOV_CR0_EAX):
+        at = run(cpu, at, lambda _, now, code=code: now == code)
+        values.append(cpu.reg_read(x86.UC_X86_REG_EAX))
+        at += len(code)
+    assert values == [pool, 0x660, 0x8001_0033]
+    jump = decode(bytes(cpu.mem_read(at, 7)), 32, at)[0]
+    assert (jump.far_branch_selector, jump.far_branch32) == (0x10, image.symbols["reset_long"])
+    assert cpu.reg_read(x86.UC_X86_REG_GDTR)[1:3] == (image.symbols["gdt"], 31)
+
+
+def test_gdt_has_flat_segments(image: Linked) -> None:
+    gdt = image.symbols["gdt"]
+    for selector, long_mode, wide, kind in ((8, 0, 1, 0xB), (0x10, 1, 0, 0xB), (0x18, 0, 1, 0x3)):
+        entry = int.from_bytes(image.read(gdt + selector, 8), "little")
+        limit = entry & 0xFFFF | entry >> 32 & 0xF0000
+        base = entry >> 16 & 0xFFFFFF | entry >> 32 & 0xFF000000
+        flags = entry >> 52 & 0xF
+        assert (base, limit, flags >> 3) == (0, 0xFFFFF, 1)
+        assert (flags >> 1 & 1, flags >> 2 & 1) == (long_mode, wide)
+        assert entry >> 40 & 0xFF == 0x90 | kind
+
+
+def long_mode(image: Linked, index: int) -> uc.Uc:
+    cpu = machine(image, uc.UC_MODE_64)
+    cpu.reg_write(x86.UC_X86_REG_GDTR, (0, image.symbols["gdt"], 31, 0))
+    cpu.reg_write(x86.UC_X86_REG_RBP, index)
+    return cpu
+
+
+def test_vcpu_0_calls_the_flow_with_stack_and_idt(image: Linked) -> None:
+    cpu = long_mode(image, 0)
+    flow = image.symbols["flow_entry"]
+    assert run(cpu, image.symbols["reset_long"], lambda at, _: at == flow) == flow
+    assert cpu.reg_read(x86.UC_X86_REG_RSP) == STACK_TOP - 8
+    assert cpu.reg_read(x86.UC_X86_REG_IDTR)[1:3] == (image.symbols["idt"], 32 * 16 - 1)
+    for segment in ("DS", "ES", "SS", "FS", "GS"):
+        assert cpu.reg_read(getattr(x86, f"UC_X86_REG_{segment}")) == 0x18
+    back = int.from_bytes(cpu.mem_read(STACK_TOP - 8, 8), "little")
+    assert bytes(cpu.mem_read(back, 2)) == b"\x0f\x0b", "a flow that returns must trap"
+
+
+@pytest.mark.parametrize("index", [1, 7, 256, 0x10000, 0xFFFE])
+def test_other_vcpus_hold_until_the_gate_opens(image: Linked, index: int) -> None:
+    """Any index but 0, multiples of 256 and 65536 too, waits and enters with the PML4 that the gate names."""
+    cpu = machine(image, uc.UC_MODE_32)
+    cpu.reg_write(x86.UC_X86_REG_ESI, index)
+    polls = []
+
+    def stop(_: int, code: bytes) -> bool:
+        if code == b"\xf3\x90":
+            polls.append(1)
+            if len(polls) == 20:
+                cpu.mem_write(image.symbols["ap_gate"], (0x12_3000).to_bytes(4, "little"))
+        return code == MOV_CR3_EAX
+
+    run(cpu, image.symbols["reset_td"], stop)
+    assert len(polls) == 20
+    assert cpu.reg_read(x86.UC_X86_REG_EAX) == 0x12_3000
+    assert cpu.reg_read(x86.UC_X86_REG_EBP) == index
+    assert bytes(cpu.mem_read(0x81_0000, 0xC000)) == b"\xa5" * 0xC000, "only vCPU 0 writes page tables"
+
+
+def test_gate_is_closed_in_the_measured_image(image: Linked) -> None:
+    assert image.read(image.symbols["ap_gate"], 4) == bytes(4)
+    assert image.symbols["__data_start"] <= image.symbols["ap_gate"] < image.symbols["__data_end"]
+
+
+def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
+    mailbox, vector = 0x90_0000, 0x1_2345_6000
+    cpu = long_mode(image, 5)
+    cpu.mem_map(vector, 0x1000)
+    cpu.mem_write(image.symbols["ap_mailbox"], mailbox.to_bytes(8, "little"))
+    states = [(0, 5), (1, 4), (2, 5), (1, 0x10005), (1, 5)]
+    seen = []
+
+    def stop(at: int, code: bytes) -> bool:
+        if code == b"\xf3\x90":
+            command, target = states[len(seen)]
+            seen.append(command)
+            cpu.mem_write(mailbox, command.to_bytes(4, "little") + target.to_bytes(4, "little"))
+            cpu.mem_write(mailbox + 8, vector.to_bytes(8, "little") + b"\x77" * 16)
+        return at == vector
+
+    run(cpu, image.symbols["reset_long"], stop)
+    assert len(seen) == len(states)
+    content = bytes(cpu.mem_read(mailbox, 32))
+    assert content == bytes(4) + (5).to_bytes(4, "little") + vector.to_bytes(8, "little") + b"\x77" * 16
+
+
+def test_linker_refuses_reset_code_outside_of_the_last_64_kib(link: Link) -> None:
+    low = SCRIPT.replace(". = 0xFFFF0000;", ". = 0xFFFE0000;")
+    with pytest.raises(RuntimeError, match="out of range"):
+        link(emit(REGIONS), FLOW_ENTRY, low)

@@ -24,8 +24,9 @@ MAX_VCPUS = 255
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. Sizes in bytes; `hob` replaces the VMM's TD HOB; `host_page_size` 4K makes 2 MiB accepts mismatch;
-    instructions of the symbols in `skip_count` are counted apart."""
+    """One run. Sizes in bytes; `hob` replaces the VMM's TD HOB; `host_page_size` 4K makes 2 MiB accepts
+    mismatch; instructions of the symbols in `skip_count` are counted apart.
+    """
 
     image: bytes
     image_name: str
@@ -120,8 +121,9 @@ def run(
     console: Callable[[bytes], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Runs an image until its end. `console` gets the guest's output, `progress` the instruction count now and then.
-    EmuError tells a user's mistake in one line."""
+    """Runs an image until its end. `console` gets the guest's output, `progress` the instruction count
+    now and then. EmuError tells a user's mistake in one line.
+    """
     machine = prepare(config, console)
     try:
         end = machine.run(config.max_instructions, progress)

@@ -1,4 +1,6 @@
-"""How does the native core get built and loaded? Compiled once per content against the unicorn wheel, kept in a cache."""
+"""How does the native core get built and loaded? Compiled once per content against the unicorn wheel,
+kept in a cache.
+"""
 
 from __future__ import annotations
 

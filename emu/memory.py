@@ -1,4 +1,6 @@
-"""What lies at a guest-physical address, and in which state is the page? A view of the native core's tables."""
+"""What lies at a guest-physical address, and in which state is the page? A view of the native core's
+tables.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class Memory:
 
     def is_private(self, gpa: int) -> bool:
         """True when the page is mapped and accepted."""
-        return self.state(gpa) & self.lib.TD_PAGE_STATE == self.lib.TD_PAGE_MAPPED
+        return bool(self.state(gpa) & self.lib.TD_PAGE_STATE == self.lib.TD_PAGE_MAPPED)
 
     def read(self, gpa: int, size: int, shared: bool = False) -> bytes:
         """Bytes as the module or the host sees them; no state check."""
@@ -63,12 +65,16 @@ class Memory:
             self.set_states(first, last - first, pending | self.lib.TD_PAGE_2M)
 
     def add_pages(self, gpa: int, content: bytes, measured: bool) -> None:
-        """TDH.MEM.PAGE.ADD of a range: pages are there and accepted, and their 2 MiB neighbourhood is split."""
+        """TDH.MEM.PAGE.ADD of a range: pages are there and accepted, and their 2 MiB neighbourhood is
+        split.
+        """
         end = gpa + len(content)
         for chunk in range(gpa // LARGE * LARGE, end, LARGE):
             if self.state(chunk) & self.lib.TD_PAGE_2M:
                 self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
-        flags = self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
+        flags = (
+            self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
+        )
         self.set_states(gpa, len(content), flags)
         if content.strip(b"\0"):
             self.write(gpa, content)

@@ -1,4 +1,6 @@
-"""What can an instruction lead to instead of its result? Control-flow signals between the models and the run loop."""
+"""What can an instruction lead to instead of its result? Control-flow signals between the models and the
+run loop.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,17 @@ class End(Exception):
     detail: str = ""
 
 
-REASONS = ("handoff", "console", "halt", "fatal", "triple-fault", "sept-violation", "illegal", "limit", "shutdown")
+REASONS = (
+    "handoff",
+    "console",
+    "halt",
+    "fatal",
+    "triple-fault",
+    "sept-violation",
+    "illegal",
+    "limit",
+    "shutdown",
+)
 
 GP = Fault(13, 0)
 UD = Fault(6)

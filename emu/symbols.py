@@ -1,4 +1,6 @@
-"""Which symbol and source line does an address belong to? Read from an ELF with DWARF beside the image, if there is one."""
+"""Which symbol and source line does an address belong to? Read from an ELF with DWARF beside the image,
+if there is one.
+"""
 
 from __future__ import annotations
 
@@ -78,14 +80,21 @@ def _symbols(elf: Any) -> list[Symbol]:
     named: dict[int, tuple[str, int]] = {}
     for item in table.iter_symbols():
         kind, section = item["st_info"]["type"], item["st_shndx"]
-        if not item.name or kind not in ("STT_FUNC", "STT_NOTYPE", "STT_OBJECT") or section in ("SHN_UNDEF", "SHN_ABS"):
+        if (
+            not item.name
+            or kind not in ("STT_FUNC", "STT_NOTYPE", "STT_OBJECT")
+            or section in ("SHN_UNDEF", "SHN_ABS")
+        ):
             continue
         start, size = int(item["st_value"]), int(item["st_size"])
         if start not in named or kind == "STT_FUNC" or size > named[start][1]:
             named[start] = (item.name, size)
     starts = sorted(named)
     ends = [*starts[1:], starts[-1] + 1] if starts else []
-    return [Symbol(at, at + named[at][1] if named[at][1] else end, named[at][0]) for at, end in zip(starts, ends, strict=True)]
+    return [
+        Symbol(at, at + named[at][1] if named[at][1] else end, named[at][0])
+        for at, end in zip(starts, ends, strict=True)
+    ]
 
 
 def read(path: Path | None) -> Symbols:

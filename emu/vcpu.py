@@ -1,4 +1,6 @@
-"""What happens at an instruction that a TD may not simply execute? One vCPU between the engine, the module and the VMM."""
+"""What happens at an instruction that a TD may not simply execute? One vCPU between the engine, the
+module and the VMM.
+"""
 
 from __future__ import annotations
 
@@ -132,12 +134,18 @@ class Vcpu:
         if stop.kind == lib.TD_STOP_SEPT:
             verb = ("read from", "write to", "execution of")[stop.access]
             state = self.memory.state(int(stop.gpa)) & lib.TD_PAGE_STATE
-            what = {lib.TD_PAGE_PENDING: "not accepted", lib.TD_PAGE_SHARED: "shared", lib.TD_PAGE_MAPPED: "private"}
+            what = {
+                lib.TD_PAGE_PENDING: "not accepted",
+                lib.TD_PAGE_SHARED: "shared",
+                lib.TD_PAGE_MAPPED: "private",
+            }
             alias = "shared" if stop.shared else "private"
             page = what.get(state, "not backed by the VMM")
             where = f"{alias} GPA {int(stop.gpa):#x} (linear {int(stop.gla):#x})"
             raise End("sept-violation", f"{verb} {where}, a page that is {page}")
-        raise End("illegal", f"the CPU engine cannot execute this instruction (engine error {int(stop.stop_code)})")
+        raise End(
+            "illegal", f"the CPU engine cannot execute this instruction (engine error {int(stop.stop_code)})"
+        )
 
     def deliver(self, fault: Fault) -> None:
         """Through the guest's IDT."""
@@ -205,7 +213,10 @@ class Vcpu:
         if self.module.tdcall(self.model, r, regs.mode == 64, regs.cpl):
             self.vmm.handle(self.model.index, r)
         elif leaf == 0 and r[RAX]:
-            raise End("illegal", f"TDG.VP.VMCALL with register mask {r[RCX]:#x}: bits 0, 1, 4, 5 and 63:32 are forbidden")
+            raise End(
+                "illegal",
+                f"TDG.VP.VMCALL with register mask {r[RCX]:#x}: bits 0, 1, 4, 5 and 63:32 are forbidden",
+            )
         regs = self.regs
         regs.gpr[0:16] = r
         self.retire(length)

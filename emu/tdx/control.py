@@ -1,5 +1,6 @@
-"""What happens when a TD writes CR0, CR4, EFER or XCR0? (intel/tdx-module TDX_1.5.01, helpers.c write_guest_cr0/cr4,
-td_msr_access.c, td_xsetbv.c)"""
+"""What happens when a TD writes CR0, CR4, EFER or XCR0? (intel/tdx-module TDX_1.5.01, helpers.c
+write_guest_cr0/cr4, td_msr_access.c, td_xsetbv.c)
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,16 @@ class Outcome(enum.Enum):
 
 PE, NE, WP, NW, CD, PG = 1 << 0, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
 CR0_RESERVED = 0x1FFAFFC0  # bits 28:19, 17, 15:6: writes are ignored
-MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = 1 << 6, 1 << 13, 1 << 14, 1 << 22, 1 << 23, 1 << 24, 1 << 25, 1 << 19
+MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = (
+    1 << 6,
+    1 << 13,
+    1 << 14,
+    1 << 22,
+    1 << 23,
+    1 << 24,
+    1 << 25,
+    1 << 19,
+)
 CR4_UNAVAILABLE = SMXE | 1 << 15 | ~((1 << 26) - 1) & (1 << 64) - 1
 CR4_LA57, CR4_OSXSAVE = 1 << 12, 1 << 18
 SCE, LME, LMA, NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
@@ -24,7 +34,9 @@ EFER_VE_REASON, CR_VE_REASON = 32, 28
 
 
 def write_cr0(old: int, new: int, cr4: int) -> Outcome:
-    """MOV to CR0. Order of the checks as in the module: fixed bits, PG without PE, WP under CET, then #VE causes."""
+    """MOV to CR0. Order of the checks as in the module: fixed bits, PG without PE, WP under CET, then #VE
+    causes.
+    """
     if new >> 32 or not new & NE:
         return Outcome.GP
     if new & PG and not new & PE:
@@ -39,7 +51,9 @@ def write_cr0(old: int, new: int, cr4: int) -> Outcome:
 
 
 def write_cr4(old: int, new: int, cr0: int, xfam: int, attributes: int) -> Outcome:
-    """MOV to CR4. The CPU of this emulator has none of the bits that 1.5.01 leaves to the CPU, LA57 included."""
+    """MOV to CR4. The CPU of this emulator has none of the bits that 1.5.01 leaves to the CPU, LA57
+    included.
+    """
     if new & (CR4_UNAVAILABLE | KL | CR4_LA57):
         return Outcome.GP
     if new & PKE and not xfam >> 9 & 1:

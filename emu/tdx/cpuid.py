@@ -1,5 +1,6 @@
-"""What does CPUID return in a TD, and where does it raise #VE? (intel/tdx-module TDX_1.5.01, cpuid_configurations.c,
-td_cpuid.c; the feature bits are those of the emulated CPU)"""
+"""What does CPUID return in a TD, and where does it raise #VE? (intel/tdx-module TDX_1.5.01,
+cpuid_configurations.c, td_cpuid.c; the feature bits are those of the emulated CPU)
+"""
 
 from __future__ import annotations
 

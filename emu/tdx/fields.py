@@ -1,5 +1,6 @@
-"""Which metadata fields can a TD read and write, under which ids? (intel/tdx-module TDX_1.5.01, tdr_tdcs_fields_lookup.c,
-tdvps_fields_lookup.c, global_sys_fields_lookup.c)"""
+"""Which metadata fields can a TD read and write, under which ids? (intel/tdx-module TDX_1.5.01,
+tdr_tdcs_fields_lookup.c, tdvps_fields_lookup.c, global_sys_fields_lookup.c)
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""How does MRTD come about? PAGE.ADD and MR.EXTEND records in call order (intel/tdx-module, tdh_mem_page_add.c,
-tdh_mr_extend.c), and the extension rule of an RTMR."""
+"""How does MRTD come about? PAGE.ADD and MR.EXTEND records in call order (intel/tdx-module,
+tdh_mem_page_add.c, tdh_mr_extend.c), and the extension rule of an RTMR.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ ORDERS = ("interleaved", "two-pass")
 
 @dataclass(frozen=True)
 class Region:
-    """Pages that the VMM adds at launch: content is as long as the region, measured tells whether it is extended."""
+    """Pages that the VMM adds at launch: content is as long as the region, measured tells whether it is
+    extended.
+    """
 
     gpa: int
     content: bytes
@@ -37,8 +40,9 @@ def _extend_page(region: Region, offset: int) -> bytes:
 
 
 def mrtd(regions: Iterable[Region], order: str = "interleaved") -> bytes:
-    """SHA-384 over all records. "interleaved": each page is added and extended before the next (mainline KVM);
-    "two-pass": a region's pages are all added, then all extended (out-of-tree KVM of the 8.2 era)."""
+    """SHA-384 over all records. "interleaved": each page is added and extended before the next (mainline
+    KVM); "two-pass": a region's pages are all added, then all extended (out-of-tree KVM of the 8.2 era).
+    """
     if order not in ORDERS:
         raise ValueError(f"unknown MRTD order {order!r}")
     digest = hashlib.sha384()

@@ -82,14 +82,16 @@ class TdxModule:
         digests = (self.mrtd, p.mrconfigid, p.mrowner, p.mrownerconfig)
         return report.TdInfo(p.attributes, p.xfam, *digests, (r0, r1, r2, r3))
 
-    # -- operand checks -------------------------------------------------------------------------------------------
+    # -- operand checks
 
     def gpa_valid(self, gpa: int, may_be_shared: bool) -> bool:
         """No bits at or above GPAW, and private unless the operand allows shared."""
         return not gpa >> self.params.gpaw and (may_be_shared or not gpa & self.memory.shared_bit)
 
     def reach(self, gpa: int, what: str) -> tuple[int, bool]:
-        """Walk of an operand page: GPA without the shared bit and whether it is shared; may end in #VE or the run."""
+        """Walk of an operand page: GPA without the shared bit and whether it is shared; may end in #VE or
+        the run.
+        """
         bare, shared = gpa & ~self.memory.shared_bit, bool(gpa & self.memory.shared_bit)
         state = self.memory.state(bare) & self.memory.lib.TD_PAGE_STATE
         if shared and state == self.memory.lib.TD_PAGE_SHARED:
@@ -98,14 +100,16 @@ class TdxModule:
             return bare, False
         if state == self.memory.lib.TD_PAGE_PENDING and not shared and not self.pending_ve_disabled:
             raise VirtualizationException(48, gpa=gpa)
-        raise End("sept-violation", f"{what} names GPA {gpa:#x}, which is not {'shared' if shared else 'accepted'}")
+        raise End(
+            "sept-violation", f"{what} names GPA {gpa:#x}, which is not {'shared' if shared else 'accepted'}"
+        )
 
     @property
     def pending_ve_disabled(self) -> bool:
         """Whether touching a pending page is a TD exit instead of #VE."""
         return bool(self.params.attributes & SEPT_VE_DISABLE or self.td_ctls & 1)
 
-    # -- leaves ---------------------------------------------------------------------------------------------------
+    # -- leaves
 
     def vp_info(self, vcpu: VcpuModel, r: Gpr) -> int:
         """Leaf 1."""
@@ -166,7 +170,9 @@ class TdxModule:
             return status.OPERAND_INVALID | status.RCX
         result = int(self.memory.lib.td_accept(self.memory.vm, gpa, level))
         if result == NOT_RETIRED:
-            raise End("sept-violation", f"{LEAF_NAMES[6]} of GPA {gpa:#x} level {level}: the VMM has no page there")
+            raise End(
+                "sept-violation", f"{LEAF_NAMES[6]} of GPA {gpa:#x} level {level}: the VMM has no page there"
+            )
         if result == status.SUCCESS:
             self.accepted_4k += level == 0
             self.accepted_2m += level == 1
@@ -262,15 +268,21 @@ class TdxModule:
         found = fields.find(fields.SYS_FIELDS, identifier)
         if found is None:
             return status.FIELD_ID_INCORRECT
-        values = {"VENDOR_ID": 0x8086, "MINOR_VERSION": 5, "MAJOR_VERSION": 1, "TDX_FEATURES0": 1 << 3 | 1 << 18}
+        values = {
+            "VENDOR_ID": 0x8086,
+            "MINOR_VERSION": 5,
+            "MAJOR_VERSION": 1,
+            "TDX_FEATURES0": 1 << 3 | 1 << 18,
+        }
         r[R8] = values[found[0].name]
         return status.SUCCESS
 
-    # -- dispatch -------------------------------------------------------------------------------------------------
+    # -- dispatch
 
     def tdcall(self, vcpu: VcpuModel, r: Gpr, long_mode_code: bool, cpl: int) -> bool:
-        """Executes the TDCALL in r, in place. Returns True when it is a TDG.VP.VMCALL that the VMM has to answer
-        (mask already checked, RAX still the leaf). Raises Fault, VirtualizationException or End."""
+        """Executes the TDCALL in r, in place. Returns True when it is a TDG.VP.VMCALL that the VMM has to
+        answer (mask already checked, RAX still the leaf). Raises Fault, VirtualizationException or End.
+        """
         if not long_mode_code or cpl:
             raise GP
         leaf, version = r[RAX] & 0xFFFF, r[RAX] >> 16 & 0xFF
@@ -285,7 +297,9 @@ class TdxModule:
         return False
 
     def check_vmcall_mask(self, r: Gpr) -> bool:
-        """RCX of TDG.VP.VMCALL: a forbidden register or a reserved bit makes it fail without reaching the VMM."""
+        """RCX of TDG.VP.VMCALL: a forbidden register or a reserved bit makes it fail without reaching the
+        VMM.
+        """
         forbidden = MASK_FORBIDDEN
         if not self.params.config_flags & CONFIG_NO_RBP_MOD:
             forbidden &= ~(1 << RBP)

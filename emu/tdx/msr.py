@@ -1,5 +1,6 @@
-"""Which MSR does a TD reach natively, which raises #VE, which #GP? (intel/tdx-module TDX_1.5.01, msr_config_lookup.c,
-td_msr_access.c)"""
+"""Which MSR does a TD reach natively, which raises #VE, which #GP? (intel/tdx-module TDX_1.5.01,
+msr_config_lookup.c, td_msr_access.c)
+"""
 
 from __future__ import annotations
 
@@ -90,7 +91,9 @@ ROWS: tuple[Row, ...] = (
 )
 
 # Natively accessed MSRs that the CPU engine implements; all other native ones are kept by the module model.
-ENGINE = frozenset((0x174, 0x175, 0x176, 0x277, *range(0xC0000081, 0xC0000085), *range(0xC0000100, 0xC0000104)))
+ENGINE = frozenset(
+    (0x174, 0x175, 0x176, 0x277, *range(0xC0000081, 0xC0000085), *range(0xC0000100, 0xC0000104))
+)
 
 
 def find(index: int) -> Row | None:
@@ -99,7 +102,9 @@ def find(index: int) -> Row | None:
 
 
 def access(index: int, is_write: bool, xfam: int) -> Access:
-    """What the access does in a TD with this XFAM (PERFMON, PKS, TSX and WAITPKG are off in this emulator)."""
+    """What the access does in a TD with this XFAM (PERFMON, PKS, TSX and WAITPKG are off in this
+    emulator).
+    """
     row = find(index)
     if row is None:
         return Access.VE

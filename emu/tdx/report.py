@@ -1,4 +1,6 @@
-"""What is in a TDREPORT_STRUCT? (intel/tdx-module TDX_1.5.01, tdx_api_defs.h). The MAC can never be taken for genuine."""
+"""What is in a TDREPORT_STRUCT? (intel/tdx-module TDX_1.5.01, tdx_api_defs.h). The MAC can never be taken
+for genuine.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class TdInfo:
 
 def build(info: TdInfo, report_data: bytes) -> bytes:
     """The 1024 bytes that TDG.MR.REPORT writes for 64 bytes of REPORTDATA."""
-    valid = 0x1FF | 1 << 16 | 1 << 17  # fields up to ATTRIBUTES and TEE_TCB_SVN2, bit i for the field at byte 8 * i
+    valid = (
+        0x1FF | 1 << 16 | 1 << 17
+    )  # fields up to ATTRIBUTES and TEE_TCB_SVN2, bit i for the field at byte 8 * i
     tcb = struct.pack("<Q", valid) + TCB_SVN + MRSEAM + bytes(48) + bytes(8) + TCB_SVN
     tcb = tcb.ljust(239, b"\0")
     body = info.pack()

@@ -1,4 +1,6 @@
-"""Which ACPI tables does the VMM pass in its TD HOB? A hardware-reduced machine: processors, no legacy devices."""
+"""Which ACPI tables does the VMM pass in its TD HOB? A hardware-reduced machine: processors, no legacy
+devices.
+"""
 
 from __future__ import annotations
 

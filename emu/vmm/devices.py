@@ -1,4 +1,6 @@
-"""What answers at an I/O port? The few devices a TD meets: serial port, debug port, clock; everything else is absent."""
+"""What answers at an I/O port? The few devices a TD meets: serial port, debug port, clock; everything
+else is absent.
+"""
 
 from __future__ import annotations
 

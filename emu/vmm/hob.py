@@ -62,7 +62,9 @@ def _payload(machine: Machine, preset: Preset) -> list[hob.Hob]:
 
 
 def dragonball(machine: Machine, preset: Preset) -> list[hob.Hob]:
-    """RAM as unaccepted whatever was added inside it, firmware window, one MMIO entry, payload info, ACPI tables."""
+    """RAM as unaccepted whatever was added inside it, firmware window, one MMIO entry, payload info, ACPI
+    tables.
+    """
     bios = FOUR_GIB - machine.image_size
     tables = (acpi.madt(machine.vcpus), acpi.fadt(), acpi.dsdt())
     return [
@@ -75,8 +77,9 @@ def dragonball(machine: Machine, preset: Preset) -> list[hob.Hob]:
 
 
 def cloud_hypervisor(machine: Machine, preset: Preset) -> list[hob.Hob]:
-    """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last. In the legacy form RAM is
-    ordinary memory and TempMem reserved."""
+    """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last. In the legacy form
+    RAM is ordinary memory and TempMem reserved.
+    """
     legacy = preset.style is HobStyle.LEGACY
     ram_type = hob.ResourceType.SYSTEM_MEMORY if legacy else hob.ResourceType.UNACCEPTED
     temp_type = hob.ResourceType.MEMORY_RESERVED if legacy else hob.ResourceType.SYSTEM_MEMORY

@@ -30,7 +30,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for TDH.VP.INIT."""
+    """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
+    TDH.VP.INIT.
+    """
 
     ram: tuple[tuple[int, int], ...]
     regions: tuple[Region, ...]
@@ -70,7 +72,9 @@ def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
         data, what = inputs.cmdline.encode() + b"\0", "command line"
     if len(data) > section.memory_size:
         kind = section.type_name
-        raise EmuError(f"{what}: {len(data)} bytes do not fit into the {kind} section of {section.memory_size} bytes")
+        raise EmuError(
+            f"{what}: {len(data)} bytes do not fit into the {kind} section of {section.memory_size} bytes"
+        )
     return data.ljust(section.memory_size, b"\0")
 
 

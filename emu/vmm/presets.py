@@ -21,7 +21,9 @@ class HobStyle(enum.Enum):
 
 @dataclass(frozen=True)
 class Preset:
-    """One VMM as a policy: RAM below 4 GiB holds up to `low_top` bytes unless `low_limit` moves the border."""
+    """One VMM as a policy: RAM below 4 GiB holds up to `low_top` bytes unless `low_limit` moves the
+    border.
+    """
 
     name: str
     style: HobStyle

@@ -1,11 +1,11 @@
-"""How does the generator say that a firmware cannot be generated? One exception, one line of text."""
+"""How does the generator say that a firmware cannot be built? One exception, one line of text."""
 
 from __future__ import annotations
 
 from dsl.model import Span
 
 
-class GenerateError(Exception):
+class BuildError(Exception):
     """Says what failed and, where there is one, the place in the flow file."""
 
     def __init__(self, message: str, span: Span | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What do the primitives of home `generated` do? Order and privilege around the C core and the TDCALL functions.
+"""What do the primitives of home `generated` do? Order and privilege around the C core and TDCALLs.
 
 Each function follows the ABI of `dsl.model.Primitive` under the symbol `prim_<name>`. C functions are called
 by their own names, TDCALL functions by theirs (gen/tdcall.py).
@@ -56,14 +56,13 @@ from peachpy.x86_64 import (
     rdi,
     rdx,
     rsi,
-    rsp,
 )
 
 from dsl.model import Firmware, Primitive
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import CONTEXT, primitive_symbol
-from gen.x86 import CLI, MOVCR, MOVSEG, REP_MOVSB, REP_STOSB, Symbol, Unit, cr3, ds, es, ss
+from gen.x86 import CLI, MOVCR, MOVSEG, REP_MOVSB, REP_STOSB, Symbol, Unit, cr3, ds, es, rsp, ss
 
 PAGE = 0x1000
 # Access of `page_map`, as the prelude has it.
@@ -118,17 +117,15 @@ class _Builder:
         LABEL(fine)
 
 
-def emit_primitives(unit: Unit, firmware: Firmware, context: Context) -> dict[str, int]:
-    """Adds every generated primitive; returns the stack each takes itself, in bytes, by symbol."""
-    stack = {}
+def emit_primitives(unit: Unit, firmware: Firmware, context: Context) -> None:
+    """Adds every generated primitive."""
     for name, primitive in firmware.primitives.items():
         if primitive.home == "generated":
             symbol = primitive_symbol(primitive)
             frame = Frame()
             with unit.code(symbol, section=f".text.{symbol}"):
                 _function(_Builder(firmware, context, frame, Label("fail")), primitive, _BODIES[name])
-            stack[symbol] = frame.close()
-    return stack
+            frame.close()
 
 
 def _function(builder: _Builder, primitive: Primitive, body: Callable[[_Builder], None]) -> None:
@@ -293,7 +290,7 @@ def _load_linux(b: _Builder) -> None:  # (placement, paging)
     # Upwards into its own source: from the end, so that nothing is overwritten before it was copied.
     CMP(rdi, rsi)
     JBE(forward)
-    LEA(rdx, [rsi + rcx])
+    LEA(rdx, [rsi + rcx * 1])
     CMP(rdi, rdx)
     JAE(forward)
     MOV(rdx, rcx)

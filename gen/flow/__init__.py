@@ -10,16 +10,16 @@ from gen.flow.statement import emit_flow
 from gen.x86 import Unit
 
 
-def flow_unit(firmware: Firmware, page_tables_used: int) -> tuple[Unit, dict[str, int]]:
-    """The object of a firmware's flows, and the stack each of its functions takes itself, in bytes.
+def flow_unit(firmware: Firmware, page_tables_used: int) -> Unit:
+    """The object of a firmware's flows.
 
     `page_tables_used`: pages of the `paging` section that the reset code has filled.
     """
     unit = Unit("flow")
     context, pool = context_of(firmware), Pool(firmware)
-    stack = emit_entry(unit, firmware, context)
+    emit_entry(unit, firmware, context)
     for flow in firmware.flows.values():
-        stack[f"flow_{flow.name}"] = emit_flow(unit, firmware, flow, context, pool)
+        emit_flow(unit, firmware, flow, context, pool)
     pool.emit(unit)
     emit_context(unit, firmware, context, page_tables_used)
-    return unit, stack
+    return unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsl.model import Firmware
-from gen.errors import GenerateError
+from gen.errors import BuildError
 from gen.flow.names import CONTEXT
 from gen.flow.sizes import round_up
 from gen.x86 import DQ, RESERVE, Symbol, Unit
@@ -53,7 +53,7 @@ def emit_context(unit: Unit, firmware: Firmware, context: Context, page_tables_u
     """The block at first: all zero but the page-table pool, which the reset code began to fill."""
     pool = next((section for section in firmware.image if section.name == "paging"), None)
     if pool is None or pool.address is None or pool.size is None:
-        raise GenerateError(f"{firmware.path}: the image needs a section named `paging` for the page tables")
+        raise BuildError(f"{firmware.path}: the image needs a section named `paging` for the page tables")
     with unit.data(CONTEXT, section=".data", align=16):
         before = context.states["paging"]
         RESERVE(before, "VpInfo and states, empty at first")

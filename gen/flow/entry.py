@@ -21,15 +21,14 @@ from peachpy.x86_64 import (
     esi,
     rax,
     rdi,
-    rsp,
 )
 
 from dsl.model import Firmware
-from gen.errors import GenerateError
+from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
-from gen.x86 import DB, Symbol, Unit
+from gen.x86 import DB, Symbol, Unit, rsp
 
 # The TDVMCALL carries 64 bytes in registers, NUL padded (GHCI, ReportFatalError).
 _TEXT_SIZE = 64
@@ -38,13 +37,13 @@ _PREFIX = "tdforge: "
 _ERROR_SEPARATOR = hashlib.sha384((1).to_bytes(4, "little")).digest()
 
 
-def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> dict[str, int]:
-    """Adds `flow_entry` and `flow_fatal`; returns the stack each takes itself, in bytes, by symbol."""
+def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
+    """Adds `flow_entry` and `flow_fatal`."""
     boot = firmware.flows.get("boot")
     if boot is None:
-        raise GenerateError(f"{firmware.path}: no flow `boot` to start with")
+        raise BuildError(f"{firmware.path}: no flow `boot` to start with")
     if len(boot.parameters) > 1:
-        raise GenerateError("flow boot takes one parameter at most, of record VpInfo", boot.span)
+        raise BuildError("flow boot takes one parameter at most, of record VpInfo", boot.span)
     with unit.code(ENTRY, section=f".text.{ENTRY}"):
         SUB(rsp, 8)  # aligned as the ABI has it
         LEA(rdi, [Symbol(CONTEXT, context.td)])
@@ -52,12 +51,11 @@ def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> dict[str, in
         LEA(rdi, [Symbol(CONTEXT, context.td)])
         CALL(Symbol(flow_symbol("boot")))
         UD2()
-    stack = {ENTRY: 16, FATAL_STATUS: _emit_fatal(unit, firmware)}
+    _emit_fatal(unit, firmware)
     _emit_texts(unit, firmware)
-    return stack
 
 
-def _emit_fatal(unit: Unit, firmware: Firmware) -> int:
+def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
     """`flow_fatal(status)`: closes RTMR[0] and RTMR[1] with the error separator, reports, does not return."""
     frame = Frame()
     known = Label("known")
@@ -77,22 +75,22 @@ def _emit_fatal(unit: Unit, firmware: Firmware) -> int:
         LABEL(known)
         SHL(rax, _TEXT_SIZE.bit_length() - 1)
         LEA(rdi, [Symbol("flow_error_texts")])
-        LEA(rdi, [rdi + rax])
+        LEA(rdi, [rdi + rax * 1])
         CALL(Symbol("fatal"))
         UD2()
-    return frame.close()
+    frame.close()
 
 
 def _emit_texts(unit: Unit, firmware: Firmware) -> None:
     texts = {error.number: error.text for error in firmware.errors}
     if sorted(texts) != list(range(1, len(texts) + 1)):
-        raise GenerateError(f"{firmware.path}: error numbers are not 1 to {len(texts)}")
+        raise BuildError(f"{firmware.path}: error numbers are not 1 to {len(texts)}")
     texts[0] = "a status that no primitive declares"
     with unit.data("flow_error_texts", section=".rodata.flow_error_texts", align=_TEXT_SIZE):
         for number in range(len(texts)):
             text = (_PREFIX + texts[number]).encode("ascii")
             if len(text) >= _TEXT_SIZE:
-                raise GenerateError(f"error text {texts[number]!r} is longer than what the VMM is sent")
+                raise BuildError(f"error text {texts[number]!r} is longer than what the VMM is sent")
             DB(text.ljust(_TEXT_SIZE, b"\0"), f"{number}: {texts[number]}")
     with unit.data("flow_error_separator", section=".rodata.flow_error_separator", align=64):
         DB(_ERROR_SEPARATOR.ljust(64, b"\0"), "SHA-384 of the separator 1")

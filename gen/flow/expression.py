@@ -58,19 +58,18 @@ from peachpy.x86_64 import (
     rdi,
     rdx,
     rsi,
-    rsp,
     word,
 )
 
 from dsl import model
 from dsl.model import Bytes, Expression, Firmware, Never, Span, Text, Type, Unit
-from gen.errors import GenerateError
+from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
 from gen.flow.pool import Pool
 from gen.flow.sizes import alignment, is_word, items_offset, size, word_size
-from gen.x86 import REP_MOVSB, Symbol, source
+from gen.x86 import REP_MOVSB, Symbol, rsp, source
 
 PROJECT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (rdi, rsi, rdx, rcx, r8, r9)
@@ -205,7 +204,7 @@ class ExpressionEmitter:
                     slot = self.call(value, None)
                     self.load(value.type, rsp + slot)
                 case _:
-                    raise GenerateError(f"{type(value).__name__} is no word", value.span)
+                    raise BuildError(f"{type(value).__name__} is no word", value.span)
 
     def _truncate(self, type_: Type) -> None:
         match word_size(type_):
@@ -295,7 +294,7 @@ class ExpressionEmitter:
                 CMP(rcx, 64)
                 CMOVAE(rax, rdx)
             case _:
-                raise GenerateError(f"operator {value.op} is unknown", value.span)
+                raise BuildError(f"operator {value.op} is unknown", value.span)
         bits = 8 * word_size(value.type)
         if value.op == "<<":
             self._truncate(value.type)
@@ -357,7 +356,7 @@ class ExpressionEmitter:
                     slot = self.call(value, None)
                     LEA(rax, [rsp + slot])
                 case _:
-                    raise GenerateError(f"{type(value).__name__} has no address", value.span)
+                    raise BuildError(f"{type(value).__name__} has no address", value.span)
 
     def _item(self, value: model.Index) -> None:
         """RAX := address of the item, after checking the index."""
@@ -375,7 +374,7 @@ class ExpressionEmitter:
     def step_to_item(self, list_: model.ListOf) -> None:
         """RAX := address of item RCX of the list at RAX."""
         IMUL(rcx, rcx, self.size(list_.element))
-        LEA(rax, [rax + rcx + items_offset(list_, self.firmware.records)])
+        LEA(rax, [rax + rcx * 1 + items_offset(list_, self.firmware.records)])
 
     def _slice(self, value: model.Slice, slot: int) -> None:
         """Writes the span data[start .. end] to the frame, after checking start <= end <= size."""
@@ -412,7 +411,7 @@ class ExpressionEmitter:
                     MOV(rax, 0)  # the callee writes only the low bytes of the slot
                     MOV([rsp + slot], rax)
             if len(loaders) > len(ARGUMENTS):
-                raise GenerateError(f"{value.callee} has more than six arguments", value.span)
+                raise BuildError(f"{value.callee} has more than six arguments", value.span)
             for register, load in zip(ARGUMENTS, loaders, strict=False):
                 load(register)
             CALL(Symbol(symbol))

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peachpy.x86_64 import AND, MOV, POP, PUSH, RET, SUB, rbp, rsp
+from peachpy.x86_64 import AND, MOV, POP, PUSH, RET, SUB, rbp
 
 from gen.flow.sizes import round_up
+from gen.x86 import rsp
 
 ALIGNMENT = 64
-# Return address, saved RBP, and what aligning RSP can lose.
-OVERHEAD = 16 + ALIGNMENT - 8
 # No immediate that fits in a byte, so that the instruction keeps room for every size.
 _SIZE_UNKNOWN = 0x7FFF_FFC0
 
@@ -42,11 +41,9 @@ class Frame:
         POP(rbp)
         RET()
 
-    def close(self) -> int:
-        """Fix the frame's size; returns the most stack the function takes, return address included."""
-        size = round_up(self._peak, ALIGNMENT)
-        self._reserve.operands = (rsp, size)
-        return size + OVERHEAD
+    def close(self) -> None:
+        """Fill in the frame's size, when all slots were given out."""
+        self._reserve.operands = (rsp, round_up(self._peak, ALIGNMENT))
 
     def slot(self, size: int, align: int = 8) -> int:
         """Displacement from RSP of `size` fresh bytes, free again at the end of the enclosing `scope`."""

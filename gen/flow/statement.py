@@ -27,28 +27,27 @@ from peachpy.x86_64 import (
     rcx,
     rdi,
     rsi,
-    rsp,
 )
 
 from dsl import model
 from dsl.model import Firmware, Flow, Never, Statement, Type
-from gen.errors import GenerateError
+from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.expression import ARGUMENTS, ExpressionEmitter, Kind, Place, at, returns_status
 from gen.flow.frame import Frame
 from gen.flow.names import FATAL_STATUS, flow_symbol
 from gen.flow.pool import Pool
 from gen.flow.sizes import is_word, word_size
-from gen.x86 import REP_MOVSB, Symbol, Unit
+from gen.x86 import REP_MOVSB, Symbol, Unit, rsp
 
 
-def emit_flow(unit: Unit, firmware: Firmware, flow: Flow, context: Context, pool: Pool) -> int:
-    """Adds the function of a flow to the unit; returns the most stack it takes itself, in bytes."""
+def emit_flow(unit: Unit, firmware: Firmware, flow: Flow, context: Context, pool: Pool) -> None:
+    """Adds the function of a flow to the unit."""
     symbol = flow_symbol(flow.name)
     frame = Frame()
     with unit.code(symbol, section=f".text.{symbol}"):
         _FlowEmitter(firmware, context, pool, frame, flow).function()
-    return frame.close()
+    frame.close()
 
 
 class _FlowEmitter(ExpressionEmitter):
@@ -70,7 +69,7 @@ class _FlowEmitter(ExpressionEmitter):
         parameters = self.flow.parameters
         has_out = not isinstance(self.flow.result, model.Unit | Never)
         if len(parameters) + has_out > len(ARGUMENTS):
-            raise GenerateError(f"flow {self.flow.name} has more than six parameters", self.flow.span)
+            raise BuildError(f"flow {self.flow.name} has more than six parameters", self.flow.span)
         for register, parameter in zip(ARGUMENTS, parameters, strict=False):
             kind = Kind.WORD if is_word(parameter.type) else Kind.POINTER
             slot = self.frame.slot(8)

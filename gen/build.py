@@ -1,0 +1,148 @@
+"""How does a flow file become a bootable image? Check, generate, compile, link, prove, write."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsl import api
+from dsl.model import Firmware
+from gen import glue, machine, stack
+from gen.errors import BuildError
+from gen.flow import flow_unit
+from gen.flow.context import context_of
+from gen.formats.cstructs import c_header
+from gen.headers import primitives_h
+from gen.idt import VECTORS, handler
+from gen.image.check import profile_for
+from gen.image.manifest import manifest, manifest_bytes, tool_versions
+from gen.image.tdvf import regions_of, sections_of, write_image
+from gen.layout import emit_layout
+from gen.link import Linked, Source, compile_all, link
+from gen.paging import PagingError, Region, plan
+from gen.x86 import Listing, Unit, listing
+
+PROJECT = Path(__file__).resolve().parents[1]
+# What the CPU pushes for an exception in 64-bit mode (SS, RSP, RFLAGS, CS, RIP, error code) and aligns away.
+_EXCEPTION_FRAME = 6 * 8 + 8
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """The files of a build. `listings`: the folder of generated code as a reviewer reads it."""
+
+    image: Path
+    manifest: Path
+    elf: Path
+    map: Path
+    listings: Path
+
+
+def build(flow: Path, out: Path, progress: Progress | None = None) -> BuildResult:
+    """Builds the image of a flow file into the folder `out`, which may be new.
+
+    Raises dsl.api.CheckFailed if the flow breaks a rule, BuildError or FormatError if no image comes of it.
+    """
+    tell: Progress = progress or (lambda _: None)
+    tell("checking the flow")
+    firmware = api.check_file(flow).require()
+    result = _files(out, firmware.name)
+    work = out / f".{firmware.name}"
+    work.mkdir(parents=True, exist_ok=True)
+    tell("generating code")
+    units = generate(firmware)
+    listings = [listing(unit) for unit in units]
+    _write_listings(result.listings, listings)
+    tell("compiling the C core")
+    objects = compile_all(_sources(firmware, work / "include"), listings, PROJECT, out / ".objects")
+    tell("linking")
+    linked = link(firmware, objects, work)
+    tell("proving that it fits")
+    _prove_fits(firmware, units, objects, linked)
+    tell("writing the image")
+    _write(firmware, linked, result)
+    return result
+
+
+def generate(firmware: Firmware) -> list[Unit]:
+    """All machine code that is not compiled from C."""
+    regions = mapped_regions(firmware)
+    try:
+        always = machine.units(regions)
+        first_map = plan(regions)
+    except PagingError as error:
+        raise BuildError(f"{firmware.path}: {error}") from error
+    primitives = Unit("primitives")
+    glue.emit_primitives(primitives, firmware, context_of(firmware))
+    glue.emit_enter_payload(primitives)
+    emit_layout(primitives, firmware)
+    return [*always, flow_unit(firmware, first_map.pages_used), primitives]
+
+
+def mapped_regions(firmware: Firmware) -> list[Region]:
+    """What the first page tables map beside the firmware volume: every other section with an address."""
+    return [
+        Region(section.name, section.address, section.size, section.access, section.guarded)
+        for section in firmware.image
+        if section.address is not None and section.size is not None
+    ]
+
+
+def _files(out: Path, name: str) -> BuildResult:
+    def file(suffix: str) -> Path:
+        return out / f"{name}{suffix}"
+
+    return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"))
+
+
+def _sources(firmware: Firmware, include: Path) -> list[Source]:
+    """The C core, with the headers that follow from this firmware's prelude."""
+    include.mkdir(exist_ok=True)
+    headers = {
+        "primitives.h": primitives_h(
+            firmware.records,
+            firmware.enumerations,
+            firmware.errors,
+            firmware.constants,
+            firmware.primitives,
+        ),
+        "formats.h": c_header(),
+    }
+    for name, text in headers.items():
+        (include / name).write_text(text)
+    core = PROJECT / "runtime-c"
+    return [Source(path, (core / "include", include)) for path in sorted((core / "src").glob("*.c"))]
+
+
+def _write_listings(folder: Path, listings: list[Listing]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for each in listings:
+        (folder / f"{each.name}.s").write_text(each.text)
+
+
+def stack_depth(units: list[Unit], objects: list[Path]) -> int:
+    """The deepest call chain of the flow, with an exception on top of it, in bytes."""
+    functions = stack.of_objects(objects) | stack.of_units(units)
+    exceptions = (stack.depth(functions, handler(vector)) for vector in range(VECTORS))
+    return stack.depth(functions, "reset_long") + _EXCEPTION_FRAME + max(exceptions)
+
+
+def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], linked: Linked) -> None:
+    found = api.check_fits(firmware, stack_bytes=stack_depth(units, objects), code_bytes=len(linked.content))
+    if found:
+        raise api.CheckFailed(tuple(found))
+
+
+def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
+    regions = regions_of(firmware, linked.content)
+    image = write_image(regions, profile_for(sections_of(regions)))
+    result.image.write_bytes(image)
+    facts = manifest(firmware, image, regions, bfv_used=linked.used, tools=tool_versions())
+    result.manifest.write_bytes(manifest_bytes(facts))
+    result.elf.write_bytes(linked.elf)
+    result.map.write_text(linked.map)

@@ -36,7 +36,12 @@ def _gap(start: int, end: int) -> list[Any]:
 def unpack(layout: Any, data: bytes, offset: int = 0, *, place: str = "") -> Any:
     """The structure at `offset` of `data`; TruncatedError when it does not fit. `place` names the data."""
     size = layout.sizeof()
-    if offset < 0 or offset + size > len(data):
+    if offset < 0:
+        name = place or layout.name
+        raise TruncatedError(
+            name, f"an offset {-offset:#x} before the start", f"{size} bytes of {layout.name}"
+        )
+    if offset + size > len(data):
         raise TruncatedError(
             f"{place or layout.name} offset {offset:#x}",
             f"{max(0, len(data) - offset)} bytes",

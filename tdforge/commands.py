@@ -130,11 +130,9 @@ def inspect(given: argparse.Namespace) -> int:
         print(info.to_json(), end="")
         return OK
     console = show.out()
-    made = show.table([("", ""), *info.rows()])
-    made.show_header = False
-    console.print(made)
+    console.print(show.table(info.rows(), headings=False))
     console.print()
-    console.print(show.table(info.section_rows(), "Sections"))
+    console.print(show.table(info.section_rows()))
     return OK
 
 

@@ -1,14 +1,22 @@
 """How do a boot report and an image look to a person?"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from tdforge.errors import printable
 
+# What the events of the shipped flows stand for, by the beginning of their description.
+COVERS = {
+    "td_hob": "what the VMM says of the machine",
+    "td_payload_info": "the kernel's command line",
+    "td_payload": "the kernel over the length its own header tells",
+    "initrd": "the initrd",
+    "separator 00000000": "firmware is done, all went well",
+    "separator": "the firmware failed",
+}
 NOT_REAL = "Emulated: nothing ran on TDX hardware, and these measurements attest nothing."
 
 
@@ -22,14 +30,17 @@ def err() -> Console:
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def table(rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A plain table; the first row holds the headings."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, show_header=bool(rows))
-    for heading in rows[0] if rows else ():
-        made.add_column(heading, overflow="fold", no_wrap=False)
-    for row in rows[1:]:
-        made.add_row(*(printable(cell) for cell in row))
-    return made
+def table(rows: Sequence[Sequence[str]], headings: bool = True) -> Text:
+    """Aligned columns, the first row bold if it holds `headings`; never wrapped, digests stay whole."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    text = Text("\n".join(lines), no_wrap=True, overflow="ignore")
+    if headings and lines:
+        text.stylize("bold", 0, len(lines[0]))
+    return text
 
 
 def console_text(text: str) -> str:
@@ -39,26 +50,31 @@ def console_text(text: str) -> str:
 
 def print_measurements(console: Console, report: Mapping[str, Any]) -> None:
     """MRTD, RTMRs and the events behind them, from a report's JSON form."""
-    rows = [("register", "SHA-384"), ("MRTD", report["mrtd"])]
+    rows = [("measured", "SHA-384"), ("MRTD", report["mrtd"])]
     rows += [(f"RTMR[{index}]", value) for index, value in enumerate(report["rtmr"])]
-    console.print(table(rows, "What was measured"))
-    console.print()
-    events = [("RTMR", "event", "covers", "digest")]
+    console.print(table(rows))
+    if not report["events"]:
+        return
+    rows = [("event of", "what its digest covers, and the digest")]
     for event in report["events"]:
-        register = "-" if event["rtmr"] is None else str(event["rtmr"])
-        events.append((register, str(event["type"]), event["description"], f"{event['digest'][:32]}..."))
-    console.print(table(events, "Event log"))
+        name = str(event["description"])
+        covers = next((text for key, text in COVERS.items() if name.startswith(key)), "")
+        rows.append((f"RTMR[{event['rtmr']}]", f"{name}{covers and ': '}{covers} ({event['type']})"))
+        rows.append(("", event["digest"]))
+    console.print(table(rows))
 
 
 def print_run(console: Console, report: Mapping[str, Any]) -> None:
     """A few lines on what a run did: pages, calls, instructions, hand-over."""
     pages = report["pages"]
-    calls = ", ".join(f"{name} {count}" for name, count in sorted(report["tdcalls"].items()))
+    calls = ", ".join(f"{name} {count:,}" for name, count in sorted(report["tdcalls"].items()))
     rows = [
-        ("", ""),
         ("instructions", f"{report['instructions']:,}"),
         ("TDCALLs", calls or "none"),
-        ("pages added at launch", f"{pages['added']:,}, {pages['extended']:,} of them measured into MRTD"),
+        (
+            "pages added",
+            f"{pages['added']:,} of 4 KiB at launch, {pages['extended']:,} of them measured into MRTD",
+        ),
         ("pages accepted", f"{pages['accepted_2m']:,} of 2 MiB, {pages['accepted_4k']:,} of 4 KiB"),
     ]
     if handoff := report.get("handoff"):
@@ -66,9 +82,7 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
         rows.append(
             ("hand-over", f"entry {entry:#x}, boot_params {params:#x}, {len(handoff['e820'])} E820 ranges")
         )
-    made = table(rows)
-    made.show_header = False
-    console.print(made)
+    console.print(table(rows, headings=False))
 
 
 def end_line(end: Mapping[str, Any]) -> str:
@@ -78,8 +92,3 @@ def end_line(end: Mapping[str, Any]) -> str:
     source = f" ({end['source']})" if end.get("source") else ""
     detail = f": {end['detail']}" if end.get("detail") else ""
     return printable(f"{end['reason']}{detail}{where}{symbol}{source}")
-
-
-def stdout_is_terminal() -> bool:
-    """True if a person, not a program, reads standard output."""
-    return sys.stdout.isatty()

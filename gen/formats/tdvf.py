@@ -193,7 +193,7 @@ def offset_by_table(image: bytes, *, place: str = "image") -> int | None:
         if entry.guid == guids.TDX_METADATA_OFFSET.bytes_le:
             if len(entry.data) != Int32ul.sizeof():
                 raise FieldError(
-                    f"{place} offset {entry.offset:#x}", f"TDX entry with {len(entry.data)} bytes", "4"
+                    f"{place} offset {entry.offset:#x}", f"TDX entry with {len(entry.data)} bytes", "4 bytes"
                 )
             return len(image) - int(Int32ul.parse(entry.data))
     return None

@@ -191,7 +191,8 @@ def test_a_broken_descriptor_is_one_line() -> None:
         (start - 12, b"\xff\xff\xff\xff", "length 208"),
         (0x48, struct.pack("<I", 0), "0 bytes"),
         (0x48, struct.pack("<I", 0xFFFF_FFFF), "an offset 0xfffeffff before the start"),
-        (0x48 - 4, struct.pack("<H", 21), "GUID table entry of length 21"),
+        (0x48 - 4, struct.pack("<H", 21), "TDX entry with 3 bytes"),
+        (0x48 - 4, struct.pack("<H", 17), "GUID table entry of length 17"),
         (0x32, struct.pack("<H", 0xFFFF), "GUID table length 65535"),
     ):
         (finding,) = check_image(overwritten(GOOD, distance, data), "direct-boot")

@@ -1,4 +1,4 @@
-"""Write the reviewed listings anew: `PYTHONPATH=. python tests/gen/golden.py`, then read the difference in git."""
+"""Write the reviewed listings anew: `PYTHONPATH=. python tests/gen/golden.py`, then read the git diff."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
+import unicorn as uc
 import unicorn.x86_const as x86
 from cpu import FLOW_ENTRY, REGIONS, STACK_TOP, Td
 from machinecode import SCRIPT, Link, Linked
@@ -72,7 +73,17 @@ def test_exception_is_reported(image: Linked, vector: int, misalign: int) -> Non
     frame = [error] * (error is not None) + [RIP, 0x10, 0x10246, STACK_TOP - 0x80, 0x18]
     stack = STACK_TOP - 0x200 - misalign
     td.cpu.mem_write(stack, b"".join(value.to_bytes(8, "little") for value in frame))
+    entered: dict[str, int] = {}
+    for callee in ("fatal_exception", "fatal", "tdvmcall_fatal"):
+        place = image.symbols[callee]
+        td.cpu.hook_add(
+            uc.UC_HOOK_CODE,
+            lambda cpu, *_, callee=callee: entered.update({callee: cpu.reg_read(x86.UC_X86_REG_RSP) % 16}),
+            begin=place,
+            end=place,
+        )
     td.start(gate(image, vector)[0], stack)
+    assert entered == {"fatal_exception": 8, "fatal": 8, "tdvmcall_fatal": 8}, "stack not aligned for a call"
     (report,) = reports
     order = ("r14", "r15", "rbx", "rdi", "rsi", "r8", "r9", "rdx")
     text = b"".join(report[name].to_bytes(8, "little") for name in order).rstrip(b"\0").decode()

@@ -6,8 +6,10 @@ Only `struct` touches the finished image here, so that a mistake in our own pars
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+from dsl.model import Firmware, ImageSection, Span
 from gen.formats.tdvf import TOP, SectionType
 from gen.image.tdvf import Region, write_image
 
@@ -44,6 +46,18 @@ def regions(direct: bool, bfv: bytes | None = None) -> tuple[Region, ...]:
         found.append(Region("parameters", SectionType.PAYLOAD_PARAM, 0x82_0000, 0x1000))
         found.append(Region("payload", SectionType.PAYLOAD, 0xA0_0000, 0x2_0000))
     return tuple(found)
+
+
+def firmware(*sections: ImageSection) -> Firmware:
+    """As much of a checked flow as the image room reads."""
+    facts: dict[str, Any] = {field.name: () for field in fields(Firmware)}
+    return Firmware(**facts | {"name": "linux", "version": (1, 0, 2), "svn": 3, "image": sections})
+
+
+def section(
+    name: str, kind: str, address: int | None, size: int | None, measured: bool = False
+) -> ImageSection:
+    return ImageSection(name, kind, address, size, False, measured, "ram", Span("test.tdf", 1, 1, 1, 2))
 
 
 def image_for_qemu() -> bytes:

@@ -10,41 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tdvfimage import code, image_for_direct_boot, image_for_qemu, records, regions
+from tdvfimage import code, firmware, image_for_direct_boot, image_for_qemu, records, regions, section
 
-from dsl.model import Firmware, ImageSection, Span
 from gen.formats import fv
 from gen.formats.errors import FormatError
 from gen.formats.tdvf import TOP, SectionType
 from gen.image.check import check_image
 from gen.image.tdvf import MAX_SECTIONS, ImageRefused, Region, regions_of, write_image
-
-SPAN = Span("test.tdf", 1, 1, 1, 2)
-
-
-def firmware(*sections: ImageSection) -> Firmware:
-    return Firmware(
-        name="test",
-        version=(1, 2, 3),
-        svn=4,
-        image=sections,
-        memory=(),
-        records={},
-        enumerations={},
-        errors=(),
-        constants={},
-        primitives={},
-        flows={},
-        states=(),
-        event_log_worst_case=0,
-        path="test.tdf",
-    )
-
-
-def section(
-    name: str, kind: str, address: int | None, size: int | None, measured: bool = False
-) -> ImageSection:
-    return ImageSection(name, kind, address, size, False, measured, "ram", SPAN)
 
 
 def test_fixed_positions_by_hand() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tdforge import show
-from tdforge.cli import positive, size
+from tdforge.cli import positive, size, until
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
 from tdforge.flows import find_flow
@@ -26,7 +26,8 @@ CMDLINE = (
     "console=ttyS0 earlyprintk=serial,ttyS0,115200 nokaslr no5lvl mce=off pci=off noapic "
     "8250.nr_uarts=1 panic=-1"
 )
-# The kernel's second line of text: when it starts, the banner ("Linux version ...") is complete.
+# Where a kernel without a root file system ends, and the line after its banner.
+LAST_WORDS = "Unable to mount root fs"
 AFTER_BANNER = "Command line:"
 EXPECTED = ("tdx: Guest detected", "Linux version ")
 
@@ -41,9 +42,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--kernel", type=Path, metavar="FILE", help="default: Debian's current 6.12 cloud kernel"
     )
+    made.add_argument("--initrd", type=Path, metavar="FILE")
     made.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
     made.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
     made.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
+    made.add_argument("--until", type=until, metavar="WHAT", help=f"default: console:{LAST_WORDS}")
     return made
 
 
@@ -66,16 +69,23 @@ def boot(given: argparse.Namespace) -> int:
         image=image,
         image_path=built.image,
         kernel=data,
+        initrd=read(given.initrd, "initrd") if given.initrd else None,
         cmdline=given.cmdline,
         memory=given.memory,
         vcpus=given.vcpus,
     )
     _show_handoff(page, wanted)
     page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
-    wish = f"console:{BANNER if kernel.tiny else AFTER_BANNER}"
+    wish = given.until or f"console:{BANNER if kernel.tiny else LAST_WORDS}"
     report = launch(replace(wanted, until=wish), lambda text: print(text, end="", flush=True))
     print(flush=True)
-    return _verdict(kernel, report.console, show.end_line(report.end))
+    end = show.end_line(report.end)
+    if missing := [text for text in _expected(kernel) if text not in report.console]:
+        raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
+    if not report.met:
+        raise UserError(f"{wish} did not come to pass; the run ended with {end}")
+    say(f"done: {end}")
+    return 0
 
 
 def _show_handoff(page: Console, wanted: Launch) -> None:
@@ -94,11 +104,8 @@ def _show_handoff(page: Console, wanted: Launch) -> None:
     show.print_run(page, facts)
 
 
-def _verdict(kernel: Kernel, console: str, end: str) -> int:
-    expected = (BANNER,) if kernel.tiny else EXPECTED
-    if missing := [text for text in expected if text not in console]:
-        raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
-    return 0
+def _expected(kernel: Kernel) -> tuple[str, ...]:
+    return (BANNER,) if kernel.tiny else EXPECTED
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -55,7 +55,8 @@ def print_measurements(console: Console, report: Mapping[str, Any]) -> None:
     console.print(table(rows))
     if not report["events"]:
         return
-    rows = [("event of", "what its digest covers, and the digest")]
+    console.print()
+    rows = [("extended", "what its digest covers, and the digest")]
     for event in report["events"]:
         name = str(event["description"])
         covers = next((text for key, text in COVERS.items() if name.startswith(key)), "")

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata as packages
 from typing import Any
 
-from dsl.model import Firmware
 from gen.formats.tdvf import TYPE_NAMES
 from gen.image.mrtd import Order, mrtd
 from gen.image.tdvf import Region, sections_of
@@ -29,15 +28,22 @@ def tool_versions() -> dict[str, str]:
 
 
 def manifest(
-    firmware: Firmware, image: bytes, regions: Sequence[Region], *, bfv_used: int, tools: Mapping[str, str]
+    name: str,
+    version: Sequence[int],
+    svn: int,
+    image: bytes,
+    regions: Sequence[Region],
+    *,
+    bfv_used: int,
+    tools: Mapping[str, str],
 ) -> dict[str, Any]:
     """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account."""
     measured = mrtd(image, Order.SINGLE_PASS)
     return {
         "format": FORMAT,
-        "name": firmware.name,
-        "version": ".".join(str(part) for part in firmware.version),
-        "svn": firmware.svn,
+        "name": name,
+        "version": ".".join(str(part) for part in version),
+        "svn": svn,
         "image": {
             "size": len(image),
             "sha256": hashlib.sha256(image).hexdigest(),

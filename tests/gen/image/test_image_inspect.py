@@ -10,7 +10,7 @@ from debian import ovmf
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import one_line
-from tdvfimage import firmware, image_for_direct_boot, overwritten, patched, regions
+from tdvfimage import image_for_direct_boot, overwritten, patched, regions
 
 from gen.formats.errors import FormatError
 from gen.image.inspect import inspect
@@ -98,7 +98,9 @@ def test_a_mutated_image_gives_facts_or_one_line(data: st.DataObject) -> None:
 
 def test_manifest_tells_the_facts() -> None:
     tools = {"ziglang": "0.17.1"}
-    raw = manifest_bytes(manifest(firmware(), IMAGE, regions(direct=True), bfv_used=9000, tools=tools))
+    raw = manifest_bytes(
+        manifest("linux", (1, 0, 2), 3, IMAGE, regions(direct=True), bfv_used=9000, tools=tools)
+    )
     assert raw.endswith(b"}\n")
     facts = json.loads(raw)
     assert raw.decode() == json.dumps(facts, indent=2, sort_keys=True) + "\n"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from emu import eventlog, handoff
-from emu.machine import Machine, Until, create
-from emu.signals import EmuError, End
-from emu.symbols import Symbols, read
+from emu.machine import Ending, Machine, Until, create
+from emu.signals import EmuError
+from emu.symbols import read
 from emu.tdx import measure
 from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
+from emu.vcpu import VE_VECTOR, Vcpu
 from emu.vmm import launch as vmm_launch
 from emu.vmm.presets import PRESETS
 
@@ -126,42 +127,66 @@ def run(
     """
     machine = prepare(config, console)
     try:
-        end = machine.run(config.max_instructions, progress)
-        return report(machine, end)
+        return report(machine, machine.run(config.max_instructions, progress))
     finally:
         machine.close()
 
 
-def _end(machine: Machine, end: End, symbols: Symbols) -> dict[str, object]:
-    boot = machine.vcpus[0]
-    rip, detail = int(boot.regs.rip), end.detail
-    if end.reason == "triple-fault":
-        last = machine.lib.td_last_fault(boot.handle)
-        if last.vector >= 0:
-            rip = int(last.rip)
-            detail = f"exception {last.vector}, error code {last.error_code:#x}"
-            detail += f", address {int(last.cr2):#x}" if last.vector == 14 else ""
-            detail += ", and no way to deliver it"
+EXCEPTIONS = {0: "#DE", 6: "#UD", 8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 20: "#VE"}
+NOT_A_FAILURE = (1, 3, VE_VECTOR)  # traps and #VE: a handler's daily work
+
+
+def _fault(machine: Machine, vcpu: Vcpu) -> dict[str, object] | None:
+    """The last exception that the guest's own code raised, None if there was none."""
+    last = machine.lib.td_last_fault(vcpu.handle)
+    if last.vector < 0:
+        return None
+    rip, vector, symbols = int(last.rip), int(last.vector), machine.symbols
+    text = f"{EXCEPTIONS.get(vector, f'exception {vector}')} (error code {last.error_code:#x}"
+    text += f", address {int(last.cr2):#x})" if vector == 14 else ")"
+    return {
+        "vector": vector,
+        "rip": rip,
+        "symbol": symbols.name(rip),
+        "source": symbols.source(rip),
+        "text": text,
+    }
+
+
+def _end(machine: Machine, ending: Ending) -> dict[str, object]:
+    vcpu, end, symbols = ending.vcpu, ending.end, machine.symbols
+    rip, detail = int(vcpu.regs.rip), end.detail
+    fault = _fault(machine, vcpu)
+    if fault and end.reason == "triple-fault":
+        rip, detail = int(str(fault["rip"])), f"{fault['text']} with no way to deliver it"
+    elif fault and end.reason == "fatal" and fault["vector"] not in NOT_A_FAILURE:
+        where = " ".join(str(fault[key]) for key in ("symbol", "source") if fault[key])
+        detail += f"; after {fault['text']} at {where or hex(int(str(fault['rip'])))}"
+    if vcpu.model.index:
+        detail = f"vCPU {vcpu.model.index}: {detail}"
     return {
         "reason": end.reason,
         "rip": rip,
         "symbol": symbols.name(rip),
         "source": symbols.source(rip),
         "detail": detail,
+        "fault": fault,
     }
 
 
-def report(machine: Machine, end: End) -> Report:
-    """Collects what the machine holds after `end`."""
+def report(machine: Machine, ending: Ending) -> Report:
+    """Collects what the machine holds after the run ended."""
+    end = ending.end
     lib, module, boot = machine.lib, machine.module, machine.vcpus[0]
-    ended = _end(machine, end, machine.symbols)
+    ended = _end(machine, ending)
+    tdcalls, vmcalls = dict(module.tdcalls), dict(machine.vmm.vmcalls)
     boot_rsi, entry = int(boot.regs.gpr[6]), int(boot.regs.rip)
     instructions, apart = boot.count, int(lib.td_count_apart(boot.handle))
     given, log = None, b""
     if end.reason == "handoff":
         given = handoff.describe(machine.read_guest, entry, boot_rsi)
         log = eventlog.fetch(machine.read_guest, handoff.rsdp(machine.read_guest, boot_rsi))
-    aps = [machine.run_ap(vcpu) for vcpu in machine.vcpus[1:]]
+    aps = [machine.locate_ap(vcpu) for vcpu in machine.vcpus[1:]]
     added = sum(len(region.content) for region in machine.launch.regions) // 4096
     extended = sum(len(region.content) for region in machine.launch.regions if region.measured) // 4096
     r0, r1, r2, r3 = (register.hex() for register in module.rtmr)
@@ -173,8 +198,8 @@ def report(machine: Machine, end: End) -> Report:
         end=ended,
         instructions=instructions,
         instructions_apart=apart,
-        tdcalls=dict(module.tdcalls),
-        vmcalls=dict(machine.vmm.vmcalls),
+        tdcalls=tdcalls,
+        vmcalls=vmcalls,
         pages={
             "added": added,
             "extended": extended,

@@ -18,10 +18,12 @@ from emu.vmm.launch import Launch
 from emu.vmm.presets import FOUR_GIB
 from emu.vmm.vmcall import Vmm
 
-AP_INSTRUCTIONS = 100_000  # how long an AP runs before it is asked whether it is parked
-AP_SLICES, AP_SLICE = 16, 97
+AP_INSTRUCTIONS = 100_000  # how long an AP runs on before it is asked whether it is parked
+AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instructions apart
 AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
-SLICE = 20_000_000  # instructions between two progress reports
+BOOT_TURN, AP_TURN = 100_000, 2_000  # instructions per turn while there are several vCPUs
+SLICE = 16, 97
+AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Until:
         if kind in ("handoff", "halt") and not wanted:
             return Until(kind)
         raise EmuError(f"until {text!r}: expected handoff, halt or console:TEXT")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why the run is over and which vCPU ended it."""
+
+    end: End
+    vcpu: Vcpu
 
 
 @dataclass
@@ -98,43 +108,61 @@ class Machine:
         self.vcpus.append(vcpu)
         return vcpu
 
-    def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> End:
-        """Runs vCPU 0 to the end of the run; the TD is left as it was then."""
-        boot = self.vcpus[0]
+    def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
+        """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
+        boot, others = self.vcpus[0], self.vcpus[1:]
         self.lib.td_arm_handoff(boot.handle, self.until.kind == "handoff")
+        turn = BOOT_TURN if others else SLICE
+        running = boot
+        reported = 0
         try:
             while boot.count < max_instructions:
-                if boot.run(min(boot.count + SLICE, max_instructions)) and progress:
-                    progress(boot.count)
-            return End("limit", f"{max_instructions} instructions without reaching the end")
-        except End as end:
-            return end
-
-    def run_ap(self, vcpu: Vcpu) -> dict[str, object]:
-        """Runs an AP for a bounded while and tells where it stays."""
-        seen: list[int] = []
-        reason = ""
-        try:
-            limit = vcpu.count + AP_INSTRUCTIONS
-            while not vcpu.run(limit):
-                pass
-            for _ in range(AP_SLICES):
-                limit += AP_SLICE
-                while not vcpu.run(limit):
+                running = boot
+                target = min(boot.count + turn, max_instructions)
+                while not boot.run(target):
                     pass
-                seen.append(int(vcpu.regs.rip))
+                if progress and boot.count - reported >= SLICE:
+                    reported = boot.count
+                    progress(reported)
+                for running in others:
+                    self.ap_turn(running, AP_TURN)
+            limit = f"{max_instructions} instructions without reaching the end"
+            return Ending(End("limit", limit), boot)
         except End as end:
-            reason = end.reason
+            return Ending(end, running)
+
+    def ap_turn(self, vcpu: Vcpu, instructions: int) -> None:
+        """Runs an AP for so many instructions, nothing once it halted; any other end of it ends the run."""
+        target = vcpu.count + instructions
+        try:
+            while not vcpu.halted and not vcpu.run(target):
+                pass
+        except End as end:
+            if end.reason != "halt":
+                raise
+            vcpu.halted = True
+
+    def locate_ap(self, vcpu: Vcpu) -> dict[str, object]:
+        """Runs an AP on for a bounded while and tells where it stays."""
+        seen: list[int] = []
+        end = ""
+        try:
+            self.ap_turn(vcpu, AP_INSTRUCTIONS)
+            for _ in range(AP_SAMPLES):
+                self.ap_turn(vcpu, AP_SAMPLE)
+                seen.append(int(vcpu.regs.rip))
+        except End as ended:
+            end = f"{ended.reason}: {ended.detail}"
         rip = int(vcpu.regs.rip)
-        parked = reason == "halt" or (not reason and max(seen) - min(seen) <= AP_LOOP_BYTES)
         return {
             "index": vcpu.model.index,
-            "parked": parked,
+            "parked": not end and max(seen) - min(seen) <= AP_LOOP_BYTES,
+            "halted": vcpu.halted,
             "rip": rip,
             "symbol": self.symbols.name(rip),
             "source": self.symbols.source(rip),
             "instructions": vcpu.count,
-            "end": reason,
+            "end": end,
         }
 
     def read_guest(self, gpa: int, size: int) -> bytes:

@@ -80,6 +80,7 @@ class Vcpu:
     memory: Memory
     model: VcpuModel
     names: dict[int, str]
+    halted: bool = False
 
     def __post_init__(self) -> None:
         self.stop = self.ffi.new("td_stop *")

@@ -81,11 +81,12 @@ struct td_vcpu {
 
 /* decode.c */
 typedef struct {
-    uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len;
+    uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len, modrm_at;
 } insn;
 int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out);
 int td_classify(const insn *i, const uint8_t *code, int mode);
 int td_is_rep_string(const insn *i);
+uint64_t td_touched(const uint8_t *code, uint32_t available, const td_regs *r, uint64_t fs, uint64_t gs, uint64_t page);
 
 /* mmu.c */
 int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out);

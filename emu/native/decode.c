@@ -101,6 +101,7 @@ int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out) {
     int memory_bytes = 0;
     if (has) {
         if (p >= limit) return 0;
+        out->modrm_at = (uint8_t)p;
         uint8_t m = code[p++];
         out->modrm = m, out->has_modrm = 1;
         int mod = m >> 6, rm = m & 7;
@@ -197,4 +198,42 @@ int td_insn_length(const uint8_t *code, uint32_t available, int mode) {
 int td_insn_kind(const uint8_t *code, uint32_t length, int mode) {
     insn i;
     return td_decode(code, length, mode, &i) ? td_classify(&i, code, mode) : TD_INSN_NONE;
+}
+
+/* Linear address of the ModRM memory operand in 64-bit mode; 0 when there is none. */
+static uint64_t operand(const insn *i, const uint8_t *code, const td_regs *r, uint64_t segment_base) {
+    uint32_t mod = i->modrm >> 6, rm = i->modrm & 7;
+    if (!i->has_modrm || mod == 3 || !i->length) return 0;
+    const uint8_t *p = code + i->modrm_at + 1;
+    uint64_t address = 0;
+    int wide_displacement = mod == 2;
+    if (rm == 4) {
+        uint8_t sib = *p++;
+        uint32_t base = sib & 7, index = ((sib >> 3) & 7) | (i->rex & 2) << 2;
+        if (index != 4) address += r->gpr[index] << (sib >> 6);
+        if (base == 5 && mod == 0) wide_displacement = 1;
+        else address += r->gpr[base | (i->rex & 1) << 3];
+    } else if (rm == 5 && mod == 0) {
+        wide_displacement = 1;
+        address = r->rip + i->length;
+    } else {
+        address = r->gpr[rm | (i->rex & 1) << 3];
+    }
+    int32_t displacement = 0;
+    if (wide_displacement) memcpy(&displacement, p, 4);
+    else if (mod == 1) displacement = (int8_t)*p;
+    return address + (uint64_t)(int64_t)displacement + segment_base;
+}
+
+/* The engine tells only the page of a failed access. Finds the address inside it that the instruction at RIP names:
+ * its memory operand, a string pointer or the stack; the page's start if none of them fits (an access that straddles). */
+uint64_t td_touched(const uint8_t *code, uint32_t available, const td_regs *r, uint64_t fs, uint64_t gs, uint64_t page) {
+    insn i;
+    uint64_t base = 0;
+    if (r->mode != 64 || !td_decode(code, available, 64, &i)) return page;
+    for (int k = 0; k < i.prefix_len; k++) base = code[k] == 0x64 ? fs : code[k] == 0x65 ? gs : base;
+    uint64_t candidates[] = {operand(&i, code, r, base), r->gpr[6] + base, r->gpr[7], r->gpr[4], r->gpr[4] - 8};
+    for (size_t k = 0; k < sizeof candidates / sizeof *candidates; k++)
+        if ((candidates[k] & ~0xFFFULL) == page) return candidates[k];
+    return page;
 }

@@ -154,6 +154,7 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     uc_ctl_set_cpu_model(v->uc, UC_CPU_X86_SKYLAKE_CLIENT);
     if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL))) return fail(v, "TLB mode", e), NULL;
     uc_ctl_exits_enable(v->uc);
+    uc_ctl_set_tcg_buffer_size(v->uc, index ? 32u << 20 : 512u << 20);
     if ((e = uc_mem_map_ptr(v->uc, 0, vm->m.span, UC_PROT_ALL, vm->m.ram))) return fail(v, "map RAM", e), NULL;
     e = uc_mem_map_ptr(v->uc, vm->m.shared_bit, vm->m.span, UC_PROT_ALL, vm->m.shared);
     if (e) return fail(v, "map shared memory", e), NULL;
@@ -199,6 +200,27 @@ void td_enter(td_vcpu *v, uint64_t rip) {
     v->regs.rip = rip;
 }
 
+/* Completes the page address of the access that missed. */
+static void pinpoint(td_vcpu *v) {
+    uint8_t code[16] = {0};
+    walk bad;
+    int kind = v->miss.kind;
+    if (v->miss.access == TD_FETCH) {
+        if ((v->regs.rip & ~0xFFFULL) == v->miss.gla) v->miss.gla = v->regs.rip;
+        return;
+    }
+    uint64_t gla = v->miss.gla;
+    uint32_t access = v->miss.access;
+    walk w = v->miss.w;
+    uint32_t n = 4096 - (uint32_t)(v->regs.rip & 4095);
+    td_copy_linear(v, v->regs.rip, code, n < 15 ? n : 15, 0, 0, &bad);
+    if (n < 15) td_copy_linear(v, v->regs.rip + n, code + n, 15 - n, 0, 0, &bad);
+    v->miss.kind = kind, v->miss.access = access, v->miss.w = w;
+    v->miss.gla = td_touched(code, 15, &v->regs, env_seg(v, SEG_FS)->base, env_seg(v, SEG_GS)->base, gla);
+    v->miss.w.gpa |= v->miss.gla & 4095;
+    memcpy(v->stop.bytes, code, sizeof code);
+}
+
 static void finish(td_vcpu *v, td_stop *stop) { *stop = v->stop; }
 
 int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
@@ -221,6 +243,7 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
             continue;
         }
         if (v->stopped) return finish(v, stop), 0;
+        if (v->miss.kind != WALK_OK) pinpoint(v);
         if (v->miss.kind == WALK_PF) {
             v->regs.cr2 = v->miss.gla;
             if (td_raise(v, 14, 1, v->miss.w.error, 0)) return finish(v, stop), 0;
@@ -230,8 +253,6 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
             v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
             v->stop.gpa = v->miss.w.gpa, v->stop.gla = v->miss.gla;
             v->stop.access = v->miss.access, v->stop.shared = v->miss.w.shared;
-            walk bad;
-            td_copy_linear(v, v->regs.rip, v->stop.bytes, 15, 0, 0, &bad);
             return finish(v, stop), 0;
         }
         if (e == UC_ERR_OK) continue;

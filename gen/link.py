@@ -8,6 +8,7 @@ sources give the same bytes in any directory.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata as packages
 from pathlib import Path
 
+import ziglang  # type: ignore[import-untyped]
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -65,6 +67,8 @@ LINK_FLAGS = (
     "-e",
     "reset_vector",
 )
+_HERE = "-fdebug-compilation-dir=."
+_WHEEL = Path(ziglang.__file__).parent
 _LOADED = (".data", ".rodata", ".text", ".resetvec")
 
 
@@ -122,8 +126,8 @@ def _compile(source: Source, root: Path, cache: Path) -> Path:
     if not target.exists():
         includes = [f"-I{folder}" for folder in source.includes]
         generated = [f"-ffile-prefix-map={folder}=generated" for folder in source.includes]
-        maps = (*generated, f"-ffile-prefix-map={root}=.", "-fdebug-compilation-dir=.")
-        _produce(target, "cc", *C_FLAGS, *maps, *includes, "-c", name, cwd=root)
+        maps = (*generated, f"-ffile-prefix-map={root}=.", f"-ffile-prefix-map={_WHEEL}=ziglang")
+        _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
     return target
 
 
@@ -132,7 +136,7 @@ def _assemble(listing: Listing, cache: Path) -> Path:
     if not target.exists():
         source = target.with_suffix(".s")
         source.write_text(listing.text)
-        _produce(target, "cc", *TARGET, "-fdebug-compilation-dir=.", "-c", source.name, cwd=cache)
+        _produce(target, "cc", *TARGET, _HERE, "-c", source.name, cwd=cache)
     return target
 
 
@@ -176,7 +180,7 @@ class _Sizes:
 
 def link(firmware: Firmware, objects: Iterable[Path], folder: Path) -> Linked:
     """Links twice: the first time to learn the sizes. Files go to `folder`."""
-    names = [str(path.resolve()) for path in objects]
+    names = [os.path.relpath(path, folder) for path in objects]  # they end up in the linker map
     sizes = _Sizes(PAGE, PAGE, PAGE)
     _run_lld(firmware, names, folder, sizes, "--noinhibit-exec")
     learnt = _sizes(folder / "boot.elf")

@@ -142,7 +142,15 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
     regions = regions_of(firmware, linked.content)
     image = write_image(regions, profile_for(sections_of(regions)))
     result.image.write_bytes(image)
-    facts = manifest(firmware, image, regions, bfv_used=linked.used, tools=tool_versions())
+    facts = manifest(
+        firmware.name,
+        firmware.version,
+        firmware.svn,
+        image,
+        regions,
+        bfv_used=linked.used,
+        tools=tool_versions(),
+    )
     result.manifest.write_bytes(manifest_bytes(facts))
     result.elf.write_bytes(linked.elf)
     result.map.write_text(linked.map)

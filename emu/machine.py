@@ -22,8 +22,7 @@ AP_INSTRUCTIONS = 100_000  # how long an AP runs on before it is asked whether i
 AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instructions apart
 AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
 BOOT_TURN, AP_TURN = 100_000, 2_000  # instructions per turn while there are several vCPUs
-SLICE = 16, 97
-AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
+SLICE = 20_000_000  # instructions between two progress reports
 
 
 @dataclass(frozen=True)

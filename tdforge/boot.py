@@ -84,7 +84,7 @@ def boot(given: argparse.Namespace) -> int:
         raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
     if not report.met:
         raise UserError(f"{wish} did not come to pass; the run ended with {end}")
-    say(f"done: {end}")
+    say(f"done: {report.end['detail']}")
     return 0
 
 

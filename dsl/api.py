@@ -62,9 +62,7 @@ def shipped_flows() -> dict[str, Path]:
     return {p.stem: p for p in sorted(flows_dir().glob("*.tdf"))}
 
 
-def check_fits(
-    firmware: Firmware, *, stack_bytes: int | None, code_bytes: int | None
-) -> list[Diagnostic]:
+def check_fits(firmware: Firmware, *, stack_bytes: int | None, code_bytes: int | None) -> list[Diagnostic]:
     """The rule `fits` for what only the linker knows: deepest stack and size of the code, in bytes; None: not known.
 
     `code_bytes` is everything that goes into BFV, before it is rounded up to whole pages.

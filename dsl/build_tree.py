@@ -43,6 +43,9 @@ class TreeBuilder(Transformer[Token, Any]):
         self._path = path
         self._docs = docs
 
+    def __default__(self, data: Any, children: list[Any], meta: Meta) -> Any:
+        raise TypeError(f"no syntax node for rule {data}")
+
     def _span(self, meta: Meta) -> Span:
         return Span(self._path, meta.line, meta.column, meta.end_line, meta.end_column)
 
@@ -98,7 +101,7 @@ class TreeBuilder(Transformer[Token, Any]):
     def complement(self, meta: Meta, c: list[Any]) -> tree.Unary:
         return tree.Unary("~", c[0], self._span(meta))
 
-    def negation(self, meta: Meta, c: list[Any]) -> tree.Unary:
+    def inversion(self, meta: Meta, c: list[Any]) -> tree.Unary:
         return tree.Unary("not", c[0], self._span(meta))
 
     def expression(self, meta: Meta, c: list[Any]) -> tree.Expression:

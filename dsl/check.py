@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dsl import model, rules, tree
 from dsl.declare import LAYOUT, declare, prelude
 from dsl.diagnostics import Reporter
@@ -35,13 +37,12 @@ def check_text(text: str, path: str, reporter: Reporter) -> model.Firmware | Non
         signatures=signatures,
         lost=file.lost,
     )
-    broken = len(reporter) > 0
     _entry(flows, program, path)
     recursive = _recursion(flows, program)
     lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
     worst = 0
     if not recursive:
-        incomplete = bool(file.lost) or (broken and not flows)
+        incomplete = any(d.code == "S01" for d in reporter.diagnostics)
         worst = rules.check(program, lowered, ENTRY, incomplete)
     if len(reporter) or firmware is None:
         return None
@@ -108,16 +109,28 @@ def _entry(flows: list[tree.Flow], program: Program, path: str) -> None:
     known = program.signatures[ENTRY]
     takes_td = [p.type for p in known.parameters] == [RecordRef("VpInfo")]
     if not takes_td or not isinstance(known.result, Never):
-        report("E05", boot.name.span, "the reset code calls `boot` with what TDG.VP.INFO said, once",
-               "declare it `flow boot(td: VpInfo) -> never`")
+        report(
+            "E05",
+            boot.name.span,
+            "the reset code calls `boot` with what TDG.VP.INFO said, once",
+            "declare it `flow boot(td: VpInfo) -> never`",
+        )
     if not known.fatal:
-        report("T08", boot.name.span, "`boot` does not say what becomes of an error", "begin it with `on error fatal`")
+        report(
+            "T08",
+            boot.name.span,
+            "`boot` does not say what becomes of an error",
+            "begin it with `on error fatal`",
+        )
+        program.signatures[ENTRY] = replace(known, fatal=True)  # said once
 
 
 def _recursion(flows: list[tree.Flow], program: Program) -> bool:
     """Reports each flow that calls itself, directly or through others."""
     calls: dict[str, list[tree.Call]] = {
-        f.name.text: [n for n in walk(f.body) if isinstance(n, tree.Call) and n.callee.text in program.signatures]
+        f.name.text: [
+            n for n in walk(f.body) if isinstance(n, tree.Call) and n.callee.text in program.signatures
+        ]
         for f in flows
     }
 
@@ -138,5 +151,3 @@ def _recursion(flows: list[tree.Flow], program: Program) -> bool:
                 found = True
                 break
     return found
-
-

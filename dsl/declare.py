@@ -67,7 +67,9 @@ class Names:
     constants: dict[str, Constant] = field(default_factory=dict)
     primitives: dict[str, Primitive] = field(default_factory=dict)
     effects: dict[str, Effects] = field(default_factory=dict)
-    extents: dict[str, str] = field(default_factory=dict)  # primitive -> the parameter its result is a part of
+    extents: dict[str, str] = field(
+        default_factory=dict
+    )  # primitive -> the parameter its result is a part of
     states: dict[str, str] = field(default_factory=dict)  # state -> record
     places: dict[str, Span] = field(default_factory=dict)
 
@@ -79,7 +81,9 @@ class Names:
         """Every declared name means one thing."""
         if before := self.places.get(name.text):
             where = "the prelude" if before.path.endswith(PRELUDE.name) else f"line {before.line}"
-            reporter.error("N02", name.span, f"`{name.text}` is already declared in {where}", "choose another name")
+            reporter.error(
+                "N02", name.span, f"`{name.text}` is already declared in {where}", "choose another name"
+            )
         self.places[name.text] = name.span
 
 
@@ -110,7 +114,9 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
     word = name.name.text
     if word == "list":
         if name.element is None or not 0 < name.capacity <= 65536:
-            reporter.error("E01", name.span, "a list needs its element and its capacity", "write `list<u64, 8>`")
+            reporter.error(
+                "E01", name.span, "a list needs its element and its capacity", "write `list<u64, 8>`"
+            )
             return Unit()
         return ListOf(resolve(name.element, names, reporter), name.capacity)
     if name.element is not None:
@@ -142,7 +148,13 @@ def fold(expression: tree.Expression, names: Names, reporter: Reporter) -> int |
             if op in ("<<", ">>") and right > 63:
                 reporter.error("E06", expression.span, f"a shift by {right} leaves nothing of 64 bits")
                 return None
-            table = {"+": left + right, "-": left - right, "*": left * right, "&": left & right, "|": left | right}
+            table = {
+                "+": left + right,
+                "-": left - right,
+                "*": left * right,
+                "&": left & right,
+                "|": left | right,
+            }
             value = table[op] if op in table else left << right if op == "<<" else left >> right
             if not 0 <= value < 1 << 64:
                 reporter.error("E06", expression.span, f"{value} does not fit in 64 bits")
@@ -156,7 +168,9 @@ def fold(expression: tree.Expression, names: Names, reporter: Reporter) -> int |
     return None
 
 
-def declare(declarations: Iterable[tree.Declaration], names: Names, reporter: Reporter, prelude: bool) -> None:
+def declare(
+    declarations: Iterable[tree.Declaration], names: Names, reporter: Reporter, prelude: bool
+) -> None:
     """Adds declarations other than `firmware` and `flow` to `names`, in order."""
     for item in declarations:
         match item:
@@ -194,7 +208,9 @@ def _declare_enumeration(item: tree.Enumeration, names: Names, reporter: Reporte
     seen: dict[str, int] = {}
     for member, value in item.members:
         if member.text in seen or value in seen.values():
-            reporter.error("N02", member.span, f"name or number of `{member.text}` occurs twice in `{item.name.text}`")
+            reporter.error(
+                "N02", member.span, f"name or number of `{member.text}` occurs twice in `{item.name.text}`"
+            )
         if value >= 1 << 32:
             reporter.error("E06", member.span, f"{value} does not fit in 32 bits")
         seen[member.text] = value

@@ -41,14 +41,18 @@ class Layout:
 
     def image(self, image: tree.Image) -> None:
         if image.limit.value != FOUR_GIB:
-            self._error("T06", image.limit.span, "an image ends at 4 GiB, where the reset vector is", "write `4 GiB`")
+            self._error(
+                "T06", image.limit.span, "an image ends at 4 GiB, where the reset vector is", "write `4 GiB`"
+            )
         cursor: int | None = None
         for section in image.sections:
             self._names.claim(section.name, self._reporter)
             cursor = self._section(section, cursor)
         for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
             if not any(s.kind.text == kind for s in image.sections):
-                self._error("T06", image.span, f"the image has no {kind} section for {what}", f"declare one {kind}")
+                self._error(
+                    "T06", image.span, f"the image has no {kind} section for {what}", f"declare one {kind}"
+                )
         seen: dict[str, str] = {}
         for section in image.sections:
             kind = section.kind.text
@@ -60,7 +64,9 @@ class Layout:
             self._error("T06", place, "PayloadParam without a Payload section", "VMMs refuse such metadata")
         stack = next((s for s in image.sections if s.name.text == "stack"), None)
         if stack is None:
-            self._error("E05", image.span, "the image has no section `stack`", "add `stack TempMem 32 KiB guarded`")
+            self._error(
+                "E05", image.span, "the image has no section `stack`", "add `stack TempMem 32 KiB guarded`"
+            )
         elif stack.kind.text != "TempMem":
             self._error("E05", stack.kind.span, "the stack is a TempMem section")
 
@@ -76,7 +82,9 @@ class Layout:
         measured = any(a.text == "measured" for a in section.attributes)
         for attribute in section.attributes:
             if attribute.text == "measured" and kind not in ("BFV", "Payload"):
-                self._error("E05", attribute.span, f"a {kind} section is not measured at launch", "the VMM fills it")
+                self._error(
+                    "E05", attribute.span, f"a {kind} section is not measured at launch", "the VMM fills it"
+                )
         guarded = any(a.text == "guarded" for a in section.attributes)
         address: int | None = None
         size: int | None = None
@@ -86,8 +94,10 @@ class Layout:
         else:
             address, size = self._extent(section, cursor)
             if guarded and size is not None and size < 2 * PAGE:
-                self._error("T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB")
-            cursor = address + (size or 0) if address is not None else cursor
+                self._error(
+                    "T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB"
+                )
+            cursor = -(-(address + (size or 0)) // PAGE) * PAGE if address is not None else cursor
             if address is not None and size:
                 self._placed(section, address, size)
         self.sections.append(
@@ -123,19 +133,28 @@ class Layout:
         if section.up_to and section.size is not None:
             self._error("T06", section.size.span, f"`up to` is for BFV; the size of `{name}` is exact")
         if section.size is None:
-            self._error("T06", section.span, f"section `{name}` needs a size", f"write `{name} {section.kind.text} 4 KiB`")
+            self._error(
+                "T06",
+                section.span,
+                f"section `{name}` needs a size",
+                f"write `{name} {section.kind.text} 4 KiB`",
+            )
         else:
             self._size(section.size, name)
         address = section.at.value if section.at is not None else cursor
         if address is None:
-            self._error("T06", section.span, f"the first section, `{name}`, needs an address", "add `at 0x0080_0000`")
+            self._error(
+                "T06", section.span, f"the first section, `{name}`, needs an address", "add `at 0x0080_0000`"
+            )
             return None, section.size.value if section.size else None
         place = section.at.span if section.at is not None else section.span
         if address % PAGE:
             down = gib(address // PAGE * PAGE)
-            self._error("T06", place, f"{gib(address)} is not a multiple of 4 KiB", f"the page begins at {down}")
+            self._error(
+                "T06", place, f"{gib(address)} is not a multiple of 4 KiB", f"the page begins at {down}"
+            )
         if address == 0:
-            self._error("T06", place, "address 0 means \"not placed\" to VMMs", "place it at 0x1000 or above")
+            self._error("T06", place, 'address 0 means "not placed" to VMMs', "place it at 0x1000 or above")
         return address, section.size.value if section.size else None
 
     def _size(self, size: tree.Number, name: str) -> None:
@@ -143,19 +162,29 @@ class Layout:
             self._error("T06", size.span, f"`{name}` is empty")
         elif size.value % PAGE:
             up = (size.value // PAGE + 1) * PAGE >> 10
-            self._error("T06", size.span, f"{size.value} bytes is not a multiple of 4 KiB", f"round up to {up} KiB")
+            self._error(
+                "T06", size.span, f"{size.value} bytes is not a multiple of 4 KiB", f"round up to {up} KiB"
+            )
 
     def _placed(self, section: tree.Section, address: int, size: int) -> None:
         name, end = section.name.text, address + size
         if end > FOUR_GIB - MIN_BFV:
-            self._error("T06", section.span, f"`{name}` [{gib(address)}, {gib(end)}) reaches into BFV, which ends at 4 GiB")
+            self._error(
+                "T06",
+                section.span,
+                f"`{name}` [{gib(address)}, {gib(end)}) reaches into BFV, which ends at 4 GiB",
+            )
         elif end > LOW_RAM_END and section.kind.text != "CFV":
             message = f"`{name}` [{gib(address)}, {gib(end)}) is not in low RAM, which may end at {gib(LOW_RAM_END)}"
             self._error("T06", section.span, message)
         for start, stop, other in self.placed:
             if address < stop and start < end:
-                message = f"`{name}` [{gib(address)}, {gib(end)}) overlaps `{other}` [{gib(start)}, {gib(stop)})"
-                self._error("T06", section.span, message, f"the first free address after `{other}` is {gib(stop)}")
+                message = (
+                    f"`{name}` [{gib(address)}, {gib(end)}) overlaps `{other}` [{gib(start)}, {gib(stop)})"
+                )
+                self._error(
+                    "T06", section.span, message, f"the first free address after `{other}` is {gib(stop)}"
+                )
         self.placed.append((address, end, name))
 
     def _section_access(self, section: tree.Section) -> str:
@@ -168,9 +197,13 @@ class Layout:
             hint = "only BFV holds code of the firmware"
             if kind == "Payload":
                 hint = "the payload's window becomes executable in `handoff`, not before"
-            self._error("T05", place, f"`{name}` is {kind}, which the VMM fills: it is never executable", hint)
+            self._error(
+                "T05", place, f"`{name}` is {kind}, which the VMM fills: it is never executable", hint
+            )
         elif access == "rw" and kind == "BFV":
-            self._error("T05", place, f"`{name}` holds the code, which is never writable", "leave the word out")
+            self._error(
+                "T05", place, f"`{name}` holds the code, which is never writable", "leave the word out"
+            )
         elif access == "r" and name in OWNED:
             self._error("T05", place, f"the firmware writes to `{name}`", "leave the word out")
         return access
@@ -190,13 +223,19 @@ class Layout:
             access = self._one_of(region.attributes, ACCESS, "rw")
             for attribute in region.attributes:
                 if attribute.text in ("rx", "rwx"):
-                    self._error("T05", attribute.span, f"memory region `{name}` is never executable while the shim runs")
+                    self._error(
+                        "T05",
+                        attribute.span,
+                        f"memory region `{name}` is never executable while the shim runs",
+                    )
                 elif attribute.text in ("guarded", "measured"):
                     self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
             e820 = self._one_of(region.attributes, E820, "reserved")
             self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
             if total > limit.value - (1 << 20):
-                self._error("T06", region.span, f"the regions do not fit between 1 MiB and {gib(limit.value)}")
+                self._error(
+                    "T06", region.span, f"the regions do not fit between 1 MiB and {gib(limit.value)}"
+                )
         most = self._most_regions()
         for region in memory.regions[most:]:
             message = f"`{region.name.text}` is one memory region too many, a RAM plan carves at most {most}"
@@ -210,5 +249,7 @@ class Layout:
     def _one_of(self, attributes: tuple[tree.Name, ...], words: tuple[str, ...], default: str) -> str:
         chosen = [a for a in attributes if a.text in words]
         for extra in chosen[1:]:
-            self._error("E05", extra.span, f"`{extra.text}` after `{chosen[0].text}`: only one of {join_words(words)}")
+            self._error(
+                "E05", extra.span, f"`{extra.text}` after `{chosen[0].text}`: only one of {join_words(words)}"
+            )
         return chosen[0].text if chosen else default

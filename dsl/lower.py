@@ -127,8 +127,10 @@ class FlowLowerer(ExpressionLowerer):
         if call is None:
             return None
         primitive = self.names.primitives.get(call.callee)
-        pure = primitive is not None and primitive.home == "c" and not any(
-            p.mutable for p in primitive.parameters if not p.state
+        pure = (
+            primitive is not None
+            and primitive.home == "c"
+            and not any(p.mutable for p in primitive.parameters if not p.state)
         )
         if pure and not self.names.effects[call.callee].writes and not isinstance(call.type, Unit | Never):
             hint = f"bind it: `let x = {call.callee}(...)`"
@@ -160,7 +162,12 @@ class FlowLowerer(ExpressionLowerer):
             return None
         if not isinstance(variable.type, Scalar | EnumRef):
             hint = "bind a new name with `let`"
-            self.error("E01", s.name.span, f"only numbers can be assigned, `{s.name.text}` is {show(variable.type)}", hint)
+            self.error(
+                "E01",
+                s.name.span,
+                f"only numbers can be assigned, `{s.name.text}` is {show(variable.type)}",
+                hint,
+            )
             return None
         value = self.of_type(s.value, variable.type, f"`{s.name.text}`")
         return None if value is None else [model.Assign(variable, value, s.span)]
@@ -194,14 +201,20 @@ class FlowLowerer(ExpressionLowerer):
     def match(self, s: tree.Match) -> list[Statement]:
         subject = self.lower(s.subject)
         if subject is not None and not isinstance(subject.type, Scalar | EnumRef):
-            self.error("E01", s.subject.span, f"only numbers and enumerations can be matched, this is {show(subject.type)}")
+            self.error(
+                "E01",
+                s.subject.span,
+                f"only numbers and enumerations can be matched, this is {show(subject.type)}",
+            )
             subject = None
         seen: set[int] = set()
         arms: list[model.Arm] = []
         default = False
         for arm in s.arms:
             if default:
-                self.error("T08", arm.span, "this arm is never taken: `_` stands before it", "move `_` to the end")
+                self.error(
+                    "T08", arm.span, "this arm is never taken: `_` stands before it", "move `_` to the end"
+                )
             values = self.patterns(arm, subject, seen)
             default = default or not arm.patterns
             arms.append(model.Arm(values, self.block(arm.body), arm.span))
@@ -242,7 +255,11 @@ class FlowLowerer(ExpressionLowerer):
             self.error("N01", pattern.span, f"there is no constant `{pattern.text}`", hint)
             return None
         fitted = self.fit(value, kind, "the matched value")
-        return int(fitted.value) if isinstance(fitted, model.Literal) and not isinstance(fitted.value, str) else None
+        return (
+            int(fitted.value)
+            if isinstance(fitted, model.Literal) and not isinstance(fitted.value, str)
+            else None
+        )
 
     def exhaustive(self, s: tree.Match, subject: Expression, seen: set[int]) -> None:
         missing: list[str] = []
@@ -253,7 +270,9 @@ class FlowLowerer(ExpressionLowerer):
         else:
             missing = [word for word, value in (("true", 1), ("false", 0)) if value not in seen]
         if missing:
-            self.error("E03", s.subject.span, f"no arm for {join_words(missing, 'and')}", "add it, or `_ -> { }`")
+            self.error(
+                "E03", s.subject.span, f"no arm for {join_words(missing, 'and')}", "add it, or `_ -> { }`"
+            )
 
     def for_(self, s: tree.For) -> list[Statement] | None:
         items = self.lower(s.items)
@@ -290,7 +309,9 @@ class FlowLowerer(ExpressionLowerer):
             body = self.block(s.body)
         handlers = self.handlers(s, call, errors)
         if call is None:
-            return [model.If(model.Literal(True, BOOL, s.span), body, h.body, h.span) for h in handlers[:1]] or None
+            return [
+                model.If(model.Literal(True, BOOL, s.span), body, h.body, h.span) for h in handlers[:1]
+            ] or None
         return [model.Try(call, variable, body, handlers, s.span)]
 
     def handlers(
@@ -302,11 +323,18 @@ class FlowLowerer(ExpressionLowerer):
         for h in s.handlers:
             numbers = []
             if default:
-                self.error("T08", h.span, "this handler is never reached: `on _` stands before it", "move it up")
+                self.error(
+                    "T08", h.span, "this handler is never reached: `on _` stands before it", "move it up"
+                )
             for error in h.errors:
                 number = self.error_number(error)
                 if number is not None and errors is not None and error.text not in errors:
-                    self.error("E01", error.span, f"`{s.call.callee.text}` never gives `{error.text}`", f"it gives {join_words(errors)}" if errors else "")
+                    self.error(
+                        "E01",
+                        error.span,
+                        f"`{s.call.callee.text}` never gives `{error.text}`",
+                        f"it gives {join_words(errors)}" if errors else "",
+                    )
                 if error.text in seen:
                     self.error("E03", error.span, f"`{error.text}` already has a handler")
                 seen.add(error.text)
@@ -319,7 +347,11 @@ class FlowLowerer(ExpressionLowerer):
             handlers.append(model.Handler(tuple(numbers), self.block(h.body), h.span))
         missing = [e for e in errors or () if e not in seen]
         if call is not None and not default and (missing or errors is None):
-            what = f"{join_words(missing, 'and')} of `{call.callee}`" if missing else f"errors of `{call.callee}`"
+            what = (
+                f"{join_words(missing, 'and')} of `{call.callee}`"
+                if missing
+                else f"errors of `{call.callee}`"
+            )
             self.error("T08", s.call.span, f"no handler for {what}", "add `on _ { fail ... }`")
         return tuple(handlers)
 
@@ -335,7 +367,12 @@ class FlowLowerer(ExpressionLowerer):
                 return None
             return [model.Return(None, s.span)]
         if isinstance(wanted, Unit):
-            self.error("E01", s.value.span, f"`{self.signature.name}` returns nothing", "declare `-> u64` or the like")
+            self.error(
+                "E01",
+                s.value.span,
+                f"`{self.signature.name}` returns nothing",
+                "declare `-> u64` or the like",
+            )
             return None
         value = self.of_type(s.value, wanted, f"the result of `{self.signature.name}`")
         return None if value is None else [model.Return(value, s.span)]
@@ -344,7 +381,12 @@ class FlowLowerer(ExpressionLowerer):
         if code := self.names.errors.get(name.text):
             return code.number
         if name.text not in self.program.lost:
-            self.error("N01", name.span, f"there is no error `{name.text}`", did_you_mean(name.text, self.names.errors))
+            self.error(
+                "N01",
+                name.span,
+                f"there is no error `{name.text}`",
+                did_you_mean(name.text, self.names.errors),
+            )
         return None
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dsl import model, tree
 from dsl.declare import BOOL, SCALARS, U64
 from dsl.diagnostics import did_you_mean
-from dsl.model import Bytes, EnumRef, Expression, ListOf, Never, Parameter, RecordRef, Scalar, Span, Text, Type
+from dsl.model import (
+    Bytes,
+    EnumRef,
+    Expression,
+    ListOf,
+    Never,
+    Parameter,
+    RecordRef,
+    Scalar,
+    Span,
+    Text,
+    Type,
+)
 from dsl.scope import Program, Scope, Signature
 
 ARITHMETIC = ("+", "-", "*")
@@ -191,7 +203,9 @@ class ExpressionLowerer:
             return model.Binary(op, left, right, 0, BOOL, span)
         if not numbers:
             what = f"`{op}` takes two numbers, this is {show(left.type)} and {show(right.type)}"
-            hint = "the fields of a record are compared one by one" if isinstance(left.type, RecordRef) else ""
+            hint = (
+                "the fields of a record are compared one by one" if isinstance(left.type, RecordRef) else ""
+            )
             self.error("E01", span, what, hint)
             return None
         if op in ("<", "<=", ">", ">="):
@@ -212,11 +226,16 @@ class ExpressionLowerer:
 
     def width(self, op: str, left: Expression, right: Expression) -> Scalar:
         """The type of a result: `&` has the bits of its narrower side, a constant those it needs."""
+
         def bits(x: Expression) -> int:
             own = x.type.bits if isinstance(x.type, Scalar) else 64
             return max(int(x.value).bit_length(), 1) if isinstance(x, model.Literal) else own
 
-        need = {"&": min(bits(left), bits(right)), "|": max(bits(left), bits(right)), "^": max(bits(left), bits(right))}
+        need = {
+            "&": min(bits(left), bits(right)),
+            "|": max(bits(left), bits(right)),
+            "^": max(bits(left), bits(right)),
+        }
         wide = need.get(op, bits(left) if op in ("/", "%", ">>") else 64)
         return next(s for s in SCALARS.values() if s != BOOL and s.bits >= wide)
 
@@ -228,8 +247,11 @@ class ExpressionLowerer:
             self.error("E06", span, f"a shift by {b} leaves nothing of 64 bits")
             return None
         values = {"+": a + b, "-": a - b, "*": a * b, "&": a & b, "|": a | b, "^": a ^ b}
-        value = values[op] if op in values else {"/": lambda: a // b, "%": lambda: a % b,
-                                                 "<<": lambda: a << b, ">>": lambda: a >> b}[op]()
+        value = (
+            values[op]
+            if op in values
+            else {"/": lambda: a // b, "%": lambda: a % b, "<<": lambda: a << b, ">>": lambda: a >> b}[op]()
+        )
         if not 0 <= value < 1 << 64:
             self.error("E06", span, f"{value} does not fit in 64 bits")
             return None
@@ -244,7 +266,12 @@ class ExpressionLowerer:
         return self.call_named(c.callee, c.arguments, propagate, span or c.span, in_try)
 
     def call_named(
-        self, callee: tree.Name, given: tuple[tree.Expression, ...], propagate: bool, span: Span, in_try: bool = False
+        self,
+        callee: tree.Name,
+        given: tuple[tree.Expression, ...],
+        propagate: bool,
+        span: Span,
+        in_try: bool = False,
     ) -> model.Call | None:
         name = callee.text
         lowered = [self.lower(a) for a in given]
@@ -264,7 +291,8 @@ class ExpressionLowerer:
             return None
         if len(given) != len(parameters):
             listed = ", ".join(f"{p.name}: {show(p.type)}" for p in parameters)
-            message = f"`{name}` takes {len(parameters)} arguments, {len(given)} are given"
+            count = f"{len(parameters)} argument{'s' * (len(parameters) != 1)}"
+            message = f"`{name}` takes {count}, not {len(given)}"
             self.error("E02", span, message, f"it is {name}({listed})")
             return None
         arguments = [self.argument(a, p, name) for a, p in zip(lowered, parameters, strict=True)]
@@ -288,7 +316,12 @@ class ExpressionLowerer:
                 return None
             if root.id not in self.mutable:
                 hint = f"declare it `{root.name}: mut {show(root.type)}`"
-                self.error("E01", value.span, f"`{callee}` writes to `{root.name}`, a parameter that is only read", hint)
+                self.error(
+                    "E01",
+                    value.span,
+                    f"`{callee}` writes to `{root.name}`, a parameter that is only read",
+                    hint,
+                )
                 return None
         return fitted
 
@@ -300,5 +333,3 @@ class ExpressionLowerer:
             self.error("E01", span, f"`{name}` cannot fail", "leave the `?` out")
         elif propagate:
             self.error_path(span, f"`{name}` may fail")
-
-

@@ -11,7 +11,7 @@ from lark import Lark, Token, UnexpectedCharacters, UnexpectedEOF, UnexpectedTok
 
 from dsl import tree
 from dsl.build_tree import TreeBuilder
-from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.diagnostics import Reporter, did_you_mean
 from dsl.model import Span
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
@@ -24,12 +24,16 @@ _NAMES = {
     "VERSION": "a version like 1.0.0",
     "$END": "the end of the file",
 }
+DECLARATIONS = frozenset({"firmware", "flow", "const", "error", "enum", "record", "primitive"})
+_CODE = re.compile(r'"(?:[^"\\\n]|\\.)*"|//.*')
 _DOC = re.compile(r"^[ \t]*///[ ]?(.*)$")
 
 
 @cache
 def grammar() -> Lark:
-    return Lark(GRAMMAR.read_text(encoding="utf-8"), parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    return Lark(
+        GRAMMAR.read_text(encoding="utf-8"), parser="lalr", propagate_positions=True, maybe_placeholders=True
+    )
 
 
 @cache
@@ -59,7 +63,7 @@ def parse(text: str, path: str, reporter: Reporter) -> tree.File:
         try:
             parsed = grammar().parse("\n".join(lines))
         except UnexpectedEOF as error:
-            _report_token(error, _end_of(lines, path), reporter)
+            _report_token(error, lines, _end_of(lines, path), reporter)
             break
         except UnexpectedToken as error:
             token = error.token
@@ -67,14 +71,15 @@ def parse(text: str, path: str, reporter: Reporter) -> tree.File:
             span = _end_of(lines, path) if at_end else _span_of(token, path)
             if at_end and len(reporter):
                 break  # a consequence of what was left out
-            _report_token(error, span, reporter)
-            if at_end or not _leave_out(lines, error, span.line, lost):
+            _report_token(error, lines, span, reporter)
+            if at_end or not _leave_out(lines, error.token, span, lost):
                 break
         except UnexpectedCharacters as error:
             char = text_at(lines, error.line, error.column)
             span = Span(path, error.line, error.column, error.line, error.column + 1)
             hint = "a text ends on the line it begins on" if char == '"' else ""
             reporter.error("S01", span, f"{_shown(char)} has no meaning here", hint)
+            _lose(lines[error.line - 1], lost)
             lines[error.line - 1] = ""
         else:
             declarations: tuple[tree.Declaration, ...] = TreeBuilder(path, docs).transform(parsed)
@@ -101,47 +106,76 @@ def _end_of(lines: list[str], path: str) -> Span:
     return Span(path, last, column, last, column + 1)
 
 
-def _report_token(error: UnexpectedToken | UnexpectedEOF, span: Span, reporter: Reporter) -> None:
+def _report_token(
+    error: UnexpectedToken | UnexpectedEOF, lines: list[str], span: Span, reporter: Reporter
+) -> None:
     expected = set(getattr(error, "accepts", None) or error.expected)
     words = {t.name: t.pattern.value for t in grammar().terminals if t.pattern.type == "str"}
     allowed = [words[name] for name in expected if name in words]
     token = getattr(error, "token", None)
-    found = "the end of the file" if token is None or token.type == "$END" else f"`{token}`"
-    history = [t for t in getattr(error, "token_history", None) or () if t is not None]
-    before = str(history[-1]) if history else ""
-    hint = did_you_mean(str(token), (w for w in allowed if w.isidentifier())) if token is not None else ""
-    if not hint and before.isidentifier() and before not in keywords():
-        hint = did_you_mean(before, keywords())
-    if not hint and token is not None and str(token) in keywords() and "NAME" in expected:
-        hint = f"`{token}` is a word of the language; choose another name"
+    at_end = token is None or token.type == "$END"
+    found = "the end of the file" if at_end else f"`{token}`"
+    line, column, before = _before(lines, span.line, span.column)
     options = [_NAMES[n] for n in ("NAME", "NUMBER", "STRING", "VERSION", "$END") if n in expected]
     options += [f"`{w}`" for w in sorted(allowed)]
-    message = f"{found} is not expected here"
-    if len(options) == 1:
-        message = f"expected {options[0]}, found {found}"
+    wanted = (
+        f"{', '.join(options[:-1])} or {options[-1]}" if len(options) > 1 else options[0] if options else ""
+    )
+    hint = "" if at_end else did_you_mean(str(token), (w for w in allowed if w.isidentifier()))
+    if not hint and before.isidentifier() and before not in keywords():
+        hint = did_you_mean(before, keywords())
+    if not hint and str(token) in keywords() and "NAME" in expected:
+        hint = f"`{token}` is a word of the language; choose another name"
+    if before in DECLARATIONS and line == span.line and _indent(lines[line - 1]) == 0:
+        span = Span(span.path, line, 1, line, 1 + len(before))
+        message, hint = f"`{before}` stands inside a flow", "a `}` is missing before it"
+    elif not at_end and _broke_off(lines, token, line, span) and len(options) <= 4:
+        span = Span(span.path, line, column, line, column + 1)
+        message, hint = f"expected {wanted} after `{before}`", ""
     elif len(options) <= 4:
-        message = f"expected {', '.join(options[:-1])} or {options[-1]}, found {found}"
-    elif not hint and before:
-        message += f" after `{before}`"
+        message = f"expected {wanted}, found {found}"
+    else:
+        message = f"{found} is not expected here" + (f" after `{before}`" if before and not hint else "")
     reporter.error("S01", span, message, hint)
 
 
-def _leave_out(lines: list[str], error: UnexpectedToken, number: int, lost: set[str]) -> bool:
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _before(lines: list[str], line: int, column: int) -> tuple[int, int, str]:
+    """The last word or sign before a place, and where it ends."""
+    for number in range(line, 0, -1):
+        text = lines[number - 1] if number < line else lines[number - 1][: column - 1]
+        code = _CODE.sub(lambda m: " " * len(m[0]) if m[0].startswith("//") else m[0], text).rstrip()
+        if code:
+            word = re.search(r"[A-Za-z_]\w*$|\d\w*$|\S$", code)
+            return number, len(code) + 1, word[0] if word else ""
+    return line, column, ""
+
+
+def _broke_off(lines: list[str], token: Token, line: int, span: Span) -> bool:
+    """Whether the token begins a line, and may well begin a statement: then the line before is incomplete."""
+    first = _indent(lines[span.line - 1]) + 1 == span.column
+    return first and line < span.line and (str(token).isidentifier() or str(token) == "}")
+
+
+def _leave_out(lines: list[str], token: Token, span: Span, lost: set[str]) -> bool:
     """Blanks the line of the error, or the line before when that one is where the statement broke off."""
-    line = lines[number - 1]
-    history = [t for t in error.token_history or () if t is not None]
-    first = len(line) - len(line.lstrip()) + 1
-    if history and (error.token.column or 1) == first and (history[-1].line or number) < number:
-        number = history[-1].line or number
-        line = lines[number - 1]
-    code = re.sub(r'"(?:[^"\\\n]|\\.)*"|//.*', "", line)
+    line, _, before = _before(lines, span.line, span.column)
+    if before in DECLARATIONS and _indent(lines[line - 1]) == 0:
+        return False
+    number = line if _broke_off(lines, token, line, span) else span.line
+    code = _CODE.sub("", lines[number - 1])
     if code.count("{") != code.count("}") or not code.strip():
         return False
-    lost.update(re.findall(r"\blet\s+([A-Za-z_]\w*)", code))
-    if declared := re.match(r"\s*(?:const\s+|error\s+)?([A-Za-z_]\w*)", code):
-        lost.add(declared.group(1))
+    _lose(code, lost)
     lines[number - 1] = ""
     return True
 
 
-__all__ = ["docs_of", "join_words", "keywords", "parse"]
+def _lose(code: str, lost: set[str]) -> None:
+    """Notes the names that a line which is left out may declare."""
+    lost.update(re.findall(r"\blet\s+([A-Za-z_]\w*)", code))
+    if declared := re.match(r"\s*(?:const\s+|error\s+)?([A-Za-z_]\w*)", code):
+        lost.add(declared.group(1))

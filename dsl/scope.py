@@ -68,10 +68,17 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
     parameters = []
     for p in flow.parameters:
         if p.state or p.type is None:
-            reporter.error("E05", p.span, f"parameter `{p.name.text}` of a flow needs a type", "state is supplied unasked")
+            reporter.error(
+                "E05",
+                p.span,
+                f"parameter `{p.name.text}` of a flow needs a type",
+                "state is supplied unasked",
+            )
         kind: Type = resolve(p.type, names, reporter) if p.type is not None else Unit()
         if isinstance(kind, Never | ListOf):
-            reporter.error("E01", p.span, f"`{p.name.text}` cannot be passed to a flow", "pass the record that holds it")
+            reporter.error(
+                "E01", p.span, f"`{p.name.text}` cannot be passed to a flow", "pass the record that holds it"
+            )
         provenance = PROVENANCES[p.provenance or "trusted"]
         parameters.append(Parameter(p.name.text, kind, provenance, p.mutable))
     result: Type = Unit()
@@ -83,7 +90,9 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
         worth = PROVENANCES[flow.result.provenance or "trusted"]
     if flow.fails and flow.on_error_fatal:
         hint = "drop one of them"
-        reporter.error("T08", flow.name.span, f"`{flow.name.text}` cannot both `fails` and `on error fatal`", hint)
+        reporter.error(
+            "T08", flow.name.span, f"`{flow.name.text}` cannot both `fails` and `on error fatal`", hint
+        )
     if len(parameters) + (not isinstance(result, Unit | Never)) > 6:
         reporter.error("E02", flow.name.span, "a flow has at most six parameters, counting its result")
     fatal = flow.on_error_fatal

@@ -9,17 +9,28 @@ from dsl import model
 from dsl.declare import Effects
 from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, Scalar, Span, Text, Unit
 from dsl.rules.state import RTMRS, Place, State, Value
-from dsl.rules.values import TRUSTED, ValueWalker, describe
+from dsl.rules.values import TRUSTED, ValueWalker, bound_hint, describe
 from dsl.scope import Program, Signature
 
 UNTRUSTED, MEASURED, SHARED = Provenance.UNTRUSTED, Provenance.MEASURED, Provenance.SHARED
-FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS and its applications
+FIRMWARE_RTMRS = (
+    0,
+    1,
+)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS and its applications
 
 # Which rule a missing or repeated step breaks, what is said of it, and what to do.
 MISSING = {
-    "log": ("T01", "the event log, which is not started on every path to here", "call `start_log(event_log)?` first"),
+    "log": (
+        "T01",
+        "the event log, which is not started on every path to here",
+        "call `start_log(event_log)?` first",
+    ),
     "accepted": ("T04", "RAM, which is not accepted on every path to here", "`accept` the RAM plan first"),
-    "parked": ("T09", "the APs parked, which they are not on every path to here", "`park aps on REGION` first"),
+    "parked": (
+        "T09",
+        "the APs parked, which they are not on every path to here",
+        "`park aps on REGION` first",
+    ),
 }
 REPEATED = {
     "log": ("T01", "the event log may already be started, its events would be lost", "start it once"),
@@ -55,11 +66,13 @@ class CallRules(ValueWalker):
         if call.is_flow:
             return self.call_flow(call, values, after)
         primitive = self.names.primitives[call.callee]
+        effects = self.names.effects[primitive.name]
         parameters = tuple(p for p in primitive.parameters if not p.state)
         for value, parameter, argument in zip(values, parameters, call.arguments, strict=True):
-            self.check_trust(value, parameter, argument, call)
+            filled = parameter.type == Bytes() and (parameter.mutable or parameter.name in effects.writes)
+            if not filled or value.trust == SHARED:
+                self.check_trust(value, parameter, argument, call)
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
-        effects = self.names.effects[primitive.name]
         self.needs(effects, call, given, after)
         self.limits(effects, given)
         self.measure_and_separate(effects, call, given, after)
@@ -77,29 +90,52 @@ class CallRules(ValueWalker):
 
     # ---- trust of arguments: T01, T02, T03
 
-    def check_trust(self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call) -> None:
+    def check_trust(
+        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call
+    ) -> None:
         if value.trust.value >= parameter.provenance.value:
             return
         have, want = value.trust.name.lower(), parameter.provenance.name.lower()
         name, plain = describe(argument), describe(argument).strip("`")
         if value.trust == SHARED:
             hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
-            self.error("T02", argument.span, f"{name} is shared with the VMM, `{call.callee}` would read it in place", hint)
+            self.error(
+                "T02",
+                argument.span,
+                f"{name} is shared with the VMM, `{call.callee}` would read it in place",
+                hint,
+            )
         elif isinstance(parameter.type, Scalar | EnumRef):
-            hint = f"check it first: `require {plain if plain != 'this' else 'n'} <= LIMIT`"
+            hint = bound_hint(argument)
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes a {want} number"
             self.error("T03", argument.span, message, hint)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
-            hint = f"measure it first: `measure {plain} into RTMR[0] as platform_config(\"...\")`"
+            hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
             self.error("T01", argument.span, message, hint)
 
+    def kind_of(self, value: Value) -> str:
+        """How bytes of that origin are usually measured."""
+        root = value.thing.place.root if value.thing is not None else ""
+        section = self.program.sections.get(root) if isinstance(root, str) else None
+        if section is not None and section.kind == "Payload":
+            return 'RTMR[1] as blob("...")'
+        return (
+            f'RTMR[{int(section is not None and section.kind == "PayloadParam")}] as platform_config("...")'
+        )
+
     def check_result(self, value: Value, signature: Signature, e: model.Expression) -> None:
         if value.trust.value >= signature.result_provenance.value:
             return
-        code = "T02" if value.trust == SHARED else "T03" if isinstance(signature.result, Scalar | EnumRef) else "T01"
+        code = (
+            "T02"
+            if value.trust == SHARED
+            else "T03"
+            if isinstance(signature.result, Scalar | EnumRef)
+            else "T01"
+        )
         have, want = value.trust.name.lower(), signature.result_provenance.name.lower()
         message = f"{describe(e)} is {have}, `{signature.name}` promises a {want} result"
         self.error(code, e.span, message, f"check it, or declare `-> {have} ...`")
@@ -107,7 +143,11 @@ class CallRules(ValueWalker):
     # ---- order of steps: T01 (log), T04, T07, T09
 
     def needs(
-        self, effects: Effects, call: model.Call, given: dict[str, tuple[Value, model.Expression]], state: State
+        self,
+        effects: Effects,
+        call: model.Call,
+        given: dict[str, tuple[Value, model.Expression]],
+        state: State,
     ) -> None:
         for step in effects.needs:
             if step == "separated":
@@ -115,7 +155,9 @@ class CallRules(ValueWalker):
                 if open_ and not self.has("separated", state.must):
                     which = " and ".join(f"RTMR[{n}]" for n in open_)
                     hint = f"`separate {', '.join(f'RTMR[{n}]' for n in open_)}` before it"
-                    self.error("T07", call.span, f"{which} has no separator on every path to this handoff", hint)
+                    self.error(
+                        "T07", call.span, f"{which} has no separator on every path to this handoff", hint
+                    )
             elif not self.has(step, state.must):
                 code, what, hint = MISSING[step]
                 self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
@@ -125,7 +167,12 @@ class CallRules(ValueWalker):
     def same_plan(
         self, call: model.Call, given: dict[str, tuple[Value, model.Expression]], state: State
     ) -> None:
-        plans = {p.type for e, x in self.names.effects.items() for p in self.names.primitives[e].parameters if p.name in x.accepts}
+        plans = {
+            p.type
+            for e, x in self.names.effects.items()
+            for p in self.names.primitives[e].parameters
+            if p.name in x.accepts
+        }
         for value, argument in given.values():
             if argument.type in plans and value.thing is not None and value.thing.id not in state.plans:
                 if "accepted" in self.program.waived.effects:
@@ -141,13 +188,22 @@ class CallRules(ValueWalker):
         self.note_granted(step)
 
     def measure_and_separate(
-        self, effects: Effects, call: model.Call, given: dict[str, tuple[Value, model.Expression]], state: State
+        self,
+        effects: Effects,
+        call: model.Call,
+        given: dict[str, tuple[Value, model.Expression]],
+        state: State,
     ) -> None:
         for data, rtmr in effects.measures:
             number = self.rtmr(given[rtmr])
             if number is not None and RTMRS[number] in state.may:
                 hint = "measure before `separate`"
-                self.error("T07", call.span, f"RTMR[{number}] may already have its separator, nothing is measured after it", hint)
+                self.error(
+                    "T07",
+                    call.span,
+                    f"RTMR[{number}] may already have its separator, nothing is measured after it",
+                    hint,
+                )
             value = given[data][0]
             if value.thing is not None and value.trust in (UNTRUSTED, MEASURED):
                 state.trust[value.thing.id] = MEASURED
@@ -156,7 +212,12 @@ class CallRules(ValueWalker):
             if number is None:
                 continue
             if RTMRS[number] in state.may:
-                self.error("T07", call.span, f"RTMR[{number}] may already have its separator", "separate it once, outside of loops")
+                self.error(
+                    "T07",
+                    call.span,
+                    f"RTMR[{number}] may already have its separator",
+                    "separate it once, outside of loops",
+                )
             state.grant(RTMRS[number])
             self.note_granted(RTMRS[number])
 
@@ -167,7 +228,12 @@ class CallRules(ValueWalker):
         elif value.constant in FIRMWARE_RTMRS:
             return value.constant
         elif value.constant < len(RTMRS):
-            self.error("T07", e.span, f"RTMR[{value.constant}] belongs to the OS", "firmware measures into RTMR[0] and RTMR[1]")
+            self.error(
+                "T07",
+                e.span,
+                f"RTMR[{value.constant}] belongs to the OS",
+                "firmware measures into RTMR[0] and RTMR[1]",
+            )
         else:
             self.error("T07", e.span, f"there is no RTMR[{value.constant}]", "a TD has RTMR[0] to RTMR[3]")
         return None
@@ -190,7 +256,7 @@ class CallRules(ValueWalker):
             place = value.thing.place if value.thing is not None else self.unknown_place()
             self.writable(place, argument, call)
             for other, writer in state.written:
-                if other.overlaps(place):
+                if other.overlaps(place) and not (effects.gives and writer == call.callee):
                     message = f"{describe(argument)} already holds what `{writer}` wrote there"
                     self.error("T06", argument.span, message, "give each step a region of its own")
                     break
@@ -211,7 +277,10 @@ class CallRules(ValueWalker):
             self.error("T06", argument.span, message, "use TempMem or a memory region")
 
     def read_shared(
-        self, parameters: tuple[Parameter, ...], given: dict[str, tuple[Value, model.Expression]], state: State
+        self,
+        parameters: tuple[Parameter, ...],
+        given: dict[str, tuple[Value, model.Expression]],
+        state: State,
     ) -> None:
         for parameter in parameters:
             value, argument = given[parameter.name]
@@ -219,7 +288,9 @@ class CallRules(ValueWalker):
                 continue
             place = value.thing.place
             if any(place.overlaps(before) for before in state.copied):
-                message = f"{describe(argument)} is read a second time: the VMM may have changed it in between"
+                message = (
+                    f"{describe(argument)} is read a second time: the VMM may have changed it in between"
+                )
                 self.error("T02", argument.span, message, "use the private copy that the first read made")
             state.copied |= {place}
 
@@ -229,13 +300,19 @@ class CallRules(ValueWalker):
         for name, most in effects.limits:
             value, argument = given[name]
             if not isinstance(value.constant, str):
-                self.error("T10", argument.span, f"`{name}` goes to the event log and must be a constant text")
+                self.error(
+                    "T10", argument.span, f"`{name}` goes to the event log and must be a constant text"
+                )
             elif len(value.constant) > most:
                 message = f"`{name}` has {len(value.constant)} bytes, its event has room for {most}"
                 self.error("T10", argument.span, message, "shorten it")
 
     def log(
-        self, effects: Effects, call: model.Call, given: dict[str, tuple[Value, model.Expression]], state: State
+        self,
+        effects: Effects,
+        call: model.Call,
+        given: dict[str, tuple[Value, model.Expression]],
+        state: State,
     ) -> None:
         cost = effects.log_bytes
         for name in effects.log_sizes:
@@ -260,6 +337,8 @@ class CallRules(ValueWalker):
             return
         for value, argument in self.log_areas:
             place = value.thing.place if value.thing is not None else Place(0)
+            if place.end is None and place.exact:
+                continue  # BFV: that it is written at all is reported
             if place.end is None or not place.exact:
                 message = f"the size of {describe(argument)} is not known at build time"
                 self.error("T10", argument.span, message, "log into a whole region")
@@ -267,7 +346,9 @@ class CallRules(ValueWalker):
                 have = place.end - place.start
                 need = -(-self.worst // 4096) * 4
                 message = f"the event log can take {self.worst} bytes, {describe(argument)} has {have}"
-                self.error("T10", argument.span, message, f"give it {need} KiB, or log less: `blob` logs no data")
+                self.error(
+                    "T10", argument.span, message, f"give it {need} KiB, or log less: `blob` logs no data"
+                )
 
     # ---- results
 
@@ -293,4 +374,3 @@ class CallRules(ValueWalker):
             bounds = source[0].place
             place = replace(bounds, exact=bounds.exact and primitive.result == Bytes() and not known[1:])
         return self.new_value(state, primitive.result_provenance, place, most)
-

@@ -28,13 +28,22 @@ def describe(e: Expression) -> str:
     return "this"
 
 
+def bound_hint(e: Expression) -> str:
+    """How an untrusted number becomes a trusted one."""
+    if isinstance(e, model.Variable):
+        return f"check it first: `require {e.name} <= LIMIT`"
+    return "bind it and check it first: `let n = ...`, `require n <= LIMIT`"
+
+
 class ValueWalker:
     """Evaluates expressions on a state, in the order in which generated code does."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.names = program.names
-        self.assume = False  # steps count as taken: the flow is not seen where it is called, or lines are missing
+        self.assume = (
+            False  # steps count as taken: the flow is not seen where it is called, or lines are missing
+        )
         self.worst = 0
         self.next_frame = 0
         self._next_thing = 0
@@ -158,8 +167,13 @@ class ValueWalker:
         after, value = self.value(e, state)
         if value.trust.value < TRUSTED.value:
             name = describe(e)
-            hint = f"check it first: `require {name.strip('`') if name != 'this' else 'n'} <= LIMIT`"
-            self.error("T03", e.span, f"{name} is {value.trust.name.lower()}: it cannot be {what} before it is checked", hint)
+            hint = bound_hint(e)
+            self.error(
+                "T03",
+                e.span,
+                f"{name} is {value.trust.name.lower()}: it cannot be {what} before it is checked",
+                hint,
+            )
         return after
 
     def _slice(self, e: model.Slice, state: State) -> tuple[State | None, Value]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, Scalar, Span, Unit
 from dsl.rules.calls import CallRules
-from dsl.rules.state import State, Thing, Value, join
+from dsl.rules.state import State, Value, join
 from dsl.rules.trust import branch, refine
 from dsl.scope import Program, Signature
 
@@ -84,7 +84,10 @@ class Walker(CallRules):
                 declared.append(Value(parameter.provenance, None, value.constant))
             else:
                 thing = value.thing
-                declared.append(self.new_value(inner, parameter.provenance, thing.place, thing.most))
+                inside = self.new_value(inner, parameter.provenance, thing.place, thing.most)
+                declared.append(inside)
+                if inside.thing is not None and thing.id in inner.plans:
+                    inner.plans |= {inside.thing.id}
         after = self.enter(flow, declared, inner)
         frame = self.last_frame
         if after is not None:
@@ -93,7 +96,9 @@ class Walker(CallRules):
                     continue
                 if after.trust[inside.thing.id].value > parameter.provenance.value:
                     old = after.trust[value.thing.id]
-                    after.trust[value.thing.id] = max(old, after.trust[inside.thing.id], key=lambda p: p.value)
+                    after.trust[value.thing.id] = max(
+                        old, after.trust[inside.thing.id], key=lambda p: p.value
+                    )
                 if inside.thing.id in after.plans:
                     after.plans |= {value.thing.id}
         if self.frames:
@@ -104,6 +109,8 @@ class Walker(CallRules):
             place = inside_result.place if inside_result else self.unknown_place()
             most = inside_result.most if inside_result else None
             result = self.new_value(after, signature.result_provenance, place, most)
+            if inside_result and inside_result.id in after.plans and result.thing is not None:
+                after.plans |= {result.thing.id}
         return after, result
 
     def enter(self, flow: model.Flow, values: list[Value], state: State) -> State | None:
@@ -251,9 +258,15 @@ class Walker(CallRules):
             after, value = self.value(s.value, state)
             self.check_result(value, self.frame.signature, s.value)
             if after is not None:
-                self.frame.result = value
+                self.frame.result = value if self.frame.exits is None else self._either(value, after)
         self.frame.exits = join(self.frame.exits, after)
         return None
 
-    def thing_of(self, variable: model.Variable, state: State) -> Thing | None:
-        return state.variables.get(self.key(variable))
+    def _either(self, value: Value, state: State) -> Value:
+        """What is returned on several paths: where it lies is known only if it is the same thing."""
+        before = self.frame.result
+        if before is None or before.thing is None or value.thing is None or before.thing == value.thing:
+            return value
+        sizes = (before.thing.most, value.thing.most)
+        most = None if None in sizes else max(s for s in sizes if s is not None)
+        return self.new_value(state, value.trust, self.unknown_place(), most)

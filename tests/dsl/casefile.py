@@ -1,0 +1,50 @@
+"""What are the example flows, and what does the compiler say of each? Reads the case files below `cases`.
+
+A case begins with `=== title`; after its text, `--- says` begins what is expected, word for word. A case without that
+line is accepted. A case that declares no firmware gets `base.tdf` and `base_flows.tdf` behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsl.api import CheckResult, check_source
+
+CASES = Path(__file__).with_name("cases")
+SAYS = "--- says\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    file: str
+    title: str
+    source: str
+    says: str
+
+    @property
+    def text(self) -> str:
+        if re.search(r"^firmware ", self.source, re.MULTILINE):
+            return self.source
+        return self.source + "".join((CASES / n).read_text() for n in ("base.tdf", "base_flows.tdf"))
+
+    def check(self) -> CheckResult:
+        return check_source(self.text, "case.tdf")
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.title}"
+
+
+def read_cases() -> list[Case]:
+    cases = []
+    for path in sorted(CASES.glob("*.txt")):
+        for part in re.split(r"^=== ", path.read_text(), flags=re.MULTILINE)[1:]:
+            title, _, rest = part.partition("\n")
+            source, _, says = rest.partition(SAYS)
+            cases.append(Case(path.stem, title, source, says))
+    return cases
+
+
+def rendered(result: CheckResult) -> str:
+    return "".join(d.render() + "\n" for d in result.diagnostics)

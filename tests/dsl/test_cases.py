@@ -1,0 +1,44 @@
+"""Does the compiler accept and refuse what it should, with these very words and the caret under the culprit?"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from casefile import Case, read_cases, rendered
+
+from dsl.diagnostics import RULES
+
+ALL = read_cases()
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_case(case: Case) -> None:
+    result = case.check()
+    assert rendered(result) == case.says
+    assert (result.firmware is None) == bool(case.says)
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_each_rule_has_three_refused_and_one_accepted_example(code: str) -> None:
+    own = [c for c in ALL if c.file == code]
+    refused = [c for c in own if f"error[{code}]" in c.says]
+    assert len(refused) >= 3
+    assert len(refused) + len([c for c in own if not c.says]) == len(own)
+    assert any(not c.says for c in own)
+
+
+def test_one_run_reports_mistakes_of_several_kinds() -> None:
+    case = next(c for c in ALL if c.title == "three mistakes of three kinds")
+    assert [d.code for d in case.check().diagnostics] == ["T01", "T03", "T07"]
+
+
+def test_colour_changes_nothing_but_colour() -> None:
+    case = next(c for c in ALL if c.says)
+    plain = case.check().diagnostics[0].render()
+    coloured = case.check().diagnostics[0].render(color=True)
+    for sequence in ("\x1b[1m", "\x1b[1;31m", "\x1b[1;34m", "\x1b[0m"):
+        coloured = coloured.replace(sequence, "")
+    assert coloured == plain

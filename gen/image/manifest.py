@@ -13,7 +13,7 @@ from gen.image.mrtd import Order, mrtd
 from gen.image.tdvf import Region, sections_of
 
 FORMAT = 1  # of the manifest; grows when a key changes its meaning
-_TOOLS = ("tdforge", "ziglang", "construct", "lark")  # what the bytes of an image depend on
+_TOOLS = ("ziglang", "construct", "lark")  # what the bytes of an image depend on
 
 
 def tool_versions() -> dict[str, str]:

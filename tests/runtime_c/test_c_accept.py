@@ -1,0 +1,223 @@
+"""Does acceptance end with every unaccepted page accepted once, against a model of the Secure EPT?"""
+
+from __future__ import annotations
+
+import pytest
+from ccore import (
+    ADDED,
+    CORE,
+    GIB,
+    LARGE,
+    LEFT_OUT,
+    LIB,
+    MIB,
+    NVS,
+    PAGE,
+    RAM,
+    UNACCEPTED,
+    CoreError,
+    Range,
+    check,
+    make_ram,
+    ranges_of,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BUSY = 0x8000_0200_0000_0001
+ALREADY, MISMATCH = 0x0000_0B0A_0000_0000, 0xC000_0B0B_0000_0001
+INVALID = 0xC000_0100_0000_0001
+
+
+class Sept:
+    """Secure EPT by the module's outcome table. `small`: 2 MiB areas the host backs with 4 KiB pages."""
+
+    def __init__(self, small=lambda area: False, mapped=(), busy=()):
+        self.small = small
+        self.accepted: set[tuple[int, int]] = set(mapped)  # (start, level)
+        self.busy = list(busy)
+        self.calls = 0
+
+    def accept(self, gpa: int, level: int) -> int:
+        self.calls += 1
+        size = LARGE if level else PAGE
+        assert gpa % size == 0
+        if self.busy and self.busy.pop():
+            return BUSY
+        area = gpa - gpa % LARGE
+        if (area, 1) in self.accepted:
+            return ALREADY | 1
+        if level:
+            if self.small(area // LARGE) or any((area + i * PAGE, 0) in self.accepted for i in range(512)):
+                return MISMATCH
+        elif (gpa, 0) in self.accepted:
+            return ALREADY
+        self.accepted.add((gpa, level))
+        return 0
+
+
+def run(ram, sept, limit=(1 << 64) - 1, level=1):
+    """What the generated code does: TDCALLs until one fails; returns the books and the number of runs."""
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, limit, level, at)
+    done = status = runs = 0
+    while True:
+        check(LIB.accept_next(ram, at, done, status, run))
+        if run.count == 0:
+            return at, runs
+        runs += 1
+        done = status = 0
+        size = LARGE if run.level else PAGE
+        while done < run.count and not status:
+            status = sept.accept(run.start + done * size, run.level)
+            done += not status
+
+
+def pages(sept) -> set[int]:
+    return {
+        page
+        for start, level in sept.accepted
+        for page in range(start // PAGE, start // PAGE + (512 if level else 1))
+    }
+
+
+def wanted(ranges, state=UNACCEPTED) -> set[int]:
+    return {p for r in ranges if r.state == state for p in range(r.start // PAGE, r.end // PAGE)}
+
+
+def test_large_pages_where_they_fit_over_touching_ranges():
+    ram = make_ram(
+        [
+            Range(0, 8 * MIB, UNACCEPTED, RAM),
+            Range(8 * MIB, 8 * MIB + 2 * PAGE, ADDED, RAM),
+            Range(8 * MIB + 2 * PAGE, 2047 * MIB - PAGE, UNACCEPTED, RAM),
+            Range(2047 * MIB - PAGE, 2047 * MIB, UNACCEPTED, NVS),
+        ]
+    )
+    sept = Sept()
+    at, runs = run(ram, sept)
+    assert pages(sept) == wanted(ranges_of(ram))
+    assert (at.pages_2m, at.pages_4k) == (4 + (2046 - 10) // 2, 510 + 256)
+    assert runs == 4
+
+
+def test_a_64_gib_td_takes_few_runs():
+    ram = make_ram([Range(0, 3 * GIB, UNACCEPTED, RAM), Range(4 * GIB, 65 * GIB, UNACCEPTED, RAM)])
+    at, runs = run(ram, Sept())
+    assert (at.pages_2m, at.pages_4k, runs) == (64 * 512, 0, 2)
+
+
+def test_host_with_small_pages_falls_back_and_tries_again():
+    ram = make_ram([Range(0, 16 * MIB, UNACCEPTED, RAM)])
+    sept = Sept(small=lambda area: area % 2 == 0)
+    at, _ = run(ram, sept)
+    assert pages(sept) == wanted(ranges_of(ram))
+    assert (at.pages_2m, at.pages_4k) == (4, 4 * 512)
+
+
+def test_level_4k_only():
+    ram = make_ram([Range(0, 6 * MIB, UNACCEPTED, RAM)])
+    at, runs = run(ram, Sept(), level=0)
+    assert (at.pages_2m, at.pages_4k, runs) == (0, 3 * 512, 1)
+
+
+def test_already_accepted_is_skipped_by_its_level():
+    ram = make_ram([Range(PAGE, 8 * MIB, UNACCEPTED, RAM)])
+    sept = Sept(mapped=[(0, 1), (2 * MIB + PAGE, 0), (4 * MIB, 1)])
+    at, _ = run(ram, sept)
+    assert pages(sept) == set(range(8 * MIB // PAGE))
+    assert (at.pages_2m, at.pages_4k) == (1, 511)
+
+
+def test_limit_leaves_the_rest_out_but_not_carved_regions():
+    ram = make_ram(
+        [
+            Range(0, 64 * MIB, UNACCEPTED, RAM),
+            Range(64 * MIB, 64 * MIB + PAGE, UNACCEPTED, NVS),
+            Range(70 * MIB, 71 * MIB, ADDED, RAM),
+            Range(80 * MIB, 90 * MIB, UNACCEPTED, RAM),
+        ],
+        carved=[(64 * MIB, PAGE)],
+    )
+    sept = Sept()
+    run(ram, sept, limit=33 * MIB + 5)
+    assert ranges_of(ram) == [
+        Range(0, 33 * MIB, UNACCEPTED, RAM),
+        Range(33 * MIB, 64 * MIB, LEFT_OUT, RAM),
+        Range(64 * MIB, 64 * MIB + PAGE, UNACCEPTED, NVS),
+        Range(70 * MIB, 71 * MIB, ADDED, RAM),
+        Range(80 * MIB, 90 * MIB, LEFT_OUT, RAM),
+    ]
+    assert pages(sept) == wanted(ranges_of(ram))
+
+
+def test_limit_with_a_full_table_still_leaves_out():
+    ram = make_ram([Range(i * MIB, i * MIB + 2 * PAGE, UNACCEPTED, RAM) for i in range(256)])
+    sept = Sept()
+    run(ram, sept, limit=10 * MIB + PAGE)
+    assert max(pages(sept)) == 10 * MIB // PAGE
+    assert ram.ranges.count == 256
+
+
+def test_busy_is_retried_but_not_for_ever():
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    run(ram, Sept(busy=[False, True, True, True]))
+    with pytest.raises(CoreError, match="accept_failed"):
+        run(ram, Sept(busy=[True] * 5000))
+
+
+@pytest.mark.parametrize("status", [INVALID, 1 << 63, 1, ALREADY | 3, 0x8000_0300_0000_0000])
+def test_other_statuses_fail(status):
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 1, status, run))
+
+
+def test_mismatch_at_4k_fails():
+    ram = make_ram([Range(0, MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 0, MISMATCH, run))
+
+
+@st.composite
+def memory(draw):
+    ranges, at = [], 0
+    for _ in range(draw(st.integers(1, 6))):
+        start = at + PAGE * draw(st.sampled_from([0, 0, 1, 511, 512, 700]))
+        at = start + PAGE * draw(st.sampled_from([1, 3, 511, 512, 513, 1024, 1500]))
+        ranges.append(Range(start, at, draw(st.sampled_from([UNACCEPTED, UNACCEPTED, ADDED])), RAM))
+    return ranges
+
+
+@settings(max_examples=150, deadline=None)
+@given(memory(), st.sets(st.integers(0, 20)), st.lists(st.booleans(), max_size=40), st.sampled_from([0, 1]))
+def test_every_unaccepted_page_once_and_no_added_page(ranges, small, busy, level):
+    ram = make_ram(ranges)
+    sept = Sept(small=lambda area: area in small, busy=busy)
+    at, _ = run(ram, sept, level=level)
+    assert pages(sept) == wanted(ranges)
+    assert at.pages_2m * 512 + at.pages_4k == len(wanted(ranges))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, (1 << 64) - 1), st.sampled_from([0, BUSY, ALREADY, ALREADY | 1, ALREADY | 2, MISMATCH])),
+        max_size=30,
+    )
+)
+def test_answers_that_make_no_sense_do_no_harm(answers):
+    ram = make_ram([Range(0, 8 * MIB, UNACCEPTED, RAM), Range((1 << 51) - PAGE, 1 << 51, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, (1 << 64) - 1, 1, at)
+    for done, status in [(0, 0), *answers]:
+        if LIB.accept_next(ram, at, done, status, run) or run.count == 0:
+            return
+        size = LARGE if run.level else PAGE
+        assert any(r.start <= run.start < r.end for r in ranges_of(ram))
+        assert any(r.start < run.start + run.count * size <= r.end for r in ranges_of(ram))

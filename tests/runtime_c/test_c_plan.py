@@ -1,0 +1,216 @@
+"""Does the RAM plan cover every byte of RAM exactly once, whatever form the VMM's HOB has?"""
+
+from __future__ import annotations
+
+import pytest
+from ccore import (
+    ACPI,
+    ADDED,
+    BFV,
+    CARVED,
+    GIB,
+    KIB,
+    LAYOUT,
+    MIB,
+    NVS,
+    PAYLOAD,
+    RAM,
+    RESERVED,
+    TEMP_MEM,
+    UNACCEPTED,
+    CoreError,
+    Section,
+    carved_of,
+    low_and_high,
+    plan,
+    ranges_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+SIZES = [128 * MIB, 257 * MIB, 2047 * MIB, 2 * GIB, 3 * GIB, 8 * GIB, 64 * GIB]
+SECTIONS = [s for s in LAYOUT if s.kind not in (BFV, CARVED)]
+SYSTEM, MMIO, MEMORY_RESERVED, UNACCEPTED_HOB = 0, 1, 5, 7
+
+Resources = list[tuple[int, int, int]]
+
+
+def qemu(ram: list[tuple[int, int]]) -> Resources:
+    """Type 7, cut around TD HOB and TempMem, which are type 0; nothing else; not merged."""
+    out: Resources = []
+    for start, end in ram:
+        at = start
+        for section in sorted(SECTIONS, key=lambda s: s.start):
+            if not start <= section.start < end:
+                continue
+            if section.start > at:
+                out.append((UNACCEPTED_HOB, at, section.start))
+            out.append((SYSTEM, section.start, section.end))
+            at = section.end
+        out.append((UNACCEPTED_HOB, at, end))
+    return out
+
+
+def cloud_hypervisor(ram: list[tuple[int, int]]) -> Resources:
+    """Type 7 over everything but TempMem; MMIO below 4 GiB and above RAM, the latter not page aligned."""
+    out: Resources = []
+    for start, end in ram:
+        at = start
+        for section in SECTIONS:
+            if section.kind == TEMP_MEM and start <= section.start < end:
+                if section.start > at:
+                    out.append((UNACCEPTED_HOB, at, section.start))
+                out.append((SYSTEM, section.start, section.end))
+                at = section.end
+        out.append((UNACCEPTED_HOB, at, end))
+    top = max(end for _, end in ram)
+    return [*out, (MMIO, 3 * GIB, 4 * GIB - 18 * MIB), (MMIO, max(top, 4 * GIB), 0x3FFF_FFEF_FFFF)]
+
+
+def cloud_hypervisor_legacy(ram: list[tuple[int, int]]) -> Resources:
+    kinds = {UNACCEPTED_HOB: SYSTEM, SYSTEM: MEMORY_RESERVED, MMIO: MMIO}
+    return [(kinds[kind], start, end) for kind, start, end in cloud_hypervisor(ram)]
+
+
+def dragonball(ram: list[tuple[int, int]]) -> Resources:
+    window = [(SYSTEM, s.start, s.end) for s in LAYOUT if s.kind == BFV]
+    return [*((UNACCEPTED_HOB, a, b) for a, b in ram), *window, (MMIO, 3 * GIB, 4 * GIB - 64 * KIB)]
+
+
+def libkrun(ram: list[tuple[int, int]]) -> Resources:
+    return [(SYSTEM, start, end) for start, end in ram]
+
+
+FORMS = [qemu, cloud_hypervisor, cloud_hypervisor_legacy, dragonball, libkrun]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("form", FORMS)
+def test_covers_every_byte_once(form, size):
+    ram = low_and_high(size)
+    planned = plan(form(ram))
+    ranges = ranges_of(planned)
+    for before, after in zip(ranges, ranges[1:], strict=False):
+        assert before.start < before.end <= after.start
+    window = LAYOUT[0]
+    assert ranges_of(planned).count(type(ranges[0])(window.start, window.end, ADDED, RESERVED)) == 1
+    inside = [r for r in ranges if r.start != window.start]
+    assert sum(r.end - r.start for r in inside) == size
+    assert all(any(a <= r.start and r.end <= b for a, b in ram) for r in inside)
+    for section in SECTIONS:
+        (found,) = [r for r in ranges if r.start == section.start]
+        assert (found.end, found.state, found.e820) == (section.end, ADDED, section.e820)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_carves_top_down_in_order(size):
+    planned = plan(dragonball(low_and_high(size)))
+    top = min(size, 3 * GIB)
+    assert carved_of(planned) == [
+        (top - 4 * KIB, 4 * KIB),
+        (top - 68 * KIB, 64 * KIB),
+        (top - 72 * KIB, 4 * KIB),
+    ]
+    last = [r for r in ranges_of(planned) if r.end <= top][-3:]
+    assert [(r.end - r.start, r.e820, r.state) for r in last] == [
+        (4 * KIB, RAM, UNACCEPTED),
+        (64 * KIB, ACPI, UNACCEPTED),
+        (4 * KIB, NVS, UNACCEPTED),
+    ]
+
+
+def test_type_5_is_not_ram_beside_type_7_and_added_without():
+    sections = [Section(TEMP_MEM, 0x10000, 0x11000)]
+    with_type_7 = plan([(7, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
+    assert [(r.start, r.end) for r in ranges_of(with_type_7)] == [(0, 0x10000), (0x10000, 0x11000), (0x11000, MIB)]
+    legacy = plan([(0, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
+    assert ranges_of(legacy)[-1].state == ADDED
+
+
+def test_carved_regions_avoid_sections_and_skip_small_holes():
+    layout = [
+        Section(TEMP_MEM, 10 * MIB - 8 * KIB, 10 * MIB - 4 * KIB),
+        Section(CARVED, 0, 8 * KIB, NVS),
+        Section(CARVED, 0, 4 * KIB, NVS),
+    ]
+    planned = plan([(7, 0, 10 * MIB)], layout)
+    assert carved_of(planned) == [(10 * MIB - 16 * KIB, 8 * KIB), (10 * MIB - 20 * KIB, 4 * KIB)]
+
+
+def test_carve_limit_counts():
+    layout = [Section(CARVED, 0, 5000, NVS)]
+    assert carved_of(plan([(7, 0, 8 * GIB)], layout, limit=GIB)) == [(GIB - 8 * KIB, 8 * KIB)]
+
+
+def test_section_over_two_touching_resources_is_one_range():
+    layout = [Section(PAYLOAD, MIB, 3 * MIB)]
+    ranges = ranges_of(plan([(7, 0, 2 * MIB), (7, 2 * MIB, 4 * MIB)], layout))
+    assert [(r.start, r.end, r.state) for r in ranges] == [
+        (0, MIB, UNACCEPTED),
+        (MIB, 3 * MIB, ADDED),
+        (3 * MIB, 4 * MIB, UNACCEPTED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "error"),
+    [
+        ([(7, 0, 64 * MIB), (7, 32 * MIB, 96 * MIB)], "ram_range_overlap"),
+        ([(7, 0, 64 * MIB), (1, 60 * MIB, 61 * MIB)], "ram_range_overlap"),
+        ([(7, 0, 64 * MIB), (5, 60 * MIB, 61 * MIB)], "ram_range_overlap"),
+        ([(7, 0, 4 * GIB)], "ram_range_overlap"),
+        ([(7, 0, 64 * MIB + 1)], "ram_range_invalid"),
+        ([(7, 1, 64 * MIB)], "ram_range_invalid"),
+        ([(7, 0, 64 * MIB), (7, 1 << 51, (1 << 51) + MIB)], "ram_range_invalid"),
+        ([(7, 0, 16 * MIB)], "ram_section_outside"),
+        ([(7, 9 * MIB, 64 * MIB)], "ram_section_outside"),
+        ([(7, 0, 0x846000), (7, 0x847000, 64 * MIB)], "ram_section_outside"),
+        ([], "ram_section_outside"),
+        ([(7, 0, 64 * MIB), *((7, GIB + i * MIB, GIB + i * MIB + 4 * KIB) for i in range(127))], None),
+    ],
+)
+def test_refuses(resources, error):
+    if error is None:
+        plan(resources)
+        return
+    with pytest.raises(CoreError, match=error):
+        plan(resources)
+
+
+def test_refuses_a_gpa_width_that_no_td_has():
+    from ccore import LIB, check, make_layout, make_td, make_vmm
+
+    for gpaw in (0, 31, 53, 1 << 40):
+        with pytest.raises(CoreError, match="ram_range_invalid"):
+            check(LIB.plan_memory(make_vmm([]), make_td(gpaw=gpaw), make_layout(), plan([], [])))
+
+
+def test_too_small_for_the_regions():
+    with pytest.raises(CoreError, match="ram_too_small"):
+        plan([(7, 0, 64 * KIB)], [Section(CARVED, 0, 4 * KIB)])
+    with pytest.raises(CoreError, match="ram_too_small"):
+        plan([(7, 0, 2 * MIB)], [Section(CARVED, 0, 3 * MIB)])
+
+
+PAGES = st.integers(0, 6000).map(lambda page: page * 4096)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 5, 7]), PAGES, PAGES), max_size=12),
+    st.lists(st.tuples(PAGES, st.integers(1, 8)), max_size=4),
+)
+def test_any_plan_is_sorted_disjoint_and_inside_what_was_listed(resources, places):
+    resources = [(kind, min(a, b), max(a, b)) for kind, a, b in resources]
+    layout = [Section(TEMP_MEM, start, start + pages * 4096, NVS) for start, pages in places]
+    try:
+        ranges = ranges_of(plan(resources, [*layout, Section(CARVED, 0, 4096, ACPI)]))
+    except CoreError:
+        return
+    for before, after in zip(ranges, ranges[1:], strict=False):
+        assert before.end <= after.start
+    legacy = all(kind != 7 or start == end for kind, start, end in resources)
+    kinds = (0, 5) if all(kind != 7 for kind, _, _ in resources) else (0, 7)
+    assert legacy or 7 in kinds
+    listed = sum(end - start for kind, start, end in resources if kind in kinds)
+    assert sum(r.end - r.start for r in ranges) == listed
+    assert sum(r.e820 == ACPI for r in ranges) == 1

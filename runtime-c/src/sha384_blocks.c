@@ -71,9 +71,10 @@ void sha384_blocks(uint64_t state[8], const uint8_t *data, uint64_t count) {
         uint64_t w[16];
         uint64_t a = state[0], b = state[1], c = state[2], d = state[3];
         uint64_t e = state[4], f = state[5], g = state[6], h = state[7];
-        __builtin_memcpy(w, data, sizeof w);
-        for (uint32_t i = 0; i < 16; i++)
+        for (uint32_t i = 0; i < 16; i++) {
+            __builtin_memcpy(&w[i], data + 8 * i, sizeof w[i]); /* word by word: no call for each block */
             w[i] = __builtin_bswap64(w[i]);
+        }
         for (const uint64_t *constants = round_constants;; constants += 16) {
             EIGHT_ROUNDS(0);
             EIGHT_ROUNDS(8);

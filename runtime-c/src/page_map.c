@@ -80,6 +80,10 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
                 break;
             }
             if (level == 0 || (access != ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
+                /* The neighbours of the same table at once: a walk from the top for each page costs ten times as much. */
+                const uint64_t *last = &table[ENTRIES - 1];
+                for (; entry < last && end - start >= 2 * span; entry++, start += span, physical += span)
+                    *entry = physical | flags | (level ? LARGE : 0);
                 *entry = physical | flags | (level ? LARGE : 0);
                 break;
             }

@@ -63,7 +63,8 @@ def shipped_flows() -> dict[str, Path]:
 
 
 def check_fits(firmware: Firmware, *, stack_bytes: int | None, code_bytes: int | None) -> list[Diagnostic]:
-    """The rule `fits` for what only the linker knows: deepest stack and size of the code, in bytes; None: not known.
+    """The rule `fits` for what only the linker knows: deepest stack and size of the code, in bytes; None: not
+    known.
 
     `code_bytes` is everything that goes into BFV, before it is rounded up to whole pages.
     """

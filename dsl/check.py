@@ -1,4 +1,5 @@
-"""Is this flow file a firmware? Runs the passes in order: declarations, layout, flows, then the trust rules."""
+"""Is this flow file a firmware? Runs the passes in order: declarations, layout, flows, then the trust
+rules."""
 
 from __future__ import annotations
 

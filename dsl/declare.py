@@ -1,5 +1,5 @@
-"""Which types, errors, constants and primitives are there? Reads declarations (the prelude's, then the flow file's)
-into the model, and lays records out as C does."""
+"""Which types, errors, constants and primitives are there? Reads declarations (the prelude's, then the flow
+file's) into the model, and lays records out as C does."""
 
 from __future__ import annotations
 
@@ -198,7 +198,8 @@ def _declare_error(item: tree.Error, names: Names, reporter: Reporter) -> None:
     names.claim(item.name, reporter)
     text = item.text.value
     if not text.isascii() or not text.isprintable() or not 0 < len(text) <= MAX_ERROR_TEXT:
-        message = f"the text of an error is 1 to {MAX_ERROR_TEXT} printable ASCII characters, this one has {len(text)}"
+        rule = f"the text of an error is 1 to {MAX_ERROR_TEXT} printable ASCII characters"
+        message = f"{rule}, this one has {len(text)}"
         reporter.error("E07", item.text.span, message)
     names.errors.setdefault(item.name.text, ErrorCode(item.name.text, len(names.errors) + 1, text))
 
@@ -308,5 +309,6 @@ def _prelude() -> Names:
 
 
 def prelude() -> Names:
-    """The declarations of prelude.tdf, in a copy of the caller's own. ValueError if the prelude itself is wrong."""
+    """The declarations of prelude.tdf, in a copy of the caller's own. ValueError if the prelude itself is
+    wrong."""
     return _prelude().copy()

@@ -1,4 +1,5 @@
-"""How is a mistake told to the author? One class for all of them: a stable code, a place, a message and a hint."""
+"""How is a mistake told to the author? One class for all of them: a stable code, a place, a message and a
+hint."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ CODES = {
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake. `source_line` is the text of the line `span` starts on; `rule` is empty unless a trust rule broke."""
+    """One mistake. `source_line` is the text of the line `span` starts on; `rule` is empty unless a trust
+    rule broke."""
 
     code: str
     message: str
@@ -58,7 +60,8 @@ class Diagnostic:
         bold, red, blue, off = ("\x1b[1m", "\x1b[1;31m", "\x1b[1;34m", "\x1b[0m") if color else ("",) * 4
         s = self.span
         rule = f" ({self.rule})" if self.rule else ""
-        text = f"{bold}{s.path}:{s.line}:{s.column}: {red}error[{self.code}]{off}{bold}: {self.message}{rule}{off}"
+        place = f"{bold}{s.path}:{s.line}:{s.column}: "
+        text = f"{place}{red}error[{self.code}]{off}{bold}: {self.message}{rule}{off}"
         if self.source_line.strip():
             gutter = f"{s.line:>5}"
             last = s.end_column if s.end_line == s.line else len(self.source_line) + 1

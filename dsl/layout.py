@@ -21,7 +21,7 @@ E820 = ("ram", "reserved", "acpi", "nvs")
 OWNED = ("stack", "paging")  # sections the compiler itself uses, known by their names
 
 
-def gib(address: int) -> str:
+def shown(address: int) -> str:
     """An address as messages show it."""
     return f"0x{address:x}"
 
@@ -149,9 +149,9 @@ class Layout:
             return None, section.size.value if section.size else None
         place = section.at.span if section.at is not None else section.span
         if address % PAGE:
-            down = gib(address // PAGE * PAGE)
+            down = shown(address // PAGE * PAGE)
             self._error(
-                "T06", place, f"{gib(address)} is not a multiple of 4 KiB", f"the page begins at {down}"
+                "T06", place, f"{shown(address)} is not a multiple of 4 KiB", f"the page begins at {down}"
             )
         if address == 0:
             self._error("T06", place, 'address 0 means "not placed" to VMMs', "place it at 0x1000 or above")
@@ -172,18 +172,18 @@ class Layout:
             self._error(
                 "T06",
                 section.span,
-                f"`{name}` [{gib(address)}, {gib(end)}) reaches into BFV, which ends at 4 GiB",
+                f"`{name}` [{shown(address)}, {shown(end)}) reaches into BFV, which ends at 4 GiB",
             )
         elif end > LOW_RAM_END and section.kind.text != "CFV":
-            message = f"`{name}` [{gib(address)}, {gib(end)}) is not in low RAM, which may end at {gib(LOW_RAM_END)}"
+            where = f"`{name}` [{shown(address)}, {shown(end)})"
+            message = f"{where} is not in low RAM, which may end at {shown(LOW_RAM_END)}"
             self._error("T06", section.span, message)
         for start, stop, other in self.placed:
             if address < stop and start < end:
-                message = (
-                    f"`{name}` [{gib(address)}, {gib(end)}) overlaps `{other}` [{gib(start)}, {gib(stop)})"
-                )
+                own, its = f"[{shown(address)}, {shown(end)})", f"[{shown(start)}, {shown(stop)})"
+                message = f"`{name}` {own} overlaps `{other}` {its}"
                 self._error(
-                    "T06", section.span, message, f"the first free address after `{other}` is {gib(stop)}"
+                    "T06", section.span, message, f"the first free address after `{other}` is {shown(stop)}"
                 )
         self.placed.append((address, end, name))
 
@@ -234,7 +234,7 @@ class Layout:
             self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
             if total > limit.value - (1 << 20):
                 self._error(
-                    "T06", region.span, f"the regions do not fit between 1 MiB and {gib(limit.value)}"
+                    "T06", region.span, f"the regions do not fit between 1 MiB and {shown(limit.value)}"
                 )
         most = self._most_regions()
         for region in memory.regions[most:]:

@@ -1,7 +1,8 @@
-"""What does a flow do? Lowers its statements to the model: sugar becomes calls of primitives, names become variables.
+"""What does a flow do? Lowers its statements to the model: sugar becomes calls of primitives, names become
+variables.
 
-A statement that does not check is reported and left out; what it would have done is waived (scope.Waived), so that
-the trust rules do not report its absence.
+A statement that does not check is reported and left out; what it would have done is waived (scope.Waived), so
+that the trust rules do not report its absence.
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ class FlowLowerer(ExpressionLowerer):
             hint = did_you_mean(pattern.text, self.names.constants)
             self.error("N01", pattern.span, f"there is no constant `{pattern.text}`", hint)
             return None
-        fitted = self.fit(value, kind, "the matched value")
+        fitted = None if value is None else self.fit(value, kind, "the matched value")
         return (
             int(fitted.value)
             if isinstance(fitted, model.Literal) and not isinstance(fitted.value, str)

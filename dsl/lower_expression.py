@@ -1,4 +1,5 @@
-"""What does an expression mean? Finds names and types and makes the model's expression, or reports why it cannot."""
+"""What does an expression mean? Finds names and types and makes the model's expression, or reports why it
+cannot."""
 
 from __future__ import annotations
 
@@ -214,7 +215,7 @@ class ExpressionLowerer:
             return self.fold(op, int(left.value), int(right.value), span)
         if op in ("/", "%", "<<", ">>"):
             value = right.value if isinstance(right, model.Literal) else None
-            fits = value is not None and (0 < int(value) if op in "/%" else int(value) < 64)
+            fits = value is not None and (int(value) > 0 if op in "/%" else int(value) < 64)
             if not fits:
                 wanted = "a constant other than 0" if op in "/%" else "a constant below 64"
                 self.error("E06", right.span, f"the right side of `{op}` is {wanted}")

@@ -1,7 +1,8 @@
-"""What is a checked firmware? The frozen model that emitters read; nothing else crosses from the language to them.
+"""What is a checked firmware? The frozen model that emitters read; nothing else reaches them from the language.
 
-Every node that can produce code carries a `Span`, so that listings and debug lines can name the place in the flow.
-Sizes are bytes, addresses are GPAs. Frame slots are assigned by the emitter; a variable is named by its unique id.
+Every node that can produce code carries a `Span`, so that listings and debug lines can name the place in the
+flow. Sizes are bytes, addresses are GPAs. Frame slots are assigned by the emitter; a variable is named by its
+unique id.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Provenance(Enum):
 
 @dataclass(frozen=True)
 class Scalar:
-    """`bool`, `u8`, `u16`, `u32`, `u64`: one machine word in generated code, `bits` wide in memory (bool: 8)."""
+    """`bool`, `u8`, `u16`, `u32`, `u64`: one word in generated code, `bits` wide in memory."""
 
     name: str
     bits: int
@@ -96,7 +97,7 @@ class RecordField:
 
 @dataclass(frozen=True)
 class Record:
-    """Layout is natural C layout (`align` overrides upwards). C name: snake case (`VpInfo` -> `struct vp_info`)."""
+    """Layout is natural C layout (`align` overrides upwards). C name: `VpInfo` is `struct vp_info`."""
 
     name: str
     fields: tuple[RecordField, ...]
@@ -114,7 +115,7 @@ class Enumeration:
 
 @dataclass(frozen=True)
 class ErrorCode:
-    """`number` is the status a primitive returns (1..); `text` is what ReportFatalError carries (<= 47 bytes)."""
+    """`number` is the status a primitive returns (1..); `text` is for ReportFatalError (<= 47 bytes)."""
 
     name: str
     number: int
@@ -132,7 +133,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Parameter:
-    """`mutable`: the callee may write through the pointer. `state`: supplied by the compiler, not by the caller."""
+    """`mutable`: the callee may write through the pointer. `state`: the compiler supplies it."""
 
     name: str
     type: Type
@@ -143,12 +144,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Primitive:
-    """Declared in the prelude. `home` is "c" (a pure C function) or "generated" (emitted, may execute TDCALL).
+    """Declared in the prelude. `home` is "c" (a pure C function) or "generated" (may execute TDCALL).
 
-    C ABI of both homes: SysV. Scalars and enums by value in their word; `bytes`, `text`, records and lists by pointer
-    (`const` unless mutable); `layout` state is `const struct layout *`. A result that is not Unit or Never goes
-    through a last pointer argument `out`. A fallible primitive returns `status_t` (uint32_t, 0 = ok) in EAX; an
-    infallible one returns void. At most six arguments with `out`.
+    C ABI of both homes: SysV. Scalars and enums by value in their word; `bytes`, `text`, records and lists by
+    pointer (`const` unless mutable); `layout` state is `const struct layout *`. A result that is not Unit or
+    Never goes through a last pointer argument `out`. A fallible primitive returns `status_t` (uint32_t, 0 =
+    ok) in EAX; an infallible one returns void. At most six arguments with `out`.
     """
 
     name: str
@@ -170,12 +171,12 @@ class Primitive:
 
 @dataclass(frozen=True)
 class ImageSection:
-    """A section of the TDVF metadata. `address`/`size` are None only for BFV: it ends at 4 GiB, as large as the code.
+    """A section of the TDVF metadata. `address`/`size` are None only for BFV, which ends at 4 GiB.
 
     `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
-    `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved").
-    `access`: how the firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer.
-    `budget`: bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
+    `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
+    firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
+    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
     """
 
     name: str
@@ -234,7 +235,7 @@ class FieldOf:
 
 @dataclass(frozen=True)
 class RegionOf:
-    """A declared region as `bytes`: an image section (static address) or a memory region (known after `accept`)."""
+    """A declared region as `bytes`: an image section (static address) or a memory region."""
 
     name: str
     carved: bool
@@ -253,8 +254,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Slice:
-    """`data[start .. end]`: bounds were proven trusted scalars; generated code still checks start <= end <= size
-    and takes `error` (status number) if not."""
+    """`data[start .. end]`: bounds were proven trusted scalars; generated code still checks start <= end <=
+    size and takes `error` (status number) if not."""
 
     base: Expression
     start: Expression
@@ -300,11 +301,11 @@ class Binary:
 
 @dataclass(frozen=True)
 class Call:
-    """Calls a primitive or a flow. `arguments` are the caller-supplied parameters in order (state ones left out).
+    """Calls a primitive or a flow. `arguments` are the caller-supplied parameters in order (no states).
 
-    If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow with
-    `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call without
-    `propagate` occurs only as the subject of `Try`.
+    If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow
+    with `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call
+    without `propagate` occurs only as the subject of `Try`.
     """
 
     callee: str
@@ -368,7 +369,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Try:
-    """`try CALL { ok-body } on ERROR, ... { body } on _ { body }`. `variable` is bound in `body` (None for Unit).
+    """`try CALL { ok-body } on ERROR, ... { body } on _ { body }`. `variable`: bound in `body`, or None.
 
     Handlers are tried in order; a handler with no numbers is `on _`. Every status is handled (checked).
     """
@@ -418,7 +419,7 @@ Statement = Let | Assign | Do | If | Match | Try | For | Return | Fail
 class Flow:
     """`on_error_fatal`: an error ends in fatal(status); otherwise a fallible flow returns the status in EAX.
 
-    ABI of a flow: as a primitive of home "generated", symbol `flow_<name>`. The entry flow is `boot(td: VpInfo)`.
+    ABI of a flow: as a primitive of home "generated", symbol `flow_<name>`. The entry is `boot(td: VpInfo)`.
     """
 
     name: str
@@ -435,8 +436,9 @@ class Flow:
 class Firmware:
     """A flow file that passed every rule; the only thing emitters read.
 
-    `event_log_worst_case`: bytes the log can need, proven by the `fits` rule. `states`: name and record of each state
-    the compiler supplies (`log`: Log, `paging`: Paging; `layout` has no record and is constant data).
+    `event_log_worst_case`: bytes the log can need, proven by the `fits` rule. `states`: name and record of
+    each state the compiler supplies (`log`: Log, `paging`: Paging; `layout` has no record and is constant
+    data).
     """
 
     name: str

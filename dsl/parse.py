@@ -1,5 +1,5 @@
-"""How does the text of a flow file become a syntax tree? Parses with lark; a line that does not parse is reported,
-left out, and parsing goes on, so that one run finds every syntax error."""
+"""How does the text of a flow file become a syntax tree? Parses with lark; a line that does not parse is
+reported, left out, and parsing goes on, so that one run finds every syntax error."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _before(lines: list[str], line: int, column: int) -> tuple[int, int, str]:
     return line, column, ""
 
 
-def _broke_off(lines: list[str], token: Token, line: int, span: Span) -> bool:
+def _broke_off(lines: list[str], token: Token | None, line: int, span: Span) -> bool:
     """Whether the token begins a line, and may well begin a statement: then the line before is incomplete."""
     first = _indent(lines[span.line - 1]) + 1 == span.column
     return first and line < span.line and (str(token).isidentifier() or str(token) == "}")

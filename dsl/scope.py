@@ -1,4 +1,5 @@
-"""What does a name mean in a flow? Scopes, flow signatures, and what is waived after a mistake so that it is told once."""
+"""What does a name mean in a flow? Scopes, flow signatures, and what is waived after a mistake so that it is
+told once."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ from dsl.model import (
 
 # Words that begin a statement or an expression cannot be names that a flow declares.
 TAKEN = frozenset(
-    "accept and else fail false for handoff if let match measure not on or park print require return separate"
-    " true try".split()
+    (
+        *("accept", "and", "else", "fail", "false", "for", "handoff", "if", "let", "match", "measure", "not"),
+        *("on", "or", "park", "print", "require", "return", "separate", "true", "try"),
+    )
 )
 
 

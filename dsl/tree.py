@@ -1,4 +1,5 @@
-"""What did the author write? The frozen syntax tree: one class for each form of the grammar, each with its place."""
+"""What did the author write? The frozen syntax tree: one class for each form of the grammar, each with its
+place."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""May this call be made here? Checks arguments against their declared trust (T01 to T03) and the steps that a primitive
-needs, takes and ends against those taken before (T04 to T07, T09, T10)."""
+"""May this call be made here? Checks arguments against their declared trust (T01 to T03) and the steps that a
+primitive needs, takes and ends against those taken before (T04 to T07, T09, T10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is known at one point of a flow? Trust of every value, steps taken, bytes logged; and how paths join."""
+"""What is known at one point of a flow? Trust of every value, steps taken, bytes logged; and how paths
+join."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ RTMRS = tuple(f"rtmr{n}" for n in range(4))
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes [start, end) of `root` (a region's name, or a number for memory of unknown origin); end None: unknown."""
+    """Bytes [start, end) of `root` (a region's name, or a number for memory of unknown origin); end None:
+    unknown."""
 
     root: str | int
     start: int = 0
@@ -46,8 +48,8 @@ class Value:
 
 @dataclass
 class State:
-    """`must`: steps taken on every path that leads here; `may`: on some. Steps are `log`, `plan`, `accepted`, `parked`
-    and `rtmr0` to `rtmr3` (separated)."""
+    """`must`: steps taken on every path that leads here; `may`: on some. Steps are `log`, `plan`, `accepted`,
+    `parked` and `rtmr0` to `rtmr3` (separated)."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Thing] = field(default_factory=dict)

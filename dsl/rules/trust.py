@@ -1,4 +1,5 @@
-"""When may a flow decide on what the VMM said? Branches on values (T01), and the comparisons that bind a number (T03)."""
+"""When may a flow decide on what the VMM said? Branches on values (T01), and the comparisons that bind a
+number (T03)."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ def comparison(e: Expression) -> tuple[model.Variable, str, Expression] | None:
 
 
 def branch(walker: ValueWalker, condition: Expression, state: State, only_fails: bool) -> None:
-    """T01: a branch on an untrusted value is allowed only as the bounds check that binds it, or as one side of which
-    nothing but an error comes (`only_fails`)."""
+    """T01: a branch on an untrusted value is allowed only as the bounds check that binds it, or as one side
+    of which nothing but an error comes (`only_fails`)."""
     if isinstance(condition, model.Unary) and condition.op == "not":
         branch(walker, condition.operand, state, only_fails)
         return
@@ -88,8 +89,8 @@ def branch(walker: ValueWalker, condition: Expression, state: State, only_fails:
 
 
 def refine(walker: ValueWalker, condition: Expression, truth: bool, state: State) -> None:
-    """What is known after `condition` turned out as `truth`: a number with a trusted upper bound is trusted, and of
-    bytes that are empty there is nothing to distrust."""
+    """What is known after `condition` turned out as `truth`: a number with a trusted upper bound is trusted,
+    and of bytes that are empty there is nothing to distrust."""
     if isinstance(condition, model.Unary) and condition.op == "not":
         refine(walker, condition.operand, not truth, state)
         return

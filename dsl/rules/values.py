@@ -1,4 +1,5 @@
-"""What is an expression worth? Its trust, the memory it spans, and what it may not be made of (T02 to T04, T06)."""
+"""What is an expression worth? Its trust, the memory it spans, and what it may not be made of (T02 to T04,
+T06)."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ class ValueWalker:
         return Place(self._next_thing)
 
     def start(self) -> State:
-        """What is known before the first step: what the VMM loaded is untrusted, what the launch measured is not."""
+        """What is known before the first step: what the VMM loaded is untrusted, what the launch measured is
+        not."""
         state = State()
         p = self.program
         for section in p.sections.values():

@@ -1,4 +1,5 @@
-"""Which paths does a flow have, and what is known on each? Walks statements, joins paths, and asks the rules."""
+"""Which paths does a flow have, and what is known on each? Walks statements, joins paths, and asks the
+rules."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What are the example flows, and what does the compiler say of each? Reads the case files below `cases`.
 
-A case begins with `=== title`; after its text, `--- says` begins what is expected, word for word. A case without that
-line is accepted. A case that declares no firmware gets `base.tdf` and `base_flows.tdf` behind it.
+A case begins with `=== title`; after its text, `--- says` begins what is expected, word for word. A case
+without that line is accepted. A case that declares no firmware gets `base.tdf` and `base_flows.tdf` behind
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Does the compiler accept and refuse what it should, with these very words and the caret under the culprit?"""
+"""Does the compiler accept and refuse what it should, with these very words and the caret under the
+culprit?"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 /* Where do kernel and initrd go in the RAM that is left free?
  *
- * A kernel loaded at L moves itself to the end of its window [O, O + init_size); both must be free RAM. It stays where
- * it lies if they are (docs/decisions/0006). Free is accepted type-1 RAM that is no image section and not carved, and
+ * A kernel loaded at L moves itself to the end of its window [O, O + init_size), which must be free RAM. It stays where
+ * it lies if that is so (docs/decisions/0006). Free is accepted type-1 RAM that is no image section and not carved, and
  * the section that holds the kernel itself. Source: Linux boot.rst; arch/x86/boot/compressed/head_64.S. */
 #include "formats.h"
 #include "primitives.h"
@@ -97,59 +97,52 @@ static struct area window_at(const struct linux *kernel, uint64_t load) {
     return window;
 }
 
-static status_t place_kernel(const struct linux *kernel, const struct ram *ram, struct placement *out,
-                             struct area *unpacked) {
+static status_t place_kernel(const struct linux *kernel, const struct ram *ram, struct placement *out) {
     uint64_t home = tdf_gpa(kernel->image.data);
     uint64_t load = home + kernel->setup_size;
-    *unpacked = window_at(kernel, load);
-    struct area hull = {tdf_align_down(load, TDF_PAGE), tdf_align_up(load + kernel->protected_size, TDF_PAGE)};
-    if (unpacked->start < hull.start)
-        hull.start = unpacked->start;
-    if (unpacked->end > hull.end)
-        hull.end = unpacked->end;
-    if (!is_free(ram, &hull, home)) {
+    struct area window = window_at(kernel, load);
+    if (!is_free(ram, &window, home)) {
         if (!kernel->relocatable)
             return TDF_E_KERNEL_NOT_RELOCATABLE;
         uint64_t alignment = kernel->alignment > TDF_PAGE_2M ? kernel->alignment : TDF_PAGE_2M;
         uint64_t from = kernel->pref_address > LINUX_MIN_PREFERRED_ADDRESS ? kernel->pref_address
                                                                           : LINUX_MIN_PREFERRED_ADDRESS;
-        load = lowest(ram, from, unpacked->end - unpacked->start, alignment);
+        load = lowest(ram, from, window.end - window.start, alignment);
         if (load == 0)
             return TDF_E_WINDOW_NO_ROOM;
-        *unpacked = window_at(kernel, load);
-        hull = *unpacked;
+        window = window_at(kernel, load);
         add_copy(out, load, home + kernel->setup_size, kernel->protected_size);
     }
     out->load = load;
     out->entry = load + LINUX_ENTRY64_OFFSET;
-    out->window_start = hull.start;
-    out->window_end = hull.end;
+    out->window_start = window.start;
+    out->window_end = window.end;
     return TDF_OK;
 }
 
 /* Does the initrd lie in one piece of RAM that the kernel finds in its E820, where the kernel can take it? */
 static int initrd_may_stay(const struct linux *kernel, const struct ram *ram, const struct area *initrd,
-                           const struct area *unpacked) {
+                           const struct area *window) {
     return tdf_aligned(initrd->start, TDF_PAGE) && initrd->end - 1 <= kernel->initrd_max &&
-           !tdf_overlap(initrd->start, initrd->end, unpacked->start, unpacked->end) &&
+           !tdf_overlap(initrd->start, initrd->end, window->start, window->end) &&
            is_free(ram, initrd, tdf_gpa(kernel->image.data));
 }
 
 static status_t place_initrd(const struct linux *kernel, const struct span *initrd, const struct ram *ram,
-                             const struct area *unpacked, struct placement *out) {
+                             struct placement *out) {
+    struct area window = {out->window_start, out->window_end};
     struct area source = {tdf_gpa(initrd->data), tdf_gpa(initrd->data) + initrd->size};
     out->initrd_start = 0;
     out->initrd_size = initrd->size;
     if (initrd->size == 0)
         return TDF_OK;
     out->initrd_start = source.start;
-    if (initrd_may_stay(kernel, ram, &source, unpacked))
+    if (initrd_may_stay(kernel, ram, &source, &window))
         return TDF_OK;
     uint64_t size = tdf_align_up(initrd->size, TDF_PAGE);
-    struct area kept = {out->window_start, out->window_end};
-    uint64_t to = highest(ram, kernel->initrd_max + 1, size, &kept);
+    uint64_t to = highest(ram, kernel->initrd_max + 1, size, &window);
     if (to == 0 && kernel->xloadflags & LINUX_XLF_CAN_BE_LOADED_ABOVE_4G)
-        to = highest(ram, UINT64_MAX, size, &kept);
+        to = highest(ram, UINT64_MAX, size, &window);
     if (to == 0)
         return TDF_E_INITRD_NO_ROOM;
     out->initrd_start = to;
@@ -159,12 +152,11 @@ static status_t place_initrd(const struct linux *kernel, const struct span *init
 
 status_t place_linux(const struct linux *kernel, const struct span *initrd, const struct ram *ram,
                      struct placement *out) {
-    struct area unpacked;
     out->kernel = *kernel;
     out->copies.count = 0;
     /* No copy overlaps any source: both go to RAM outside of every section, so their order is free. */
-    status_t status = place_kernel(kernel, ram, out, &unpacked);
+    status_t status = place_kernel(kernel, ram, out);
     if (status == TDF_OK)
-        status = place_initrd(kernel, initrd, ram, &unpacked, out);
+        status = place_initrd(kernel, initrd, ram, out);
     return status;
 }

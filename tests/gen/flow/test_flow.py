@@ -1,0 +1,332 @@
+"""Does the code of a flow do what the flow says? Every kind of statement and expression, run."""
+
+from __future__ import annotations
+
+import pytest
+from flowcpu import Fatal, FlowCpu, firmware_with
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from machinecode import Link
+from unicorn import UcError
+
+FLOWS = """
+flow add(a: u64, b: u64) -> u64 fails { return a + b }
+flow sub(a: u64, b: u64) -> u64 fails { return a - b }
+flow mul(a: u64, b: u64) -> u64 fails { return a * b }
+flow div(a: u64, b: u64) -> u64 fails { return (a + b) / 7 }
+flow mod(a: u64, b: u64) -> u64 fails { return (a ^ b) % 100 }
+flow bits(a: u64, b: u64) -> u64 fails { return (a | b) ^ (a & ~b) }
+flow shl(a: u64, b: u64) -> u64 fails { return (a | b) << 12 }
+flow shr(a: u64, b: u64) -> u64 fails { return (a & b) >> 63 }
+flow deep(a: u64, b: u64) -> u64 fails { return ((a + 1) * (b + 2) - (a + 3)) / 3 + (b + 4) % 7 * (a + 5) }
+flow logic(a: u64, b: u64) -> bool { return a == 1 and not (b < 5 or b >= 10) }
+flow compare(a: u64, b: u64) -> u64 {
+    let found = 0
+    if a == b { found = found | 1 }
+    if a != b { found = found | 2 }
+    if a < b { found = found | 4 }
+    if a <= b { found = found | 8 }
+    if a > b { found = found | 16 }
+    if a >= b { found = found | 32 }
+    return found
+}
+flow choose(state: RamState) -> u64 {
+    match state { unaccepted -> { return 1 } added, left_out -> { return 2 } }
+}
+flow number(n: u64) -> u64 { match n { 1 -> { return 10 } 2, 3 -> { return 20 } _ -> { return 30 } } }
+flow total(vmm: Vmm) -> u64 fails {
+    let sum = 0
+    for r in vmm.resources { if r.kind != 0 { sum = sum + r.size } }
+    for t in vmm.tables { sum = sum + t.size }
+    return sum
+}
+flow item(vmm: Vmm, i: u64) -> u64 fails { return vmm.resources[i].start }
+flow count(vmm: Vmm) -> u64 { return vmm.resources.count }
+flow part(data: bytes, a: u64, b: u64) -> bytes fails { return data[a .. b] }
+flow attempt(data: untrusted bytes) -> u64 {
+    try let found = hob_extent(data) { return found.size } on hob_truncated { return 1000 } on _ { return 2000 }
+}
+flow outer(a: u64) -> u64 fails {
+    require a != 7
+    let s = add(a, 1)?
+    return add(s, s)?
+}
+flow nested(a: u64) -> u64 {
+    let found = 0
+    if a < 10 { if a < 5 { found = 1 } else { found = 2 } } else if a < 20 { found = 3 } else { found = 4 }
+    return found
+}
+flow hello() { print "hi" }
+flow narrow(a: u32) -> u32 { return a }
+flow record(data: measured bytes) -> Linux fails { let kernel = parse_linux(data)? return kernel }
+flow field(data: measured bytes) -> u64 fails { return parse_linux(data)?.init_size }
+"""
+
+
+@pytest.fixture(scope="module")
+def cpu(link: Link) -> FlowCpu:
+    return FlowCpu(firmware_with(FLOWS), link)
+
+
+WORDS = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 100), st.sampled_from([2**63, 2**64 - 1, 2**32]))
+TOP = 2**64
+ARITHMETIC = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: (a + b) // 7 if a + b < TOP else TOP,
+    "mod": lambda a, b: (a ^ b) % 100,
+    "bits": lambda a, b: (a | b) ^ (a & ~b),
+    "shl": lambda a, b: ((a | b) << 12) % TOP,
+    "shr": lambda a, b: (a & b) >> 63,
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+@given(a=WORDS, b=WORDS)
+@settings(max_examples=60, deadline=None)
+def test_arithmetic_is_that_of_whole_numbers_or_an_error(cpu: FlowCpu, name: str, a: int, b: int) -> None:
+    out = cpu.place(bytes(8))
+    status = cpu.call(f"flow_{name}", a, b, out)
+    expected = ARITHMETIC[name](a, b)
+    if 0 <= expected < TOP:
+        assert (status, cpu.u64(out)) == (0, expected)
+    else:
+        assert status == cpu.error("arithmetic_overflow")
+
+
+@given(a=st.integers(0, 1000), b=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_intermediate_values_survive(cpu: FlowCpu, a: int, b: int) -> None:
+    expected = ((a + 1) * (b + 2) - (a + 3)) // 3 + (b + 4) % 7 * (a + 5)
+    out = cpu.place(bytes(8))
+    status = cpu.call("flow_deep", a, b, out)
+    if (a + 1) * (b + 2) < a + 3:
+        assert status == cpu.error("arithmetic_overflow")
+    else:
+        assert (status, cpu.u64(out)) == (0, expected)
+
+
+@given(a=st.integers(0, 3), b=st.integers(0, 12))
+@settings(max_examples=52, deadline=None)
+def test_conditions(cpu: FlowCpu, a: int, b: int) -> None:
+    assert cpu.value("flow_logic", a, b) == int(a == 1 and 5 <= b < 10)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [(5, 5, 1 | 8 | 32), (1, 2**63, 2 | 4 | 8), (2**64 - 1, 1, 2 | 16 | 32)]
+)
+def test_comparisons_are_unsigned(cpu: FlowCpu, a: int, b: int, expected: int) -> None:
+    assert cpu.value("flow_compare", a, b) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 1), (1, 2), (2, 2)])
+def test_match_on_an_enumeration(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_choose", value) == expected
+
+
+def test_a_value_outside_of_its_enumeration_traps(cpu: FlowCpu) -> None:
+    with pytest.raises(UcError):
+        cpu.value("flow_choose", 3)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 30), (1, 10), (2, 20), (3, 20), (2**63, 30)])
+def test_match_on_numbers(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_number", value) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 1), (5, 2), (10, 3), (20, 4)])
+def test_else_if(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_nested", value) == expected
+
+
+def vmm(cpu: FlowCpu, resources: list[tuple[int, int, int]], tables: list[int]) -> int:
+    """A Vmm record: resources as (kind, start, size), tables by size."""
+    record = cpu.firmware.records["Vmm"]
+    address = cpu.place(bytes(record.size))
+    cpu.put(address, len(resources))
+    for at, (kind, start, size) in enumerate(resources):
+        cpu.put(address + 8 + 24 * at, kind, start, size)
+    offset = next(field.offset for field in record.fields if field.name == "tables")
+    cpu.put(address + offset, len(tables))
+    for at, size in enumerate(tables):
+        cpu.put(address + offset + 8 + 16 * at, 0, size)
+    return address
+
+
+def test_loops_over_records_and_spans(cpu: FlowCpu) -> None:
+    assert cpu.value("flow_total", vmm(cpu, [(1, 0, 100), (0, 0, 7), (5, 0, 1000)], [3, 4])) == 1107
+    assert cpu.value("flow_total", vmm(cpu, [], [])) == 0
+
+
+def test_index_is_checked(cpu: FlowCpu) -> None:
+    address = vmm(cpu, [(1, 11, 1), (1, 22, 1)], [])
+    assert cpu.value("flow_item", address, 1) == 22
+    assert cpu.value("flow_count", address) == 2
+    for index in (2, 2**64 - 1):
+        assert cpu.call("flow_item", address, index, cpu.place(bytes(8))) == cpu.error("out_of_bounds")
+
+
+@given(a=st.integers(0, 12), b=st.integers(0, 12))
+@settings(max_examples=60, deadline=None)
+def test_slices_are_checked(cpu: FlowCpu, a: int, b: int) -> None:
+    out = cpu.place(bytes(16))
+    status = cpu.call("flow_part", cpu.span(b"0123456789"), a, b, out)
+    if a <= b <= 10:
+        assert status == 0
+        assert cpu.bytes_of(out) == b"0123456789"[a:b]
+    else:
+        assert status == cpu.error("out_of_bounds")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(None, 3), ("hob_truncated", 1000), ("hob_malformed", 2000)]
+)
+def test_try(cpu: FlowCpu, error: str | None, expected: int) -> None:
+    def hob_extent(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert machine.bytes_of(arguments[0]) == b"region"
+        if error is None:
+            machine.put(arguments[1], machine.u64(arguments[0]), 3)
+            return 0
+        return machine.error(error)
+
+    cpu.callees["hob_extent"] = hob_extent
+    assert cpu.value("flow_attempt", cpu.span(b"region")) == expected
+
+
+def test_errors_pass_through_flows(cpu: FlowCpu) -> None:
+    out = cpu.place(bytes(8))
+    assert cpu.value("flow_outer", 4) == 10
+    assert cpu.call("flow_outer", 7, out) == cpu.error("requirement_failed")
+    assert cpu.call("flow_outer", 2**64 - 1, out) == cpu.error("arithmetic_overflow")
+
+
+def test_texts_are_passed_without_a_nul(cpu: FlowCpu) -> None:
+    cpu.callees["prim_print"] = lambda machine, arguments: seen.append(machine.bytes_of(arguments[0]))
+    seen: list[bytes] = []
+    cpu.call("flow_hello")
+    assert seen == [b"hi"]
+
+
+def test_the_upper_half_of_a_narrow_argument_is_ignored(cpu: FlowCpu) -> None:
+    out = cpu.place(b"\xff" * 8)
+    cpu.call("flow_narrow", 0xAAAA_AAAA_1234_5678, out)
+    assert cpu.read(out, 8) == bytes.fromhex("78563412ffffffff")
+
+
+def test_records_are_returned_whole(cpu: FlowCpu) -> None:
+    content = bytes(range(cpu.firmware.records["Linux"].size))
+    cpu.callees["parse_linux"] = lambda machine, arguments: machine.write(arguments[1], content)
+    out = cpu.place(bytes(len(content) + 8))
+    assert cpu.call("flow_record", cpu.span(b""), out) == 0
+    assert cpu.read(out, len(content) + 8) == content + bytes(8)
+    assert cpu.value("flow_field", cpu.span(b"")) == int.from_bytes(content[32:40], "little")
+
+
+# ---------------------------------------------------------------- the shipped flow
+
+
+def boot(cpu: FlowCpu, attributes: int = 1 << 28) -> int:
+    td = cpu.place(bytes(32))
+    cpu.put(td, 48, attributes)
+    return cpu.call("flow_boot", td)
+
+
+def test_the_shipped_flow_calls_its_primitives_in_order(cpu: FlowCpu) -> None:
+    cpu.callees = {"prim_handoff_linux": lambda machine, arguments: machine.error("paging_range")}
+    with pytest.raises(Fatal, match="tdforge: paging: bad range"):
+        boot(cpu)
+    assert [name for name, _ in cpu.calls if not name.startswith("tdcall")] == [
+        "start_log",
+        "hob_extent",
+        "prim_measure_platform_config",
+        "parse_hob",
+        "plan_memory",
+        "prim_accept",
+        "linux_extent",
+        "initrd_extent",
+        "text_extent",
+        "prim_measure_blob",
+        "prim_measure_platform_config",
+        "parse_linux",
+        "place_linux",
+        "prim_load_linux",
+        "prim_park_aps",
+        "acpi_tables",
+        "zero_page",
+        "prim_separate",
+        "prim_separate",
+        "prim_handoff_linux",
+        "fatal",
+    ]
+
+
+def test_states_layout_and_regions_reach_the_primitives(cpu: FlowCpu) -> None:
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def remember(name: str) -> None:
+        def callee(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+            seen[name] = arguments
+            if name == "start_log":
+                assert machine.u64(arguments[0]) == event_log.address
+                assert machine.u64(arguments[0] + 8) == event_log.size
+            return 0
+
+        cpu.callees[name] = callee
+
+    cpu.callees = {"prim_handoff_linux": lambda machine, arguments: 1}
+    event_log = next(section for section in cpu.firmware.image if section.name == "event_log")
+    for name in ("start_log", "plan_memory", "prim_accept", "acpi_tables"):
+        remember(name)
+    with pytest.raises(Fatal):
+        boot(cpu)
+    assert seen["start_log"][1] == cpu.state(cpu.context.states["log"])
+    assert seen["plan_memory"][2] == cpu.image.symbols["tdf_layout"]
+    assert seen["prim_accept"][1:4] == (2**64 - 1, 1, cpu.state(cpu.context.states["paging"]))
+    assert seen["acpi_tables"][0] == cpu.state(cpu.context.carved["tables"])
+    assert seen["acpi_tables"][3] == cpu.state(cpu.context.carved["wakeup"])
+
+
+@pytest.mark.parametrize("place", range(1, 20))
+def test_no_error_is_dropped(cpu: FlowCpu, place: int) -> None:
+    """Whatever call fails, nothing is called after it but the way to `fatal`."""
+    errors = cpu.firmware.errors
+    order: list[str] = []
+
+    def callee(name: str) -> None:
+        def run(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+            order.append(name)
+            return errors[place].number if len(order) == place else 0
+
+        cpu.callees[name] = run
+
+    cpu.callees = {}
+    for name, primitive in cpu.firmware.primitives.items():
+        if primitive.fallible:
+            callee(name if primitive.home == "c" else f"prim_{name}")
+    with pytest.raises(Fatal, match=errors[place].text.replace("(", r"\(")):
+        boot(cpu)
+    assert len(order) == place
+    assert [name for name, _ in cpu.calls[-3:]] == ["tdcall_rtmr_extend", "tdcall_rtmr_extend", "fatal"]
+
+
+def test_a_requirement_of_the_shipped_flow(cpu: FlowCpu) -> None:
+    with pytest.raises(Fatal, match="tdforge: SEPT_VE_DISABLE is not set"):
+        boot(cpu, attributes=0)
+    assert [name for name, _ in cpu.calls] == ["tdcall_rtmr_extend", "tdcall_rtmr_extend", "fatal"]
+
+
+def test_the_entry_asks_the_module_and_starts_the_flow(cpu: FlowCpu) -> None:
+    def vp_info(machine: FlowCpu, arguments: tuple[int, ...]) -> None:
+        machine.put(arguments[0], 48, 0)  # no SEPT_VE_DISABLE: ends soon
+        assert arguments[0] == machine.state(machine.context.td)
+
+    cpu.callees = {"tdcall_vp_info": vp_info}
+    with pytest.raises(Fatal, match="SEPT_VE_DISABLE"):
+        cpu.call("flow_entry")
+    assert cpu.calls[0][0] == "tdcall_vp_info"
+
+
+def test_an_unknown_status_is_fatal_too(cpu: FlowCpu) -> None:
+    with pytest.raises(Fatal, match="tdforge: a status that no primitive declares"):
+        cpu.call("flow_fatal", 12345)

@@ -207,7 +207,10 @@ def test_every_unaccepted_page_once_and_no_added_page(ranges, small, busy, level
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, (1 << 64) - 1), st.sampled_from([0, BUSY, ALREADY, ALREADY | 1, ALREADY | 2, MISMATCH])),
+        st.tuples(
+            st.integers(0, (1 << 64) - 1),
+            st.sampled_from([0, BUSY, ALREADY, ALREADY | 1, ALREADY | 2, MISMATCH]),
+        ),
         max_size=30,
     )
 )

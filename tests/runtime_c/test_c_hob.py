@@ -56,7 +56,9 @@ class Region:
         self.span = CORE.span(self.base, size)
 
     def put(self, offset: int, data: bytes) -> None:
-        CORE.ffi.buffer(CORE.ffi.cast("uint8_t *", self.base), self.memory.size)[offset : offset + len(data)] = data
+        CORE.ffi.buffer(CORE.ffi.cast("uint8_t *", self.base), self.memory.size)[
+            offset : offset + len(data)
+        ] = data
 
     def extent(self) -> bytes:
         out = CORE.new("span")
@@ -75,11 +77,15 @@ def test_reads_every_form(form):
     region = Region(FORMS[form])
     assert region.extent() == region.list
     vmm = region.parse()
-    assert [(r.kind, r.start, r.size, r.attributes) for r in vmm.resources.items[0 : vmm.resources.count]] == [
+    assert [
+        (r.kind, r.start, r.size, r.attributes) for r in vmm.resources.items[0 : vmm.resources.count]
+    ] == [
         (h.resource_type, h.start, h.length, h.attributes) for h in FORMS[form] if isinstance(h, hob.Resource)
     ]
     tables = [CORE.content(t) for t in vmm.tables.items[0 : vmm.tables.count]]
-    given_tables = [h.data for h in FORMS[form] if isinstance(h, hob.GuidExtension) and h.data in (DSDT, MADT)]
+    given_tables = [
+        h.data for h in FORMS[form] if isinstance(h, hob.GuidExtension) and h.data in (DSDT, MADT)
+    ]
     assert [t.rstrip(b"\0") for t in tables] == [t.rstrip(b"\0") for t in given_tables]
     assert all(len(t) % 8 == 0 for t in tables)
 
@@ -184,7 +190,9 @@ def test_2000_mutated_lists_never_crash(form, data):
     raw = bytearray(hob.write(0, FORMS[form]))
     memory = CORE.guarded(len(raw))
     raw[48:56] = struct.pack("<Q", memory.address + len(raw))
-    flips = data.draw(st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(1, 255)), min_size=1, max_size=6))
+    flips = data.draw(
+        st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(1, 255)), min_size=1, max_size=6)
+    )
     for offset, bits in flips:
         raw[offset] ^= bits
     CORE.ffi.buffer(CORE.ffi.cast("uint8_t *", memory.address), len(raw))[:] = bytes(raw)

@@ -146,7 +146,11 @@ def test_refuses(changes, error):
 
 def test_truncated():
     data = bzimage()
-    for size, error in ((len(data) - 1, "kernel_truncated"), (0x26B, "kernel_not_bzimage"), (0, "kernel_not_bzimage")):
+    for size, error in (
+        (len(data) - 1, "kernel_truncated"),
+        (0x26B, "kernel_not_bzimage"),
+        (0, "kernel_not_bzimage"),
+    ):
         with pytest.raises(CoreError, match=error):
             extent(data[:size])
         with pytest.raises(CoreError, match=error):
@@ -278,7 +282,12 @@ def test_a_taken_window_moves_the_kernel():
     ram = plan([(7, 0, 512 * MIB)], [*LAYOUT, wall])
     out = place(ram, (0xE00000, PAGE))
     load = 0x2200000
-    assert (out.load, out.entry, out.window_start, out.window_end) == (load, load + 0x200, load, load + 0x3000000)
+    assert (out.load, out.entry, out.window_start, out.window_end) == (
+        load,
+        load + 0x200,
+        load,
+        load + 0x3000000,
+    )
     assert copies(out) == [(load, SECTION.start + 1024, 4096)]
     assert out.initrd_start == 0xE00000
     assert free(ram, out.window_start, out.window_end, home=-1)
@@ -375,7 +384,15 @@ def test_zero_page():
     assert (header.cmd_line_ptr, params.ext_cmd_line_ptr) == (line & 0xFFFFFFFF, line >> 32)
     assert header.code32_start == 0xA00400
     assert (header.root_dev, header.ext_loader_type, header.heap_end_ptr, header.setup_data) == (0, 0, 0, 0)
-    kept = ("header", "version", "kernel_alignment", "init_size", "pref_address", "xloadflags", "handover_offset")
+    kept = (
+        "header",
+        "version",
+        "kernel_alignment",
+        "init_size",
+        "pref_address",
+        "xloadflags",
+        "handover_offset",
+    )
     assert [header[name] for name in kept] == [(FIELDS | {"handover_offset": 1})[name] for name in kept]
     assert zero.e820 == [
         (0, 0x826000, RAM),
@@ -402,7 +419,11 @@ def test_header_is_copied_by_its_own_length():
 
 
 def test_left_out_ram_is_not_told_of():
-    ranges = [Range(0, MIB, UNACCEPTED, RAM), Range(MIB, 2 * MIB, LEFT_OUT, RAM), Range(2 * MIB, 3 * MIB, ADDED, RAM)]
+    ranges = [
+        Range(0, MIB, UNACCEPTED, RAM),
+        Range(MIB, 2 * MIB, LEFT_OUT, RAM),
+        Range(2 * MIB, 3 * MIB, ADDED, RAM),
+    ]
     assert ZeroPage(bzimage(), make_ram(ranges)).e820 == [(0, MIB, RAM), (2 * MIB, 3 * MIB, RAM)]
 
 

@@ -94,7 +94,10 @@ def test_tpm2_eventlog_reads_it(tmp_path):
     log, _ = filled()
     (tmp_path / "log").write_bytes(log.content()[: log.log.used])
     said = subprocess.run(
-        [*tool("tpm2_eventlog", "tpm2-tools"), str(tmp_path / "log")], capture_output=True, text=True, check=True
+        [*tool("tpm2_eventlog", "tpm2-tools"), str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for text in ("EV_PLATFORM_CONFIG_FLAGS", "EV_EFI_PLATFORM_FIRMWARE_BLOB2", "EV_SEPARATOR", "sha384"):
         assert text in said

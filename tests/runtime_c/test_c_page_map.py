@@ -69,7 +69,12 @@ def test_rights(access):
 def test_large_pages_where_they_fit():
     tables = Tables()
     tables.map(2 * MIB - PAGE, 4 * MIB + 2 * PAGE, RW)
-    assert [tables.large(a) for a in (2 * MIB - PAGE, 2 * MIB, 4 * MIB, 6 * MIB)] == [False, True, True, False]
+    assert [tables.large(a) for a in (2 * MIB - PAGE, 2 * MIB, 4 * MIB, 6 * MIB)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
     assert tables.walk(6 * MIB + PAGE) is None
     assert tables.paging.used == 5
 

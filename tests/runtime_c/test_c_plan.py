@@ -122,7 +122,11 @@ def test_carves_top_down_in_order(size):
 def test_type_5_is_not_ram_beside_type_7_and_added_without():
     sections = [Section(TEMP_MEM, 0x10000, 0x11000)]
     with_type_7 = plan([(7, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
-    assert [(r.start, r.end) for r in ranges_of(with_type_7)] == [(0, 0x10000), (0x10000, 0x11000), (0x11000, MIB)]
+    assert [(r.start, r.end) for r in ranges_of(with_type_7)] == [
+        (0, 0x10000),
+        (0x10000, 0x11000),
+        (0x11000, MIB),
+    ]
     legacy = plan([(0, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
     assert ranges_of(legacy)[-1].state == ADDED
 

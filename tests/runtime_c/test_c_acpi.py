@@ -1,0 +1,242 @@
+"""Are the ACPI tables what iasl and an OS accept, and does nothing the VMM wrote in its own lead us astray?"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ccore import CORE, LIB, CoreError, check, make_td, make_vmm
+from debian import tool
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.formats import acpi
+from gen.formats.acpi import MadtType
+
+MAILBOX, LOG_AREA, LOG_SIZE = 0x7FFF_F000, 0x826000, 0x20000
+
+
+def lapic(cpu: int, flags: int = 1) -> bytes:
+    return acpi.madt_entry(MadtType.LAPIC, processor_uid=cpu & 255, apic_id=cpu & 255, flags=flags)
+
+
+def x2apic(cpu: int, flags: int = 1) -> bytes:
+    return acpi.madt_entry(MadtType.X2APIC, processor_uid=cpu, x2apic_id=cpu, flags=flags)
+
+
+IOAPIC = acpi.madt_entry(MadtType.IOAPIC, ioapic_id=1, address=0xFEC00000)
+ISO = acpi.madt_entry(MadtType.ISO, source=0, gsi=2)
+WAKEUP = acpi.madt_entry(MadtType.MP_WAKEUP, mailbox_address=0xDEAD000)
+# AML of `Name (A, 1)`: table 20.2.5.1 of the specification.
+AML = bytes([0x08, 0x41, 0x5F, 0x5F, 0x5F, 0x01])
+DSDT = acpi.table(b"DSDT", 2, AML)
+SSDTS = [acpi.table(b"SSDT", 2, AML.replace(b"A", letter)) for letter in (b"B", b"C")]
+MCFG = acpi.table(b"MCFG", 1, bytes(24))
+VMM_TABLES = [
+    acpi.fadt(dsdt=0x1234, x_dsdt=0x5678, x_firmware_ctrl=0x9ABC, flags=acpi.FadtFlags.HW_REDUCED),
+    acpi.madt([lapic(0), lapic(1), IOAPIC, ISO, WAKEUP], acpi.MadtFlags.PCAT_COMPAT),
+    DSDT,
+    *SSDTS,
+    MCFG,
+]
+
+
+class Tables:
+    """All tables as an OS finds them from the RSDP on; `area` ends at a page nobody may touch."""
+
+    def __init__(self, tables: Any = (), vcpus: int = 1, policy: str = "", size: int = 65536) -> None:
+        self.memory = CORE.guarded(size)
+        area = CORE.span(self.memory.address, size)
+        log, out = CORE.new("log"), CORE.ffi.new("uint64_t *")
+        log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
+        build = getattr(LIB, f"acpi_tables{policy}")
+        check(build(area, make_vmm([], tables), make_td(vcpus), CORE.span(MAILBOX, 4096), log, out))
+        self.rsdp = CORE.bytes_at(out[0], 36)
+        root = acpi.RSDP.parse(self.rsdp)
+        assert sum(self.rsdp[:20]) & 255 == sum(self.rsdp) & 255 == 0
+        xsdt = self._read(root.xsdt_address)
+        places = [int.from_bytes(xsdt[i : i + 8], "little") for i in range(36, len(xsdt), 8)]
+        self.tables = [xsdt, *map(self._read, places)]
+        fadt = acpi.FADT.parse(self.one(b"FACP"))
+        self.dsdt = self._read(fadt.x_dsdt)
+        self.tables.append(self.dsdt)
+
+    def _read(self, address: int) -> bytes:
+        assert self.memory.address <= address < self.memory.address + self.memory.size
+        head = acpi.HEADER.parse(CORE.bytes_at(address, 36))
+        table = CORE.bytes_at(address, head.length)
+        acpi.check_table(table)
+        return table
+
+    def all(self, signature: bytes) -> list[bytes]:
+        return [table for table in self.tables if table[:4] == signature]
+
+    def one(self, signature: bytes) -> bytes:
+        (table,) = self.all(signature)
+        return table
+
+    @property
+    def madt(self) -> list[tuple[int, Any]]:
+        return list(acpi.madt_entries(self.one(b"APIC")))
+
+    @property
+    def cpus(self) -> list[tuple[int, int]]:
+        """Entry type and APIC id."""
+        return [
+            (kind, entry.apic_id if kind == MadtType.LAPIC else entry.x2apic_id)
+            for kind, entry in self.madt
+            if kind in (MadtType.LAPIC, MadtType.X2APIC)
+        ]
+
+
+@pytest.mark.parametrize("policy", ["", "_of_vmm"])
+@pytest.mark.parametrize("tables", [[], VMM_TABLES], ids=["none", "vmm"])
+def test_iasl_disassembles_each(policy, tables, tmp_path: Path):
+    built = Tables(tables, 2, policy)
+    (tmp_path / "RSDP.aml").write_bytes(built.rsdp)
+    for number, table in enumerate(built.tables):
+        name = tmp_path / f"{number}.aml"
+        name.write_bytes(table)
+        said = subprocess.run(
+            [*tool("iasl", "acpica-tools"), "-d", str(name)], capture_output=True, text=True, check=False
+        )
+        text = (tmp_path / f"{number}.dsl").read_text()
+        assert said.returncode == 0, said.stderr
+        assert "Invalid" not in text
+        assert "Error" not in said.stderr.replace("0 Errors", "")
+
+
+def test_our_own_tables():
+    built = Tables(vcpus=3)
+    assert [table[:4] for table in built.tables] == [b"XSDT", b"FACP", b"APIC", b"CCEL", b"DSDT"]
+    fadt = acpi.FADT.parse(built.one(b"FACP"))
+    assert (fadt.header.revision, fadt.header.length, fadt.flags) == (6, 276, acpi.FadtFlags.HW_REDUCED)
+    assert len(built.dsdt) == 36
+    ccel = acpi.CCEL.parse(built.one(b"CCEL"))
+    assert (ccel.cc_type, ccel.cc_subtype, ccel.log_area_length, ccel.log_area_address) == (
+        2,
+        0,
+        LOG_SIZE,
+        LOG_AREA,
+    )
+    assert built.cpus == [(MadtType.LAPIC, 0), (MadtType.LAPIC, 1), (MadtType.LAPIC, 2)]
+    kind, wakeup = built.madt[-1]
+    assert (kind, wakeup.length, wakeup.mailbox_version, wakeup.mailbox_address) == (16, 16, 0, MAILBOX)
+
+
+def test_many_cpus_become_x2apic_entries():
+    cpus = Tables(vcpus=300).cpus
+    assert [cpu for _, cpu in cpus] == list(range(300))
+    assert [kind for kind, _ in cpus] == [MadtType.LAPIC] * 255 + [MadtType.X2APIC] * 45
+
+
+def test_the_vmms_cpus_and_interrupts_are_taken_but_not_its_wakeup():
+    entries = [lapic(0), x2apic(4), x2apic(1000), lapic(9, flags=0), lapic(8, flags=2), IOAPIC, ISO, WAKEUP]
+    built = Tables([acpi.madt(entries, acpi.MadtFlags.PCAT_COMPAT)], 3)
+    assert built.cpus == [(MadtType.LAPIC, 0), (MadtType.LAPIC, 4), (MadtType.X2APIC, 1000)]
+    kinds = [kind for kind, _ in built.madt]
+    assert kinds == [
+        MadtType.LAPIC,
+        MadtType.LAPIC,
+        MadtType.X2APIC,
+        MadtType.IOAPIC,
+        MadtType.ISO,
+        MadtType.MP_WAKEUP,
+    ]
+    assert built.madt[-1][1].mailbox_address == MAILBOX
+    assert acpi.MADT.parse(built.one(b"APIC")).flags == acpi.MadtFlags.PCAT_COMPAT
+
+
+@pytest.mark.parametrize("vcpus", [0, 1, 3])
+def test_cpu_count_must_match(vcpus):
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt([lapic(0), lapic(1)])], vcpus)
+
+
+def test_a_cpu_listed_twice():
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt([lapic(0), x2apic(0)])], 2)
+
+
+def test_the_vmms_aml_only_by_policy():
+    own = Tables(VMM_TABLES, 2)
+    assert len(own.dsdt) == 36
+    assert not own.all(b"SSDT")
+    theirs = Tables(VMM_TABLES, 2, "_of_vmm")
+    assert theirs.dsdt == DSDT
+    assert theirs.all(b"SSDT") == SSDTS
+    assert theirs.one(b"MCFG") == MCFG
+    fadt = acpi.FADT.parse(theirs.one(b"FACP"))
+    assert (fadt.x_firmware_ctrl, fadt.firmware_ctrl) == (0, 0)
+    assert len(theirs.all(b"APIC")) == len(theirs.all(b"FACP")) == len(theirs.all(b"CCEL")) == 1
+
+
+def test_policy_without_tables_of_the_vmm_makes_our_own():
+    assert [t[:4] for t in Tables([], 1, "_of_vmm").tables] == [t[:4] for t in Tables([], 1).tables]
+
+
+def test_checksums_of_the_vmm_are_made_new():
+    broken = bytearray(SSDTS[0])
+    broken[9] ^= 1
+    assert Tables([bytes(broken)], 1, "_of_vmm").one(b"SSDT") == SSDTS[0]
+
+
+def longer(table: bytes, length: int) -> bytes:
+    return table[:4] + length.to_bytes(4, "little") + table[8:]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"",
+        b"SSDT",
+        longer(SSDTS[0], len(SSDTS[0]) + 1),
+        longer(SSDTS[0], 35),
+        acpi.table(b"APIC", 5, b""),
+        acpi.madt([lapic(0), b"\0"]),
+        acpi.madt([lapic(0), b"\0\0"]),
+        acpi.madt([lapic(0), b"\0\x09"]),
+        acpi.madt([lapic(0), b"\x09\x08" + bytes(6)]),
+        acpi.madt([lapic(0xFF)]),
+        acpi.madt([x2apic(0xFFFFFFFF)]),
+    ],
+)
+def test_malformed(table):
+    with pytest.raises(CoreError, match="acpi_malformed"):
+        Tables([table], 1)
+
+
+@pytest.mark.parametrize("tables", [[DSDT, DSDT], VMM_TABLES[:1] * 2, [acpi.table(b"FACP", 1, bytes(60))]])
+def test_malformed_by_policy(tables):
+    with pytest.raises(CoreError, match="acpi_malformed"):
+        Tables(tables, 1, "_of_vmm")
+
+
+def test_no_room_at_any_size():
+    needed = 0
+    for size in range(0, 4096, 16):
+        try:
+            Tables(VMM_TABLES, 2, "_of_vmm", size or 1)
+        except CoreError as error:
+            assert str(error) == "acpi_no_room"
+            needed = size
+    assert 1000 < needed < 2000
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.integers(0, len(VMM_TABLES) - 1),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=5),
+    st.sampled_from(["", "_of_vmm"]),
+)
+def test_mutated_tables_never_crash(index, flips, policy):
+    table = bytearray(VMM_TABLES[index])
+    for offset, bits in flips:
+        table[offset % len(table)] ^= bits
+    tables = [*VMM_TABLES[:index], bytes(table), *VMM_TABLES[index + 1 :]]
+    try:
+        Tables(tables, 2, policy)
+    except CoreError as error:
+        assert str(error) in ("acpi_malformed", "cpus_mismatch")

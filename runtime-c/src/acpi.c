@@ -134,7 +134,8 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
         return status;
     if ((status = add_dsdt(&builder, &dsdt, &dsdt_at)) != TDF_OK ||
         (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
-        (status = acpi_add_madt(&builder, vmm, td, mailbox)) != TDF_OK || (status = add_ccel(&builder, log)) != TDF_OK ||
+        (status = acpi_add_madt(&builder, vmm, td, mailbox)) != TDF_OK ||
+        (status = add_ccel(&builder, log)) != TDF_OK ||
         (theirs && (status = add_others(&builder, vmm)) != TDF_OK))
         return status;
     fill_roots(&builder, rsdp, xsdt);

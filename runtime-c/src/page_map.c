@@ -86,7 +86,7 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
                 break;
             }
             if (level == 0 || (access != ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
-                /* The neighbours of the same table at once: a walk from the top for each page costs ten times as much. */
+                /* The neighbours in one table at once: a walk from the top for each costs ten times as much. */
                 uint64_t left = (uint64_t)(&table[ENTRIES] - entry), wanted = (end - start) / span;
                 uint64_t count = wanted < left ? wanted : left;
                 fill(entry, count, physical | flags | (level ? LARGE : 0), span);

@@ -157,7 +157,7 @@ def test_end_of_list_must_be_exact(end):
     region = Region(QEMU)
     region.put(48, struct.pack("<Q", region.base + end))
     for size in (end, END + 8):
-        with pytest.raises(CoreError, match="hob_malformed|hob_truncated"):
+        with pytest.raises(CoreError, match=r"hob_malformed|hob_truncated"):
             region.parse(size)
 
 

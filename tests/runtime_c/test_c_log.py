@@ -1,4 +1,4 @@
-"""Is the event log what verifiers read, is SHA-384 right, and does a full log stop before anything is written?"""
+"""Is the event log what verifiers read, is SHA-384 right, and is nothing written once it is full?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the firmware's own memcpy, memmove, memset, memcmp what C says they are; do text and copies stay in bounds?"""
+"""Are the firmware's own memcpy and friends what C says they are; do text and copies stay in bounds?"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from ccore import (
     ACPI,
@@ -90,7 +92,7 @@ def test_covers_every_byte_once(form, size):
     ram = low_and_high(size)
     planned = plan(form(ram))
     ranges = ranges_of(planned)
-    for before, after in zip(ranges, ranges[1:], strict=False):
+    for before, after in itertools.pairwise(ranges):
         assert before.start < before.end <= after.start
     window = LAYOUT[0]
     assert ranges_of(planned).count(type(ranges[0])(window.start, window.end, ADDED, RESERVED)) == 1
@@ -210,7 +212,7 @@ def test_any_plan_is_sorted_disjoint_and_inside_what_was_listed(resources, place
         ranges = ranges_of(plan(resources, [*layout, Section(CARVED, 0, 4096, ACPI)]))
     except CoreError:
         return
-    for before, after in zip(ranges, ranges[1:], strict=False):
+    for before, after in itertools.pairwise(ranges):
         assert before.end <= after.start
     legacy = all(kind != 7 or start == end for kind, start, end in resources)
     kinds = (0, 5) if all(kind != 7 for kind, _, _ in resources) else (0, 7)

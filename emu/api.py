@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emu import eventlog, handoff
+from emu import eventlog
 from emu.machine import Ending, Machine, Until, create
 from emu.signals import EmuError
 from emu.symbols import read
 from emu.tdx import measure
-from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
+from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, SEPT_VE_DISABLE, TdParams
 from emu.vcpu import VE_VECTOR, Vcpu
 from emu.vmm import launch as vmm_launch
 from emu.vmm.presets import PRESETS
@@ -20,7 +20,7 @@ from emu.vmm.presets import PRESETS
 __all__ = ["EmuError", "Report", "RunConfig", "run"]
 
 HOST_PAGE_SIZES = ("2M", "4K")
-MAX_VCPUS = 255
+MAX_VCPUS = 512  # more than the 300 at which tables and loops outgrow a byte; each costs host memory
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class RunConfig:
     max_instructions: int = 20_000_000_000
     skip_count: tuple[str, ...] = ()
     no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
+    sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
     )
     launch = vmm_launch.prepare(inputs, PRESETS[config.vmm])
     flags = (CONFIG_NO_RBP_MOD if config.no_rbp_mod else 0) | (CONFIG_GPAW52 if config.gpaw == 52 else 0)
-    params = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, config_flags=flags)
+    attributes = SEPT_VE_DISABLE if config.sept_ve_disable else 0
+    params = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, attributes=attributes, config_flags=flags)
     return create(
         launch,
         params,
@@ -180,12 +182,8 @@ def report(machine: Machine, ending: Ending) -> Report:
     lib, module, boot = machine.lib, machine.module, machine.vcpus[0]
     ended = _end(machine, ending)
     tdcalls, vmcalls = dict(module.tdcalls), dict(machine.vmm.vmcalls)
-    boot_rsi, entry = int(boot.regs.gpr[6]), int(boot.regs.rip)
     instructions, apart = boot.count, int(lib.td_count_apart(boot.handle))
-    given, log = None, b""
-    if end.reason == "handoff":
-        given = handoff.describe(machine.read_guest, entry, boot_rsi)
-        log = eventlog.fetch(machine.read_guest, handoff.rsdp(machine.read_guest, boot_rsi))
+    given, log = machine.handed_over or (None, b"")
     aps = [machine.locate_ap(vcpu) for vcpu in machine.vcpus[1:]]
     added = sum(len(region.content) for region in machine.launch.regions) // 4096
     extended = sum(len(region.content) for region in machine.launch.regions if region.measured) // 4096

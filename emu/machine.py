@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from emu import engine
+from emu import engine, eventlog, handoff
 from emu.memory import LARGE, PAGE, Memory
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
@@ -85,6 +85,7 @@ class Machine:
     symbols: Symbols
     skip_count: tuple[str, ...]
     vcpus: list[Vcpu] = field(default_factory=list)
+    handed_over: tuple[dict[str, object], bytes] | None = None  # what the payload got, and the event log
 
     def close(self) -> None:
         """Frees the engines and the memory."""
@@ -110,7 +111,7 @@ class Machine:
     def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
         boot, others = self.vcpus[0], self.vcpus[1:]
-        self.lib.td_arm_handoff(boot.handle, self.until.kind == "handoff")
+        self.lib.td_arm_handoff(boot.handle, True)
         turn = BOOT_TURN if others else SLICE
         running = boot
         reported = 0
@@ -118,8 +119,7 @@ class Machine:
             while boot.count < max_instructions:
                 running = boot
                 target = min(boot.count + turn, max_instructions)
-                while not boot.run(target):
-                    pass
+                self.boot_turn(boot, target)
                 if progress and boot.count - reported >= SLICE:
                     reported = boot.count
                     progress(reported)
@@ -129,6 +129,23 @@ class Machine:
             return Ending(End("limit", limit), boot)
         except End as end:
             return Ending(end, running)
+
+    def boot_turn(self, boot: Vcpu, target: int) -> None:
+        """Runs vCPU 0 up to an instruction count; notes a handoff that is not the end."""
+        while True:
+            try:
+                while not boot.run(target):
+                    pass
+                return
+            except End as end:
+                if end.reason != "handoff":
+                    raise
+                entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
+                log = eventlog.fetch(self.read_guest, handoff.rsdp(self.read_guest, parameters))
+                self.handed_over = (handoff.describe(self.read_guest, entry, parameters), log)
+                if self.until.kind == "handoff":
+                    raise
+                self.lib.td_arm_handoff(boot.handle, False)
 
     def ap_turn(self, vcpu: Vcpu, instructions: int) -> None:
         """Runs an AP for so many instructions, nothing once it halted; any other end of it ends the run."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dsl.check import check_text
 from dsl.diagnostics import Diagnostic, Reporter
+from dsl.formatter import format_text
 from dsl.layout import FOUR_GIB, MAX_BFV, PAGE
 from dsl.model import Firmware, Span
+from dsl.parse import parse
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ def check_file(path: Path | str) -> CheckResult:
         problem = Diagnostic("S01", f"cannot read the flow file: {reason}", Span(name, 1, 1, 1, 2))
         return CheckResult((problem,), None)
     return check_source(text, name)
+
+
+def format_source(text: str, path: str = "<text>") -> str:
+    """The text in the one way it is written. Raises CheckFailed with the syntax errors if it does not parse."""
+    reporter = Reporter(text)
+    parse(text, path, reporter)
+    if len(reporter):
+        raise CheckFailed(reporter.diagnostics)
+    return format_text(text)
 
 
 def flows_dir() -> Path:

@@ -179,6 +179,8 @@ def run(given: argparse.Namespace) -> int:
     report = launch(wanted, console=lambda text: print(text, end="", file=stream, flush=True))
     facts = report.to_json()
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    if not facts["console"].endswith("\n"):
+        print(file=stream, flush=True)
     if given.report:
         write(given.report, text.encode())
     if given.event_log:

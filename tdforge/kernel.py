@@ -8,7 +8,7 @@ from gen.formats import linux
 from gen.formats.errors import FormatError
 from tdforge.apt import Apt, Say, cache_dir
 from tdforge.errors import UserError, printable
-from tdforge.tiny import tiny_payload
+from tdforge.tiny import VERSION, tiny_payload
 
 # The meta-package on Debian 12 (its 6.12 kernels come with the security archive) and on Debian 13.
 META_PACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
@@ -23,7 +23,11 @@ class Kernel:
     path: Path
     version: str
     origin: str
-    tiny: bool = False
+
+    @property
+    def tiny(self) -> bool:
+        """True for our own payload, which is no Linux kernel."""
+        return self.version == VERSION
 
 
 def named_kernel(path: Path) -> Kernel:
@@ -49,7 +53,7 @@ def find_kernel(named: Path | None, say: Say, apt: Apt | None = None, cache: Pat
     path = cache / "tiny-payload.bzImage"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tiny_payload())
-    return Kernel(path, _version(path), "a tiny payload of tdforge's own, no Linux kernel", tiny=True)
+    return Kernel(path, _version(path), "a tiny payload of tdforge's own, no Linux kernel")
 
 
 def version_key(name: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ BANNER = "tdforge tiny payload: started"
 # Linux Documentation/arch/x86/boot.rst: offsets of the setup header; values of a relocatable 64-bit kernel.
 SETUP_SIZE = 1024  # boot sector and one setup sector (setup_sects = 1)
 ENTRY_64 = 0x200  # the 64-bit entry, from the start of the protected-mode part
-VERSION_TEXT = b"tdforge tiny payload\0"
+VERSION = "tdforge tiny payload"
 VERSION_OFFSET = 0x300
 
 
@@ -47,7 +47,7 @@ def tiny_payload() -> bytes:
         (0x260, "<I", 0x100000),  # init_size: 1 MiB
     ):
         struct.pack_into(layout, setup, offset, value)
-    setup[VERSION_OFFSET : VERSION_OFFSET + len(VERSION_TEXT)] = VERSION_TEXT
+    setup[VERSION_OFFSET : VERSION_OFFSET + len(VERSION)] = VERSION.encode()
     return bytes(setup) + protected
 
 

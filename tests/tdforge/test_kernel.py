@@ -42,7 +42,6 @@ def test_the_meta_package_decides(cache: Path) -> None:
     kernel = find_kernel(None, quiet, apt, cache)
     assert kernel.path == cache / "kernels" / NEWEST / "boot" / "vmlinuz-6.12.117+deb12-cloud-amd64"
     assert kernel.origin == f"Debian package {NEWEST}"
-    assert not kernel.tiny
 
 
 def test_a_kernel_in_the_cache_is_not_fetched_again(cache: Path) -> None:

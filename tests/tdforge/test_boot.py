@@ -1,0 +1,52 @@
+"""Does `./run boot` build, boot and tell, and does it fail in one line when the kernel stays silent?"""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tdforge import boot
+from tdforge.tiny import BANNER, tiny_payload
+from tests import debian
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny payload in an empty folder of its own, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.bzImage"
+    path.write_bytes(tiny_payload())
+    return path
+
+
+def test_summary_first_then_the_console(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert boot.main(["--kernel", str(kernel), "--memory", "256M"]) == 0
+    page = capsys.readouterr().out
+    summary, console = page.split("The guest's console:")
+    assert BANNER in console
+    assert "attest nothing" in summary
+    assert hashlib.sha384(kernel.read_bytes()).hexdigest() in summary
+    assert hashlib.sha384(boot.CMDLINE.encode()).hexdigest() in summary
+    assert Path("build/linux.bin").is_file()
+
+
+def test_debians_kernel_finds_itself_in_a_td(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--kernel", str(debian.kernel()), "--memory", "512M", "--until", "console:Command line:"]
+    assert boot.main(words) == 0
+    console = capsys.readouterr().out.split("The guest's console:")[1]
+    assert "tdx: Guest detected" in console
+    assert "Linux version 6.12" in console
+
+
+def test_a_wish_that_does_not_come_true(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--kernel", str(kernel), "--memory", "256M", "--until", "console:Linux version"]
+    assert boot.main(words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tdforge: console:Linux version did not come to pass; the run ended with halt")
+    assert said.count("\n") == 1
+
+
+def test_no_kernel_at_all(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel.write_bytes(b"MZ" + bytes(4000))
+    assert boot.main(["--kernel", str(kernel)]) == 1
+    assert "tdforge: not a Linux bzImage" in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""Do the commands do their work on a real image, and tell mistakes in one line?"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from gen.formats import eventlog, linux, tdvf
+from tdforge.cli import main
+from tdforge.commands import build_flow
+from tdforge.flows import find_flow
+from tdforge.tiny import BANNER, tiny_payload
+
+REPORT_KEYS = {"mrtd", "rtmr", "events", "console", "end", "instructions", "tdcalls", "pages", "handoff"}
+CMDLINE = "one two"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped image for Linux, built once."""
+    built: Path = build_flow(find_flow("linux"), tmp_path_factory.mktemp("build")).image
+    return built
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """The tiny payload: a bzImage that prints one line."""
+    path = tmp_path / "tiny.bzImage"
+    path.write_bytes(tiny_payload())
+    return path
+
+
+def run(image: Path, kernel: Path, *more: str) -> int:
+    return main(["run", str(image), "--kernel", str(kernel), "--memory", "256M", "--cmdline", CMDLINE, *more])
+
+
+def last_line(captured: pytest.CaptureFixture[str]) -> str:
+    """The one line that says what went wrong."""
+    lines = captured.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("tdforge: ")] == lines[-1:], lines
+    return lines[-1]
+
+
+def test_build_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "linux", "-o", str(tmp_path), "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    image = (tmp_path / "linux.bin").read_bytes()
+    assert manifest["image"]["sha384"] == hashlib.sha384(image).hexdigest()
+
+
+def test_check_finds_nothing_in_what_ships(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "linux"]) == 0
+    assert main(["check", str(image)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_three_mistakes_are_three_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = find_flow("linux").read_text()
+    for right, wrong in (
+        ("start_log(event_log)?", "begin_log(event_log)?"),
+        ("let kernel = parse_linux(image)?", "let kernel = parse_linux(imago)?"),
+        ("park aps on wakeup", "park aps on wakeupp"),
+    ):
+        assert right in text
+        text = text.replace(right, wrong)
+    flow = tmp_path / "wrong.tdf"
+    flow.write_text(text)
+    assert main(["check", str(flow)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("error[") >= 3
+    assert all(word in said for word in ("begin_log", "imago", "wakeupp"))
+    assert main(["build", str(flow), "-o", str(tmp_path)]) == 1
+    assert "nothing was built" in last_line(capsys)
+    assert not (tmp_path / "linux.bin").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "run"])
+@pytest.mark.parametrize("keep", [16, 1000, 40_000])
+def test_truncated_image(
+    command: str, keep: int, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.bin"
+    short.write_bytes(image.read_bytes()[:keep])
+    assert main([command, str(short)]) == 1
+    assert "is not a TD image, or is cut short" in last_line(capsys)
+
+
+def test_inspect_tells_both_mrtds(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(image), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert len(facts["mrtd_single_pass"]) == len(facts["mrtd_two_pass"]) == 96
+    assert main(["inspect", str(image)]) == 0
+    page = capsys.readouterr().out
+    assert facts["mrtd_single_pass"] in page
+    assert facts["mrtd_two_pass"] in page
+
+
+def test_not_a_kernel(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_bytes(b"remember the milk\n" * 100)
+    assert run(image, notes) == 1
+    assert "not a Linux bzImage" in last_line(capsys)
+
+
+def test_a_kernel_larger_than_its_section(
+    image: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = tdvf.metadata(image.read_bytes()).sections
+    room = next(item.memory_size for item in sections if item.type == tdvf.SectionType.PAYLOAD)
+    big = tmp_path / "big"
+    big.write_bytes(kernel.read_bytes().ljust(room + 1, b"\0"))
+    assert run(image, big) == 1
+    assert "is larger than the image's Payload section" in last_line(capsys)
+
+
+def test_an_initrd_larger_than_its_section(
+    image: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(bytes(17 << 20))
+    assert run(image, kernel, "--initrd", str(initrd)) == 1
+    assert "do not fit into the Payload section" in last_line(capsys)
+
+
+def test_a_command_line_larger_than_its_section(
+    image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(image, kernel, "--cmdline", "x" * 4096) == 1
+    assert "command line" in last_line(capsys)
+
+
+def test_an_initrd_needs_a_kernel(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(image), "--initrd", str(kernel)]) == 1
+    assert last_line(capsys) == "tdforge: --initrd needs --kernel"
+
+
+def test_too_little_memory(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(image, kernel, "--memory", "1M") == 1
+    assert "memory" in last_line(capsys)
+
+
+def test_the_report_and_the_log_agree(
+    image: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report_file, log_file = tmp_path / "out" / "report.json", tmp_path / "out" / "ccel.bin"
+    assert run(image, kernel, "--report", str(report_file), "--event-log", str(log_file)) == 0
+    report = json.loads(report_file.read_text())
+    assert set(report) >= REPORT_KEYS
+    registers = [register.hex() for register in eventlog.replay(eventlog.parse(log_file.read_bytes()))]
+    assert registers == report["rtmr"]
+    digests = [event["digest"] for event in report["events"]]
+    data = kernel.read_bytes()
+    assert hashlib.sha384(data[: linux.kernel(data).true_length]).hexdigest() in digests
+    assert hashlib.sha384(CMDLINE.encode()).hexdigest() in digests
+    assert "attest nothing" in capsys.readouterr().err
+
+
+def test_console_text_ends_a_run(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(image, kernel, "--until", f"console:{BANNER}") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == BANNER
+
+
+def test_json_leaves_standard_output_to_the_report(
+    image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(image, kernel, "--until", "halt", "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["console"].endswith(f"{BANNER}\n")
+    assert BANNER in captured.err
+
+
+def test_what_did_not_come_to_pass(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(image, kernel, "--until", "console:never said") == 1
+    assert last_line(capsys).startswith(
+        "tdforge: --until console:never said did not come to pass; the run ended with halt"
+    )
+
+
+def test_the_same_run_twice(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(image, kernel, "--json")
+    first = capsys.readouterr().out
+    run(image, kernel, "--json")
+    assert capsys.readouterr().out == first

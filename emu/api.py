@@ -46,6 +46,7 @@ class RunConfig:
     max_instructions: int = 20_000_000_000
     skip_count: tuple[str, ...] = ()
     no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
+    td: TdParams | None = None  # TD_PARAMS as a whole, instead of those made of gpaw, vcpus and no_rbp_mod
     sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
 
@@ -106,7 +107,8 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
     launch = vmm_launch.prepare(inputs, PRESETS[config.vmm])
     flags = (CONFIG_NO_RBP_MOD if config.no_rbp_mod else 0) | (CONFIG_GPAW52 if config.gpaw == 52 else 0)
     attributes = SEPT_VE_DISABLE if config.sept_ve_disable else 0
-    params = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, attributes=attributes, config_flags=flags)
+    made = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, attributes=attributes, config_flags=flags)
+    params = config.td or made
     return create(
         launch,
         params,

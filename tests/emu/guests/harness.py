@@ -6,25 +6,28 @@ import functools
 
 from peachpy.x86_64 import (
     ADD,
+    AND,
     BTS,
+    CALL,
     CMP,
     JE,
     JMP,
     JNE,
+    JNZ,
     JZ,
     LABEL,
     LEA,
     MOV,
+    MOVZX,
     OR,
-    POP,
     PUSH,
+    RET,
     ROL,
-    SHL,
     SUB,
     TEST,
     XOR,
     Label,
-    al,
+    byte,
     eax,
     ebx,
     ecx,
@@ -51,6 +54,7 @@ from peachpy.x86_64 import (
 
 from gen.x86 import (
     DB,
+    DD,
     DQ,
     DW,
     IRETQ,
@@ -71,7 +75,7 @@ from gen.x86 import (
 )
 
 from . import layout as at
-from .link import place
+from .link import link
 
 GPR64 = (rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15)
 GPR32 = (eax, ecx, edx, ebx, esp, ebp, esi, edi)
@@ -156,6 +160,10 @@ def _long(unit: Unit) -> None:
             DB(bytes((0x8E, field)), "load a data segment")
         MOV(esp, at.STACK)
         LIDT([Symbol("idtr")])
+        MOV(eax, at.STACK)
+        MOV([rbx + 0xE04], rax)  # RSP0 of the TSS
+        MOV(eax, at.EXCEPTION_STACK)
+        MOV([rbx + 0xE24], rax)  # IST1
         MOV(eax, at.TSS)
         DB(b"\x0f\x00\xd8", "ltr ax")
         MOV(eax, at.SCRIPT)
@@ -164,7 +172,7 @@ def _long(unit: Unit) -> None:
         MOV([rbx + 0xFF0], rax)
         JMP(Symbol("next_step"))
     with unit.code("next_step"):
-        """RSP becomes the step: sixteen registers, then the frame that IRETQ wants."""
+        # RSP becomes the step: sixteen registers, then the frame that IRETQ wants.
         MOV(ebx, at.ENTRY)
         MOV(rsp, [rbx + 0xFF8])
         MOV(rax, [rsp + 128])
@@ -238,25 +246,109 @@ def _print(unit: Unit) -> None:
         MOV(esp, at.STACK)
         MOV(eax, at.PRINT)
         MOV(rbp, rax)
-        item, digit, skip, out, finished = (Label(n) for n in ("item", "digit", "skip", "out", "finished"))
+        item, digit, shown, skipped, finished = (Label(n) for n in ("item", "digit", "shown", "skipped", "finished"))
         LABEL(item)
         MOV(rax, [rbp])
         TEST(rax, rax)
         JZ(finished)
         MOV(rbx, [rax])
         MOV(esi, 16)
+        XOR(edi, edi)
         LABEL(digit)
         ROL(rbx, 4)
         MOV(eax, ebx)
-        DB(b"\x83\xe0\x0f", "and eax, 15")
-        CMP(eax, 10)
-        DB(b"\x1c\x69\x2f", "sbb al, 0x69; das")  # replaced below: DAS does not exist in 64-bit mode
-        LABEL(skip)
-        LABEL(out)
+        AND(eax, 15)
+        OR(edi, eax)  # zeros before the first other digit are left out, but not the last one
+        JNZ(shown)
+        CMP(esi, 1)
+        JNE(skipped)
+        LABEL(shown)
+        LEA(r8, [Symbol("digits")])
+        MOVZX(eax, byte[r8 + rax * 1])
+        CALL(Symbol("put"))
+        LABEL(skipped)
+        SUB(esi, 1)
+        JNZ(digit)
+        MOV(eax, 10)
+        CALL(Symbol("put"))
+        ADD(rbp, 8)
+        JMP(item)
         LABEL(finished)
+        MOV(r12, 1)
+        MOV(r11, HLT)
+        JMP(Symbol("vmcall"))
+    with unit.code("put"):  # one character in EAX to COM1
+        MOV(r15, rax)
+        MOV(r11, IO)
+        MOV(r12, 1)
+        MOV(r13, 1)
+        MOV(r14, 0x3F8)
+        JMP(Symbol("vmcall"))
+    with unit.code("vmcall"):
+        XOR(eax, eax)
+        MOV(ecx, MASK_R10_R15)
+        XOR(r10, r10)
+        TDCALL()
+        RET()
+
+
+def _tables(unit: Unit, vectors: int) -> None:
+    with unit.data("digits"):
+        DB(b"0123456789abcdef")
+    with unit.data("gdt"):
+        for descriptor in (0, 0x00CF9B000000FFFF, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00AFFB000000FFFF,
+                           0x00CFF3000000FFFF):  # fmt: skip
+            DQ(descriptor)
+        base = at.ENTRY + 0xE00  # the TSS lies in zeroed memory; its two pointers are written by `long`
+        DQ(0x67 | (base & 0xFFFFFF) << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56)
+        DQ(base >> 32)
+    with unit.data("gdtr"):
+        DW(8 * 8 - 1)
+        DQ(Symbol("gdt"))
+    with unit.data("idt", align=16):
+        for vector in range(32):
+            handler = vectors + 16 * vector
+            rights = 0xEE if vector == at.DONE else 0x8E
+            DW(handler & 0xFFFF)
+            DW(at.CS64)
+            DB(bytes((1, rights)))
+            DW(handler >> 16 & 0xFFFF)
+            DD(handler >> 32)
+            DD(0)
+    with unit.data("idtr"):
+        DW(32 * 16 - 1)
+        DQ(Symbol("idt"))
+
+
+def _quads(*values: int) -> bytes:
+    return b"".join(value.to_bytes(8, "little") for value in values)
+
+
+def _paging() -> dict[int, bytes]:
+    """Identity map of 512 GiB and, above it, the shared alias of 4 GiB (its bit is added at run time)."""
+    flags = PRESENT | WRITE | USER
+    gigabytes = [(n << 30) | flags | LARGE for n in range(512)]
+    return {
+        at.PML4: _quads(at.PDPT | flags, at.PDPT_SHARED | flags),
+        at.PDPT: _quads(*gigabytes),
+        at.PDPT_SHARED: _quads(*gigabytes[:4]),
+    }
 
 
 @functools.cache
 def image() -> bytes:
-    """The 64 KiB image without steps."""
-    raise NotImplementedError
+    """The 64 KiB image without steps, code and list."""
+    unit = Unit("conformance")
+    with unit.code("reset", bits=32):
+        JMP(Symbol("start"))
+    _entry32(unit)
+    _long(unit)
+    _handler(unit)
+    _print(unit)
+    _tables(unit, at.VECTORS)
+    fixed = {"reset": at.BASE + at.SIZE - 16, "vectors": at.VECTORS}
+    outside = {"entry_block": at.ENTRY, "pdpt_shared": at.PDPT_SHARED}
+    made = bytearray(link(unit.blocks, at.BASE, at.TOOLS_END, fixed, outside, at.SIZE))
+    for address, content in _paging().items():
+        made[address - at.BASE : address - at.BASE + len(content)] = content
+    return bytes(made)

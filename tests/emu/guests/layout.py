@@ -8,7 +8,7 @@ SCRIPT = BASE + 0x4000  # steps of the row, STEP_SIZE bytes each, ended by a zer
 CODE = BASE + 0x7000  # their code
 PRINT = BASE + 0x9800  # addresses of the quadwords to print, ended by zero
 PML4, PDPT, PDPT_SHARED = BASE + 0xA000, BASE + 0xB000, BASE + 0xC000
-TOOLS_END = BASE + 0x4000
+VECTORS, TOOLS_END = BASE + 0x3000, BASE + 0x4000
 
 HOB, HOB_SIZE = 0x809000, 0x2000
 TEMP, TEMP_SIZE = 0x810000, 0x10000  # TempMem: added at launch, so accepted, and zero

@@ -1,4 +1,6 @@
-"""How does a test write a small guest? Assembly text on top of a fixed prologue becomes a bootable TDVF image."""
+"""How does a test write a small guest? Assembly text on top of a fixed prologue becomes a bootable TDVF
+image.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ BASE = (1 << 32) - SIZE
 HOB, RESULTS, STACK = 0x809000, 0x810000, 0x818000  # GPAs: TD HOB, TempMem for results, stack below this
 MEMORY = 64 << 20
 
-# Long mode with identity-mapped 1 GiB pages, an IDT whose vectors all store what they got and halt, and macros.
+# Long mode with identity-mapped 1 GiB pages, an IDT whose vectors store what they got and halt, and macros.
 PROLOGUE = """
 .set RESULTS, 0x810000
 .macro vmcall function
@@ -83,7 +85,8 @@ exception:              /* stack: vector, error code or RIP */
 .endr
 .section .rodata, "a"
 .balign 16
-gdt: .quad 0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff
+gdt: .quad 0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff
+    .quad 0x00affb000000ffff, 0x00cff3000000ffff
 tss_descriptor: .quad 0, 0
 gdtr: .word 63
     .long gdt, 0

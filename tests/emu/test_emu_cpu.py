@@ -170,7 +170,7 @@ def test_efer_write_of_the_same_value_and_native_msrs() -> None:
 
 
 PROTECT = """
-    movl $RESULTS + 0x4000, %edi    /* PML4 at +4000, PDPT at +5000, PD at +6000, PT at +7000 cover 0 to 2 MiB */
+    movl $RESULTS + 0x4000, %edi    /* PML4 +4000, PDPT +5000, PD +6000, PT +7000: the first 2 MiB */
     xorl %eax, %eax
     movl $0x800, %ecx
     rep stosq
@@ -183,7 +183,7 @@ PROTECT = """
     movl $RESULTS + 0x7007, %eax
     movq %rax, RESULTS + 0x6000
     movq $0xE7 | 0x800000, RESULTS + 0x6020
-    movq $0x80A001, RESULTS + 0x7008        /* 0x1000: read only, supervisor, points into the HOB's second page */
+    movq $0x80A001, RESULTS + 0x7008        /* 0x1000: read only, supervisor, the HOB's second page */
     movabsq $0x800000000080A003, %rax       /* 0x2000: read-write, NX */
     movq %rax, RESULTS + 0x7010
     movl $RESULTS + 0x4000, %eax
@@ -314,16 +314,16 @@ def test_shared_device_memory_raises_ve_with_the_exact_address() -> None:
         movl $RESULTS + 0x4000, %eax
         movq %rax, %cr3
     """
-    body = f"main:\n{SET_VE_HANDLER}{table}    movabsq $0x13EC00010, %rbx\n    movl (%rbx), %eax\n    halt\n{VEINFO}"
+    access = "    movabsq $0x13EC00010, %rbx\n    movl (%rbx), %eax\n    halt\n"
+    body = f"main:\n{SET_VE_HANDLER}{table}{access}{VEINFO}"
     words = run(body).words
     assert words[:5] == (0, 48, 0x181, 0x13EC00010, 0x8000FEC00010)
 
 
 def test_rep_counts_as_one_instruction() -> None:
     def count(length: int) -> int:
-        return run(
-            f"main:\n movl ${length}, %ecx\n movl $RESULTS, %edi\n xorl %eax, %eax\n rep stosb\n halt\n"
-        ).count
+        fill = "movl $RESULTS, %edi\n xorl %eax, %eax\n rep stosb\n"
+        return run(f"main:\n movl ${length}, %ecx\n {fill} halt\n").count
 
     assert count(1) == count(2) == count(3000)
 
@@ -356,12 +356,35 @@ def test_time_advances_with_instructions() -> None:
 
 
 def test_bmi_works_without_osfxsr() -> None:
-    body = "main:\n movl $0x60, %eax\n movq %rax, %cr4\n movl $5, %ecx\n movl $1, %eax\n shlxl %ecx, %eax, %eax\n keep 0, %rax\n movq %cr4, %rax\n keep 1, %rax\n halt\n"
+    body = """
+    main:
+        movl $0x60, %eax
+        movq %rax, %cr4
+        movl $5, %ecx
+        movl $1, %eax
+        shlxl %ecx, %eax, %eax
+        keep 0, %rax
+        movq %cr4, %rax
+        keep 1, %rax
+        halt
+    """
     assert run(body).words[:2] == (32, 0x60)
 
 
 def test_same_input_same_run_whatever_the_slices() -> None:
-    body = "main:\n movl $1000, %ecx\n1: rdtsc\n addq %rax, %rbx\n decl %ecx\n jnz 1b\n keep 0, %rbx\n movl $77, %ecx\n movl $RESULTS + 64, %edi\n rep stosb\n halt\n"
+    body = """
+    main:
+        movl $1000, %ecx
+    1:  rdtsc
+        addq %rax, %rbx
+        decl %ecx
+        jnz 1b
+        keep 0, %rbx
+        movl $77, %ecx
+        movl $RESULTS + 64, %edi
+        rep stosb
+        halt
+    """
     image = guest.build(body).image
     results = []
     for step in (1, 7, 100, 10_000_000):

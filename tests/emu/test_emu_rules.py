@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from emu.tdx import control, cpuid, msr
@@ -107,7 +109,7 @@ def test_msr(index: int, read: str, write: str) -> None:
 
 def test_msr_rows_do_not_overlap() -> None:
     rows = sorted(msr.ROWS, key=lambda row: row.first)
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         assert before.first <= before.last < after.first, hex(after.first)
 
 

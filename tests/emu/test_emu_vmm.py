@@ -1,0 +1,201 @@
+"""Does each VMM preset load, tell and answer as the real one?"""
+
+from __future__ import annotations
+
+import random
+
+import guest
+import pytest
+
+from emu.memory import Memory
+from emu.signals import End
+from emu.tdx.module import R10, R11, R12, R13, R14, R15, RCX
+from emu.vmm import hob as vmm_hob
+from emu.vmm.devices import Ports
+from emu.vmm.presets import PRESETS
+from gen.formats import bundle, hob, tdvf
+
+GIB = 1 << 30
+SHARED = 1 << 47
+
+
+def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
+    """The parsed TD HOB of a preset for the test image."""
+    preset = PRESETS[vmm]
+    machine = vmm_hob.Machine(preset.ram(memory), tuple(guest.sections()), guest.SIZE, 2, entry)
+    return hob.read(vmm_hob.build(machine, preset, guest.HOB))
+
+
+@pytest.mark.parametrize(
+    ("vmm", "memory", "ram"),
+    [
+        ("td-shim", 2 * GIB, ((0, 2 * GIB),)),
+        ("td-shim", 8 * GIB, ((0, 3 * GIB), (4 * GIB, 9 * GIB))),
+        ("cloud-hypervisor", 3 * GIB, ((0, 3 * GIB),)),
+        ("qemu", 2 * GIB, ((0, 2 * GIB),)),
+        ("qemu", 0xB0000000 - 4096, ((0, 0xB0000000 - 4096),)),
+        ("qemu", 0xB0000000, ((0, 2 * GIB), (4 * GIB, 4 * GIB + 0x30000000))),
+    ],
+)
+def test_ram_layout(vmm: str, memory: int, ram: tuple[tuple[int, int], ...]) -> None:
+    assert PRESETS[vmm].ram(memory) == ram
+
+
+def test_dragonball_hob() -> None:
+    found = told("td-shim", GIB)
+    assert [(r.resource_type, r.start, r.length) for r in found.resources] == [
+        (7, 0, GIB),
+        (0, 4 * GIB - guest.SIZE, guest.SIZE),
+        (1, 3 * GIB, GIB - guest.SIZE),
+    ]
+    kinds = [type(item).__name__ if isinstance(item, hob.Resource) else item.data[:4] for item in found.hobs]
+    assert kinds[3:] == [b"\1\0\0\0", b"APIC", b"FACP", b"DSDT"]
+
+
+@pytest.mark.parametrize(("vmm", "length"), [("cloud-hypervisor", 12), ("cloud-hypervisor-v43", 16)])
+def test_cloud_hypervisor_hob(vmm: str, length: int) -> None:
+    found = told(vmm, GIB)
+    unaccepted = [(r.start, r.start + r.length) for r in found.resources if r.resource_type == 7]
+    assert unaccepted == [(0, guest.RESULTS), (guest.RESULTS + 0x8000, GIB)]
+    last = found.hobs[-1]
+    assert isinstance(last, hob.GuidExtension)
+    assert len(last.data) == length
+
+
+def test_legacy_hob_names_ram_and_reserved() -> None:
+    kinds = {r.resource_type for r in told("legacy", GIB).resources}
+    assert kinds == {0, 1, 5}
+
+
+def test_qemu_hob_covers_ram_once_by_address() -> None:
+    found = told("qemu", GIB)
+    assert not any(isinstance(item, hob.GuidExtension) for item in found.hobs)
+    at = 0
+    for item in found.resources:
+        assert item.start == at
+        at += item.length
+    assert at == GIB
+    added = sum(r.length for r in found.resources if r.resource_type == 0)
+    assert added == 0x2000 + 0x8000 + 0x1000 + 0x10000
+
+
+def test_payload_and_command_line_arrive() -> None:
+    header = bytearray(0x800)
+    header[0x1F1] = 1  # setup_sects
+    header[0x1F4:0x1F8] = (0x40).to_bytes(4, "little")
+    header[0x1FE:0x200] = b"\x55\xaa"
+    header[0x202:0x206] = b"HdrS"
+    header[0x206:0x208] = (0x20F).to_bytes(2, "little")
+    header[0x211] = header[0x236] = 1
+    kernel = bytes(header) + b"signature"
+    image = guest.build("main: halt\n").image
+    with guest.machine(image, kernel=kernel, cmdline="quiet") as td:
+        assert td.memory.read(0xA00000, len(kernel)) == kernel
+        assert td.memory.read(0x81A000, 7) == b"quiet\0\0"
+    with guest.machine(image, kernel=kernel, initrd=b"cpio" * 3) as td:
+        section = td.memory.read(0xA00000, 0x10000)
+        assert bundle.read(section) == (kernel[:0x800], b"cpio" * 3)
+
+
+@pytest.fixture
+def calls() -> object:
+    """A VMM over a launched TD, and a function that makes one TDVMCALL."""
+    with guest.machine(guest.build("main: halt\n").image) as td:
+
+        def call(function: int, **registers: int) -> list[int]:
+            numbers = {"r12": R12, "r13": R13, "r14": R14, "r15": R15}
+            r = [0] * 16
+            r[RCX], r[R11] = 0xFC00, function
+            for name, value in registers.items():
+                r[numbers[name]] = value
+            td.vmm.handle(0, r)
+            return r
+
+        yield td.memory, call
+
+
+def test_calls(calls: tuple[Memory, object]) -> None:
+    memory, call = calls
+    assert callable(call)
+    lib = memory.lib
+    r = call(0x1F, r12=0x1B)
+    assert (r[R10], r[R11]) == (0, 0xFEE00D00)
+    assert call(0x1F, r12=0x12345)[R10] == 1 << 63
+    assert call(0x1E, r12=3, r14=0x3F8)[R10] == 1 << 63
+    assert call(0x1E, r12=1, r14=0x3FD)[R11] == 0x60
+    assert call(0x1E, r12=4, r14=0xCFC)[R11] == 0xFFFFFFFF
+    assert call(0x0A, r12=0x40000000)[R12:16] == [0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D]
+    assert call(0x10000)[R10] == 0
+    assert call(0x10001, r12=0x900000 | SHARED, r13=0x1800)[R10] == 0x8000000000000002
+    assert call(0x10001, r12=0x900000 | SHARED, r13=0x2000)[R10] == 0
+    assert memory.state(0x900000) & 3 == lib.TD_PAGE_SHARED
+    assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 0
+    assert memory.read(0x900008, 8, shared=True) == (0x8000000000000001).to_bytes(8, "little")
+    assert call(0x10002, r12=0x900000, r13=0x1000)[R10] == 1 << 63
+    assert call(0x10001, r12=0x900000, r13=0x2000)[R10] == 0
+    assert memory.state(0x900000) & 3 == lib.TD_PAGE_PENDING
+    r = call(0x10001, r12=0xF0000000 | SHARED, r13=0x1000)
+    assert (r[R10], r[R11]) == (1 << 63, 0xF0000000)
+    assert call(0x10004, r12=31)[R10] == 1 << 63
+    assert call(0x10004, r12=32)[R10] == 0
+    assert call(0x30, r12=4, r14=0xFEC00000 | SHARED)[R11] == 0
+    assert call(0x7777)[R10] == 1 << 63
+
+
+def test_unselected_registers_stay_with_the_guest() -> None:
+    with guest.machine(guest.build("main: halt\n").image) as td:
+        r = list(range(100, 116))
+        r[RCX], r[R10], r[R11], r[R12], r[R13], r[R14] = 1 << R10 | 1 << R11, 0, 0x1E, 1, 0, 0x3FD
+        td.vmm.handle(0, r)
+        # size and port were not selected, so the VMM saw zeros
+        assert r[R10] == 1 << 63
+        assert r[R12:16] == [1, 0, 0x3FD, 115]
+
+
+def test_uart_as_linux_probes_it() -> None:
+    sent: list[int] = []
+    ports = Ports(sent.append)
+    ports.write(0x3F9, 1, 0x0F)
+    assert ports.read(0x3F9, 1) == 0x0F
+    ports.write(0x3FC, 1, 0x1A)
+    assert ports.read(0x3FE, 1) & 0xF0 == 0x90
+    ports.write(0x3F8, 1, ord("x"))
+    assert sent == []
+    ports.write(0x3FC, 1, 3)
+    ports.write(0x3FB, 1, 0x83)
+    ports.write(0x3F8, 1, 1)
+    ports.write(0x3FB, 1, 3)
+    ports.write(0x3FF, 1, 0x5A)
+    assert ports.read(0x3FF, 1) == 0x5A
+    ports.write(0x3FA, 1, 1)
+    assert ports.read(0x3FA, 1) == 0xC1
+    for byte in b"ok":
+        ports.write(0x3F8, 1, byte)
+    ports.write(0x402, 1, ord("!"))
+    assert bytes(sent) == b"ok!"
+    assert ports.read(0x71, 1) == 0
+
+
+def test_power_off() -> None:
+    with guest.machine(guest.build("main: halt\n").image) as td:
+        r = [0] * 16
+        r[RCX], r[R11], r[R12], r[R13], r[R14], r[R15] = 0xFC00, 0x1E, 2, 1, 0x604, 0x2000
+        with pytest.raises(End, match="shutdown"):
+            td.vmm.handle(0, r)
+
+
+def test_subtract_ranges() -> None:
+    source = random.Random(1)
+    for _ in range(200):
+        holes = [
+            (start, start + source.randrange(1, 9)) for start in (source.randrange(64) for _ in range(4))
+        ]
+        pieces = vmm_hob.subtract([(0, 20), (30, 60)], holes)
+        left = {n for start, end in pieces for n in range(start, end)}
+        gone = {n for start, end in holes for n in range(start, end)}
+        assert left == (set(range(20)) | set(range(30, 60))) - gone
+
+
+def test_sections_are_where_the_metadata_says() -> None:
+    image = guest.build("main: halt\n").image
+    assert tdvf.metadata(image).sections == tuple(guest.sections())

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from debian import kernel as debian_kernel
 
 from tdforge import boot
 from tdforge.tiny import BANNER, tiny_payload
-from tests import debian
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_summary_first_then_the_console(kernel: Path, capsys: pytest.CaptureFixt
 
 
 def test_debians_kernel_finds_itself_in_a_td(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--kernel", str(debian.kernel()), "--memory", "512M", "--until", "console:Command line:"]
+    words = ["--kernel", str(debian_kernel()), "--memory", "512M", "--until", "console:Command line:"]
     assert boot.main(words) == 0
     console = capsys.readouterr().out.split("The guest's console:")[1]
     assert "tdx: Guest detected" in console

@@ -49,7 +49,7 @@ class Fatal(Exception):
 
 
 class FlowCpu:
-    """Code of a firmware's flows and primitives, ready to be called; `callees` by symbol, `calls` in order."""
+    """Code of a firmware, ready to be called; `callees` by symbol, `calls` in order."""
 
     def __init__(self, firmware: Firmware, link: Link, primitives: bool = False) -> None:
         self.firmware = firmware

@@ -44,7 +44,9 @@ flow item(vmm: Vmm, i: u64) -> u64 fails { return vmm.resources[i].start }
 flow count(vmm: Vmm) -> u64 { return vmm.resources.count }
 flow part(data: bytes, a: u64, b: u64) -> bytes fails { return data[a .. b] }
 flow attempt(data: untrusted bytes) -> u64 {
-    try let found = hob_extent(data) { return found.size } on hob_truncated { return 1000 } on _ { return 2000 }
+    try let found = hob_extent(data) { return found.size }
+    on hob_truncated { return 1000 }
+    on _ { return 2000 }
 }
 flow outer(a: u64) -> u64 fails {
     require a != 7
@@ -179,9 +181,7 @@ def test_slices_are_checked(cpu: FlowCpu, a: int, b: int) -> None:
         assert status == cpu.error("out_of_bounds")
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"), [(None, 3), ("hob_truncated", 1000), ("hob_malformed", 2000)]
-)
+@pytest.mark.parametrize(("error", "expected"), [(None, 3), ("hob_truncated", 1000), ("hob_malformed", 2000)])
 def test_try(cpu: FlowCpu, error: str | None, expected: int) -> None:
     def hob_extent(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
         assert machine.bytes_of(arguments[0]) == b"region"

@@ -1,0 +1,269 @@
+"""Do the generated primitives keep their promises? Run against C functions and TDCALLs played by the test."""
+
+from __future__ import annotations
+
+import pytest
+from flowcpu import END, HEAP, FlowCpu, firmware_with
+from machinecode import Link
+from unicorn import UC_HOOK_INSN_INVALID
+from unicorn import x86_const as x86
+
+from gen.reset import GDT, SELECTOR_CODE64
+
+DIGEST = bytes(range(1, 49))
+PAGE = 4096
+ZERO = ("RAX", "RBX", "RDX", "RDI", "RBP", *(f"R{number}" for number in range(8, 16)))
+
+
+@pytest.fixture(scope="module")
+def machine(link: Link) -> FlowCpu:
+    return FlowCpu(firmware_with(""), link, primitives=True)
+
+
+@pytest.fixture
+def cpu(machine: FlowCpu) -> FlowCpu:
+    machine.callees = {}
+    return machine
+
+
+def names(cpu: FlowCpu) -> list[str]:
+    return [name for name, _ in cpu.calls]
+
+
+def logs(digest_argument: int):
+    """A log_* function that gives DIGEST."""
+
+    def callee(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.write(arguments[digest_argument], (6).to_bytes(8, "little") + DIGEST)
+        return 0
+
+    return callee
+
+
+def extends(rtmr: int, status: int = 0):
+    def callee(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[0] % 64 == 0, "TDG.MR.RTMR.EXTEND wants 64-byte alignment"
+        assert (cpu.read(arguments[0], 48), arguments[1]) == (DIGEST, rtmr)
+        return status
+
+    return callee
+
+
+@pytest.mark.parametrize(
+    ("primitive", "log"),
+    [("measure_platform_config", "log_platform_config"), ("measure_blob", "log_blob")],
+)
+def test_measuring_logs_extends_and_commits(cpu: FlowCpu, primitive: str, log: str) -> None:
+    cpu.callees = {log: logs(4), "tdcall_rtmr_extend": extends(1)}
+    data, name, state = cpu.span(b"data"), cpu.span(b"name"), cpu.place(bytes(32))
+    assert cpu.call(f"prim_{primitive}", data, 1, name, state) == 0
+    assert names(cpu) == [log, "tdcall_rtmr_extend", "log_commit"]
+    assert cpu.calls[0][1][:4] == (state, 1, name, data)
+    assert cpu.calls[2][1][0] == state
+
+
+def test_a_failed_extend_commits_nothing(cpu: FlowCpu) -> None:
+    cpu.callees = {"log_separator": logs(2), "tdcall_rtmr_extend": extends(0, 0x8000020000000000 | 168)}
+    assert cpu.call("prim_separate", 0, cpu.place(bytes(32))) == cpu.error("rtmr_extend_failed")
+    assert names(cpu) == ["log_separator", "tdcall_rtmr_extend"]
+
+
+def test_a_full_log_extends_nothing(cpu: FlowCpu) -> None:
+    cpu.callees = {"log_separator": lambda cpu, arguments: cpu.error("log_full")}
+    assert cpu.call("prim_separate", 0, cpu.place(bytes(32))) == cpu.error("log_full")
+    assert names(cpu) == ["log_separator"]
+
+
+def ram(cpu: FlowCpu, regions: list[tuple[int, int]]) -> int:
+    record = cpu.firmware.records["Ram"]
+    address = cpu.place(bytes(record.size))
+    carved = next(field.offset for field in record.fields if field.name == "carved")
+    cpu.put(address + carved, len(regions), *(word for region in regions for word in region))
+    return address
+
+
+def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: FlowCpu) -> None:
+    runs = [(0x100000, 3, 0), (0x200000, 5, 1), (0, 0, 0)]
+    outcomes = [(3, 0), (2, 0xC0000B0B00000001)]
+    told: list[tuple[int, int]] = []
+
+    def accept_next(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        told.append(arguments[2:4])
+        cpu.put(arguments[4], *runs[len(told) - 1])
+        return 0
+
+    def accept_run(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        at = len(told) - 1
+        assert arguments[:3] == runs[at]
+        cpu.put(arguments[3], outcomes[at][0])
+        return outcomes[at][1]
+
+    cpu.callees = {"accept_next": accept_next, "tdcall_accept_run": accept_run}
+    regions = [(HEAP + 0x80000 + 0x2000 * i, 0x1000) for i in range(3)]
+    for start, _ in regions:
+        cpu.write(start, b"\xaa" * 0x1800)
+    plan, paging = ram(cpu, regions), cpu.place(bytes(24))
+    assert cpu.call("prim_accept", plan, 1 << 32, 1, paging) == 0
+    assert told == [(0, 0), *outcomes]
+    assert cpu.calls[0] == ("accept_begin", (plan, 1 << 32, 1, *cpu.calls[0][1][3:]))
+    assert [arguments[:5] for name, arguments in cpu.calls if name == "page_map"] == [
+        (paging, start, start, size, 2) for start, size in regions
+    ]
+    for (start, size), place in zip(regions, cpu.context.carved.values(), strict=True):
+        assert cpu.read(start, 0x1800) == bytes(0x1000) + b"\xaa" * 0x800
+        assert (cpu.u64(cpu.state(place)), cpu.u64(cpu.state(place) + 8)) == (start, size)
+
+
+def test_a_failed_acceptance_ends_it(cpu: FlowCpu) -> None:
+    cpu.callees = {"accept_next": lambda cpu, arguments: cpu.error("accept_failed")}
+    assert cpu.call("prim_accept", ram(cpu, []), 0, 0, cpu.place(bytes(24))) == cpu.error("accept_failed")
+
+
+@pytest.mark.parametrize("distance", [-0x2000, -0x10, 0x10, 0x2000])
+def test_copies_may_overlap(cpu: FlowCpu, distance: int) -> None:
+    source, size = HEAP + 0x90000, 0x1234
+    content = bytes(i * 7 % 251 for i in range(size))
+    cpu.write(source, content)
+    record = cpu.firmware.records["Placement"]
+    placement, paging = cpu.place(bytes(record.size)), cpu.place(bytes(24))
+    copies = next(field.offset for field in record.fields if field.name == "copies")
+    cpu.put(placement + copies, 1, source + distance, source, size)
+
+    def memmove(cpu: FlowCpu, arguments: tuple[int, ...]) -> None:
+        cpu.write(arguments[0], cpu.read(arguments[1], arguments[2]))
+
+    cpu.callees = {"memmove": memmove}
+    assert cpu.call("prim_load_linux", placement, paging) == 0
+    assert cpu.read(source + distance, size) == content
+    start = (source + distance) & -PAGE
+    end = -(-(source + distance + size) // PAGE) * PAGE
+    mapped = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
+    assert mapped == [(paging, start, start, end - start, 2)]
+
+
+def test_parked_aps_get_tables_of_their_own_and_the_gate_last(cpu: FlowCpu) -> None:
+    region = HEAP + 0xA0000
+    cpu.write(region, b"\xaa" * 0x8000)
+    wakeup = cpu.place(region.to_bytes(8, "little") + (0x8000).to_bytes(8, "little"))
+    gate, mailbox = (cpu.image.symbols[name] for name in ("ap_gate", "ap_mailbox"))
+
+    def page_map(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[0] == cpu.state(cpu.context.ap_paging)
+        assert cpu.u64(gate) == 0
+        assert cpu.read(region, 0x8000) == bytes(0x8000)
+        return 0
+
+    cpu.put(gate, 0, 0)
+    cpu.put(mailbox, 0)
+    cpu.callees = {"page_map": page_map}
+    assert cpu.call("prim_park_aps", wakeup, cpu.place(bytes(24))) == 0
+    pool = cpu.state(cpu.context.ap_paging)
+    assert [cpu.u64(pool + at) for at in (0, 8, 16)] == [region + PAGE, 0x7000, 1]
+    assert cpu.u64(mailbox) == region
+    assert cpu.u64(gate) == region + PAGE
+    assert [arguments[4] for _, arguments in cpu.calls] == [3, 1, 1, 2]
+    assert cpu.calls[-1][1][1:4] == (region, region, PAGE)
+
+
+def test_handoff_opens_windows_and_enters_with_the_boot_protocols_registers(cpu: FlowCpu) -> None:
+    entry, page = HEAP + 0xB0200, HEAP + 0xC0000
+    record = cpu.firmware.records["Placement"]
+    offsets = {field.name: field.offset for field in record.fields}
+    protected = next(f.offset for f in cpu.firmware.records["Linux"].fields if f.name == "protected_size")
+    placement, paging = cpu.place(bytes(record.size)), cpu.place(bytes(24))
+    words = {"load": 0x1234567, "entry": entry, "window_start": 0x1000000, "window_end": 0x3000000}
+    for name, value in words.items():
+        cpu.put(placement + offsets[name], value)
+    cpu.put(placement + protected, 0x10000)
+    cpu.write(entry, b"\x0f\x0b")  # the kernel: UD2, where the test looks at the registers
+    seen: dict[str, int] = {}
+
+    def kernel(engine: object, data: object) -> bool:
+        for name in (*ZERO, "RIP", "RSI", "RCX", "EFLAGS", "CS", "DS", "SS"):
+            seen[name] = cpu.cpu.reg_read(getattr(x86, f"UC_X86_REG_{name}"))
+        cpu.cpu.reg_write(x86.UC_X86_REG_RIP, END)
+        cpu.cpu.emu_stop()
+        return True
+
+    # The GDT of the reset code, so that selectors can be loaded: null, 32-bit, 64-bit, data.
+    table = cpu.place(b"".join(descriptor.to_bytes(8, "little") for descriptor, _ in GDT))
+    cpu.cpu.reg_write(x86.UC_X86_REG_GDTR, (0, table, 31, 0))
+    cpu.cpu.reg_write(x86.UC_X86_REG_CS, SELECTOR_CODE64)
+    hook = cpu.cpu.hook_add(UC_HOOK_INSN_INVALID, kernel)
+    boot_params = cpu.place(page.to_bytes(8, "little") + PAGE.to_bytes(8, "little"))
+    with pytest.raises(AssertionError, match="stack"):  # it does not return
+        cpu.call("prim_handoff_linux", placement, boot_params, paging)
+    cpu.cpu.hook_del(hook)
+    assert [(arguments[0], *arguments[1:5]) for _, arguments in cpu.calls] == [
+        (cpu.state(cpu.context.ap_paging), 0, 0, 0x200000, 7),
+        (paging, 0, 0, 0x200000, 7),
+        (paging, 0x1000000, 0x1000000, 0x2000000, 7),
+        (paging, 0x1234000, 0x1234000, 0x11000, 7),
+    ]
+    assert seen.pop("RSI") == page
+    assert seen.pop("RIP") == entry
+    assert (seen.pop("CS"), seen.pop("DS"), seen.pop("SS")) == (0x10, 0x18, 0x18)
+    assert seen.pop("EFLAGS") & 0x600 == 0, "IF and DF are clear"
+    assert seen.pop("RCX") == entry
+    assert set(seen.values()) == {0}
+
+
+def test_print_sends_each_byte_to_the_serial_port(cpu: FlowCpu) -> None:
+    cpu.call("prim_print", cpu.span(b"ok\n"))
+    assert [arguments[:3] for _, arguments in cpu.calls] == [(0x3F8, 1, byte) for byte in b"ok\n"]
+
+
+def test_tdvmcall_gives_r11(cpu: FlowCpu) -> None:
+    def vmm(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[0] == 0x10000
+        assert [cpu.u64(arguments[1] + 8 * i) for i in range(4)] == [1, 2, 3, 4]
+        cpu.put(arguments[2], 77, 88)
+        return 0
+
+    cpu.callees = {"tdvmcall": vmm}
+    out = cpu.place(bytes(8))
+    assert cpu.call("prim_tdvmcall", 0x10000, 1, 2, 3, 4, out) == 0
+    assert cpu.u64(out) == 77
+    cpu.callees = {"tdvmcall": lambda cpu, arguments: 1 << 63}
+    assert cpu.call("prim_tdvmcall", 0x10000, 1, 2, 3, 4, out) == cpu.error("tdvmcall_failed")
+
+
+@pytest.mark.parametrize(
+    ("answers", "succeeds"),
+    [
+        ([(0, 0)], True),
+        ([(1, 0x1000), (1, 0x3000), (0, 0)], True),
+        ([(1, 0)], False),  # no progress
+        ([(1, 0x2000), (1, 0x2000)], False),
+        ([(1, 0x4000)], False),  # behind the end
+        ([(1, 0x1800)], False),  # not a page
+        ([(1 << 63, 0)], False),
+    ],
+)
+def test_sharing_takes_only_progress_for_an_answer(
+    cpu: FlowCpu, answers: list[tuple[int, int]], succeeds: bool
+) -> None:
+    start, size, bit = 0x5000000, 0x4000, 1 << 47
+    left = list(answers)
+    asked: list[tuple[int, ...]] = []
+
+    def map_gpa(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        asked.append(arguments[:2])
+        status, progress = left.pop(0)
+        cpu.put(arguments[2], (start | bit) + progress)
+        return status
+
+    cpu.callees = {"tdvmcall_map_gpa": map_gpa}
+    region = cpu.place(start.to_bytes(8, "little") + size.to_bytes(8, "little"))
+    td = cpu.place((48).to_bytes(8, "little") + bytes(24))
+    paging, out = cpu.place(bytes(24)), cpu.place(bytes(16))
+    status = cpu.call("prim_share", region, td, paging, out)
+    assert asked[0] == (start | bit, size)
+    assert all(sum(each) == (start | bit) + size for each in asked)
+    if succeeds:
+        assert status == 0
+        assert cpu.calls[-1][1][:5] == (paging, start, start | bit, size, 2)
+        assert (cpu.u64(out), cpu.u64(out + 8)) == (start, size)
+    else:
+        assert status == cpu.error("tdvmcall_failed")
+        assert "page_map" not in names(cpu)

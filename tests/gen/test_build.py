@@ -1,0 +1,233 @@
+"""Does a flow file become the image it should? Built for real, in more than one place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import iced_x86
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from dsl.api import CheckFailed, check_file
+from gen import stack
+from gen.build import BuildResult, build, generate, stack_depth
+from gen.errors import BuildError
+from gen.image.check import check_image
+from gen.link import Source, compile_all
+from gen.x86 import Unit
+
+PROJECT = Path(__file__).resolve().parents[2]
+FLOW = PROJECT / "dsl/flows/linux.tdf"
+TOP = 1 << 32
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build(FLOW, tmp_path_factory.mktemp("build"))
+
+
+def test_the_image_obeys_every_rule_and_is_small(built: BuildResult) -> None:
+    image = built.image.read_bytes()
+    assert check_image(image) == []
+    assert len(image) == 64 << 10
+    facts = json.loads(built.manifest.read_text())
+    bfv = next(section for section in facts["sections"] if section["type"] == "BFV")
+    assert bfv["raw_size"] <= 64 << 10, "at most 16 measured pages"
+
+
+def test_the_same_bytes_in_any_directory(built: BuildResult, tmp_path: Path) -> None:
+    """A copy of the project elsewhere, another output folder, another time of day."""
+    copy = tmp_path / "another place"
+    for room in ("dsl", "gen", "runtime-c", "tdforge"):
+        shutil.copytree(PROJECT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    code = "from gen.build import Path, build; build(Path('dsl/flows/linux.tdf'), Path('out'))"
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True)
+    for path in (built.image, built.elf):
+        assert path.read_bytes() == (copy / "out" / path.name).read_bytes(), path.name
+    for path in sorted(built.listings.iterdir()):
+        assert path.read_bytes() == (copy / "out" / built.listings.name / path.name).read_bytes(), path.name
+
+
+def test_a_second_build_compiles_nothing(built: BuildResult) -> None:
+    folder = built.image.parent
+    before = {path: path.stat().st_mtime_ns for path in (folder / ".objects").iterdir()}
+    image = built.image.read_bytes()
+    build(FLOW, folder)
+    assert {path: path.stat().st_mtime_ns for path in (folder / ".objects").iterdir()} == before
+    assert built.image.read_bytes() == image
+
+
+def test_the_elf_is_what_lies_in_the_image(built: BuildResult) -> None:
+    image = built.image.read_bytes()
+    with built.elf.open("rb") as file:
+        elf = ELFFile(file)
+        sections = {section.name: section for section in elf.iter_sections()}
+        for name in (".data", ".rodata", ".text", ".resetvec"):
+            at = sections[name]["sh_addr"] - (TOP - len(image))
+            content = sections[name].data()
+            assert image[at : at + len(content)] == content, name
+        assert sections[".resetvec"]["sh_addr"] == TOP - 16
+        parts = [sections[name]["sh_addr"] for name in (".data", ".rodata", ".text")]
+        assert parts == sorted(parts)
+        assert all(address % 4096 == 0 for address in parts), "each has pages of its own"
+        symbols = {s.name: s["st_value"] for s in elf.get_section_by_name(".symtab").iter_symbols()}
+        names = [f"__{part}_{end}" for part in ("data", "rodata", "text") for end in ("start", "end")]
+        bounds = [symbols[name] for name in names]
+        assert bounds == [parts[0], parts[1], parts[1], parts[2], parts[2], TOP]
+
+
+def test_the_debugger_finds_the_lines_of_the_flow(built: BuildResult) -> None:
+    with built.elf.open("rb") as file:
+        elf = ELFFile(file)
+        dwarf = elf.get_dwarf_info()
+        symbols = {s.name: s for s in elf.get_section_by_name(".symtab").iter_symbols()}
+        boot = symbols["flow_boot"]
+        start, end = boot["st_value"], boot["st_value"] + boot["st_size"]
+        lines = set()
+        for unit in dwarf.iter_CUs():
+            program = dwarf.line_program_for_CU(unit)
+            for entry in program.get_entries() if program else ():
+                if entry.state is not None and start <= entry.state.address < end:
+                    name = program["file_entry"][
+                        entry.state.file - (0 if program["version"] >= 5 else 1)
+                    ].name
+                    lines.add((name.decode().rsplit("/")[-1], entry.state.line))
+    calls = [
+        i
+        for i, line in enumerate(FLOW.read_text().splitlines(), 1)
+        if line.startswith("    ") and "?" in line
+    ]
+    assert {("linux.tdf", line) for line in calls} <= lines
+
+
+def test_no_path_of_this_machine_is_in_any_file(built: BuildResult) -> None:
+    for path in (built.image, built.elf, built.map):
+        content = path.read_bytes()
+        for folder in (PROJECT, built.image.parent, Path(sys.prefix)):
+            assert str(folder).encode() not in content, path.name
+
+
+def test_every_instruction_of_the_generated_code_decodes() -> None:
+    firmware = check_file(FLOW).require()
+    count = 0
+    for unit in generate(firmware):
+        for block in unit.blocks:
+            if block.kind != "function" or unit.name in ("reset", "exceptions", "tdcall"):
+                continue  # those have tests of their own
+            content = block.content()
+            read = list(iced_x86.Decoder(64, content))
+            assert not any(each.is_invalid for each in read), block.name
+            assert sum(each.len for each in read) == len(content)
+            count += len(read)
+    assert count > 500
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_a_flow_with_mistakes_builds_nothing(tmp_path: Path) -> None:
+    flow = tmp_path / "wrong.tdf"
+    flow.write_text(FLOW.read_text().replace("park aps on wakeup", "park aps on nothing"))
+    with pytest.raises(CheckFailed):
+        build(flow, tmp_path / "out")
+    assert not (tmp_path / "out/linux.bin").exists()
+
+
+def test_a_stack_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    flow = tmp_path / "small.tdf"
+    text, count = re.subn(r"(stack +TempMem +)\d+ KiB", r"\g<1>8 KiB", FLOW.read_text())
+    assert count == 1
+    flow.write_text(text)
+    with pytest.raises(CheckFailed, match="T10"):
+        build(flow, tmp_path / "out")
+
+
+def test_a_missing_stack_is_one_clear_line(tmp_path: Path) -> None:
+    flow = tmp_path / "none.tdf"
+    flow.write_text(re.sub(r"stack( +)TempMem", r"heap\g<1>TempMem", FLOW.read_text()))
+    with pytest.raises((CheckFailed, BuildError)) as caught:
+        build(flow, tmp_path / "out")
+    assert "stack" in str(caught.value)
+
+
+# ---------------------------------------------------------------- stack depth
+
+CHAIN = """
+#define KEEP(a) __asm__("" : : "r"(a) : "memory")
+#define FUNCTION __attribute__((noinline))
+FUNCTION static int leaf(volatile char *a) { char b[1000]; KEEP(b); return *a; }
+int outside(volatile char *);
+FUNCTION int middle(volatile char *a) { char b[500]; KEEP(b); b[0] = *a; return leaf(b) + outside(b) + 1; }
+int top(volatile char *a) { return middle(a) + 2; }
+"""
+
+
+def functions(text: str, folder: Path) -> dict[str, stack.Function]:
+    source = folder / "chain.c"
+    source.write_text(text)
+    objects = compile_all([Source(source, ())], [], folder, folder / "objects")
+    return stack.of_objects(objects)
+
+
+def test_frames_add_up_along_the_deepest_chain(tmp_path: Path) -> None:
+    found = functions(CHAIN, tmp_path)
+    found["outside"] = stack.Function("outside", 100, frozenset())
+    assert found["top"].calls == {"middle"}
+    assert found["middle"].calls == {"leaf", "outside"}
+    assert 1000 < found["leaf"].frame < 1040
+    assert 508 < found["middle"].frame < 560
+    assert stack.depth(found, "top") == sum(found[name].frame for name in ("top", "middle", "leaf"))
+    found["outside"] = stack.Function("outside", 5000, frozenset())
+    assert stack.depth(found, "top") == found["top"].frame + found["middle"].frame + 5000
+
+
+def test_recursion_has_no_bound(tmp_path: Path) -> None:
+    text = "#define F __attribute__((noinline))\n"
+    text += "F int odd(volatile int *); F int even(volatile int *n) { return *n ? odd(n) * *n + 2 : 1; }\n"
+    text += "F int odd(volatile int *n) { return *n ? even(n) * *n + 3 : 0; }"
+    with pytest.raises(BuildError, match=r"even -> odd -> even|odd -> even -> odd"):
+        stack.depth(functions(text, tmp_path), "even")
+
+
+def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="outside is not known, called by middle"):
+        stack.depth(functions(CHAIN, tmp_path), "top")
+
+
+def test_function_pointers_are_refused(tmp_path: Path) -> None:
+    text = "int f(int a) { return a; } int g(int a) { return -a; } int (*const table[])(int) = {f, g};"
+    with pytest.raises(BuildError, match=r"takes the address of [fg]"):
+        functions(text, tmp_path)
+
+
+def test_generated_frames_are_read_from_the_instructions() -> None:
+    from peachpy.x86_64 import CALL, PUSH, RET, SUB, rbx
+
+    from gen.x86 import Symbol, rsp
+
+    unit = Unit("sample")
+    with unit.code("outer"):
+        PUSH(rbx)
+        SUB(rsp, 0x120)
+        CALL(Symbol("inner"))
+        RET()
+    with unit.code("inner"):
+        RET()
+    found = stack.of_units([unit])
+    assert found["outer"] == stack.Function("outer", 8 + 8 + 0x120, frozenset({"inner"}))
+    assert stack.depth(found, "outer") == 8 + 8 + 0x120 + 8
+
+
+def test_the_shipped_stack_is_deep_enough_with_room(built: BuildResult) -> None:
+    firmware = check_file(FLOW).require()
+    objects = sorted((built.image.parent / ".objects").glob("*.o"))
+    depth = stack_depth(generate(firmware), objects)
+    boot = next(f for f in stack.of_units(generate(firmware)).values() if f.name == "flow_boot")
+    assert boot.frame < depth < 36 << 10

@@ -55,7 +55,8 @@ def check_file(path: Path | str) -> CheckResult:
 
 
 def format_source(text: str, path: str = "<text>") -> str:
-    """The text in the one way it is written. Raises CheckFailed with the syntax errors if it does not parse."""
+    """The text in the one way it is written. Raises CheckFailed with the syntax errors if it does not
+    parse."""
     reporter = Reporter(text)
     parse(text, path, reporter)
     if len(reporter):

@@ -1,7 +1,7 @@
 """How should a flow file look? Sets indents, spaces and columns; lines and comments stay the author's.
 
-Works on the words of each line, so that formatting what is already formatted changes nothing, and the syntax tree
-stays the same.
+Works on the words of each line, so that formatting what is already formatted changes nothing, and the syntax
+tree stays the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ _TOKEN = re.compile(
     r"|(?P<word>0[xX][0-9A-Fa-f_]+|0[bB][01_]+|[0-9][0-9_]*|[A-Za-z_]\w*)"
     r"|(?P<sign>->|\.\.|==|!=|<=|>=|<<|>>|\S)"
 )
-_CONTINUES = ("fails", "with", "and", "or", "->", "=", "+", "-", "*", "/", "%", "&", "|", "^", "==", "!=")
-_CONTINUES += ("<", ">", "<=", ">=", "<<", ">>", ".", "..", "?", "as", "into")
+_CONTINUES = frozenset(
+    (
+        *("fails", "with", "and", "or", "->", "=", "+", "-", "*", "/", "%", "&", "|", "^", "==", "!="),
+        *("<", ">", "<=", ">=", "<<", ">>", ".", "..", "?", "as", "into"),
+    )
+)
 # Words after which a parenthesis is not that of a call.
 _BEFORE_GROUP = frozenset(
-    ("and", "as", "accept", "else", "for", "if", "in", "into", "match", "measure", "not", "on", "or", "print")
-    + ("require", "return", "to")
+    (
+        *("and", "as", "accept", "else", "for", "if", "in", "into", "match", "measure", "not", "on", "or"),
+        *("print", "require", "return", "to"),
+    )
 )
 _UNITS = ("KiB", "MiB", "GiB")
 
@@ -72,7 +78,7 @@ def _read(text: str) -> list[Line]:
         extra = 1 if parens or (first in _CONTINUES and deep >= 0) else 0
         lines.append(Line(tuple(words), comment, max(0, deep + extra) * INDENT, block))
         for word in words:
-            if word in "([" and word:
+            if word in "([":
                 parens += 1
             elif word in ")]":
                 parens = max(0, parens - 1)
@@ -81,9 +87,8 @@ def _read(text: str) -> list[Line]:
             elif word == "}":
                 blocks = blocks[:-1]
                 opener = ""
-            if word in ("image", "memory") and blocks == ["firmware"]:
-                opener = word
-            elif word in ("firmware", "flow", "record", "enum"):
+            part = word in ("image", "memory") and blocks == ["firmware"]
+            if part or word in ("firmware", "flow", "record", "enum"):
                 opener = word
             elif word == "{":
                 opener = ""

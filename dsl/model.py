@@ -1,4 +1,4 @@
-"""What is a checked firmware? The frozen model that emitters read; nothing else reaches them from the language.
+"""What is a checked firmware? The frozen model that emitters read; nothing else reaches them.
 
 Every node that can produce code carries a `Span`, so that listings and debug lines can name the place in the
 flow. Sizes are bytes, addresses are GPAs. Frame slots are assigned by the emitter; a variable is named by its
@@ -302,7 +302,6 @@ class Binary:
 @dataclass(frozen=True)
 class Call:
     """Calls a primitive or a flow. `arguments` are the caller-supplied parameters in order (no states).
-
     If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow
     with `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call
     without `propagate` occurs only as the subject of `Try`.
@@ -370,7 +369,6 @@ class Match:
 @dataclass(frozen=True)
 class Try:
     """`try CALL { ok-body } on ERROR, ... { body } on _ { body }`. `variable`: bound in `body`, or None.
-
     Handlers are tried in order; a handler with no numbers is `on _`. Every status is handled (checked).
     """
 
@@ -435,7 +433,6 @@ class Flow:
 @dataclass(frozen=True)
 class Firmware:
     """A flow file that passed every rule; the only thing emitters read.
-
     `event_log_worst_case`: bytes the log can need, proven by the `fits` rule. `states`: name and record of
     each state the compiler supplies (`log`: Log, `paging`: Paging; `layout` has no record and is constant
     data).

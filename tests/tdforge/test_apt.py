@@ -1,0 +1,81 @@
+"""Do files of a Debian package arrive where they should, and is a changed tree noticed?"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tdforge import apt
+from tdforge.apt import Apt, cache_dir, tree_digest
+from tdforge.errors import UserError
+
+
+def tree(root: Path) -> Path:
+    (root / "sub").mkdir(parents=True)
+    (root / "a.py").write_text("one")
+    (root / "sub" / "b.py").write_text("two")
+    return root
+
+
+def test_a_digest_sees_names_and_content_only(tmp_path: Path) -> None:
+    first, second = tree(tmp_path / "first"), tree(tmp_path / "second")
+    os.utime(second / "a.py", (0, 0))
+    (second / "notes.txt").write_text("not a .py")
+    assert tree_digest(first, "*.py") == tree_digest(second, "*.py")
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more", "less"])
+def test_a_digest_sees_each_change(change: str, tmp_path: Path) -> None:
+    first, second = tree(tmp_path / "first"), tree(tmp_path / "second")
+    match change:
+        case "content":
+            (second / "a.py").write_text("One")
+        case "name":
+            (second / "a.py").rename(second / "c.py")
+        case "more":
+            (second / "c.py").write_text("")
+        case "less":
+            (second / "a.py").unlink()
+    assert tree_digest(first, "*.py") != tree_digest(second, "*.py")
+
+
+class LocalApt(Apt):
+    """An archive whose one package is built on the spot."""
+
+    def _download(self, package: str, folder: Path) -> Path:
+        content = folder / "content"
+        (content / "DEBIAN").mkdir(parents=True)
+        (content / "DEBIAN" / "control").write_text(
+            f"Package: {package}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: test\n"
+        )
+        for name in ("boot/vmlinuz-1", "boot/config-1", "lib/modules/a.ko"):
+            (content / name).parent.mkdir(parents=True, exist_ok=True)
+            (content / name).write_text(name)
+        (content / "boot" / "vmlinuz-link").symlink_to("/etc/passwd")
+        deb = folder / "package.deb"
+        subprocess.run(["dpkg-deb", "--build", str(content), str(deb)], check=True, capture_output=True)
+        return deb
+
+
+def test_only_what_is_wanted_is_unpacked(tmp_path: Path) -> None:
+    place = tmp_path / "kernels" / "linux"
+    (place / "old").mkdir(parents=True)
+    LocalApt(tmp_path).unpack("linux", place, only="boot/vmlinuz-")
+    found = [path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()]
+    assert found == ["boot/vmlinuz-1"]
+    assert (place / "boot" / "vmlinuz-1").read_text() == "boot/vmlinuz-1"
+
+
+def test_a_machine_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="this machine has no apt"):
+        Apt(tmp_path).unpack("linux", tmp_path / "linux")
+
+
+def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TDFORGE_CACHE", str(tmp_path / "here"))
+    assert cache_dir() == tmp_path / "here"
+    monkeypatch.delenv("TDFORGE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "tdforge"

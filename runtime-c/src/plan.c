@@ -203,7 +203,8 @@ static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end
     return status;
 }
 
-/* Carves one region as high as it fits below `limit`, which moves down to its start. */
+/* Carves one region as high as it fits below `limit`, which moves down to its start. RAM that the VMM calls added but
+ * that no section of the image covers is left alone: if the claim is false, touching it ends the TD. */
 static status_t carve(struct ram *ram, const struct layout *layout, const struct layout_entry *entry, uint64_t *limit) {
     if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
         return TDF_E_RAM_TOO_SMALL;
@@ -212,7 +213,8 @@ static status_t carve(struct ram *ram, const struct layout *layout, const struct
         const struct ram_range *range = &ram->ranges.items[i - 1];
         uint64_t end = range->end < *limit ? range->end : *limit;
         uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
-        if (range->e820 != E820_RAM || end < low || end - low < size || is_section(layout, range))
+        if (range->e820 != E820_RAM || range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size ||
+            is_section(layout, range))
             continue;
         *limit = end - size;
         ram->carved.items[ram->carved.count].data = (uint8_t *)(uintptr_t)*limit;

@@ -220,3 +220,10 @@ def test_any_plan_is_sorted_disjoint_and_inside_what_was_listed(resources, place
     listed = sum(end - start for kind, start, end in resources if kind in kinds)
     assert sum(r.end - r.start for r in ranges) == listed
     assert sum(r.e820 == ACPI for r in ranges) == 1
+
+
+def test_regions_are_never_carved_from_ram_that_is_only_said_to_be_added():
+    layout = [Section(CARVED, 0, 8 * KIB, NVS)]
+    assert carved_of(plan([(7, 0, 64 * MIB), (0, 64 * MIB, 128 * MIB)], layout)) == [
+        (64 * MIB - 8 * KIB, 8 * KIB)
+    ]

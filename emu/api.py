@@ -187,8 +187,8 @@ def report(machine: Machine, ending: Ending) -> Report:
     instructions, apart = boot.count, int(lib.td_count_apart(boot.handle))
     given, log = machine.handed_over or (None, b"")
     aps = [machine.locate_ap(vcpu) for vcpu in machine.vcpus[1:]]
-    added = sum(len(region.content) for region in machine.launch.regions) // 4096
-    extended = sum(len(region.content) for region in machine.launch.regions if region.measured) // 4096
+    added = sum(region.pages for region in machine.launch.regions)
+    extended = sum(region.pages for region in machine.launch.regions if region.measured)
     r0, r1, r2, r3 = (register.hex() for register in module.rtmr)
     return Report(
         mrtd=module.mrtd.hex(),

@@ -215,7 +215,7 @@ def create(
     for start, end in launch.ram:
         memory.add_ram(start, end // PAGE * PAGE, large_pages)
     for region in launch.regions:
-        memory.add_pages(region.gpa, region.content, region.measured)
+        memory.add_pages(region.gpa, region.content, region.length, region.measured)
     module = TdxModule(params, memory, measure.mrtd(launch.regions, mrtd_order))
     console = Console(until, listener)
 

@@ -64,17 +64,14 @@ class Memory:
         if large and last > first:
             self.set_states(first, last - first, pending | self.lib.TD_PAGE_2M)
 
-    def add_pages(self, gpa: int, content: bytes, measured: bool) -> None:
-        """TDH.MEM.PAGE.ADD of a range: pages are there and accepted, and their 2 MiB neighbourhood is
-        split.
-        """
-        end = gpa + len(content)
+    def add_pages(self, gpa: int, content: bytes, size: int, measured: bool) -> None:
+        """TDH.MEM.PAGE.ADD of `size` bytes: pages are there, accepted, and their 2 MiB chunk is split."""
+        end = gpa + size
         for chunk in range(gpa // LARGE * LARGE, end, LARGE):
             if self.state(chunk) & self.lib.TD_PAGE_2M:
                 self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
         flags = (
             self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
         )
-        self.set_states(gpa, len(content), flags)
-        if content.strip(b"\0"):
-            self.write(gpa, content)
+        self.set_states(gpa, size, flags)
+        self.write(gpa, content)

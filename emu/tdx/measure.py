@@ -15,13 +15,28 @@ ORDERS = ("interleaved", "two-pass")
 
 @dataclass(frozen=True)
 class Region:
-    """Pages that the VMM adds at launch: content is as long as the region, measured tells whether it is
-    extended.
+    """Pages that the VMM adds at launch; measured tells whether it extends them. Content may end before the
+    region does (`size` in bytes, 0 for the content's own length): the rest is zero.
     """
 
     gpa: int
     content: bytes
     measured: bool
+    size: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes that are added."""
+        return self.size or len(self.content)
+
+    @property
+    def pages(self) -> int:
+        """Pages that are added."""
+        return self.length // PAGE
+
+    def chunk(self, offset: int) -> bytes:
+        """The 256 bytes at an offset."""
+        return self.content[offset : offset + CHUNK].ljust(CHUNK, b"\0")
 
 
 def add_record(gpa: int) -> bytes:
@@ -36,7 +51,7 @@ def extend_record(gpa: int, chunk: bytes) -> bytes:
 
 def _extend_page(region: Region, offset: int) -> bytes:
     chunks = range(offset, offset + PAGE, CHUNK)
-    return b"".join(extend_record(region.gpa + at, region.content[at : at + CHUNK]) for at in chunks)
+    return b"".join(extend_record(region.gpa + at, region.chunk(at)) for at in chunks)
 
 
 def mrtd(regions: Iterable[Region], order: str = "interleaved") -> bytes:
@@ -47,7 +62,7 @@ def mrtd(regions: Iterable[Region], order: str = "interleaved") -> bytes:
         raise ValueError(f"unknown MRTD order {order!r}")
     digest = hashlib.sha384()
     for region in regions:
-        pages = range(0, len(region.content), PAGE)
+        pages = range(0, region.length, PAGE)
         for at in pages:
             digest.update(add_record(region.gpa + at))
             if region.measured and order == "interleaved":

@@ -58,7 +58,7 @@ def _payload(inputs: Inputs) -> bytes:
 
 
 def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
-    """Bytes of a section as it is added, padded with zeros to its size."""
+    """Bytes of a section as it is added; what is missing to its size is zero."""
     data = inputs.image[section.data_offset : section.data_offset + section.raw_size]
     if len(data) < section.raw_size:
         where = f"{inputs.image_name}: {section.type_name} section"
@@ -75,7 +75,7 @@ def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
         raise EmuError(
             f"{what}: {len(data)} bytes do not fit into the {kind} section of {section.memory_size} bytes"
         )
-    return data.ljust(section.memory_size, b"\0")
+    return data
 
 
 def _check(section: tdvf.Section, inputs: Inputs) -> None:
@@ -111,7 +111,12 @@ def prepare(inputs: Inputs, preset: Preset) -> Launch:
     data = inputs.hob if inputs.hob is not None else hob.build(machine, preset, hobs[0].address)
     measured = tdvf.SectionAttribute.MR_EXTEND
     regions = tuple(
-        Region(s.address, _content(s, inputs, data if s is hobs[0] else b""), bool(s.attributes & measured))
+        Region(
+            s.address,
+            _content(s, inputs, data if s is hobs[0] else b""),
+            bool(s.attributes & measured),
+            s.memory_size,
+        )
         for s in added
     )
     return Launch(ram, regions, tuple(added), hobs[0].address, data)

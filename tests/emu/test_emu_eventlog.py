@@ -78,7 +78,7 @@ def test_nothing_there() -> None:
     assert handoff.describe(reader(bytearray()), 1, 2) == {"entry": 1, "boot_params": 2, "e820": []}
 
 
-# Computed by hand from the records: empty TD, unmeasured pages, a measured zero page, two pages in both orders.
+# By hand from the records: empty TD, unmeasured pages, a measured zero page, two pages in both orders.
 PATTERN = bytes(range(256)) * 16
 
 

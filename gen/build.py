@@ -78,7 +78,6 @@ def generate(firmware: Firmware) -> list[Unit]:
         raise BuildError(f"{firmware.path}: {error}") from error
     primitives = Unit("primitives")
     glue.emit_primitives(primitives, firmware, context_of(firmware))
-    glue.emit_enter_payload(primitives)
     emit_layout(primitives, firmware)
     return [*always, flow_unit(firmware, first_map.pages_used), primitives]
 

@@ -7,9 +7,6 @@ nothing across nodes; what must live longer is in the frame. RAX, RCX, RDX, RSI,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from peachpy.x86_64 import (
@@ -62,16 +59,16 @@ from peachpy.x86_64 import (
 )
 
 from dsl import model
-from dsl.model import Bytes, Expression, Firmware, Never, Span, Text, Type, Unit
+from dsl.model import Bytes, Expression, Firmware, Never, Text, Type, Unit
 from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
+from gen.flow.place import Kind, Place, at
 from gen.flow.pool import Pool
 from gen.flow.sizes import alignment, is_word, items_offset, size, word_size
-from gen.x86 import REP_MOVSB, Symbol, rsp, source
+from gen.x86 import REP_MOVSB, Symbol, rsp
 
-PROJECT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (rdi, rsi, rdx, rcx, r8, r9)
 _JUMPS: dict[str, tuple[Any, Any]] = {  # operator: jump if true, jump if false; all comparisons are unsigned
     "==": (JE, JNE),
@@ -81,28 +78,6 @@ _JUMPS: dict[str, tuple[Any, Any]] = {  # operator: jump if true, jump if false;
     ">": (JA, JBE),
     ">=": (JAE, JB),
 }
-
-
-class Kind(Enum):
-    """What a variable's slot holds."""
-
-    WORD = "the value, zero-extended to 64 bits"
-    INLINE = "the record, span or list itself"
-    POINTER = "the address of a record, span or list"
-
-
-@dataclass(frozen=True)
-class Place:
-    kind: Kind
-    slot: int
-
-
-def at(span: Span) -> Any:
-    """Attributes instructions to a place in the flow file, named alike wherever the project lies."""
-    path = Path(span.path)
-    if path.is_absolute():
-        path = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else Path(path.name)
-    return source(path.as_posix(), span.line, span.column)
 
 
 class ExpressionEmitter:

@@ -33,9 +33,10 @@ from dsl import model
 from dsl.model import Firmware, Flow, Never, Statement, Type
 from gen.errors import BuildError
 from gen.flow.context import Context
-from gen.flow.expression import ARGUMENTS, ExpressionEmitter, Kind, Place, at, returns_status
+from gen.flow.expression import ARGUMENTS, ExpressionEmitter, returns_status
 from gen.flow.frame import Frame
 from gen.flow.names import FATAL_STATUS, flow_symbol
+from gen.flow.place import Kind, Place, at
 from gen.flow.pool import Pool
 from gen.flow.sizes import is_word, word_size
 from gen.x86 import REP_MOVSB, Symbol, Unit, rsp

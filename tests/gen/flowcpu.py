@@ -60,7 +60,6 @@ class FlowCpu:
         generated = Unit("primitives")
         if primitives:
             glue.emit_primitives(generated, firmware, self.context)
-            glue.emit_enter_payload(generated)
             units.append(generated)
         own = {block.name for unit in units for block in unit.blocks}
         every = (primitive_symbol(each) for each in firmware.primitives.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 from emu import engine, eventlog, handoff
 from emu.memory import LARGE, PAGE, Memory
+from emu.observe import Observer
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
 from emu.tdx import measure
@@ -85,6 +86,7 @@ class Machine:
     symbols: Symbols
     skip_count: tuple[str, ...]
     vcpus: list[Vcpu] = field(default_factory=list)
+    observer: Observer | None = None
     handed_over: tuple[dict[str, object], bytes] | None = None  # what the payload got, and the event log
 
     def close(self) -> None:
@@ -108,7 +110,22 @@ class Machine:
         self.vcpus.append(vcpu)
         return vcpu
 
+    def observe(self, observer: Observer) -> None:
+        """Shows the run to an observer from now on, exceptions that the engine delivers included."""
+        self.observer = observer
+        for vcpu in self.vcpus:
+            vcpu.observer = observer
+            self.lib.td_tell_exceptions(vcpu.handle, True)
+        observer.on_start(self)
+
     def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
+        """Runs all vCPUs until one of them ends the run; the TD is left as it was then."""
+        ending = self.turns(max_instructions, progress)
+        if self.observer:
+            self.observer.on_end(self, ending)
+        return ending
+
+    def turns(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
         boot, others = self.vcpus[0], self.vcpus[1:]
         self.lib.td_arm_handoff(boot.handle, True)
@@ -123,6 +140,8 @@ class Machine:
                 if progress and boot.count - reported >= SLICE:
                     reported = boot.count
                     progress(reported)
+                if self.observer:
+                    self.observer.on_slice(self)
                 for running in others:
                     self.ap_turn(running, AP_TURN)
             limit = f"{max_instructions} instructions without reaching the end"
@@ -142,6 +161,8 @@ class Machine:
                     raise
                 entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
                 log = eventlog.fetch(self.read_guest, handoff.rsdp(self.read_guest, parameters))
+                if self.observer:
+                    self.observer.on_handoff(boot, entry, parameters)
                 self.handed_over = (handoff.describe(self.read_guest, entry, parameters), log)
                 if self.until.kind == "handoff":
                     raise

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from emu.memory import Memory
+from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
 from emu.tdx import control, cpuid, msr
 from emu.tdx.control import Outcome
-from emu.tdx.module import RAX, RCX, RDX, TdxModule, VcpuModel
+from emu.tdx.module import RAX, RCX, RDX, Gpr, TdxModule, VcpuModel
 from emu.vmm.vmcall import Vmm
 
 RESET_VECTOR = 0xFFFFFFF0
-VE_VECTOR, DOUBLE_FAULT = 20, 8
+VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT = 20, 8, 14
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 TSC_AUX, EFER, TSC, XSS = 0xC0000103, 0xC0000080, 0x10, 0xDA0
 CR4_PAE = 1 << 5
@@ -81,6 +82,7 @@ class Vcpu:
     model: VcpuModel
     names: dict[int, str]
     halted: bool = False
+    observer: Observer | None = None
 
     def __post_init__(self) -> None:
         self.stop = self.ffi.new("td_stop *")
@@ -117,6 +119,9 @@ class Vcpu:
             return False
         if stop.kind == lib.TD_STOP_LIMIT:
             return True
+        if stop.kind in (lib.TD_STOP_TOLD, lib.TD_STOP_BREAK):
+            self.tell()
+            return False
         if stop.kind == lib.TD_STOP_EPT_VE:
             access = (1, 2, 4)[stop.access]
             gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
@@ -124,6 +129,19 @@ class Vcpu:
             return False
         self.over()
         return False
+
+    def tell(self) -> None:
+        """An observer asked for this stop."""
+        stop = self.stop
+        if self.observer is None:
+            return
+        if stop.kind == self.lib.TD_STOP_BREAK:
+            self.observer.on_stop(self)
+            return
+        vector = int(stop.insn)
+        code = int(stop.stop_code) if stop.length else None
+        address = int(stop.gla) if vector == PAGE_FAULT else None
+        self.observer.on_exception(self, Raised(vector, code, int(stop.gpa), address))
 
     def over(self) -> None:
         """Ends the run for a stop that the guest cannot survive."""
@@ -150,9 +168,11 @@ class Vcpu:
 
     def deliver(self, fault: Fault) -> None:
         """Through the guest's IDT."""
-        has_error = fault.error_code is not None
+        has_error, rip = fault.error_code is not None, int(self.regs.rip)
         if self.lib.td_deliver(self.handle, fault.vector, has_error, fault.error_code or 0, self.stop):
             self.over()
+        if self.observer:
+            self.observer.on_exception(self, Raised(fault.vector, fault.error_code, rip))
 
     def virtualization_exception(self, ve: VirtualizationException) -> None:
         """#VE, or #DF while the previous one was not fetched (intel/tdx-module, td_other_exits.c)."""
@@ -210,24 +230,37 @@ class Vcpu:
         """TDCALL, and the VMM's part of TDG.VP.VMCALL."""
         regs = self.regs
         r = list(regs.gpr)
+        if self.observer is None:
+            self.call(r)
+        else:
+            given = r.copy()
+            try:
+                self.call(r)
+            finally:
+                self.observer.on_tdcall(self, given, r)
+        regs = self.regs
+        regs.gpr[0:16] = r
+        self.retire(length)
+
+    def call(self, r: Gpr) -> None:
+        """What module and VMM make of the registers of a TDCALL, in place."""
+        regs = self.regs
         leaf = r[RAX] & 0xFFFF
         if self.module.tdcall(self.model, r, regs.mode == 64, regs.cpl):
             self.vmm.handle(self.model.index, r)
-        elif leaf == 0 and r[RAX]:
+        elif leaf == 0 and r[RAX] and self.module.params.choices.stop_at_refused_vmcall:
             raise End(
                 "illegal",
                 f"TDG.VP.VMCALL with register mask {r[RCX]:#x}: bits 0, 1, 4, 5 and 63:32 are forbidden",
             )
-        regs = self.regs
-        regs.gpr[0:16] = r
-        self.retire(length)
 
     def cpuid(self, length: int) -> None:
         """CPUID."""
         regs = self.regs
         caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64)
-        answer = cpuid.lookup(regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32, caller)
-        if answer is None or self.model.cpuid_ve >> (1 if regs.cpl else 0) & 1:
+        leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
+        answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
+        if answer is None or row is None or self.model.cpuid_faults(row.number, user=regs.cpl > 0):
             raise VirtualizationException(EXIT_REASON["CPUID"], length=length)
         regs.gpr[0], regs.gpr[3], regs.gpr[1], regs.gpr[2] = answer
         self.retire(length)
@@ -258,6 +291,8 @@ class Vcpu:
         if index == EFER:
             if control.write_efer(int(regs.efer), value) is Outcome.VE:
                 raise VirtualizationException(control.EFER_VE_REASON, length=length)
+            if self.observer:
+                self.observer.on_control(self, "EFER", int(regs.efer), value)
             self.lib.td_pass_once(self.handle)
             return
         if index == XSS and value & ~(xfam & XSS_STATES):
@@ -283,11 +318,14 @@ class Vcpu:
             raise GP
         if outcome is Outcome.VE:
             raise VirtualizationException(control.CR_VE_REASON, number | register << 8, length=length)
+        if number == 4 and not value & CR4_PAE and regs.cr0 & control.PG:
+            raise GP
+        if self.observer:
+            old = int(regs.cr4 if number else regs.cr0)
+            self.observer.on_control(self, f"CR{number}", old, value)
         if number == 0:
             self.lib.td_pass_once(self.handle)
             return
-        if not value & CR4_PAE and regs.cr0 & control.PG:
-            raise GP
         self.retire(length)
         self.lib.td_write_cr4(self.handle, value)
 

@@ -21,7 +21,10 @@ enum {
     TD_STOP_EPT_VE = 3,  /* access to pending or shared memory that raises #VE(48) */
     TD_STOP_HANDOFF = 4, /* first fetch outside the measured pages */
     TD_STOP_TRIPLE = 5,  /* no way left to deliver an exception */
-    TD_STOP_ENGINE = 6   /* the CPU engine failed; stop_code is its uc_err */
+    TD_STOP_ENGINE = 6,  /* the CPU engine failed; stop_code is its uc_err */
+    TD_STOP_BREAK = 7,   /* RIP is at a breakpoint, or a step is done */
+    TD_STOP_TOLD = 8     /* an exception was delivered: insn is its vector, length whether it has an error code
+                            (stop_code), gla CR2, gpa where it happened; only when td_tell_exceptions is on */
 };
 
 /* Instructions the engine must not execute by itself. */
@@ -76,6 +79,17 @@ typedef struct {
     uint64_t begin, end;
 } td_range;
 
+typedef struct {
+    uint64_t begin, end; /* linear addresses of straight-line code */
+    int64_t instructions; /* executed there in all */
+} td_counted;
+
+typedef struct { /* of a vCPU, beside its registers: what a saved state needs */
+    uint64_t count, apart, tsc_offset, last_rep, pass, random;
+    int32_t rep_continues, handoff_armed;
+    td_fault fault;
+} td_progress;
+
 td_vm *td_vm_new(uint64_t span, uint32_t gpaw);
 void td_vm_free(td_vm *vm);
 td_layout *td_vm_layout(td_vm *vm);
@@ -108,3 +122,18 @@ uint64_t td_get_msr(td_vcpu *v, uint32_t index);
 void td_set_msr(td_vcpu *v, uint32_t index, uint64_t value);
 int td_insn_length(const uint8_t *code, uint32_t available, int mode);
 int td_insn_kind(const uint8_t *code, uint32_t length, int mode);
+
+/* sight.c: nothing of this costs anything until it is asked for. */
+void td_tell_exceptions(td_vcpu *v, int on);
+void td_profile_start(td_vcpu *v);
+uint32_t td_profile_read(td_vcpu *v, td_counted *out, uint32_t max);
+int td_break_set(td_vcpu *v, uint64_t address);
+void td_break_clear(td_vcpu *v, uint64_t address);
+void td_break_pass(td_vcpu *v);
+void td_step(td_vcpu *v, int on);
+uint8_t *td_cpu_state(td_vcpu *v, uint64_t *size);
+void td_get_progress(td_vcpu *v, td_progress *p);
+void td_resume_from(td_vcpu *v, const uint8_t *state, const td_progress *p);
+uint64_t td_used_pages(const uint8_t *memory, uint64_t size, uint32_t *out, uint64_t max);
+void td_gather_pages(const uint8_t *memory, const uint32_t *pages, uint64_t n, uint8_t *out);
+void td_restore_pages(uint8_t *memory, uint64_t size, const uint32_t *pages, uint64_t n, const uint8_t *content);

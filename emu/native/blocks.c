@@ -50,10 +50,20 @@ static void site_add(td_vcpu *v, uint64_t address) {
     uc_hook_add(v->uc, &hook, UC_HOOK_CODE, (void *)td_on_site, v, address, address);
 }
 
+void td_site_watch(td_vcpu *v, uint64_t address) {
+    if (!site_known(v, address)) site_add(v, address);
+}
+
+static void forget(td_vcpu *v, block *b) {
+    if (v->sight) td_sight_evict(v, b);
+    b->address = (uint64_t)NO_ADDRESS;
+}
+
 /* Fills b; returns the number of sites that were not hooked before. */
 static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t page) {
     int fresh = 0;
     uint64_t at = address, end = address + size;
+    forget(v, b);
     b->address = address, b->page = page, b->size = size;
     b->insns = 0, b->starts_rep = 0, b->apart = 0, b->rep_end = (uint64_t)NO_ADDRESS;
     b->mode = (uint8_t)mode_now(v);
@@ -86,7 +96,7 @@ void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data) {
     td_vcpu *v = data;
     (void)uc, (void)before;
     block *b = slot_of(v, now->pc);
-    if (b->address == now->pc) b->address = (uint64_t)NO_ADDRESS;
+    if (b->address == now->pc) forget(v, b);
 }
 
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
@@ -106,7 +116,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         v->current = NULL;
         if (scan(v, b, address, size, page)) {
             uint64_t rip = address;
-            b->address = (uint64_t)NO_ADDRESS;
+            forget(v, b);
             uc_ctl_remove_cache(uc, address, address + size);
             uc_reg_write(uc, UC_X86_REG_RIP, &rip);
             return;
@@ -118,6 +128,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     if (b->apart) v->apart += n;
     v->last_rep = b->rep_end;
     v->current = b;
+    if (v->sight) td_sight_block(v, b);
 }
 
 /* Takes back the instructions of the current block from rip on: they did not run. */
@@ -141,6 +152,7 @@ void td_settle(td_vcpu *v, uint64_t rip) {
     if (counted > ran) {
         v->count -= counted - ran;
         if (b->apart) v->apart -= counted - ran;
+        if (v->sight) td_sight_settle(v, b, rip, before);
     }
     if (!(b->starts_rep && rip == b->address)) v->last_rep = (uint64_t)NO_ADDRESS;
 }
@@ -161,6 +173,7 @@ static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
     uint64_t rip = address + length;
     td_settle(v, address);
     v->count++;
+    if (v->sight) td_sight_add(v, address, rip, 1);
     uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
 }
 
@@ -189,6 +202,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         v->pass = (uint64_t)NO_ADDRESS;
         return;
     }
+    if (v->sight && td_sight_break(v, address)) return;
     uint32_t n = fetch(v, address, code, &page);
     int mode = v->current ? v->current->mode : mode_now(v);
     int length = n ? td_decode(code, n, mode, &in) : 0;

@@ -40,6 +40,20 @@ typedef struct {
 
 enum { WALK_OK = 0, WALK_PF, WALK_SEPT, WALK_VE };
 
+enum { MAX_BREAKS = 256 };
+
+/* What observers asked for; sight.c. */
+typedef struct {
+    int tell; /* exceptions end td_run */
+    uint64_t *runs;    /* full executions of the block in each slot, NULL without a profile */
+    td_counted *table; /* open addressing by begin and end */
+    uint32_t slots, used;
+    uint64_t breaks[MAX_BREAKS], break_pass, step_from;
+    uint32_t break_count, step_again;
+    int stepping;
+    uc_hook step_hook;
+} td_sight;
+
 struct td_vcpu {
     td_vm *vm;
     uc_engine *uc;
@@ -70,6 +84,7 @@ struct td_vcpu {
     int handoff_armed;
     uint64_t pass; /* address of the instruction that td_pass_once let through */
     uint64_t random;
+    td_sight *sight; /* NULL while nobody looks */
 
     td_range ranges[MAX_RANGES];
     uint32_t range_count;
@@ -99,6 +114,17 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
 void td_settle(td_vcpu *v, uint64_t rip);
+void td_site_watch(td_vcpu *v, uint64_t address);
+
+/* sight.c; all but _free, _add and _told need v->sight */
+void td_sight_free(td_vcpu *v);
+void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions);
+int td_sight_told(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
+void td_sight_evict(td_vcpu *v, block *b);
+void td_sight_block(td_vcpu *v, block *b);
+void td_sight_settle(td_vcpu *v, block *b, uint64_t rip, uint64_t before);
+int td_sight_break(td_vcpu *v, uint64_t address);
+void td_sight_enter(td_vcpu *v, uint64_t rip);
 
 /* traps.c */
 int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error_code, int software);

@@ -171,6 +171,7 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
 
 void td_vcpu_free(td_vcpu *v) {
     if (!v) return;
+    td_sight_free(v);
     if (v->context) uc_context_free(v->context);
     if (v->uc) uc_close(v->uc);
     free(v);
@@ -231,6 +232,7 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
         td_put_regs(v);
         memset(&v->stop, 0, sizeof v->stop);
         v->stopped = 0, v->exception = -1, v->miss.kind = WALK_OK, v->rescan = 1;
+        if (v->sight) td_sight_enter(v, rip);
         uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
         td_load_context(v);
         td_settle(v, v->regs.rip);
@@ -239,14 +241,17 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
             uint32_t code = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END);
             int vector = v->exception;
             int has = !software && (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17);
+            rip = v->regs.rip;
             if (td_raise(v, vector, has, has ? code : 0, software)) return finish(v, stop), 0;
+            if (td_sight_told(v, vector, has, code, rip)) return finish(v, stop), 0;
             continue;
         }
         if (v->stopped) return finish(v, stop), 0;
         if (v->miss.kind != WALK_OK) pinpoint(v);
         if (v->miss.kind == WALK_PF) {
-            v->regs.cr2 = v->miss.gla;
+            v->regs.cr2 = v->miss.gla, rip = v->regs.rip;
             if (td_raise(v, 14, 1, v->miss.w.error, 0)) return finish(v, stop), 0;
+            if (td_sight_told(v, 14, 1, v->miss.w.error, rip)) return finish(v, stop), 0;
             continue;
         }
         if (v->miss.kind != WALK_OK) {
@@ -276,7 +281,11 @@ int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size) {
 }
 
 uint64_t td_count(td_vcpu *v) { return v->count; }
-void td_add_count(td_vcpu *v, uint64_t n) { v->count += n; }
+/* Instructions done outside the engine; RIP is behind them. */
+void td_add_count(td_vcpu *v, uint64_t n) {
+    v->count += n;
+    if (v->sight) td_sight_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n);
+}
 uint64_t td_count_apart(td_vcpu *v) { return v->apart; }
 uint64_t td_tsc(td_vcpu *v) {
     td_layout *m = &v->vm->m;

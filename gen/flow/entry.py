@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from peachpy.x86_64 import (
     CALL,
     CMP,
@@ -18,23 +16,18 @@ from peachpy.x86_64 import (
     Label,
     eax,
     edi,
-    esi,
     rax,
     rdi,
 )
 
 from dsl.model import Firmware
 from gen.errors import BuildError
+from gen.fatal import TEXT_SIZE
 from gen.flow.context import Context
-from gen.flow.frame import Frame
 from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp
 
-# The TDVMCALL carries 64 bytes in registers, NUL padded (GHCI, ReportFatalError).
-_TEXT_SIZE = 64
 _PREFIX = "tdforge: "
-# EV_SEPARATOR of a boot that failed: the value 1 (TCG PC Client Platform Firmware Profile, EV_SEPARATOR).
-_ERROR_SEPARATOR = hashlib.sha384((1).to_bytes(4, "little")).digest()
 
 
 def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
@@ -56,29 +49,20 @@ def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
 
 
 def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
-    """`flow_fatal(status)`: closes RTMR[0] and RTMR[1] with the error separator, reports, does not return."""
-    frame = Frame()
+    """`flow_fatal(status)`: the status's text to `fatal`, which marks the measurements and reports."""
     known = Label("known")
     with unit.code(FATAL_STATUS, section=f".text.{FATAL_STATUS}"):
-        frame.open()
-        status = frame.slot(8)
+        SUB(rsp, 8)
         MOV(eax, edi)
-        MOV([rsp + status], rax)
-        for rtmr in (0, 1):
-            LEA(rdi, [Symbol("flow_error_separator")])
-            MOV(esi, rtmr)
-            CALL(Symbol("tdcall_rtmr_extend"))  # nothing better to do if this fails too
-        MOV(rax, [rsp + status])
         CMP(rax, len(firmware.errors) + 1)
         JB(known)
         XOR(eax, eax)
         LABEL(known)
-        SHL(rax, _TEXT_SIZE.bit_length() - 1)
+        SHL(rax, TEXT_SIZE.bit_length() - 1)
         LEA(rdi, [Symbol("flow_error_texts")])
         LEA(rdi, [rdi + rax * 1])
         CALL(Symbol("fatal"))
         UD2()
-    frame.close()
 
 
 def _emit_texts(unit: Unit, firmware: Firmware) -> None:
@@ -86,11 +70,9 @@ def _emit_texts(unit: Unit, firmware: Firmware) -> None:
     if sorted(texts) != list(range(1, len(texts) + 1)):
         raise BuildError(f"{firmware.path}: error numbers are not 1 to {len(texts)}")
     texts[0] = "a status that no primitive declares"
-    with unit.data("flow_error_texts", section=".rodata.flow_error_texts", align=_TEXT_SIZE):
+    with unit.data("flow_error_texts", section=".rodata.flow_error_texts", align=TEXT_SIZE):
         for number in range(len(texts)):
             text = (_PREFIX + texts[number]).encode("ascii")
-            if len(text) >= _TEXT_SIZE:
+            if len(text) >= TEXT_SIZE:
                 raise BuildError(f"error text {texts[number]!r} is longer than what the VMM is sent")
-            DB(text.ljust(_TEXT_SIZE, b"\0"), f"{number}: {texts[number]}")
-    with unit.data("flow_error_separator", section=".rodata.flow_error_separator", align=64):
-        DB(_ERROR_SEPARATOR.ljust(64, b"\0"), "SHA-384 of the separator 1")
+            DB(text.ljust(TEXT_SIZE, b"\0"), f"{number}: {texts[number]}")

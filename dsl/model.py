@@ -176,8 +176,7 @@ class ImageSection:
     `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
     `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
     firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
-    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
-    """
+    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB."""
 
     name: str
     kind: str
@@ -254,8 +253,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Slice:
-    """`data[start .. end]`: bounds were proven trusted scalars; generated code still checks start <= end <=
-    size and takes `error` (status number) if not."""
+    """`data[start .. end]`: generated code checks start <= end <= size and takes `error` (a status) if not."""
 
     base: Expression
     start: Expression
@@ -301,11 +299,10 @@ class Binary:
 
 @dataclass(frozen=True)
 class Call:
-    """Calls a primitive or a flow. `arguments` are the caller-supplied parameters in order (no states).
+    """Calls a primitive or a flow. `arguments`: what the caller supplies, in order.
     If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow
     with `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call
-    without `propagate` occurs only as the subject of `Try`.
-    """
+    without `propagate` occurs only as the subject of `Try`."""
 
     callee: str
     is_flow: bool
@@ -432,11 +429,8 @@ class Flow:
 
 @dataclass(frozen=True)
 class Firmware:
-    """A flow file that passed every rule; the only thing emitters read.
-    `event_log_worst_case`: bytes the log can need, proven by the `fits` rule. `states`: name and record of
-    each state the compiler supplies (`log`: Log, `paging`: Paging; `layout` has no record and is constant
-    data).
-    """
+    """A flow file that passed every rule. `event_log_worst_case`: bytes the log can need. `states`: name and
+    record of each state the compiler supplies (`log`, `paging`; `layout` has none and is constant data)."""
 
     name: str
     version: tuple[int, int, int]

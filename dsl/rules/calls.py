@@ -111,7 +111,8 @@ class CallRules(ValueWalker):
             self.error("T03", argument.span, message, hint)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
-            hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
+            simple = isinstance(argument, model.Variable | model.RegionOf)
+            hint = f"measure it first: `measure {plain if simple else 'x'} into {self.kind_of(value)}`"
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
             self.error("T01", argument.span, message, hint)

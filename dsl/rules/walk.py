@@ -220,7 +220,6 @@ class Walker(CallRules):
         attempt, self.frames[-1] = self.frame, outer
         outer.granted |= attempt.granted
         failed = join(before, after) or before
-        failed.must = before.must
         failed.may |= frozenset(attempt.granted)
         if after is not None and s.variable is not None:
             self.bind(s.variable, value, after)

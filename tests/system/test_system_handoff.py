@@ -1,0 +1,214 @@
+"""What does the payload find at the handoff, for every VMM, memory size and number of vCPUs?"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import judges
+import pytest
+from debian import tool
+from tdbox import GIB, MIB, PRESETS, Firmware, launched, payload_window, stopped
+
+from emu.api import run
+from emu.signals import End
+
+SIZES = {
+    "128M": 128 * MIB,
+    "257M": 257 * MIB,
+    "2047M": 2047 * MIB,
+    "2G": 2 * GIB,
+    "3G": 3 * GIB,
+    "8G": 8 * GIB,
+    "64G": 64 * GIB,
+}
+MAX_INSTRUCTIONS, MAX_MEASURED_PAGES = 40_000, 16  # the bars of the first milestone
+
+
+def ram_of(vmm: str, size: int) -> list[tuple[int, int]]:
+    """Where each VMM puts RAM: QEMU's q35 splits at 2 GiB from 2816 MiB on, the others at 3 GiB."""
+    most, split = (0xB0000000 - 1, 2 * GIB) if vmm == "qemu" else (3 * GIB, 3 * GIB)
+    return [(0, size)] if size <= most else [(0, split), (4 * GIB, 4 * GIB + size - split)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("vmm", PRESETS)
+def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -> None:
+    with stopped(replace(linux.config, vmm=vmm, memory=SIZES[size])) as td:
+        assert td.report.met, td.report.end
+        table = judges.boot_params(td.read, td.boot_params).e820
+        for (_, end, _), (start, _, _) in zip(table, table[1:], strict=False):
+            assert end <= start
+        assert all(start < end for start, end, _ in table)
+        ram = ram_of(vmm, SIZES[size])
+        assert tuple(ram) == td.machine.launch.ram
+        for low, high in ram:
+            inside = [(start, end) for start, end, _ in table if start < high and low < end]
+            assert inside[0][0] == low
+            assert inside[-1][1] == high
+            assert all(a[1] == b[0] for a, b in zip(inside, inside[1:], strict=False))
+        rest = [(s, e, kind) for s, e, kind in table if not any(low <= s and e <= high for low, high in ram)]
+        assert all(kind == 2 and linux.section("code")[0] <= s < e <= 4 * GIB for s, e, kind in rest)
+        for start, end, kind in table:
+            if kind in (1, 3, 4):  # the kernel touches these without a word to anyone
+                states = set(td.machine.memory.states(start, end - start))
+                assert {s & td.machine.lib.TD_PAGE_STATE for s in states} == {td.machine.lib.TD_PAGE_MAPPED}
+
+
+@pytest.mark.parametrize("vmm", PRESETS)
+def test_what_must_survive_is_not_called_free(linux: Firmware, vmm: str) -> None:
+    with stopped(replace(linux.config, vmm=vmm)) as td:
+        given = judges.boot_params(td.read, td.boot_params)
+        kinds = {
+            name: {k for s, e, k in given.e820 if s < end and start < e}
+            for name, start, end in _kept(linux, td)
+        }
+        assert kinds.pop("event log") == {4}
+        assert kinds.pop("mailbox") == {4}
+        assert set(map(frozenset, kinds.values())) == {frozenset({3})}
+        low = [(s, e) for s, e, k in given.e820 if k == 1 and s <= 0x10000 and e >= 0x9F000]
+        assert low  # Linux puts its real-mode trampoline there
+
+
+def _kept(linux: Firmware, td: object) -> list[tuple[str, int, int]]:
+    from tdbox import Stopped
+
+    assert isinstance(td, Stopped)
+    given = judges.boot_params(td.read, td.boot_params)
+    tables = judges.acpi_tables(td.read, given.rsdp)
+    found = [(table[:4].decode(), place, place + len(table)) for place, table in tables]
+    found.append(("RSDP", given.rsdp, given.rsdp + 36))
+    by_name = {table[:4]: table for _, table in tables}
+    length, start = struct.unpack_from("<QQ", by_name[b"CCEL"], 40)
+    assert (start, length) == linux.section("event_log")
+    found.append(("event log", start, start + length))
+    wakeup = next(e for e in judges.madt_entries(by_name[b"APIC"]) if e[0] == 0x10)
+    (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
+    return [*found, ("mailbox", mailbox, mailbox + 4096)]
+
+
+@pytest.mark.parametrize("vmm", PRESETS)
+def test_iasl_disassembles_each_acpi_table(linux: Firmware, vmm: str, tmp_path: Path) -> None:
+    with stopped(replace(linux.config, vmm=vmm, vcpus=3)) as td:
+        tables = judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
+    names = [table[:4].decode() for _, table in tables]
+    assert sorted(names) == ["APIC", "CCEL", "DSDT", "FACP", "XSDT"]
+    for _, table in tables:
+        name = table[:4].decode().lower()
+        (tmp_path / f"{name}.dat").write_bytes(table)
+        command = [*tool("iasl", "acpica-tools"), "-d", f"{name}.dat"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout + done.stderr + (tmp_path / f"{name}.dsl").read_text()
+        for complaint in ("Error", "Warning", "Invalid", "Incorrect checksum"):
+            assert complaint not in said, said
+
+
+@pytest.mark.parametrize(("vmm", "vcpus"), [("td-shim", 4), ("qemu", 4), ("td-shim", 300), ("qemu", 300)])
+def test_every_ap_is_parked_and_listed(linux: Firmware, vmm: str, vcpus: int) -> None:
+    with stopped(replace(linux.config, vmm=vmm, vcpus=vcpus)) as td:
+        assert td.report.met, td.report.end
+        assert len(td.report.aps) == vcpus - 1
+        assert {(ap["parked"], ap["end"], str(ap["symbol"]).split("+")[0]) for ap in td.report.aps} == {
+            (True, "", "ap_park")
+        }
+        tables = dict(
+            (t[:4], t)
+            for _, t in judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
+        )
+        entries = judges.madt_entries(tables[b"APIC"])
+        small = [struct.unpack("<BBBBI", e) for e in entries if e[0] == 0]
+        large = [struct.unpack("<BBHIII", e) for e in entries if e[0] == 9]
+        ids = [(apic, flags) for _, _, _, apic, flags in small]
+        ids += [(apic, flags) for _, _, _, apic, flags, _ in large]
+        assert ids == [(index, 1) for index in range(vcpus)]
+        assert all(apic < 255 for _, _, _, apic, _ in small)
+        (wakeup,) = [e for e in entries if e[0] == 0x10]
+        (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
+        assert td.read(mailbox, 8) == bytes(8)  # no command, no APIC id
+
+
+def test_an_ap_leaves_the_park_loop_by_the_mailbox(linux: Firmware) -> None:
+    """As Linux does it (ACPI 6.5, 5.2.12.19): the payload's APIC id, vector and command, in that order."""
+    with stopped(replace(linux.config, vcpus=3)) as td:
+        tables = dict(
+            (t[:4], t)
+            for _, t in judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
+        )
+        wakeup = next(e for e in judges.madt_entries(tables[b"APIC"]) if e[0] == 0x10)
+        (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
+        target = 0x9000
+        td.machine.memory.write(target, b"\xeb\xfe")  # jmp to itself
+        td.machine.memory.write(mailbox, struct.pack("<HHIQ", 1, 0, 2, target))
+        first, second = td.machine.vcpus[1:]
+        for vcpu in (first, second):
+            td.machine.ap_turn(vcpu, 5000)
+        assert int(second.regs.rip) == target
+        assert int(first.regs.rip) != target
+        assert td.read(mailbox, 2) == bytes(2)  # taken
+
+
+def test_memory_is_never_both_writable_and_executable_before_the_handoff(linux: Firmware) -> None:
+    """Looks at the page tables every 200 instructions from the first that are in force to the last separator."""
+    seen = 0
+    symbols = linux.symbols()
+    at_parse = False
+    with launched(linux.config) as machine:
+        boot = machine.vcpus[0]
+        machine.lib.td_arm_handoff(boot.handle, True)
+        try:
+            while machine.module.tdcalls["TDG.MR.RTMR.EXTEND"] < 5:
+                boot.run(boot.count + 200)
+                in_parse = symbols["parse_hob"] <= int(boot.regs.rip) < symbols["parse_hob"] + 0x400
+                at_parse |= in_parse
+                if boot.regs.mode != 64:
+                    continue
+                seen += 1
+                both = [
+                    m for m in judges.mappings(machine.read_guest, int(boot.regs.cr3)) if m.rights == "rwx"
+                ]
+                assert not both, machine.symbols.name(int(boot.regs.rip))
+        except End as end:
+            pytest.fail(f"{end.reason} before the last separator")
+    assert seen > 50
+    assert at_parse
+
+
+def test_the_page_tables_of_the_handoff(linux: Firmware, kernel: bytes) -> None:
+    with stopped(replace(linux.config, kernel=kernel)) as td:
+        found = judges.mappings(td.read, td.cr3)
+        entry = int(str(td.report.handoff["entry"])) if td.report.handoff else 0
+    symbols = linux.symbols()
+    payload, _ = linux.section("payload")
+    load = payload + (kernel[0x1F1] + 1) * 512
+    window = payload_window(kernel, payload)
+    assert entry == load + 0x200
+    both = [(m.start, m.end) for m in found if m.rights == "rwx"]
+    assert both == [(0, 2 * MIB), (load // 4096 * 4096, window[1])]
+    assert judges.rights(found, symbols["__text_start"], symbols["__text_end"]) == "rx"
+    assert judges.rights(found, symbols["__rodata_start"], symbols["__rodata_end"]) == "r"
+    assert judges.rights(found, symbols["__data_start"], symbols["__data_end"]) == "rw"
+    stack, size = linux.section("stack")
+    assert judges.rights(found, stack, stack + 4096) == "none"
+    assert judges.rights(found, stack + 4096, stack + size) == "rw"
+    executable = [m for m in found if m.executable and not m.writable]
+    assert [(m.start, m.end) for m in executable] == [(symbols["__text_start"], symbols["__text_end"])]
+
+
+@pytest.mark.parametrize("memory", [256 * MIB, 2 * GIB])
+def test_the_bars_hold(linux: Firmware, memory: int, kernel: bytes) -> None:
+    report = run(replace(linux.config, memory=memory, kernel=kernel))
+    assert report.instructions_apart > 10**6  # SHA-384 of the kernel
+    assert report.instructions - report.instructions_apart <= MAX_INSTRUCTIONS
+    assert report.pages["extended"] <= MAX_MEASURED_PAGES
+    assert len(linux.image) <= 64 << 10
+
+
+def test_a_run_repeats_itself(linux: Firmware) -> None:
+    config = replace(linux.config, until="console:started", vcpus=2)
+    first, second = run(config), run(config)
+    assert first.met
+    assert first == second
+    assert first.instructions == second.instructions > 0

@@ -1,0 +1,86 @@
+"""Do the registers say what the specifications say they must, and is the image the same wherever it is built?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import sha384
+from pathlib import Path
+
+import judges
+import pytest
+from tdbox import GIB, LINUX, PRESETS, Firmware, stopped
+
+from emu.api import run
+
+ROOT = LINUX.parents[2]
+
+
+@pytest.mark.parametrize(("name", "order"), [("single-pass", "interleaved"), ("two-pass", "two-pass")])
+def test_mrtd_is_what_the_specification_computes(linux: Firmware, name: str, order: str) -> None:
+    expected = judges.mrtd(linux.image, two_pass=name == "two-pass")
+    assert linux.manifest["mrtd"][name] == expected
+    assert run(replace(linux.config, mrtd_order=order)).mrtd == expected
+
+
+def test_the_orders_differ_and_nothing_else_changes_mrtd(linux: Firmware, tiny: bytes) -> None:
+    assert judges.mrtd(linux.image, two_pass=True) != judges.mrtd(linux.image, two_pass=False)
+    variants = [
+        replace(linux.config, memory=8 * GIB, vcpus=4, vmm="qemu", cmdline="other"),
+        replace(linux.config, kernel=tiny + bytes(16), initrd=b"initrd"),
+        replace(linux.config, gpaw=52),
+    ]
+    assert {run(config).mrtd for config in variants} == {judges.mrtd(linux.image, two_pass=False)}
+
+
+@pytest.mark.parametrize("vmm", PRESETS)
+def test_the_log_replays_to_the_registers(linux: Firmware, tiny: bytes, vmm: str) -> None:
+    with stopped(replace(linux.config, vmm=vmm, cmdline="root=/dev/vda ro")) as td:
+        base, size = linux.section("hob")
+        vmm_hob = judges.hob_list(td.machine.launch.hob.ljust(size, b"\0"), base)
+        found = judges.events(judges.cut(td.report.event_log))
+    assert judges.replay(found) == td.report.rtmr
+    assert td.report.rtmr[0] == judges.extended(vmm_hob, bytes(4))
+    assert td.report.rtmr[1] == judges.extended(judges.kernel_extent(tiny), b"root=/dev/vda ro", bytes(4))
+    assert td.report.rtmr[2:] == (bytes(48).hex(),) * 2
+    # (register, type) in order, and the data as docs/event-log.md has it
+    kinds = [(1, 0xA), (2, 0x8000000A), (2, 0xA), (1, 4), (2, 4)]
+    assert [(event.register, event.type) for event in found] == kinds
+    assert found[0].information() == ("td_hob", vmm_hob)
+    payload, _ = linux.section("payload")
+    assert found[1].blob() == ("td_payload", payload, len(judges.kernel_extent(tiny)))
+    assert found[2].information() == ("td_payload_info", b"root=/dev/vda ro")
+    assert [event.data for event in found[3:]] == [bytes(4)] * 2
+    assert all(event.digest == sha384(event.information()[1]).digest() for event in (found[0], found[2]))
+
+
+def test_the_payloads_register_does_not_depend_on_the_machine(linux: Firmware) -> None:
+    reports = [
+        run(replace(linux.config, vmm=vmm, memory=memory))
+        for vmm, memory in (("qemu", GIB), ("legacy", 4 * GIB))
+    ]
+    first, second = (report.rtmr for report in reports)
+    assert first[1] == second[1]
+    assert first[0] != second[0]
+
+
+def test_two_builds_in_two_checkouts_give_the_same_bytes(linux: Firmware, tmp_path: Path) -> None:
+    """Another checkout, another home, another temporary folder, no cache."""
+    checkout = tmp_path / "elsewhere" / "checkout"
+    for room in ("dsl", "gen", "emu", "tdforge", "runtime-c"):
+        shutil.copytree(ROOT / room, checkout / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    places = {name: str(tmp_path / name.lower()) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    for place in places.values():
+        Path(place).mkdir()
+    environment = {**os.environ, **places, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "7"}
+    environment.pop("TDFORGE_CACHE", None)
+    command = [sys.executable, "-m", "tdforge", "build", "dsl/flows/linux.tdf", "-o", "out"]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "out" / "linux.bin").read_bytes() == linux.image
+    assert (checkout / "out" / "linux.json").read_bytes() == linux.elf.with_suffix(".json").read_bytes()
+    assert (checkout / "out" / "linux.elf").read_bytes() == linux.elf.read_bytes()

@@ -60,7 +60,7 @@ class Tables:
         xsdt = self._read(root.xsdt_address)
         places = [int.from_bytes(xsdt[i : i + 8], "little") for i in range(36, len(xsdt), 8)]
         self.tables = [xsdt, *map(self._read, places)]
-        fadt = acpi.FADT.parse(self.one(b"FACP"))
+        fadt = acpi.FADT.parse(self.one(b"FACP").ljust(276, b"\0"))  # older ones are shorter
         self.dsdt = self._read(fadt.x_dsdt)
         self.tables.append(self.dsdt)
 

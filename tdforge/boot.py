@@ -12,7 +12,7 @@ from tdforge import show
 from tdforge.cli import positive, size, until
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
-from tdforge.flows import find_flow
+from tdforge.flows import find_flow, short
 from tdforge.kernel import Kernel, find_kernel
 from tdforge.launch import Launch, launch
 from tdforge.sizes import show_size
@@ -59,7 +59,7 @@ def boot(given: argparse.Namespace) -> int:
 
     built = build_flow(find_flow(FLOW), OUT)
     image = read(built.image, "image")
-    say(f"built {built.image} from {FLOW}.tdf ({show_size(len(image))})")
+    say(f"built {short(built.image)} from {FLOW}.tdf ({show_size(len(image))})")
     kernel = find_kernel(given.kernel, say)
     say(f"kernel {kernel.path}: {kernel.origin}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")

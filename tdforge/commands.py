@@ -3,18 +3,23 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.status import Status
 
+from dsl.diagnostics import Diagnostic
 from gen.formats import linux, tdvf
 from gen.formats.errors import FormatError
 from gen.image.check import check_image
 from gen.image.inspect import inspect as inspect_image
 from tdforge import show
 from tdforge.errors import UserError
-from tdforge.flows import SUFFIX, find_flow
+from tdforge.flows import SUFFIX, find_flow, short
+
+if TYPE_CHECKING:
+    from gen.build import BuildResult
 
 OK, FAILED = 0, 1
 MAX_INPUT = 1 << 30  # bytes; more than any image, kernel or initrd that a TD below 4 GiB can take
@@ -55,11 +60,12 @@ def build(given: argparse.Namespace) -> int:
     if given.json:
         print(read(result.manifest, "manifest").decode(), end="")
     else:
-        print(f"{result.image}  ({result.image.stat().st_size:,} bytes; facts in {result.manifest})")
+        size = result.image.stat().st_size
+        print(f"{short(result.image)}  ({size:,} bytes; facts in {short(result.manifest)})")
     return OK
 
 
-def build_flow(flow: Path, out: Path) -> Any:
+def build_flow(flow: Path, out: Path) -> "BuildResult":
     """Build `flow` into folder `out`; a spinner on standard error while it lasts. Raises UserError."""
     from dsl.api import CheckFailed
     from gen.build import build as build_image
@@ -69,19 +75,24 @@ def build_flow(flow: Path, out: Path) -> Any:
         try:
             out.mkdir(parents=True, exist_ok=True)
             return build_image(
-                flow, out, progress=lambda text: status.update(f"building {flow.stem}: {text}")
+                flow, out.absolute(), lambda text: status.update(f"building {flow.stem}: {text}")
             )
         except CheckFailed as error:
             status.stop()
             print_diagnostics(error.diagnostics)
-            raise UserError(f"{flow}: {len(error.diagnostics)} errors; nothing was built") from error
+            raise UserError(f"{flow}: {errors(error.diagnostics)}; nothing was built") from error
         except (BuildError, FormatError) as error:
             raise UserError(f"{flow}: {error}") from error
         except OSError as error:
             raise UserError(f"cannot build in {out}: {error.strerror}") from error
 
 
-def print_diagnostics(diagnostics: Any) -> None:
+def errors(diagnostics: Sequence[Diagnostic]) -> str:
+    """How many: "1 error", "3 errors"."""
+    return f"{len(diagnostics)} error{'' if len(diagnostics) == 1 else 's'}"
+
+
+def print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
     """Diagnostics with caret and hint on standard error, in colour on a terminal."""
     for diagnostic in diagnostics:
         print(diagnostic.render(color=sys.stderr.isatty()), file=sys.stderr)
@@ -104,7 +115,7 @@ def _check_flow(given: argparse.Namespace) -> int:
         print(json.dumps([diagnostic.render(color=False) for diagnostic in diagnostics], indent=2))
     elif diagnostics:
         print_diagnostics(diagnostics)
-        print(f"{flow}: {len(diagnostics)} error{'s' * (len(diagnostics) != 1)}", file=sys.stderr)
+        print(f"{flow}: {errors(diagnostics)}", file=sys.stderr)
     else:
         print(f"{flow}: obeys every rule")
     return FAILED if diagnostics else OK

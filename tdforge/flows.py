@@ -1,4 +1,4 @@
-"""Which file does a person mean by the name of a flow?"""
+"""Which file does a person mean by the name of a flow, and how is a path shown?"""
 
 import difflib
 from pathlib import Path
@@ -9,6 +9,12 @@ from tdforge.errors import UserError
 SUFFIX = ".tdf"
 
 
+def short(path: Path) -> Path:
+    """`path` as a person would type it: relative if it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def find_flow(name: str) -> Path:
     """The flow file `name`: a path, or the name of a shipped flow. Raises UserError with a suggestion."""
     path = Path(name)
@@ -16,7 +22,7 @@ def find_flow(name: str) -> Path:
         return path
     shipped = shipped_flows()
     if name.removesuffix(SUFFIX) in shipped:
-        return shipped[name.removesuffix(SUFFIX)]
+        return short(shipped[name.removesuffix(SUFFIX)])
     if path.suffix == SUFFIX and len(path.parts) > 1:
         raise UserError(f"no flow file {name}")
     close = difflib.get_close_matches(path.stem, shipped, n=1)

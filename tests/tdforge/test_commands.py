@@ -19,8 +19,7 @@ CMDLINE = "one two"
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped image for Linux, built once."""
-    built: Path = build_flow(find_flow("linux"), tmp_path_factory.mktemp("build")).image
-    return built
+    return build_flow(find_flow("linux"), tmp_path_factory.mktemp("build")).image
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
@@ -122,11 +123,16 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def lint(session: nox.Session) -> None:
-    """Lint, formatting and strict types."""
+    """Lint, formatting and strict types; all three, whichever fails."""
     prepare(session)
-    python(session, "-m", "ruff", "check", ".")
-    python(session, "-m", "ruff", "format", "--check", ".")
-    python(session, "-m", "mypy")
+    broken = []
+    for words in (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)):
+        try:
+            python(session, "-m", *words)
+        except CommandFailed:
+            broken.append(" ".join(words))
+    if broken:
+        session.error(f"failed: {', '.join(broken)}")
 
 
 @nox.session(python=False)

@@ -140,3 +140,10 @@ def bench(session: nox.Session) -> None:
     """Measure the first boot and hashing; writes docs/performance.md."""
     prepare(session)
     python(session, "-m", "tdforge.bench", *session.posargs)
+
+
+@nox.session(python=False)
+def campaign(session: nox.Session) -> None:
+    """Boot with 2,000 mutated TD HOBs and count how the runs end; `-- N` chooses another number."""
+    prepare(session)
+    python(session, "tests/system/hobcampaign.py", *session.posargs)

@@ -1,4 +1,6 @@
-"""What do the specifications alone say of a TD? Readers with struct and hashlib that share nothing with the product."""
+"""What do the specifications alone say of a TD? Readers of struct and hashlib that share nothing with the
+product.
+"""
 
 from __future__ import annotations
 

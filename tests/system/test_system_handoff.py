@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import judges
 import pytest
 from debian import tool
-from tdbox import GIB, MIB, PRESETS, Firmware, launched, payload_window, stopped
+from tdbox import GIB, MIB, PRESETS, Firmware, Stopped, launched, payload_window, stopped
 
 from emu.api import run
 from emu.signals import End
@@ -39,8 +40,7 @@ def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -
     with stopped(replace(linux.config, vmm=vmm, memory=SIZES[size])) as td:
         assert td.report.met, td.report.end
         table = judges.boot_params(td.read, td.boot_params).e820
-        for (_, end, _), (start, _, _) in zip(table, table[1:], strict=False):
-            assert end <= start
+        assert all(before[1] <= after[0] for before, after in pairwise(table))
         assert all(start < end for start, end, _ in table)
         ram = ram_of(vmm, SIZES[size])
         assert tuple(ram) == td.machine.launch.ram
@@ -48,7 +48,7 @@ def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -
             inside = [(start, end) for start, end, _ in table if start < high and low < end]
             assert inside[0][0] == low
             assert inside[-1][1] == high
-            assert all(a[1] == b[0] for a, b in zip(inside, inside[1:], strict=False))
+            assert all(before[1] == after[0] for before, after in pairwise(inside))
         rest = [(s, e, kind) for s, e, kind in table if not any(low <= s and e <= high for low, high in ram)]
         assert all(kind == 2 and linux.section("code")[0] <= s < e <= 4 * GIB for s, e, kind in rest)
         for start, end, kind in table:
@@ -57,46 +57,46 @@ def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -
                 assert {s & td.machine.lib.TD_PAGE_STATE for s in states} == {td.machine.lib.TD_PAGE_MAPPED}
 
 
+def tables_of(td: Stopped) -> dict[str, tuple[int, bytes]]:
+    """Address and bytes of each ACPI table by signature; each signature occurs once."""
+    found = judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
+    by_name = {table[:4].decode(): (place, table) for place, table in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def mailbox_of(td: Stopped) -> int:
+    """GPA of the multiprocessor wakeup mailbox, by the MADT."""
+    (wakeup,) = [entry for entry in judges.madt_entries(tables_of(td)["APIC"][1]) if entry[0] == 0x10]
+    (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
+    return int(mailbox)
+
+
 @pytest.mark.parametrize("vmm", PRESETS)
 def test_what_must_survive_is_not_called_free(linux: Firmware, vmm: str) -> None:
     with stopped(replace(linux.config, vmm=vmm)) as td:
-        given = judges.boot_params(td.read, td.boot_params)
-        kinds = {
-            name: {k for s, e, k in given.e820 if s < end and start < e}
-            for name, start, end in _kept(linux, td)
-        }
-        assert kinds.pop("event log") == {4}
-        assert kinds.pop("mailbox") == {4}
-        assert set(map(frozenset, kinds.values())) == {frozenset({3})}
-        low = [(s, e) for s, e, k in given.e820 if k == 1 and s <= 0x10000 and e >= 0x9F000]
-        assert low  # Linux puts its real-mode trampoline there
+        given, tables = judges.boot_params(td.read, td.boot_params), tables_of(td)
+        mailbox = mailbox_of(td)
 
+    def kinds(start: int, size: int) -> set[int]:
+        return {kind for low, high, kind in given.e820 if low < start + size and start < high}
 
-def _kept(linux: Firmware, td: object) -> list[tuple[str, int, int]]:
-    from tdbox import Stopped
-
-    assert isinstance(td, Stopped)
-    given = judges.boot_params(td.read, td.boot_params)
-    tables = judges.acpi_tables(td.read, given.rsdp)
-    found = [(table[:4].decode(), place, place + len(table)) for place, table in tables]
-    found.append(("RSDP", given.rsdp, given.rsdp + 36))
-    by_name = {table[:4]: table for _, table in tables}
-    length, start = struct.unpack_from("<QQ", by_name[b"CCEL"], 40)
-    assert (start, length) == linux.section("event_log")
-    found.append(("event log", start, start + length))
-    wakeup = next(e for e in judges.madt_entries(by_name[b"APIC"]) if e[0] == 0x10)
-    (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
-    return [*found, ("mailbox", mailbox, mailbox + 4096)]
+    length, log = struct.unpack_from("<QQ", tables["CCEL"][1], 40)
+    assert (log, length) == linux.section("event_log")
+    assert kinds(log, length) == {4}
+    assert kinds(mailbox, 4096) == {4}
+    assert kinds(given.rsdp, 36) == {3}
+    for name, (place, table) in tables.items():
+        assert kinds(place, len(table)) == {3}, name
+    assert kinds(0x10000, 0x8F000) == {1}  # Linux puts its real-mode trampoline there
 
 
 @pytest.mark.parametrize("vmm", PRESETS)
 def test_iasl_disassembles_each_acpi_table(linux: Firmware, vmm: str, tmp_path: Path) -> None:
     with stopped(replace(linux.config, vmm=vmm, vcpus=3)) as td:
-        tables = judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
-    names = [table[:4].decode() for _, table in tables]
-    assert sorted(names) == ["APIC", "CCEL", "DSDT", "FACP", "XSDT"]
-    for _, table in tables:
-        name = table[:4].decode().lower()
+        tables = tables_of(td)
+    assert sorted(tables) == ["APIC", "CCEL", "DSDT", "FACP", "XSDT"]
+    for name, (_, table) in tables.items():
         (tmp_path / f"{name}.dat").write_bytes(table)
         command = [*tool("iasl", "acpica-tools"), "-d", f"{name}.dat"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -111,35 +111,23 @@ def test_every_ap_is_parked_and_listed(linux: Firmware, vmm: str, vcpus: int) ->
     with stopped(replace(linux.config, vmm=vmm, vcpus=vcpus)) as td:
         assert td.report.met, td.report.end
         assert len(td.report.aps) == vcpus - 1
-        assert {(ap["parked"], ap["end"], str(ap["symbol"]).split("+")[0]) for ap in td.report.aps} == {
-            (True, "", "ap_park")
-        }
-        tables = dict(
-            (t[:4], t)
-            for _, t in judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
-        )
-        entries = judges.madt_entries(tables[b"APIC"])
-        small = [struct.unpack("<BBBBI", e) for e in entries if e[0] == 0]
-        large = [struct.unpack("<BBHIII", e) for e in entries if e[0] == 9]
-        ids = [(apic, flags) for _, _, _, apic, flags in small]
-        ids += [(apic, flags) for _, _, _, apic, flags, _ in large]
-        assert ids == [(index, 1) for index in range(vcpus)]
-        assert all(apic < 255 for _, _, _, apic, _ in small)
-        (wakeup,) = [e for e in entries if e[0] == 0x10]
-        (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
-        assert td.read(mailbox, 8) == bytes(8)  # no command, no APIC id
+        where = {(ap["parked"], ap["end"], str(ap["symbol"]).split("+")[0]) for ap in td.report.aps}
+        assert where == {(True, "", "ap_park")}
+        entries = judges.madt_entries(tables_of(td)["APIC"][1])
+        assert td.read(mailbox_of(td), 8) == bytes(8)  # no command, no APIC id
+    small = [struct.unpack("<BBBBI", entry) for entry in entries if entry[0] == 0]
+    large = [struct.unpack("<BBHIII", entry) for entry in entries if entry[0] == 9]
+    listed = [(apic, flags) for _, _, _, apic, flags in small]
+    listed += [(apic, flags) for _, _, _, apic, flags, _ in large]
+    assert listed == [(index, 1) for index in range(vcpus)]
+    assert all(apic < 255 for _, _, _, apic, _ in small)
 
 
 def test_an_ap_leaves_the_park_loop_by_the_mailbox(linux: Firmware) -> None:
-    """As Linux does it (ACPI 6.5, 5.2.12.19): the payload's APIC id, vector and command, in that order."""
+    """As an operating system does it (ACPI 6.5, 5.2.12.19): command 1, APIC id and vector."""
+    target = 0x9000
     with stopped(replace(linux.config, vcpus=3)) as td:
-        tables = dict(
-            (t[:4], t)
-            for _, t in judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
-        )
-        wakeup = next(e for e in judges.madt_entries(tables[b"APIC"]) if e[0] == 0x10)
-        (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
-        target = 0x9000
+        mailbox = mailbox_of(td)
         td.machine.memory.write(target, b"\xeb\xfe")  # jmp to itself
         td.machine.memory.write(mailbox, struct.pack("<HHIQ", 1, 0, 2, target))
         first, second = td.machine.vcpus[1:]
@@ -151,9 +139,10 @@ def test_an_ap_leaves_the_park_loop_by_the_mailbox(linux: Firmware) -> None:
 
 
 def test_memory_is_never_both_writable_and_executable_before_the_handoff(linux: Firmware) -> None:
-    """Looks at the page tables every 200 instructions from the first that are in force to the last separator."""
+    """Looks at the page tables every 200 instructions, from the first in force to the last separator."""
     seen = 0
     symbols = linux.symbols()
+    parser = range(symbols["parse_hob"], symbols["parse_hob"] + 0x400)
     at_parse = False
     with launched(linux.config) as machine:
         boot = machine.vcpus[0]
@@ -161,8 +150,7 @@ def test_memory_is_never_both_writable_and_executable_before_the_handoff(linux: 
         try:
             while machine.module.tdcalls["TDG.MR.RTMR.EXTEND"] < 5:
                 boot.run(boot.count + 200)
-                in_parse = symbols["parse_hob"] <= int(boot.regs.rip) < symbols["parse_hob"] + 0x400
-                at_parse |= in_parse
+                at_parse |= int(boot.regs.rip) in parser
                 if boot.regs.mode != 64:
                     continue
                 seen += 1

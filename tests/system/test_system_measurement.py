@@ -1,4 +1,4 @@
-"""Do the registers say what the specifications say they must, and is the image the same wherever it is built?"""
+"""Do the registers hold what the specifications say, and is the image the same wherever it is built?"""
 
 from __future__ import annotations
 

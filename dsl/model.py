@@ -253,7 +253,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Slice:
-    """`data[start .. end]`: generated code checks start <= end <= size and takes `error` (a status) if not."""
+    """`data[start .. end]`: generated code checks start <= end <= size and takes `error` if not."""
 
     base: Expression
     start: Expression

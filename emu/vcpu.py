@@ -248,7 +248,7 @@ class Vcpu:
         leaf = r[RAX] & 0xFFFF
         if self.module.tdcall(self.model, r, regs.mode == 64, regs.cpl):
             self.vmm.handle(self.model.index, r)
-        elif leaf == 0 and r[RAX]:
+        elif leaf == 0 and r[RAX] and self.module.params.choices.stop_at_refused_vmcall:
             raise End(
                 "illegal",
                 f"TDG.VP.VMCALL with register mask {r[RCX]:#x}: bits 0, 1, 4, 5 and 63:32 are forbidden",
@@ -258,8 +258,9 @@ class Vcpu:
         """CPUID."""
         regs = self.regs
         caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64)
-        answer = cpuid.lookup(regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32, caller)
-        if answer is None or self.model.cpuid_ve >> (1 if regs.cpl else 0) & 1:
+        leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
+        answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
+        if answer is None or row is None or self.model.cpuid_faults(row.number, user=regs.cpl > 0):
             raise VirtualizationException(EXIT_REASON["CPUID"], length=length)
         regs.gpr[0], regs.gpr[3], regs.gpr[1], regs.gpr[2] = answer
         self.retire(length)

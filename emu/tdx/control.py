@@ -43,8 +43,6 @@ def write_cr0(old: int, new: int, cr4: int) -> Outcome:
         return Outcome.GP
     if not new & WP and cr4 & CET:
         return Outcome.GP
-    if new & NW and not new & CD:
-        return Outcome.GP
     if (old & PE and not new & PE) or (new & CD and not old & CD) or (new & NW and not old & NW):
         return Outcome.VE
     return Outcome.NATIVE

@@ -11,6 +11,7 @@ Registers = tuple[int, int, int, int]
 
 MAX_LEAF = 0x23
 MAX_EXTENDED = 0x80000008
+HYPERVISOR_FIRST, HYPERVISOR_LAST = 0x40000000, 0x4FFFFFFF
 FMS = 0x000806F8  # family 6, model 0x8F, stepping 8: the first generation with TDX
 CRYSTAL_HZ = 25_000_000
 TSC_HZ = 1_000_000_000
@@ -46,46 +47,78 @@ class Caller:
     long_mode_code: bool
 
 
-_ZERO_LEAVES = frozenset((3, 8, 0xE, 0x11, 0x12, 0x13, 0x20, 0x22, 0x19, 0x1C, 0x1E, 0xA))
-_CACHES = (_cache(1, 1, 8, 64), _cache(2, 1, 8, 64), _cache(3, 2, 8, 1024), _cache(3, 3, 16, 16384), ZERO)
+@dataclass(frozen=True)
+class Row:
+    """One entry of the module's table: leaf, sub-leaf (None: any), its number there, which CPUID_CONTROL
+    goes by, and the answer before what changes with the caller; None is #VE.
+    """
+
+    leaf: int
+    subleaf: int | None
+    number: int
+    answer: Registers | None = ZERO
+
+
+ROWS: tuple[Row, ...] = (
+    Row(0, None, 10, (MAX_LEAF, 0x756E6547, 0x6C65746E, 0x49656E69)),  # GenuineIntel
+    Row(1, None, 0, (FMS, 1 << 16 | 8 << 8, LEAF1_ECX, LEAF1_EDX)),
+    Row(3, None, 11),
+    Row(4, 0, 1, _cache(1, 1, 8, 64)),
+    Row(4, 1, 2, _cache(2, 1, 8, 64)),
+    Row(4, 2, 3, _cache(3, 2, 8, 1024)),
+    Row(4, 3, 4, _cache(3, 3, 16, 16384)),
+    Row(4, 4, 12),
+    Row(5, None, 63),
+    Row(6, None, 13, None),
+    Row(7, 0, 5, (2, LEAF7_EBX, 0, LEAF7_EDX)),
+    Row(7, 1, 6),
+    Row(7, 2, 14),
+    Row(8, None, 15),
+    Row(0xA, None, 7),
+    *(Row(0xD, subleaf, 16 + subleaf) for subleaf in range(0x13)),  # the emulated CPU has no XSAVE
+    Row(0xE, None, 35),
+    Row(0x11, None, 36),
+    Row(0x12, None, 37),
+    Row(0x13, None, 38),
+    Row(0x14, 0, 39),
+    Row(0x14, 1, 40),
+    Row(0x15, None, 41, (1, TSC_HZ // CRYSTAL_HZ, CRYSTAL_HZ, 0)),
+    Row(0x19, None, 42),
+    Row(0x1C, None, 8),
+    Row(0x1D, 0, 43),
+    Row(0x1D, 1, 44),
+    Row(0x1E, None, 45),
+    *(Row(0x1F, subleaf, 46 + subleaf, None) for subleaf in range(6)),
+    Row(0x20, None, 52),
+    Row(0x21, 0, 53, (0, 0x65746E49, 0x20202020, 0x5844546C)),  # "IntelTDX    " in EBX, EDX, ECX
+    Row(0x22, None, 58),
+    *(Row(0x23, subleaf, 59 + subleaf) for subleaf in range(4)),
+    Row(0x80000000, None, 54, (MAX_EXTENDED, 0, 0, 0)),
+    Row(0x80000001, None, 55, (0, 0, bits(0, 5, 8), bits(20, 26, 27, 29))),
+    Row(0x80000006, None, 56, None),
+    Row(0x80000007, None, 57, (0, 0, 0, bits(8))),  # invariant TSC
+    Row(0x80000008, None, 9, (48 << 8 | 52, 0, 0, 0)),
+)
+_BY_LEAF = {(row.leaf, row.subleaf): row for row in ROWS}
+
+
+def find(leaf: int, subleaf: int) -> Row | None:
+    """The table's row; leaves beyond their range are leaf 0x23. None where there is no row, which is #VE."""
+    hypervisor = HYPERVISOR_FIRST <= leaf <= HYPERVISOR_LAST
+    if not hypervisor and (MAX_LEAF < leaf < 0x80000000 or leaf > MAX_EXTENDED):
+        leaf = MAX_LEAF
+    return _BY_LEAF.get((leaf, None)) or _BY_LEAF.get((leaf, subleaf))
 
 
 def lookup(leaf: int, subleaf: int, caller: Caller) -> Registers | None:
-    """The module's answer, or None where CPUID raises #VE(10)."""
-    if 0x40000000 <= leaf <= 0x4FFFFFFF:
+    """The module's answer, or None where CPUID raises #VE(10) whatever the guest chose."""
+    row = find(leaf, subleaf)
+    if row is None or row.answer is None:
         return None
-    if MAX_LEAF < leaf < 0x80000000 or leaf > MAX_EXTENDED:
-        leaf = MAX_LEAF
-    if leaf in _ZERO_LEAVES:
-        return ZERO
-    match leaf:
-        case 0:
-            return (MAX_LEAF, 0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel
-        case 1:
-            ecx = LEAF1_ECX | (1 << 27 if caller.cr4 >> 18 & 1 else 0)
-            return (FMS, (caller.index & 0xFF) << 24 | 1 << 16 | 8 << 8, ecx, LEAF1_EDX)
-        case 4:
-            return _CACHES[subleaf] if subleaf < len(_CACHES) else None
-        case 5:
-            return ZERO
-        case 7 if subleaf <= 2:
-            return (2, LEAF7_EBX, 0, LEAF7_EDX) if subleaf == 0 else ZERO
-        case 0xD if subleaf <= 0x12:
-            return ZERO
-        case 0x14 | 0x1D if subleaf <= 1:
-            return ZERO
-        case 0x15:
-            return (1, TSC_HZ // CRYSTAL_HZ, CRYSTAL_HZ, 0)
-        case 0x21 if subleaf == 0:
-            return (0, 0x65746E49, 0x20202020, 0x5844546C)  # "IntelTDX    " in EBX, EDX, ECX
-        case 0x23 if subleaf <= 3:
-            return ZERO
-        case 0x80000000:
-            return (MAX_EXTENDED, 0, 0, 0)
-        case 0x80000001:
-            return (0, 0, bits(0, 5, 8), bits(20, 26, 27, 29) | (bits(11) if caller.long_mode_code else 0))
-        case 0x80000007:
-            return (0, 0, 0, bits(8))
-        case 0x80000008:
-            return (48 << 8 | 52, 0, 0, 0)
-    return None
+    eax, ebx, ecx, edx = row.answer
+    if row.leaf == 1:
+        ebx |= (caller.index & 0xFF) << 24
+        ecx |= 1 << 27 if caller.cr4 >> 18 & 1 else 0  # OSXSAVE
+    elif row.leaf == 0x80000001 and caller.long_mode_code:
+        edx |= bits(11)  # SYSCALL
+    return (eax, ebx, ecx, edx)

@@ -1,76 +1,110 @@
-"""Which metadata fields can a TD read and write, under which ids? (intel/tdx-module TDX_1.5.01,
-tdr_tdcs_fields_lookup.c, tdvps_fields_lookup.c, global_sys_fields_lookup.c)
+"""Which metadata fields can a TD read and write, under which ids? One table, from the module's own lookup
+tables.
+
+An id names a field by class and code only; size, context, sequence increment and write-mask flag do not
+count (intel/tdx-module TDX_1.5.01, metadata_generic.c md_check_as_single_element_id).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+RESERVED = 0xFF << 24 | 7 << 47 | 1 << 55 | 1 << 62  # id bits 31:24, 49:47, 55 and 62
 LAST_ELEMENT_AND_FIELD = 0xF << 34 | 0x1FF << 38
-WRITE_MASK_VALID = 1 << 51
 CLASS_AND_CODE = 0x3F << 56 | 0xFFFFFF
 NULL_ID = (1 << 64) - 1
+ALL = (1 << 64) - 1
+TD, VP, SYS = "TD", "VP", "SYS"  # whose fields: VM.RD/WR, VP.RD/WR, SYS.RD
+SOURCES = {
+    TD: "intel/tdx-module TDX_1.5.01 tdr_tdcs_fields_lookup.c",
+    VP: "intel/tdx-module TDX_1.5.01 tdvps_fields_lookup.c",
+    SYS: "intel/tdx-module TDX_1.5.01 global_sys_fields_lookup.c",
+}
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field: its full id, its name, how many 8-byte elements it has, and which bits a TD may write."""
+    """One field: whose it is, its id, name, number of 8-byte or smaller elements, the bits of one element
+    that a TD may read, and those it may write.
+    """
 
+    scope: str
     id: int
     name: str
     elements: int = 1
+    readable: int = ALL
     writable: int = 0
 
 
-VM_FIELDS: tuple[Field, ...] = (
-    Field(0x9010000200000001, "NUM_VCPUS"),
-    Field(0x1110000200000002, "MAX_VCPUS"),
-    Field(0x1110000000000003, "GPAW"),
-    Field(0x1110000300000000, "ATTRIBUTES"),
-    Field(0x1110000300000001, "XFAM"),
-    Field(0x111000010000000C, "TSC_FREQUENCY"),
-    Field(0x9110000300000010, "NOTIFY_ENABLES", writable=1),
-    Field(0x1110000300000016, "CONFIG_FLAGS"),
-    Field(0x1110000300000017, "TD_CTLS", writable=1),
-    Field(0x1310000300000000, "MRTD", elements=6),
-    Field(0x1310000300000010, "MRCONFIGID", elements=6),
-    Field(0x1310000300000018, "MROWNER", elements=6),
-    Field(0x1310000300000020, "MROWNERCONFIG", elements=6),
-    Field(0x1310000300000040, "RTMR", elements=24),
-    Field(0x9910000300000000, "SERVTD_HASH", elements=6),
-)
-VP_FIELDS: tuple[Field, ...] = (
-    Field(0xA020000200000002, "VCPU_INDEX"),
-    Field(0xA020000000000007, "CPUID_SUPERVISOR_VE", writable=1),
-    Field(0xA020000000000008, "CPUID_USER_VE", writable=1),
-)
-SYS_FIELDS: tuple[Field, ...] = (
-    Field(0x0800000200000000, "VENDOR_ID"),
-    Field(0x0800000100000003, "MINOR_VERSION"),
-    Field(0x0800000100000004, "MAJOR_VERSION"),
-    Field(0x0A00000300000008, "TDX_FEATURES0"),
+BYTE, WORD, DOUBLE = 0xFF, 0xFFFF, 0xFFFFFFFF
+
+FIELDS: tuple[Field, ...] = (
+    # In the order of the module's tables, which is the order of iteration; without fields of nested VMs.
+    Field(TD, 0x8010000000000001, "FATAL", readable=0),
+    Field(TD, 0x8010000200000002, "NUM_TDCX", readable=0),
+    Field(TD, 0x8010000300000004, "CHLDCNT", readable=0),
+    Field(TD, 0x8010000300000020, "TD_UUID", elements=4),
+    Field(TD, 0x9010000200000001, "NUM_VCPUS", readable=DOUBLE),
+    Field(TD, 0x9010000100000005, "NUM_L2_VMS", readable=WORD),
+    Field(TD, 0x1110000300000000, "ATTRIBUTES"),
+    Field(TD, 0x1110000300000001, "XFAM"),
+    Field(TD, 0x1110000200000002, "MAX_VCPUS", readable=DOUBLE),
+    Field(TD, 0x1110000000000003, "GPAW", readable=BYTE),
+    Field(TD, 0x111000010000000C, "TSC_FREQUENCY", readable=WORD),
+    Field(TD, 0x9110000300000010, "NOTIFY_ENABLES", readable=1, writable=1),
+    Field(TD, 0x1110000300000016, "CONFIG_FLAGS"),
+    Field(TD, 0x1110000300000017, "TD_CTLS", writable=1),
+    Field(TD, 0x1310000300000000, "MRTD", elements=6),
+    Field(TD, 0x1310000300000010, "MRCONFIGID", elements=6),
+    Field(TD, 0x1310000300000018, "MROWNER", elements=6),
+    Field(TD, 0x1310000300000020, "MROWNERCONFIG", elements=6),
+    Field(TD, 0x1310000300000040, "RTMR", elements=24),
+    Field(TD, 0x9810000300000040, "PRE_IMPORT_UUID", elements=4),
+    Field(TD, 0x9910000300000000, "SERVTD_HASH", elements=6),
+    Field(TD, 0x9910000100000006, "SERVTD_NUM", readable=WORD),
+    Field(TD, 0x9910000300000080, "SERVTD_BINDINGS_TABLE", elements=16),
+    Field(VP, 0xA020000200000002, "VCPU_INDEX", readable=DOUBLE),
+    Field(VP, 0xA020000000000007, "CPUID_SUPERVISOR_VE", readable=BYTE, writable=BYTE),
+    Field(VP, 0xA020000000000008, "CPUID_USER_VE", readable=BYTE, writable=BYTE),
+    Field(VP, 0xA120000000000000, "CPUID_CONTROL", elements=128, readable=BYTE, writable=3),
+    Field(SYS, 0x0000000200000000, "NUM_PKGS", readable=0),
+    Field(SYS, 0x0800000200000000, "VENDOR_ID", readable=DOUBLE),
+    Field(SYS, 0x0800000100000003, "MINOR_VERSION", readable=WORD),
+    Field(SYS, 0x0800000100000004, "MAJOR_VERSION", readable=WORD),
+    Field(SYS, 0x0A00000200000000, "SYS_ATTRIBUTES", readable=DOUBLE),
+    Field(SYS, 0x0A00000000000001, "NUM_TDX_FEATURES", readable=BYTE),
+    Field(SYS, 0x0A00000300000008, "TDX_FEATURES0"),
+    Field(SYS, 0xA000000300000000, "MIG_ATTRIBUTES"),
+    Field(SYS, 0x2000000100000001, "MIN_EXPORT_VERSION", readable=WORD),
+    Field(SYS, 0x2000000100000002, "MAX_EXPORT_VERSION", readable=WORD),
+    Field(SYS, 0x2000000100000003, "MIN_IMPORT_VERSION", readable=WORD),
+    Field(SYS, 0x2000000100000004, "MAX_IMPORT_VERSION", readable=WORD),
+    Field(SYS, 0xA200000100000000, "GUEST_L2_GPA_ATTR_MASK", readable=WORD),
 )
 
 
-def find(table: tuple[Field, ...], identifier: int) -> tuple[Field, int] | None:
-    """Field and element of a single-element id; size and context bits do not count, as in the module."""
-    if identifier & LAST_ELEMENT_AND_FIELD:
+def of(scope: str) -> tuple[Field, ...]:
+    """The fields of one scope."""
+    return tuple(field for field in FIELDS if field.scope == scope)
+
+
+def find(scope: str, identifier: int) -> tuple[Field, int] | None:
+    """Field and element that a single-element id names; None where the module says FIELD_ID_INCORRECT."""
+    if identifier & (RESERVED | LAST_ELEMENT_AND_FIELD):
         return None
-    key = identifier & CLASS_AND_CODE & ~(1 << 63)
-    for field in table:
-        element = key - (field.id & CLASS_AND_CODE & ~(1 << 63))
+    key = identifier & CLASS_AND_CODE
+    for field in of(scope):
+        element = key - (field.id & CLASS_AND_CODE)
         if 0 <= element < field.elements:
             return field, element
     return None
 
 
-def following(table: tuple[Field, ...], identifier: int) -> int:
+def following(scope: str, identifier: int) -> int:
     """The next readable id after this one, all ones at the end; the first one for the null id."""
-    ids = [field.id + element for field in table for element in range(field.elements)]
-    if identifier == NULL_ID:
-        return ids[0]
-    found = find(table, identifier)
-    if found is None:
+    found = None if identifier == NULL_ID else find(scope, identifier)
+    if identifier != NULL_ID and found is None:
         return NULL_ID
-    at = ids.index(found[0].id + found[1]) + 1
-    return ids[at] if at < len(ids) else NULL_ID
+    every = [(field, element) for field in of(scope) for element in range(field.elements)]
+    rest = every[every.index(found) + 1 :] if found else every
+    return next((field.id + element for field, element in rest if field.readable), NULL_ID)

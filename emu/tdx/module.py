@@ -3,52 +3,75 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emu.memory import Memory
 from emu.signals import GP, End, VirtualizationException
-from emu.tdx import fields, measure, report, status
+from emu.tdx import measure, metadata, pages, report, status
+from emu.tdx.params import (
+    CONFIG_FLEXIBLE_PENDING_VE,
+    CONFIG_GPAW52,
+    CONFIG_NO_RBP_MOD,
+    SEPT_VE_DISABLE,
+    Choices,
+    TdParams,
+)
+from emu.tdx.registers import (
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+    Gpr,
+)
 
-Gpr = list[int]
-"""The 16 general registers in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8..R15"""
+__all__ = [
+    "CONFIG_FLEXIBLE_PENDING_VE",
+    "CONFIG_GPAW52",
+    "CONFIG_NO_RBP_MOD",
+    "LEAF_NAMES",
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R13",
+    "R14",
+    "R15",
+    "RAX",
+    "RBP",
+    "RBX",
+    "RCX",
+    "RDI",
+    "RDX",
+    "RSI",
+    "RSP",
+    "SEPT_VE_DISABLE",
+    "Choices",
+    "Gpr",
+    "TdParams",
+    "TdxModule",
+    "VcpuModel",
+]
 
-RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
-
-LEAF_NAMES = {
-    0: "TDG.VP.VMCALL",
-    1: "TDG.VP.INFO",
-    2: "TDG.MR.RTMR.EXTEND",
-    3: "TDG.VP.VEINFO.GET",
-    4: "TDG.MR.REPORT",
-    5: "TDG.VP.CPUIDVE.SET",
-    6: "TDG.MEM.PAGE.ACCEPT",
-    7: "TDG.VM.RD",
-    8: "TDG.VM.WR",
-    9: "TDG.VP.RD",
-    11: "TDG.SYS.RD",
-}
-
-SEPT_VE_DISABLE = 1 << 28
-CONFIG_GPAW52, CONFIG_FLEXIBLE_PENDING_VE, CONFIG_NO_RBP_MOD = 1 << 0, 1 << 1, 1 << 2
-MASK_FORBIDDEN = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5  # RAX RCX RSP, and RBP under NO_RBP_MOD
-NOT_RETIRED = (1 << 64) - 1  # td_accept: the VMM has nothing to map
-
-
-@dataclass(frozen=True)
-class TdParams:
-    """What TDH.MNG.INIT fixes for the life of a TD."""
-
-    gpaw: int = 48
-    vcpus: int = 1
-    attributes: int = SEPT_VE_DISABLE
-    xfam: int = 3
-    config_flags: int = CONFIG_NO_RBP_MOD
-    tsc_25mhz: int = 40
-    mrconfigid: bytes = bytes(48)
-    mrowner: bytes = bytes(48)
-    mrownerconfig: bytes = bytes(48)
+MASK_FORBIDDEN = 1 << RAX | 1 << RCX | 1 << RSP | 1 << RBP  # RBP under NO_RBP_MOD only
+RTMRS, RTMR_DATA_ALIGN = 4, 64
+VP_STATE_ALIGN = 256
+TDCALL_LENGTH = 4
 
 
 @dataclass
@@ -57,8 +80,17 @@ class VcpuModel:
 
     index: int
     ve: VirtualizationException | None = None
-    cpuid_ve: int = 0
+    cpuid_supervisor_ve: int = 0
+    cpuid_user_ve: int = 0
+    cpuid_control: dict[int, int] = field(
+        default_factory=dict
+    )  # CPUID_CONTROL[], bit 0 supervisor, bit 1 user
     msrs: dict[int, int] = field(default_factory=dict)
+
+    def cpuid_faults(self, index: int, user: bool) -> bool:
+        """Whether the guest asked for #VE on this entry of the CPUID table at this privilege."""
+        of_all = self.cpuid_user_ve if user else self.cpuid_supervisor_ve
+        return bool(of_all or self.cpuid_control.get(index, 0) >> user & 1)
 
 
 @dataclass
@@ -68,12 +100,16 @@ class TdxModule:
     params: TdParams
     memory: Memory
     mrtd: bytes
-    rtmr: list[bytes] = field(default_factory=lambda: [bytes(48)] * 4)
+    rtmr: list[bytes] = field(default_factory=lambda: [bytes(48)] * RTMRS)
     notify_enables: int = 0
-    td_ctls: int = 0
+    td_ctls: int = field(init=False)
     tdcalls: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     accepted_4k: int = 0
     accepted_2m: int = 0
+
+    def __post_init__(self) -> None:
+        self.td_ctls = self.params.attributes >> 28 & 1
 
     def info(self) -> report.TdInfo:
         """The TDINFO_STRUCT of this moment."""
@@ -81,6 +117,26 @@ class TdxModule:
         r0, r1, r2, r3 = self.rtmr
         digests = (self.mrtd, p.mrconfigid, p.mrowner, p.mrownerconfig)
         return report.TdInfo(p.attributes, p.xfam, *digests, (r0, r1, r2, r3))
+
+    @property
+    def uuid(self) -> bytes:
+        """TD_UUID: random on hardware, here a digest of what the TD is, so that runs repeat."""
+        return hashlib.sha256(b"emulated TD " + self.mrtd + repr(self.params).encode()).digest()
+
+    @property
+    def max_vcpus(self) -> int:
+        """MAX_VCPUS as TD_PARAMS gave it."""
+        return self.params.max_vcpus or self.params.vcpus
+
+    @property
+    def pending_ve_disabled(self) -> bool:
+        """Whether touching a pending page is a TD exit instead of #VE."""
+        return bool(self.td_ctls & 1)
+
+    def set_td_ctls(self, value: int) -> None:
+        """A permitted write of TD_CTLS."""
+        self.td_ctls = value
+        self.memory.layout.sept_ve_disable = value & 1
 
     # -- operand checks
 
@@ -99,32 +155,36 @@ class TdxModule:
         if not shared and state == self.memory.lib.TD_PAGE_MAPPED:
             return bare, False
         if state == self.memory.lib.TD_PAGE_PENDING and not shared and not self.pending_ve_disabled:
-            raise VirtualizationException(48, gpa=gpa)
+            raise VirtualizationException(48, gpa=gpa, length=TDCALL_LENGTH)
         raise End(
             "sept-violation", f"{what} names GPA {gpa:#x}, which is not {'shared' if shared else 'accepted'}"
         )
 
-    @property
-    def pending_ve_disabled(self) -> bool:
-        """Whether touching a pending page is a TD exit instead of #VE."""
-        return bool(self.params.attributes & SEPT_VE_DISABLE or self.td_ctls & 1)
+    def busy(self, what: str, times: int) -> bool:
+        """Whether the host holds this lock once more."""
+        if self.refusals[what] >= times:
+            return False
+        self.refusals[what] += 1
+        return True
 
     # -- leaves
 
     def vp_info(self, vcpu: VcpuModel, r: Gpr) -> int:
         """Leaf 1."""
         p = self.params
-        r[RCX], r[RDX], r[R8] = p.gpaw, p.attributes, p.vcpus | p.vcpus << 32
+        r[RCX], r[RDX], r[R8] = p.gpaw, p.attributes, p.vcpus | self.max_vcpus << 32
         r[R9], r[R10], r[R11] = vcpu.index, 1, 0
         return status.SUCCESS
 
     def rtmr_extend(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 2; the index is checked after the walk."""
-        if r[RCX] & 63 or not self.gpa_valid(r[RCX], may_be_shared=False):
+        """Leaf 2; the index is checked after the walk, the lock last."""
+        if r[RCX] % RTMR_DATA_ALIGN or not self.gpa_valid(r[RCX], may_be_shared=False):
             return status.OPERAND_INVALID | status.RCX
         gpa, _ = self.reach(r[RCX], LEAF_NAMES[2])
-        if r[RDX] > 3:
+        if r[RDX] >= RTMRS:
             return status.OPERAND_INVALID | status.RDX
+        if self.busy("RTMR", self.params.choices.rtmr_busy):
+            return status.OPERAND_BUSY | status.RTMR
         self.rtmr[r[RDX]] = measure.rtmr_extend(self.rtmr[r[RDX]], self.memory.read(gpa, 48))
         return status.SUCCESS
 
@@ -140,13 +200,15 @@ class TdxModule:
 
     def mr_report(self, vcpu: VcpuModel, r: Gpr) -> int:
         """Leaf 4; the walk of the output page comes last."""
-        if r[RCX] & 1023:
+        if r[RCX] % report.SIZE:
             return status.OPERAND_INVALID | status.RCX
-        if r[RDX] & 63 or not self.gpa_valid(r[RDX], may_be_shared=True):
+        if r[RDX] % 64 or not self.gpa_valid(r[RDX], may_be_shared=True):
             return status.OPERAND_INVALID | status.RDX
         data_gpa, data_shared = self.reach(r[RDX], LEAF_NAMES[4])
         if r[R8]:
             return status.OPERAND_INVALID | status.R8
+        if self.busy("RTMR", self.params.choices.rtmr_busy):
+            return status.OPERAND_BUSY | status.RTMR
         if not self.gpa_valid(r[RCX], may_be_shared=True):
             return status.OPERAND_INVALID | status.RCX
         gpa, shared = self.reach(r[RCX], LEAF_NAMES[4])
@@ -158,124 +220,31 @@ class TdxModule:
         """Leaf 5."""
         if r[RCX] & ~3:
             return status.OPERAND_INVALID | status.RCX
-        vcpu.cpuid_ve = r[RCX]
+        vcpu.cpuid_supervisor_ve, vcpu.cpuid_user_ve = r[RCX] & 1, r[RCX] >> 1
         return status.SUCCESS
 
-    def page_accept(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 6; level 2 (1 GiB) is refused like a reserved value."""
-        level, gpa = r[RCX] & 7, r[RCX] & ~0xFFF
-        size = (4096, 2 << 20)[level] if level < 2 else 0
-        bad = not size or r[RCX] & 0xFF8 or gpa & (size - 1)
-        if bad or not self.gpa_valid(gpa, may_be_shared=False):
+    def verify_report(self, vcpu: VcpuModel, r: Gpr) -> int:
+        """Leaf 22."""
+        if not self.params.choices.seamverifyreport:
+            return status.OPERAND_INVALID | status.RAX
+        if r[RCX] % report.MAC_STRUCT_SIZE or not self.gpa_valid(r[RCX], may_be_shared=False):
             return status.OPERAND_INVALID | status.RCX
-        result = int(self.memory.lib.td_accept(self.memory.vm, gpa, level))
-        if result == NOT_RETIRED:
-            raise End(
-                "sept-violation", f"{LEAF_NAMES[6]} of GPA {gpa:#x} level {level}: the VMM has no page there"
-            )
-        if result == status.SUCCESS:
-            self.accepted_4k += level == 0
-            self.accepted_2m += level == 1
-        return result
+        gpa, _ = self.reach(r[RCX], LEAF_NAMES[22])
+        return report.verify(self.memory.read(gpa, report.MAC_STRUCT_SIZE))
 
-    def vm_value(self, name: str, element: int) -> int:
-        """Content of a TD-scope metadata field."""
-        p = self.params
-        digests = {
-            "MRTD": self.mrtd,
-            "MRCONFIGID": p.mrconfigid,
-            "MROWNER": p.mrowner,
-            "MROWNERCONFIG": p.mrownerconfig,
-            "RTMR": b"".join(self.rtmr),
-            "SERVTD_HASH": bytes(48),
-        }
-        if name in digests:
-            return int.from_bytes(digests[name][8 * element : 8 * element + 8], "little")
-        return {
-            "NUM_VCPUS": p.vcpus,
-            "MAX_VCPUS": p.vcpus,
-            "GPAW": int(p.gpaw == 52),
-            "ATTRIBUTES": p.attributes,
-            "XFAM": p.xfam,
-            "TSC_FREQUENCY": p.tsc_25mhz,
-            "NOTIFY_ENABLES": self.notify_enables,
-            "CONFIG_FLAGS": p.config_flags,
-            "TD_CTLS": self.td_ctls | int(self.pending_ve_disabled),
-        }[name]
+    def vp_enter(self, vcpu: VcpuModel, r: Gpr) -> int:
+        """Leaf 25 in a TD without nested VMs: the state's GPA is checked first, then no VM index is right."""
+        if r[RDX] % VP_STATE_ALIGN or not self.gpa_valid(r[RDX], may_be_shared=False):
+            return status.OPERAND_INVALID | status.RDX
+        return status.OPERAND_INVALID | status.RCX
 
-    def vm_rd(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 7, versions 0 and 1; R8 is zeroed before any check."""
-        version, identifier, r[R8] = r[RAX] >> 16 & 0xFF, r[RDX], 0
-        if r[RCX]:
-            return status.OPERAND_INVALID | status.RCX
-        if version == 1 and identifier == fields.NULL_ID:
-            r[RDX] = fields.following(fields.VM_FIELDS, identifier)
-            return status.FIRST_FIELD_ID
-        found = fields.find(fields.VM_FIELDS, identifier)
-        if found is None or identifier & fields.WRITE_MASK_VALID:
-            r[RDX] = fields.NULL_ID if version == 1 else identifier
-            return status.FIELD_ID_INCORRECT
-        r[R8] = self.vm_value(found[0].name, found[1])
-        if version == 1:
-            r[RDX] = fields.following(fields.VM_FIELDS, identifier)
-        return status.SUCCESS
+    def vp_invept(self, vcpu: VcpuModel, r: Gpr) -> int:
+        """Leaf 26: a set of nested VMs, of which there are none; the empty set is fine."""
+        return status.OPERAND_INVALID | status.RCX if r[RCX] else status.SUCCESS
 
-    def vm_wr(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 8: masked write of the few fields a TD may change."""
-        identifier, data, mask, r[R8] = r[RDX], r[R8], r[R9], 0
-        if r[RCX]:
-            return status.OPERAND_INVALID | status.RCX
-        found = fields.find(fields.VM_FIELDS, identifier)
-        if found is None:
-            return status.FIELD_ID_INCORRECT
-        row, element = found
-        if not row.writable:
-            return status.FIELD_NOT_WRITABLE
-        old = self.vm_value(row.name, element)
-        new = old & ~mask | data & mask
-        flexible = self.params.config_flags & CONFIG_FLEXIBLE_PENDING_VE
-        if new & ~row.writable or (row.name == "TD_CTLS" and new != old and not flexible):
-            return status.FIELD_VALUE_NOT_VALID
-        if row.name == "TD_CTLS":
-            self.td_ctls = new
-            self.memory.layout.sept_ve_disable = new & 1
-        else:
-            self.notify_enables = new
-        r[R8] = old
-        return status.SUCCESS
-
-    def vp_rd(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 9: RDX becomes the next id whatever the version."""
-        identifier, r[R8] = r[RDX], 0
-        if r[RCX]:
-            return status.OPERAND_INVALID | status.RCX
-        r[RDX] = fields.following(fields.VP_FIELDS, identifier)
-        if identifier == fields.NULL_ID:
-            return status.FIRST_FIELD_ID
-        found = fields.find(fields.VP_FIELDS, identifier)
-        if found is None:
-            return status.FIELD_ID_INCORRECT
-        values = {"VCPU_INDEX": vcpu.index, "CPUID_SUPERVISOR_VE": vcpu.cpuid_ve & 1}
-        r[R8] = values.get(found[0].name, vcpu.cpuid_ve >> 1)
-        return status.SUCCESS
-
-    def sys_rd(self, vcpu: VcpuModel, r: Gpr) -> int:
-        """Leaf 11."""
-        identifier, r[R8] = r[RDX], 0
-        r[RDX] = fields.following(fields.SYS_FIELDS, identifier)
-        if identifier == fields.NULL_ID:
-            return status.FIRST_FIELD_ID
-        found = fields.find(fields.SYS_FIELDS, identifier)
-        if found is None:
-            return status.FIELD_ID_INCORRECT
-        values = {
-            "VENDOR_ID": 0x8086,
-            "MINOR_VERSION": 5,
-            "MAJOR_VERSION": 1,
-            "TDX_FEATURES0": 1 << 3 | 1 << 18,
-        }
-        r[R8] = values[found[0].name]
-        return status.SUCCESS
+    def vp_invvpid(self, vcpu: VcpuModel, r: Gpr) -> int:
+        """Leaf 27."""
+        return status.OPERAND_INVALID | status.RCX
 
     # -- dispatch
 
@@ -309,15 +278,30 @@ class TdxModule:
         return True
 
 
-LEAVES: dict[int, Callable[[TdxModule, VcpuModel, Gpr], int]] = {
-    1: TdxModule.vp_info,
-    2: TdxModule.rtmr_extend,
-    3: TdxModule.veinfo_get,
-    4: TdxModule.mr_report,
-    5: TdxModule.cpuidve_set,
-    6: TdxModule.page_accept,
-    7: TdxModule.vm_rd,
-    8: TdxModule.vm_wr,
-    9: TdxModule.vp_rd,
-    11: TdxModule.sys_rd,
-}
+Leaf = Callable[[TdxModule, VcpuModel, Gpr], int]
+# Number, name and action of every leaf (intel/tdx-module TDX_1.5.01, tdx_api_defs.h); the others do not exist
+_LEAVES: tuple[tuple[int, str, Leaf | None], ...] = (
+    (0, "TDG.VP.VMCALL", None),
+    (1, "TDG.VP.INFO", TdxModule.vp_info),
+    (2, "TDG.MR.RTMR.EXTEND", TdxModule.rtmr_extend),
+    (3, "TDG.VP.VEINFO.GET", TdxModule.veinfo_get),
+    (4, "TDG.MR.REPORT", TdxModule.mr_report),
+    (5, "TDG.VP.CPUIDVE.SET", TdxModule.cpuidve_set),
+    (6, "TDG.MEM.PAGE.ACCEPT", pages.accept),
+    (7, "TDG.VM.RD", metadata.vm_rd),
+    (8, "TDG.VM.WR", metadata.vm_wr),
+    (9, "TDG.VP.RD", metadata.vp_rd),
+    (10, "TDG.VP.WR", metadata.vp_wr),
+    (11, "TDG.SYS.RD", metadata.sys_rd),
+    (12, "TDG.SYS.RDALL", metadata.sys_rdall),
+    (18, "TDG.SERVTD.RD", metadata.servtd),
+    (20, "TDG.SERVTD.WR", metadata.servtd),
+    (22, "TDG.MR.VERIFYREPORT", TdxModule.verify_report),
+    (23, "TDG.MEM.PAGE.ATTR.RD", pages.attr_rd),
+    (24, "TDG.MEM.PAGE.ATTR.WR", pages.attr_wr),
+    (25, "TDG.VP.ENTER", TdxModule.vp_enter),
+    (26, "TDG.VP.INVEPT", TdxModule.vp_invept),
+    (27, "TDG.VP.INVVPID", TdxModule.vp_invvpid),
+)
+LEAF_NAMES = {number: name for number, name, _ in _LEAVES}
+LEAVES = {number: action for number, _, action in _LEAVES if action}

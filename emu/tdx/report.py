@@ -5,14 +5,23 @@ for genuine.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from dataclasses import dataclass
 
-SIZE = 1024
-NOT_A_MAC = b"EMULATED TD: THIS IS NOT A MAC.."  # 32 bytes in place of the CPU's MAC
+from emu.tdx import status
+
+SIZE, MAC_STRUCT_SIZE = 1024, 256
+MAC_COVERS = 224  # bytes of REPORTMACSTRUCT before its MAC
+TCB_INFO_SIZE, TD_INFO_SIZE = 239, 512
+TDX_TYPE = 0x81  # REPORTTYPE byte 0
+NOT_A_MAC = b"EMULATED, NO MAC"  # first half of the 32 bytes: whoever looks sees what it is
+MAC_KEY = b"This key is public: reports of an emulated TD prove nothing."
 CPUSVN = b"EMULATED-CPUSVN."
 MRSEAM = hashlib.sha384(b"tdforge emulated TDX module").digest()
-TCB_SVN = bytes((1, 5)).ljust(16, b"\0")  # module 1.5, minor byte first
+TCB_SVN = bytes((5, 1)).ljust(16, b"\0")  # module 1.5, minor byte first
+# Fields of TEE_TCB_INFO up to ATTRIBUTES, and TEE_TCB_SVN2: bit i for the one at byte 8 * i
+VALID = 0x1FF | 1 << 16 | 1 << 17
 
 
 @dataclass(frozen=True)
@@ -31,17 +40,28 @@ class TdInfo:
         """TDINFO_STRUCT, 512 bytes."""
         head = struct.pack("<QQ", self.attributes, self.xfam)
         digests = (self.mrtd, self.mrconfigid, self.mrowner, self.mrownerconfig, *self.rtmr)
-        return (head + b"".join(digests)).ljust(512, b"\0")
+        return (head + b"".join(digests)).ljust(TD_INFO_SIZE, b"\0")
+
+
+def mac(covered: bytes) -> bytes:
+    """What stands in place of the CPU's MAC: words that say so, and a keyed digest under a public key."""
+    return NOT_A_MAC + hmac.digest(MAC_KEY, covered, "sha256")[: 32 - len(NOT_A_MAC)]
 
 
 def build(info: TdInfo, report_data: bytes) -> bytes:
     """The 1024 bytes that TDG.MR.REPORT writes for 64 bytes of REPORTDATA."""
-    valid = (
-        0x1FF | 1 << 16 | 1 << 17
-    )  # fields up to ATTRIBUTES and TEE_TCB_SVN2, bit i for the field at byte 8 * i
-    tcb = struct.pack("<Q", valid) + TCB_SVN + MRSEAM + bytes(48) + bytes(8) + TCB_SVN
-    tcb = tcb.ljust(239, b"\0")
+    tcb = struct.pack("<Q", VALID) + TCB_SVN + MRSEAM + bytes(48) + bytes(8) + TCB_SVN
+    tcb = tcb.ljust(TCB_INFO_SIZE, b"\0")
     body = info.pack()
-    mac = struct.pack("<BBBB12x", 0x81, 0, 0, 0) + CPUSVN + hashlib.sha384(tcb).digest()
-    mac += hashlib.sha384(body).digest() + report_data + bytes(32) + NOT_A_MAC
-    return (mac + tcb).ljust(512, b"\0") + body
+    head = struct.pack("<BBBB12x", TDX_TYPE, 0, 0, 0) + CPUSVN + hashlib.sha384(tcb).digest()
+    head += hashlib.sha384(body).digest() + report_data + bytes(32)
+    return (head + mac(head) + tcb).ljust(SIZE - TD_INFO_SIZE, b"\0") + body
+
+
+def verify(mac_struct: bytes) -> int:
+    """TDG.MR.VERIFYREPORT: status for the first 256 bytes of a report. Only reports made here pass."""
+    covered = mac_struct[:MAC_COVERS]
+    if covered[16:32] != CPUSVN:
+        return status.INVALID_CPUSVN
+    genuine = hmac.compare_digest(mac(covered), mac_struct[MAC_COVERS:MAC_STRUCT_SIZE])
+    return status.SUCCESS if genuine else status.INVALID_REPORTMACSTRUCT

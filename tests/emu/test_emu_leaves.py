@@ -209,7 +209,8 @@ def test_vm_rd_version_1_lists_the_fields(td: Machine) -> None:
 def test_vm_wr(td: Machine) -> None:
     notify, td_ctls, xfam = 0x9100000000000010, 0x1110000300000017, 0x1110000300000001
     assert call(td, rax=8, rdx=notify, r8=1, r9=(1 << 64) - 1)[RAX] == 0
-    r = call(td, rax=8, rdx=notify, r8=0, r9=0)
+    assert call(td, rax=8, rdx=notify, r8=0, r9=0)[RAX] == 0xC0000C0100000000  # nothing to write
+    r = call(td, rax=8, rdx=notify, r8=0, r9=1)
     assert (r[RAX], r[R8]) == (0, 1)
     assert call(td, rax=8, rdx=xfam, r8=0, r9=1)[RAX] == 0xC0000C0100000000
     assert call(td, rax=8, rdx=td_ctls, r8=0, r9=1)[RAX] == 0xC0000C0300000000  # no FLEXIBLE_PENDING_VE
@@ -226,7 +227,7 @@ def test_vmcall_mask(td: Machine, mask: int) -> None:
 
 
 def test_pending_page_without_sept_ve_disable_raises_ve(td: Machine) -> None:
-    td.module.params = TdParams(attributes=0)
+    td.module.set_td_ctls(0)
     with pytest.raises(VirtualizationException) as ve:
         call(td, rax=2, rcx=PENDING_RAM, rdx=0)
     assert (ve.value.reason, ve.value.gpa) == (48, PENDING_RAM)

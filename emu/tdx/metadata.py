@@ -1,0 +1,186 @@
+"""How do TDG.VM.RD and WR, VP.RD and WR, SYS.RD and SYS.RDALL read and write metadata fields? (intel/tdx-
+module TDX_1.5.01, tdg_vm_rd_wr.c, tdg_vp_rd_wr.c, tdg_sys_rd.c, tdg_sys_rdall.c, metadata_generic.c,
+metadata_td.c)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from emu.tdx import fields, status
+from emu.tdx.fields import NULL_ID, SYS, TD, VP, Field
+from emu.tdx.params import CONFIG_FLEXIBLE_PENDING_VE
+from emu.tdx.registers import R8, R9, RAX, RCX, RDX, Gpr
+
+if TYPE_CHECKING:
+    from emu.tdx.module import TdxModule, VcpuModel
+
+FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_LOCAL_ATTESTATION, FEATURE_NO_RBP_MOD = 3, 5, 8, 18
+INTEL, MAJOR, MINOR = 0x8086, 1, 5
+GPA_ATTRIBUTES = 0x807F  # sept_manager.h GUEST_L2_GPA_ATTR_MASK
+PAGE, HEADER, QUAD = 4096, 8, 8
+
+Value = Callable[["TdxModule", "VcpuModel", int], int]
+
+
+def _quad(of: Callable[[TdxModule], bytes]) -> Value:
+    return lambda m, v, e: int.from_bytes(of(m)[QUAD * e : QUAD * e + QUAD], "little")
+
+
+def _features(m: TdxModule, v: VcpuModel, e: int) -> int:
+    bits = [FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_NO_RBP_MOD]
+    if m.params.choices.seamverifyreport:
+        bits.append(FEATURE_LOCAL_ATTESTATION)
+    return sum(1 << bit for bit in bits)
+
+
+VALUES: dict[str, Value] = {
+    "TD_UUID": _quad(lambda m: m.uuid),
+    "NUM_VCPUS": lambda m, v, e: m.params.vcpus,
+    "MAX_VCPUS": lambda m, v, e: m.max_vcpus,
+    "GPAW": lambda m, v, e: int(m.params.gpaw == 52),
+    "ATTRIBUTES": lambda m, v, e: m.params.attributes,
+    "XFAM": lambda m, v, e: m.params.xfam,
+    "TSC_FREQUENCY": lambda m, v, e: m.params.tsc_25mhz,
+    "NOTIFY_ENABLES": lambda m, v, e: m.notify_enables,
+    "CONFIG_FLAGS": lambda m, v, e: m.params.config_flags,
+    "TD_CTLS": lambda m, v, e: m.td_ctls,
+    "MRTD": _quad(lambda m: m.mrtd),
+    "MRCONFIGID": _quad(lambda m: m.params.mrconfigid),
+    "MROWNER": _quad(lambda m: m.params.mrowner),
+    "MROWNERCONFIG": _quad(lambda m: m.params.mrownerconfig),
+    "RTMR": _quad(lambda m: b"".join(m.rtmr)),
+    "VCPU_INDEX": lambda m, v, e: v.index,
+    "CPUID_SUPERVISOR_VE": lambda m, v, e: v.cpuid_supervisor_ve,
+    "CPUID_USER_VE": lambda m, v, e: v.cpuid_user_ve,
+    "CPUID_CONTROL": lambda m, v, e: v.cpuid_control.get(e, 0),
+    "VENDOR_ID": lambda m, v, e: INTEL,
+    "MINOR_VERSION": lambda m, v, e: MINOR,
+    "MAJOR_VERSION": lambda m, v, e: MAJOR,
+    "NUM_TDX_FEATURES": lambda m, v, e: 1,
+    "TDX_FEATURES0": _features,
+    "GUEST_L2_GPA_ATTR_MASK": lambda m, v, e: GPA_ATTRIBUTES,
+}
+"""Content of every field; those not listed are zero: no nested VM, service TD or migration exists here."""
+
+
+def value(module: TdxModule, vcpu: VcpuModel, field: Field, element: int) -> int:
+    """What a read of one element gives."""
+    content = VALUES[field.name](module, vcpu, element) if field.name in VALUES else 0
+    return content & field.readable
+
+
+def read(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str, with_next: bool) -> int:
+    """VM.RD, VP.RD and SYS.RD: R8 is zeroed and RDX set to no id before any check."""
+    identifier = r[RDX]
+    r[R8] = 0
+    if with_next:
+        r[RDX] = NULL_ID
+    if r[RCX] and scope != SYS:
+        return status.OPERAND_INVALID | status.RCX
+    if with_next and identifier == NULL_ID:
+        r[RDX] = fields.following(scope, identifier)
+        return status.FIRST_FIELD_ID
+    found = fields.find(scope, identifier)
+    if found is None:
+        return status.FIELD_ID_INCORRECT
+    if not found[0].readable:
+        return status.FIELD_NOT_READABLE
+    r[R8] = value(module, vcpu, *found)
+    if with_next:
+        r[RDX] = fields.following(scope, identifier)
+    return status.SUCCESS
+
+
+def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
+    """VM.WR and VP.WR: bits of R9 are written, those the TD may not write must not change."""
+    data, mask, r[R8] = r[R8], r[R9], 0
+    if r[RCX]:
+        return status.OPERAND_INVALID | status.RCX
+    found = fields.find(scope, r[RDX])
+    if found is None:
+        return status.FIELD_ID_INCORRECT
+    field, element = found
+    writable = field.writable & mask
+    if not writable:
+        return status.FIELD_NOT_WRITABLE
+    old = value(module, vcpu, field, element)
+    if (old ^ data) & mask & ~field.writable:
+        return status.FIELD_VALUE_NOT_VALID
+    new = old & ~writable | data & writable
+    flexible = module.params.config_flags & CONFIG_FLEXIBLE_PENDING_VE
+    if field.name == "TD_CTLS" and not flexible and (new ^ old) & 1:
+        return status.FIELD_VALUE_NOT_VALID
+    _store(module, vcpu, field.name, element, new)
+    r[R8] = old
+    return status.SUCCESS
+
+
+def _store(module: TdxModule, vcpu: VcpuModel, name: str, element: int, new: int) -> None:
+    match name:
+        case "TD_CTLS":
+            module.set_td_ctls(new)
+        case "NOTIFY_ENABLES":
+            module.notify_enables = new
+        case "CPUID_SUPERVISOR_VE":
+            vcpu.cpuid_supervisor_ve = new
+        case "CPUID_USER_VE":
+            vcpu.cpuid_user_ve = new
+        case "CPUID_CONTROL":
+            vcpu.cpuid_control[element] = new
+
+
+def vm_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 7; version 1 also tells the next id."""
+    return read(module, vcpu, r, TD, with_next=bool(r[RAX] >> 16 & 0xFF))
+
+
+def vm_wr(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 8."""
+    return write(module, vcpu, r, TD)
+
+
+def vp_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 9."""
+    return read(module, vcpu, r, VP, with_next=True)
+
+
+def vp_wr(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 10."""
+    return write(module, vcpu, r, VP)
+
+
+def sys_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 11; RCX is no operand."""
+    return read(module, vcpu, r, SYS, with_next=True)
+
+
+def sys_rdall(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaf 12: a metadata list, here with one sequence per field."""
+    first, r[R8] = r[R8], NULL_ID
+    if r[RDX] % PAGE or not module.gpa_valid(r[RDX], may_be_shared=False):
+        return status.OPERAND_INVALID | status.RDX
+    gpa, _ = module.reach(r[RDX], "TDG.SYS.RDALL")
+    identifier = fields.following(SYS, NULL_ID) if first == NULL_ID else first
+    if fields.find(SYS, identifier) is None:
+        return status.FIELD_ID_INCORRECT
+    body, sequences = b"", 0
+    while identifier != NULL_ID:
+        found = fields.find(SYS, identifier)
+        assert found is not None
+        body += identifier.to_bytes(QUAD, "little") + value(module, vcpu, *found).to_bytes(QUAD, "little")
+        sequences += 1
+        identifier = fields.following(SYS, identifier)
+    size = HEADER + len(body)
+    header = size.to_bytes(2, "little") + sequences.to_bytes(2, "little") + bytes(4)
+    module.memory.write(gpa, header + body)
+    return status.SUCCESS
+
+
+def servtd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
+    """Leaves 18 and 20: nothing is bound, so no handle is right. SERVTD.RD also gives no next id."""
+    if r[RAX] & 0xFFFF == 18:
+        r[RDX] = NULL_ID
+    r[R8] = 0
+    return status.OPERAND_INVALID | status.RCX

@@ -1,0 +1,73 @@
+"""What does TDH.MNG.INIT fix for the life of a TD, and what may it not be? (intel/tdx-module TDX_1.5.01,
+tdh_mng_init.c, helpers.c verify_td_attributes; Base spec "TD_PARAMS")
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.signals import EmuError
+
+DEBUG, SEPT_VE_DISABLE, MIGRATABLE, PKS, PERFMON = 1 << 0, 1 << 28, 1 << 29, 1 << 30, 1 << 63
+ATTRIBUTES_SUPPORTED = DEBUG | SEPT_VE_DISABLE | MIGRATABLE | PKS | PERFMON  # tdh_sys_init.c
+XFAM_FIXED1, XFAM_SUPPORTED = 3, 0x0006DBE7  # tdh_sys_init.c
+XFAM_AVX, XFAM_AVX512, XFAM_CET, XFAM_AMX = 1 << 2, 7 << 5, 3 << 11, 3 << 17
+CONFIG_GPAW52, CONFIG_FLEXIBLE_PENDING_VE, CONFIG_NO_RBP_MOD = 1 << 0, 1 << 1, 1 << 2
+DIGEST = 48
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a host or a platform may do either way. `rtmr_busy` and `accept_busy`: how many times the host
+    holds the lock when the guest asks. `seamverifyreport`: whether the CPU has that instruction.
+    `stop_at_refused_vmcall` ends the run with a diagnosis where a real guest would go on with an error
+    status that most never look at.
+    """
+
+    rtmr_busy: int = 0
+    accept_busy: int = 0
+    seamverifyreport: bool = True
+    stop_at_refused_vmcall: bool = True
+
+
+@dataclass(frozen=True)
+class TdParams:
+    """TD_PARAMS of one TD; `vcpus` are initialised, `max_vcpus` (0: as many) could be."""
+
+    gpaw: int = 48
+    vcpus: int = 1
+    attributes: int = SEPT_VE_DISABLE
+    xfam: int = 3
+    config_flags: int = CONFIG_NO_RBP_MOD
+    tsc_25mhz: int = 40
+    mrconfigid: bytes = bytes(DIGEST)
+    mrowner: bytes = bytes(DIGEST)
+    mrownerconfig: bytes = bytes(DIGEST)
+    max_vcpus: int = 0
+    choices: Choices = Choices()
+
+    def check(self) -> None:
+        """EmuError: what TDH.MNG.INIT refuses, in one line."""
+        if bad := self.attributes & ~ATTRIBUTES_SUPPORTED:
+            raise EmuError(f"attributes {self.attributes:#x}: bits {bad:#x} are not supported")
+        if self.attributes & MIGRATABLE and self.attributes & (DEBUG | PERFMON):
+            raise EmuError(f"attributes {self.attributes:#x}: MIGRATABLE excludes DEBUG and PERFMON")
+        if not xfam_legal(self.xfam):
+            raise EmuError(f"xfam {self.xfam:#x}: no legal combination of the states in {XFAM_SUPPORTED:#x}")
+        if not 4 <= self.tsc_25mhz <= 400:
+            raise EmuError(f"TSC frequency {self.tsc_25mhz} * 25 MHz: expected 4 to 400")
+        for name in ("mrconfigid", "mrowner", "mrownerconfig"):
+            if len(value := getattr(self, name)) != DIGEST:
+                raise EmuError(f"{name}: {len(value)} bytes, expected {DIGEST}")
+        if self.max_vcpus and not self.vcpus <= self.max_vcpus <= 0xFFFF:
+            raise EmuError(f"max vcpus {self.max_vcpus}: expected {self.vcpus} to 65535")
+
+
+def xfam_legal(xfam: int) -> bool:
+    """Whether XFAM names only states that exist, with those they need (Base spec, XFAM rules)."""
+    if xfam & ~XFAM_SUPPORTED or xfam & XFAM_FIXED1 != XFAM_FIXED1:
+        return False
+    for group in (XFAM_AVX512, XFAM_CET, XFAM_AMX):
+        if xfam & group not in (0, group):
+            return False
+    return not xfam & XFAM_AVX512 or bool(xfam & XFAM_AVX)

@@ -29,7 +29,9 @@ class Observer:
         """The TD is launched, nothing ran yet (or a snapshot was restored)."""
 
     def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
-        """A TDCALL, TDG.VP.VMCALL included, before it retires: general registers before and after."""
+        """A TDCALL, TDG.VP.VMCALL included, before it retires: general registers
+        before and after, the same object when it ended the run or raised #VE.
+        """
 
     def on_exception(self, vcpu: Vcpu, raised: Raised) -> None:
         """An exception or #VE was delivered; RIP is at the handler's first instruction."""

@@ -233,11 +233,12 @@ class Vcpu:
         if self.observer is None:
             self.call(r)
         else:
-            given = r.copy()
+            result = given = r.copy()
             try:
                 self.call(r)
+                result = r
             finally:
-                self.observer.on_tdcall(self, given, r)
+                self.observer.on_tdcall(self, given, result)
         regs = self.regs
         regs.gpr[0:16] = r
         self.retire(length)

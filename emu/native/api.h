@@ -82,6 +82,7 @@ typedef struct {
 typedef struct {
     uint64_t begin, end; /* linear addresses of straight-line code */
     int64_t instructions; /* executed there in all */
+    uint32_t mode;        /* 16, 32 or 64; 0 for a single instruction */
 } td_counted;
 
 typedef struct { /* of a vCPU, beside its registers: what a saved state needs */

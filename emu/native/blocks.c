@@ -173,7 +173,7 @@ static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
     uint64_t rip = address + length;
     td_settle(v, address);
     v->count++;
-    if (v->sight) td_sight_add(v, address, rip, 1);
+    if (v->sight) td_sight_add(v, address, rip, 1, 0);
     uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
 }
 

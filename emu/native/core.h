@@ -118,7 +118,7 @@ void td_site_watch(td_vcpu *v, uint64_t address);
 
 /* sight.c; all but _free, _add and _told need v->sight */
 void td_sight_free(td_vcpu *v);
-void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions);
+void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode);
 int td_sight_told(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
 void td_sight_evict(td_vcpu *v, block *b);
 void td_sight_block(td_vcpu *v, block *b);

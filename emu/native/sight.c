@@ -53,12 +53,12 @@ static void grow(td_sight *s) {
 }
 
 /* So many instructions ran between two addresses; negative takes back. */
-void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions) {
+void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode) {
     td_sight *s = v->sight;
     if (!s || !s->runs) return;
     if (s->used * 2 >= s->slots) grow(s);
     td_counted *c = place(s, begin, end);
-    if (!c->end) c->begin = begin, c->end = end, s->used++;
+    if (!c->end) c->begin = begin, c->end = end, c->mode = mode, s->used++;
     c->instructions += instructions;
 }
 
@@ -67,22 +67,22 @@ void td_sight_evict(td_vcpu *v, block *b) {
     td_sight *s = v->sight;
     if (!s->runs) return;
     uint64_t *runs = &s->runs[b - v->blocks];
-    if (*runs) td_sight_add(v, b->address, b->address + b->size, (int64_t)(*runs * b->insns));
+    if (*runs) td_sight_add(v, b->address, b->address + b->size, (int64_t)(*runs * b->insns), b->mode);
     *runs = 0;
 }
 
 void td_sight_block(td_vcpu *v, block *b) {
     if (!v->sight->runs) return;
     v->sight->runs[b - v->blocks]++;
-    if (v->rep_continues) td_sight_add(v, b->address, b->address + 1, -1); /* its first instruction is counted */
+    if (v->rep_continues) td_sight_add(v, b->address, b->address + 1, -1, 0); /* its first instruction is counted */
 }
 
 /* Of the run just counted only the `before` instructions ahead of rip happened. */
 void td_sight_settle(td_vcpu *v, block *b, uint64_t rip, uint64_t before) {
     if (!v->sight->runs) return;
-    td_sight_add(v, b->address, b->address + b->size, -(int64_t)b->insns);
-    if (before) td_sight_add(v, b->address, rip, (int64_t)before);
-    else if (v->rep_continues) td_sight_add(v, b->address, b->address + 1, 1);
+    td_sight_add(v, b->address, b->address + b->size, -(int64_t)b->insns, b->mode);
+    if (before) td_sight_add(v, b->address, rip, (int64_t)before, b->mode);
+    else if (v->rep_continues) td_sight_add(v, b->address, b->address + 1, 1, 0);
 }
 
 void td_profile_start(td_vcpu *v) {

@@ -284,7 +284,7 @@ uint64_t td_count(td_vcpu *v) { return v->count; }
 /* Instructions done outside the engine; RIP is behind them. */
 void td_add_count(td_vcpu *v, uint64_t n) {
     v->count += n;
-    if (v->sight) td_sight_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n);
+    if (v->sight) td_sight_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n, 0);
 }
 uint64_t td_count_apart(td_vcpu *v) { return v->apart; }
 uint64_t td_tsc(td_vcpu *v) {

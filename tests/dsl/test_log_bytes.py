@@ -1,0 +1,52 @@
+"""Are the bytes that the prelude says an event takes those that the C core writes? The proof of `fits` rests on them."""
+
+from gen.formats.eventlog import LOG_END_SIZE
+from gen.hostlib import load
+
+from dsl.declare import prelude
+
+CORE = load(sanitize=True)
+LIB = CORE.lib
+EFFECTS = prelude().effects
+
+
+def log_of(size: int):
+    memory = CORE.guarded(size)
+    log = CORE.new("log")
+    status = LIB.start_log(CORE.span(memory.address, size), log)
+    return memory, log, status
+
+
+def test_a_started_log_fits_exactly() -> None:
+    size = EFFECTS["start_log"].log_bytes
+    memory, log, status = log_of(size)
+    assert (status, log.used + LOG_END_SIZE) == (0, size)
+    assert memory
+    assert log_of(size - 1)[2] != 0
+
+
+def test_events_take_what_is_declared_and_no_more() -> None:
+    for length in (0, 1, 16, 4096):
+        for name in (b"", b"td_hob", b"sixteen bytes ok"):
+            data, label = CORE.span(bytes(length)), CORE.span(name)
+            events = {
+                "measure_platform_config": lambda log, out, d=data, n=label: LIB.log_platform_config(
+                    log, 0, n, d, out
+                ),
+                "measure_blob": lambda log, out, d=data, n=label: LIB.log_blob(log, 0, n, d, out),
+                "separate": lambda log, out: LIB.log_separator(log, 0, out),
+            }
+            for primitive, call in events.items():
+                effects = EFFECTS[primitive]
+                sizes = {"data": length, "name": len(name)}
+                declared = effects.log_bytes + sum(sizes[p] for p in effects.log_sizes)
+                base = EFFECTS["start_log"].log_bytes
+                for room, fits in ((declared, True), (declared - 1, False)):
+                    memory, log, status = log_of(base + room)
+                    assert (memory is not None, status) == (True, 0)
+                    assert (call(log, CORE.new("digest")) == 0) is fits, (primitive, length, name)
+
+
+def test_every_primitive_that_logs_is_compared() -> None:
+    logging = {name for name, effects in EFFECTS.items() if effects.log_bytes}
+    assert logging == {"start_log", "measure_platform_config", "measure_blob", "separate"}

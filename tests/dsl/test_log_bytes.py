@@ -1,9 +1,9 @@
-"""Are the bytes that the prelude says an event takes those that the C core writes? The proof of `fits` rests on them."""
-
-from gen.formats.eventlog import LOG_END_SIZE
-from gen.hostlib import load
+"""Are the bytes that the prelude says an event takes those that the C core writes? The proof of `fits` rests
+on them."""
 
 from dsl.declare import prelude
+from gen.formats.eventlog import LOG_END_SIZE
+from gen.hostlib import load
 
 CORE = load(sanitize=True)
 LIB = CORE.lib

@@ -164,8 +164,7 @@ status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done
     } else if (at->level) {
         uint64_t aligned = tdf_align_up(at->next, TDF_PAGE_2M);
         if (aligned == at->next && end - at->next >= TDF_PAGE_2M) {
-            out->level = 1;
-            stop = tdf_align_down(end, TDF_PAGE_2M);
+            out->level = 1; /* as many whole pages as fit before `end` */
         } else if (aligned > at->next && aligned < end) {
             stop = aligned;
         }

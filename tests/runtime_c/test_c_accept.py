@@ -176,6 +176,16 @@ def test_other_statuses_fail(status):
         check(LIB.accept_next(ram, at, 1, status, run))
 
 
+def test_a_smaller_level_than_asked_is_no_answer():
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    assert run.level == 1
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 0, ALREADY, run))
+
+
 def test_mismatch_at_4k_fails():
     ram = make_ram([Range(0, MIB, UNACCEPTED, RAM)])
     at, run = CORE.new("acceptance"), CORE.new("accept_run")

@@ -9,6 +9,7 @@ import pytest
 from ccore import (
     ACPI,
     ADDED,
+    CARVED,
     CORE,
     GIB,
     KIB,
@@ -291,6 +292,15 @@ def test_a_taken_window_moves_the_kernel():
     assert copies(out) == [(load, SECTION.start + 1024, 4096)]
     assert out.initrd_start == 0xE00000
     assert free(ram, out.window_start, out.window_end, home=-1)
+
+
+def test_a_window_may_not_reach_into_a_carved_region():
+    sections = [*(s for s in LAYOUT if s.kind != CARVED), Section(CARVED, 0, 4 * KIB, RAM)]
+    ends = 0x1000000 + FIELDS["init_size"]
+    fits = plan([(7, 0, ends + 4 * KIB)], sections)
+    assert place(fits).window_end == carved_of(fits)[0][0] == ends
+    with pytest.raises(CoreError, match="window_no_room"):
+        place(plan([(7, 0, ends)], sections))
 
 
 def test_a_kernel_that_cannot_move():

@@ -41,6 +41,7 @@ class Tables:
             base = entry & 0x000F_FFFF_FFFF_F000
             if shift == 12 or entry & 0x80:
                 assert base % (1 << shift) == 0
+                assert shift != 12 or not entry & 0x80  # PAT in a 4 KiB entry
                 rights = "r" + "w" * writable + "x" * executable
                 return base + address % (1 << shift), rights
             table = base

@@ -126,7 +126,9 @@ def _compile(source: Source, root: Path, cache: Path) -> Path:
     if not target.exists():
         includes = [f"-I{folder}" for folder in source.includes]
         generated = [f"-ffile-prefix-map={folder}=generated" for folder in source.includes]
-        maps = (*generated, f"-ffile-prefix-map={root}=.", f"-ffile-prefix-map={_WHEEL}=ziglang")
+        # The compiler names its own headers relative to the working folder when they lie below it.
+        wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
+        maps = (*generated, f"-ffile-prefix-map={root}=.", *wheel)
         _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
     return target
 

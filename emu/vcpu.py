@@ -18,6 +18,8 @@ from emu.vmm.vmcall import Vmm
 RESET_VECTOR = 0xFFFFFFF0
 VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT = 20, 8, 14
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+ENGINE_XCR0 = 7  # x87, SSE, AVX
+FMASK, FMASK_AT_ENTRY = 0xC0000084, 0x20200  # td_vmcs_init.c
 TSC_AUX, EFER, TSC, XSS = 0xC0000103, 0xC0000080, 0x10, 0xDA0
 CR4_PAE = 1 << 5
 XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
@@ -93,6 +95,7 @@ class Vcpu:
         gpr = self.lib.td_get_regs(self.handle).gpr
         gpr[3], gpr[1], gpr[8] = self.module.params.gpaw, hob_address, hob_address
         gpr[2], gpr[6] = cpuid.FMS, self.model.index
+        self.lib.td_set_msr(self.handle, FMASK, FMASK_AT_ENTRY)
 
     @property
     def regs(self) -> Any:
@@ -208,7 +211,9 @@ class Vcpu:
             case "LMSW":
                 self.lib.td_pass_once(self.handle)
             case "XSETBV":
-                self.xsetbv()
+                self.xsetbv(length)
+            case "XGETBV":
+                self.xgetbv(length)
             case "RDTSCP":
                 self.set_edx_eax(int(self.lib.td_tsc(self.handle)))
                 regs.gpr[RCX] = self.lib.td_get_msr(self.handle, TSC_AUX) & MASK32
@@ -330,12 +335,26 @@ class Vcpu:
         self.retire(length)
         self.lib.td_write_cr4(self.handle, value)
 
-    def xsetbv(self) -> None:
-        """XSETBV."""
+    def xsetbv(self, length: int) -> None:
+        """XSETBV. The engine gets only the states it knows."""
         regs = self.regs
         if not regs.cr4 & control.CR4_OSXSAVE:
             raise UD
         value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
         if control.write_xcr0(regs.gpr[RCX] & MASK32, value, self.module.params.xfam) is Outcome.GP:
             raise GP
-        self.lib.td_pass_once(self.handle)
+        self.model.xcr0 = value
+        if value & ~ENGINE_XCR0:
+            self.retire(length)
+        else:
+            self.lib.td_pass_once(self.handle)
+
+    def xgetbv(self, length: int) -> None:
+        """XGETBV of XCR0; no other register exists without XSAVE in CPUID."""
+        regs = self.regs
+        if not regs.cr4 & control.CR4_OSXSAVE:
+            raise UD
+        if regs.gpr[RCX] & MASK32:
+            raise GP
+        self.set_edx_eax(self.model.xcr0)
+        self.retire(length)

@@ -169,6 +169,7 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
         case 0xC8: return TD_INSN_MONITOR;
         case 0xC9: return TD_INSN_MWAIT;
         case 0xCC: return i->opsize && mode ? TD_INSN_TDCALL : TD_INSN_UD;
+        case 0xD0: return TD_INSN_XGETBV;
         case 0xD1: return TD_INSN_XSETBV;
         case 0xF9: return TD_INSN_RDTSCP;
         }

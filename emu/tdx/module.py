@@ -86,6 +86,7 @@ class VcpuModel:
         default_factory=dict
     )  # CPUID_CONTROL[], bit 0 supervisor, bit 1 user
     msrs: dict[int, int] = field(default_factory=dict)
+    xcr0: int = 1
 
     def cpuid_faults(self, index: int, user: bool) -> bool:
         """Whether the guest asked for #VE on this entry of the CPUID table at this privilege."""

@@ -325,11 +325,13 @@ def _quads(*values: int) -> bytes:
 
 
 def _paging() -> dict[int, bytes]:
-    """Identity map of 512 GiB and, above it, the shared alias of 4 GiB (its bit is added at run time)."""
+    """Identity map of 512 GiB; above it the shared alias of 4 GiB (its bit is added at run time), then the same
+    512 GiB for user code.
+    """
     flags = PRESENT | WRITE | USER
     gigabytes = [(n << 30) | flags | LARGE for n in range(512)]
     return {
-        at.PML4: _quads(at.PDPT | flags, at.PDPT_SHARED | flags),
+        at.PML4: _quads(at.PDPT | PRESENT | WRITE, at.PDPT_SHARED | flags, at.PDPT | flags),
         at.PDPT: _quads(*gigabytes),
         at.PDPT_SHARED: _quads(*gigabytes[:4]),
     }

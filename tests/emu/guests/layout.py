@@ -19,6 +19,7 @@ EXCEPTION_STACK, STACK = TEMP + 0xE000, TEMP + 0xF000
 FREE = 0x1000000  # 16 MiB: RAM that nothing touched, whole pending 2 MiB pages up to MEMORY
 MEMORY = 64 << 20
 SHARED_WINDOW = 1 << 39  # linear address of the shared alias of GPA 0, 4 GiB long
+USER_WINDOW = 2 << 39  # linear address of GPA 0 for user code
 
 STEP_QUADS = 24
 STEP_SIZE = 8 * STEP_QUADS

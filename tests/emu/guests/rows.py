@@ -11,6 +11,10 @@ from . import layout as at
 TDCALL = b"\x66\x0f\x01\xcc"
 
 
+ALL_ONES = (1 << 64) - 1
+FILL = 0xA5A5_0000_0000_0000  # general register n holds FILL + n before a step that does not say otherwise
+
+
 @dataclass(frozen=True)
 class Step:
     """Some bytes of code, the general registers before it, and the segment and flags it runs with."""
@@ -22,10 +26,11 @@ class Step:
 
     def pack(self, address: int) -> bytes:
         """As the harness reads it, for code at this address."""
-        values = [self.regs.get(name, 0xA5A5_0000_0000_0000 + n) for n, name in enumerate(at.GPRS)]
-        user = self.cs & 3
-        stack = self.regs.get("rsp", at.STACK - 0x200)
-        values += [address, self.cs, 2, stack, at.USER_DATA if user else at.DATA, at.NO_VEINFO if self.keep_ve else 0]
+        values = [self.regs.get(name, FILL + n) for n, name in enumerate(at.GPRS)]
+        user = self.cs & 3 == 3
+        window = at.USER_WINDOW if user else 0
+        stack = self.regs.get("rsp", at.STACK - 0x200) + window
+        values += [address + window, self.cs, 2, stack, at.USER_DATA if user else at.DATA, int(self.keep_ve)]
         values += [0] * (at.STEP_QUADS - len(values))
         return b"".join(value.to_bytes(8, "little") for value in values)
 
@@ -33,7 +38,8 @@ class Step:
 @dataclass(frozen=True)
 class Row:
     """One row: `expect` maps names of layout.address_of to literal numbers; `end` is how the run must end and
-    `detail` a part of what the report then says. `status` is exact, simplified or absent, `why` for the latter two.
+    `detail` a part of what the report then says; `console` is what a guest that prints nothing else must send.
+    `td` are the TD_PARAMS. `status` is exact, simplified or absent, `why` for the latter two.
     """
 
     key: str
@@ -44,7 +50,7 @@ class Row:
     expect: Mapping[str, int] = field(default_factory=dict)
     end: str = "halt"
     detail: str = ""
-    console: bytes | None = None
+    console: str | None = None
     td: Mapping[str, Any] = field(default_factory=dict)
     status: str = "exact"
     why: str = ""
@@ -55,9 +61,25 @@ def tdcall(leaf: int, keep_ve: bool = False, cs: int = at.CS64, **regs: int) -> 
     return Step(TDCALL, {"rax": leaf, **regs}, cs, keep_ve)
 
 
-def code(text: str, **regs: int) -> Step:
+def vmcall(function: int, mask: int = 0xFC00, **regs: int) -> Step:
+    """One TDG.VP.VMCALL with a GHCI sub-function."""
+    return Step(TDCALL, {"rax": 0, "rcx": mask, "r10": 0, "r11": function, **regs})
+
+
+def code(text: str, *, cs: int = at.CS64, keep_ve: bool = False, **regs: int) -> Step:
     """Bytes in hexadecimal, spaces for the eye."""
-    return Step(bytes.fromhex(text), regs)
+    return Step(bytes.fromhex(text), regs, cs, keep_ve)
+
+
+def store(address: int, content: bytes) -> Step:
+    """Copies bytes that follow the code, whole quadwords, to an address."""
+    assert len(content) % 8 == 0
+    start = b"\xbf" + address.to_bytes(4, "little")  # mov edi, address
+    start += b"\xb9" + (len(content) // 8).to_bytes(4, "little")  # mov ecx, quadwords
+    move = b"\xf3\x48\xa5"  # rep movsq
+    jump = b"\xe9" + len(content).to_bytes(4, "little")
+    lea = b"\x48\x8d\x35" + (len(move) + len(jump)).to_bytes(4, "little")  # lea rsi, [content]
+    return Step(start + lea + move + jump + content)
 
 
 def absent(key: str, what: str, section: str, why: str, source: str = "") -> Row:

@@ -1,0 +1,64 @@
+"""What does a vCPU hold at its first entry?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import layout as at
+from .rows import Row, absent, code
+
+MODE, GENERAL = "1.1 Entry state: mode and system registers", "1.2 Entry state: general registers"
+VMCS, INIT = "intel/tdx-module td_vmcs_init.c", "intel/tdx-module tdh_vp_init.c"
+RDMSR = "0f32"
+ZERO_MSRS = (
+    ("STAR", 0xC0000081), ("LSTAR", 0xC0000082), ("KERNEL_GS_BASE", 0xC0000102), ("SYSENTER_CS", 0x174),
+    ("SYSENTER_ESP", 0x175), ("SYSENTER_EIP", 0x176), ("XSS", 0xDA0),
+)  # fmt: skip
+
+
+def _entry(key: str, what: str, **fields: int) -> Row:
+    section, source = (GENERAL, INIT) if key.startswith("gpr") else (MODE, VMCS)
+    return Row(f"entry.{key}", what, section, source, (), {f"entry.{name}": value for name, value in fields.items()})
+
+
+def rows() -> Iterator[Row]:
+    """All rows of this part."""
+    yield _entry("cr0", "CR0 reads PE, ET, NE; caching is on", cr0=0x31)
+    yield _entry("cr2", "CR2 and CR3 are 0", cr2=0, cr3=0)
+    yield _entry("cr4", "CR4 reads MCE; VMXE is hidden", cr4=0x40)
+    yield _entry("efer", "EFER has SCE, LME, NXE", efer=0x901)
+    yield _entry("rflags", "RFLAGS is 2, interrupts are off", rflags=2)
+    yield _entry("gdtr", "GDTR has base 0 and limit FFFF", gdt_base=0, gdt_limit=0xFFFF)
+    yield _entry("idtr", "IDTR has base 0 and limit 0", idt_base=0, idt_limit=0)
+    yield _entry("dr7", "DR7 is 400", dr7=0x400)
+    yield _entry("dr6", "DR6 is FFFF0FF0", dr6=0xFFFF0FF0)
+    yield _entry("dr03", "DR0 to DR3 are 0", dr0=0, dr1=0, dr2=0, dr3=0)
+    yield _entry("cs", "CS holds selector 0", cs=0)
+    yield _entry("data", "DS, ES, FS, GS, SS hold selector 0", ds=0, es=0, fs=0, gs=0, ss=0)
+    yield _entry("system", "LDTR and TR hold selector 0", ldtr=0, tr=0)
+    pat = code(RDMSR, rcx=0x277)
+    yield Row("entry.pat", "IA32_PAT is 0007040600070406", MODE, VMCS, (pat,), {"rax": 0x00070406, "rdx": 0x00070406})
+    fmask = code(RDMSR, rcx=0xC0000084)
+    yield Row("entry.fmask", "IA32_FMASK is 20200", MODE, VMCS, (fmask,), {"rax": 0x20200, "rdx": 0})
+    xcr0 = code("0f01d0", rcx=0)
+    yield Row("entry.xcr0", "XCR0 is 1", MODE, VMCS, (xcr0,), {"rax": 1, "rdx": 0})
+    for name, index in ZERO_MSRS:
+        what = f"{name} is 0"
+        yield Row(f"entry.{name.lower()}", what, MODE, VMCS, (code(RDMSR, rcx=index),), {"rax": 0, "rdx": 0})
+    perfmon = "counters exist only with ATTRIBUTES.PERFMON, which this emulator's CPU lacks"
+    yield absent("entry.perf_global_ctrl", "IA32_PERF_GLOBAL_CTRL is FF", MODE, perfmon, VMCS)
+
+    yield _entry("gpr.rbx48", "RBX is the GPA width, 48", rbx=48)
+    row = _entry("gpr.rbx52", "RBX is the GPA width, 52", rbx=52)
+    yield Row(row.key, row.what, row.section, row.source, (), row.expect, td={"gpaw": 52, "config_flags": 5})
+    yield _entry("gpr.rcx_r8", "RCX and R8 are the host's value, here the TD HOB", rcx=at.HOB, r8=at.HOB)
+    yield Row("entry.gpr.rdx", "RDX is CPUID(1).EAX", GENERAL, INIT, (code("0fa2", rax=1, rcx=0), code(
+        "4831c2 4889d0", rax=0x806F8, rdx=0x806F8)), {"entry.rdx": 0x806F8, "0.rax": 0x806F8})  # fmt: skip
+    yield _entry("gpr.rsi", "RSI is VCPU_INDEX, 0 for the first vCPU", rsi=0)
+    yield _entry("gpr.zero32", "RAX, RBP, RDI, RSP are 0", rax=0, rbp=0, rdi=0, rsp=0)
+    yield _entry("gpr.zero64", "R9 to R15 are 0", r9=0, r10=0, r11=0, r12=0, r13=0, r14=0, r15=0)
+    tdcall32 = "the exception before LIDT is a triple fault: TD exit NON_RECOVERABLE_VCPU"
+    yield Row("entry.idt", f"An interrupt gate beyond an IDT limit of 0: {tdcall32}", MODE, VMCS, (
+        code("0f011d 02000000 eb0a 0000 0000000000000000 0f0b"),), end="triple-fault")  # fmt: skip
+    yield absent("entry.ap", "The other vCPUs enter with the same state and their own RSI", GENERAL,
+                 "the harness prints from one vCPU only; tests/emu/test_emu_strict.py runs several", INIT)  # fmt: skip

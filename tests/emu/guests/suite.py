@@ -1,0 +1,19 @@
+"""Which rows are there, in which order?"""
+
+from __future__ import annotations
+
+import functools
+
+from . import rows_control, rows_entry
+from .rows import Row
+
+PARTS = (rows_entry, rows_control)
+
+
+@functools.cache
+def suite() -> tuple[Row, ...]:
+    """Every row; keys are unique."""
+    found = tuple(row for part in PARTS for row in part.rows())
+    keys = [row.key for row in found]
+    assert len(keys) == len(set(keys)), sorted(key for key in keys if keys.count(key) > 1)
+    return found

@@ -85,6 +85,11 @@ typedef struct {
     uint32_t mode;        /* 16, 32 or 64; 0 for a single instruction */
 } td_counted;
 
+typedef struct {
+    uint32_t selector;
+    uint64_t base;
+} td_segment; /* in the order ES CS SS DS FS GS */
+
 typedef struct { /* of a vCPU, beside its registers: what a saved state needs */
     uint64_t count, apart, tsc_offset, last_rep, pass, random;
     int32_t rep_continues, handoff_armed;
@@ -132,6 +137,8 @@ int td_break_set(td_vcpu *v, uint64_t address);
 void td_break_clear(td_vcpu *v, uint64_t address);
 void td_break_pass(td_vcpu *v);
 void td_step(td_vcpu *v, int on);
+void td_segments(td_vcpu *v, td_segment *six);
+void td_forget_code(td_vcpu *v);
 uint8_t *td_cpu_state(td_vcpu *v, uint64_t *size);
 void td_get_progress(td_vcpu *v, td_progress *p);
 void td_resume_from(td_vcpu *v, const uint8_t *state, const td_progress *p);

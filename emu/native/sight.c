@@ -181,6 +181,22 @@ void td_sight_enter(td_vcpu *v, uint64_t rip) {
 
 /* -- state */
 
+void td_segments(td_vcpu *v, td_segment *six) {
+    td_get_regs(v);
+    for (int i = 0; i < 6; i++) six[i].selector = env_seg(v, i)->selector, six[i].base = env_seg(v, i)->base;
+}
+
+/* Memory changed behind the engine's back: nothing translated or cached is right any more. */
+void td_forget_code(td_vcpu *v) {
+    for (int i = 0; i < BLOCK_SLOTS; i++) {
+        if (v->sight) td_sight_evict(v, &v->blocks[i]);
+        v->blocks[i].address = (uint64_t)NO_ADDRESS;
+    }
+    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    uc_ctl_flush_tlb(v->uc);
+    uc_ctl_flush_tb(v->uc);
+}
+
 uint8_t *td_cpu_state(td_vcpu *v, uint64_t *size) {
     td_put_regs(v);
     uc_context_save(v->uc, v->context);
@@ -204,13 +220,7 @@ void td_resume_from(td_vcpu *v, const uint8_t *state, const td_progress *p) {
     v->count = p->count, v->apart = p->apart, v->tsc_offset = p->tsc_offset, v->last_rep = p->last_rep;
     v->pass = p->pass, v->random = p->random, v->rep_continues = p->rep_continues;
     v->handoff_armed = p->handoff_armed, v->fault = p->fault;
-    for (int i = 0; i < BLOCK_SLOTS; i++) {
-        if (v->sight) td_sight_evict(v, &v->blocks[i]);
-        v->blocks[i].address = (uint64_t)NO_ADDRESS;
-    }
-    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
-    uc_ctl_flush_tlb(v->uc);
-    uc_ctl_flush_tb(v->uc);
+    td_forget_code(v);
 }
 
 static int is_zero(const uint8_t *page) {

@@ -1,9 +1,10 @@
-"""How does a debugger stop and look into a TD? A server of gdb's remote serial protocol on the loopback interface."""
+"""How does a debugger stop and look into a TD? A server of gdb's remote serial protocol, on loopback only."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from emu.observe import Observer
@@ -78,15 +79,11 @@ class Debugger(Observer):
         self.current = ending.vcpu.model.index
         if reason not in GOOD_ENDS:
             self.say(f"gdb: stopped at the end: {reason}: {ending.end.detail}")
-            try:
+            with suppress(End):
                 self.converse(SEGV)
-            except End:
-                pass
         if self.channel:
-            try:
+            with suppress(Closed):
                 self.channel.send("W00" if reason in GOOD_ENDS else "W01")
-            except Closed:
-                pass
             self.channel.close()
             self.channel = None
 
@@ -178,26 +175,18 @@ class Debugger(Observer):
                 return self.write_all(rest)
             case "m":
                 address, size = (int(part, 16) for part in rest.split(","))
-                data = walk.read(self.vcpu.regs, self.vcpu.memory, address, min(size, MAX_PACKET // 2 - 8))
-                return NOTHING_THERE if data is None else data.hex()
+                found_there = walk.read(self.vcpu.regs, self.vcpu.memory, address, min(size, MAX_PACKET // 4))
+                return NOTHING_THERE if found_there is None else found_there.hex()
             case "M":
-                head, _, digits = rest.partition(":")
-                return self.write_memory(head, bytes.fromhex(digits))
+                place, _, digits = rest.partition(":")
+                return self.write_memory(place, bytes.fromhex(digits))
             case "Z" | "z":
                 return self.breakpoint(kind == "Z", rest)
             case "c" | "s" | "C" | "S":
                 self.resume({self.resumed} if kind in "sS" else set())
                 return None
             case "H":
-                number = int(rest[1:], 16)
-                if number > len(self.vcpus):
-                    return REFUSED
-                if number > 0:
-                    if rest[0] == "g":
-                        self.current = number - 1
-                    else:
-                        self.resumed = number - 1
-                return OK
+                return self.select(rest[0], int(rest[1:], 16))
             case "T":
                 return OK if 1 <= int(rest, 16) <= len(self.vcpus) else REFUSED
             case "D":
@@ -206,10 +195,21 @@ class Debugger(Observer):
                 raise End("killed", "the debugger ended the run")
         return self.query(text)
 
+    def select(self, what: str, thread: int) -> str:
+        """H: whose registers, or who steps; 0 and -1 leave it as it is."""
+        if thread > len(self.vcpus):
+            return REFUSED
+        if thread > 0 and what == "g":
+            self.current = thread - 1
+        elif thread > 0:
+            self.resumed = thread - 1
+        return OK
+
     def query(self, text: str) -> str | None:
         """Packets with a name."""
         if text.startswith("vCont;"):
-            return self.continue_with(text[6:])
+            self.continue_with(text[6:])
+            return None
         if text.startswith("vKill"):
             raise End("killed", "the debugger ended the run")
         if text.startswith("qXfer:features:read:target.xml:"):

@@ -24,7 +24,7 @@ class Shape:
 TDCALLS: dict[int, Shape] = {
     1: Shape((), (("gpaw", RCX), ("attributes", RDX), ("vcpus", R8), ("index", R9))),
     2: Shape((("gpa", RCX), ("rtmr", RDX))),
-    3: Shape((), (("reason", RCX), ("qualification", RDX), ("gla", R8), ("gpa", R9), ("length", R10))),
+    3: Shape((), (("reason", RCX), ("qualification", RDX), ("gla", R8), ("gpa", R9))),
     4: Shape((("report", RCX), ("data", RDX), ("type", R8))),
     5: Shape((("ve", RCX),)),
     6: Shape((("gpa_level", RCX),)),
@@ -57,7 +57,8 @@ ANY_VMCALL = Shape((("r12", R12), ("r13", R13), ("r14", R14), ("r15", R15)), (("
 
 EXCEPTIONS = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 10: "#TS",
-    11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM", 20: "#VE", 21: "#CP",
+    11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM", 20: "#VE",
+    21: "#CP",
 }  # fmt: skip
 
 _WORDS = {name: value for name, value in vars(status).items() if name.isupper() and isinstance(value, int)}

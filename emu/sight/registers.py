@@ -60,7 +60,8 @@ def description() -> str:
             if feature.endswith("sse"):
                 lines.append('<vector id="vec128" type="uint8" count="16"/>')
         lines.append(
-            f'<reg name="{register.name}" bitsize="{register.bits}" type="{register.type}" regnum="{number}"/>'
+            f'<reg name="{register.name}" bitsize="{register.bits}" '
+            f'type="{register.type}" regnum="{number}"/>'
         )
     return "\n".join([*lines, "</feature>", "</target>"])
 

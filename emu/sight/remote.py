@@ -1,4 +1,4 @@
-"""How do packets of gdb's remote serial protocol travel? Framing, checksums and acknowledgement (gdb manual, E.1)."""
+"""How do packets of gdb's remote serial protocol travel? Framing, checksums, acknowledgement (gdb manual, E.1)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Channel:
             return False
         if not self.buffer:
             self._fill()
-        while self.buffer[:1] in (b"+", b"-"):
+        while self.buffer and self.buffer[0] in b"+-":
             del self.buffer[:1]
         if self.buffer[:1] != INTERRUPT:
             return False

@@ -13,7 +13,7 @@ PAGE = 4096
 
 
 def translate(regs: Any, memory: Memory, gla: int) -> int | None:
-    """GPA of a linear address, shared bit included (Intel SDM volume 3, 4.5); None where nothing is mapped."""
+    """GPA of a linear address, shared bit included (Intel SDM volume 3, 4.5); None if unmapped."""
     if not regs.cr0 & CR0_PG:
         return gla & 0xFFFFFFFF
     levels = 5 if regs.cr4 & CR4_LA57 else 4

@@ -190,12 +190,14 @@ def _columns(lines: list[Line], bodies: list[str], cells_of: Callable[[Line], li
         if not rows:
             start += 1
             continue
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        widths = [
+            max(len(row[i]) * (not row[i].startswith("up ")) for row in rows) for i in range(len(rows[0]))
+        ]
         gap = "  " if len(widths) > 2 else " "
         for offset, row in enumerate(rows):
             parts = []
             for i, cell in enumerate(row):
-                if widths[i]:
+                if any(other[i] for other in rows):
                     parts.append(cell.rjust(widths[i]) if i == 2 else cell.ljust(widths[i]))
             bodies[start + offset] = gap.join(parts).rstrip()
         start += len(rows)

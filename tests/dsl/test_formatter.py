@@ -80,7 +80,8 @@ def test_columns_indents_and_spaces() -> None:
     untidy = """firmware   x{
 version 1.0.0
 image below 4 GiB{
-code BFV
+code BFV up to 64 KiB
+
 hob TD_HOB 4 KiB at 0x0080_0000 // list
 stack TempMem 128 KiB guarded
 
@@ -100,7 +101,8 @@ fail   requirement_failed }
         == """firmware x {
     version 1.0.0
     image below 4 GiB {
-        code   BFV
+        code  BFV  up to 64 KiB
+
         hob    TD_HOB     4 KiB  at 0x0080_0000           // list
         stack  TempMem  128 KiB                  guarded
     }

@@ -15,7 +15,8 @@ from emu.tdx import measure
 from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, SEPT_VE_DISABLE, TdParams
 from emu.vcpu import VE_VECTOR, Vcpu
 from emu.vmm import launch as vmm_launch
-from emu.vmm.presets import PRESETS
+from emu.vmm import policy as policies
+from emu.vmm.script import Script
 
 __all__ = ["EmuError", "Report", "RunConfig", "run"]
 
@@ -47,6 +48,7 @@ class RunConfig:
     skip_count: tuple[str, ...] = ()
     no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
     td: TdParams | None = None  # TD_PARAMS as a whole, instead of those made of gpaw, vcpus and no_rbp_mod
+    script: Path | None = None  # a file of functions that watch and change what the VMM does (emu.vmm.script)
     sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
 
@@ -67,6 +69,7 @@ class Report:
     handoff: dict[str, object] | None
     aps: list[dict[str, object]]
     met: bool
+    hostile: list[str] = field(default_factory=list)  # what the VMM did that an honest one would not
     event_log: bytes = field(repr=False, default=b"")
 
     def to_json(self) -> dict[str, Any]:
@@ -76,8 +79,6 @@ class Report:
 
 
 def _check(config: RunConfig) -> None:
-    if config.vmm not in PRESETS:
-        raise EmuError(f"vmm {config.vmm!r}: expected one of {', '.join(PRESETS)}")
     if config.gpaw not in (48, 52):
         raise EmuError(f"gpaw {config.gpaw}: expected 48 or 52")
     if config.mrtd_order not in measure.ORDERS:
@@ -104,11 +105,15 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         config.cmdline,
         config.hob,
     )
-    launch = vmm_launch.prepare(inputs, PRESETS[config.vmm])
+    preset, make_policy = policies.parse(config.vmm)
+    policy = make_policy()
+    if config.script:
+        policy = Script(config.script, policy)
+    launch = policy.launch(vmm_launch.prepare(inputs, preset))
     flags = (CONFIG_NO_RBP_MOD if config.no_rbp_mod else 0) | (CONFIG_GPAW52 if config.gpaw == 52 else 0)
     attributes = SEPT_VE_DISABLE if config.sept_ve_disable else 0
     made = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, attributes=attributes, config_flags=flags)
-    params = config.td or made
+    params = policy.params(config.td or made)
     return create(
         launch,
         params,
@@ -118,6 +123,7 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         large_pages=config.host_page_size == "2M",
         skip_count=config.skip_count,
         listener=console,
+        policy=policy,
     )
 
 
@@ -209,5 +215,6 @@ def report(machine: Machine, ending: Ending) -> Report:
         handoff=given,
         aps=aps,
         met=end.reason == machine.until.kind,
+        hostile=list(machine.vmm.policy.done),
         event_log=log,
     )

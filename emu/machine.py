@@ -16,6 +16,7 @@ from emu.tdx.module import TdParams, TdxModule, VcpuModel
 from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices import Ports
 from emu.vmm.launch import Launch
+from emu.vmm.policy import Policy
 from emu.vmm.presets import FOUR_GIB
 from emu.vmm.vmcall import Vmm
 
@@ -127,7 +128,7 @@ class Machine:
 
     def turns(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
-        boot, others = self.vcpus[0], self.vcpus[1:]
+        boot, others, policy = self.vcpus[0], self.vcpus[1:], self.vmm.policy
         self.lib.td_arm_handoff(boot.handle, True)
         turn = BOOT_TURN if others else SLICE
         running = boot
@@ -135,7 +136,7 @@ class Machine:
         try:
             while boot.count < max_instructions:
                 running = boot
-                target = min(boot.count + turn, max_instructions)
+                target = min(boot.count + policy.turn(boot, turn), max_instructions)
                 self.boot_turn(boot, target)
                 if progress and boot.count - reported >= SLICE:
                     reported = boot.count
@@ -143,7 +144,7 @@ class Machine:
                 if self.observer:
                     self.observer.on_slice(self)
                 for running in others:
-                    self.ap_turn(running, AP_TURN)
+                    self.ap_turn(running, policy.turn(running, AP_TURN))
             limit = f"{max_instructions} instructions without reaching the end"
             return Ending(End("limit", limit), boot)
         except End as end:
@@ -219,6 +220,7 @@ def create(
     large_pages: bool = True,
     skip_count: tuple[str, ...] = (),
     listener: Callable[[bytes], None] | None = None,
+    policy: Policy | None = None,
 ) -> Machine:
     """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
     ffi, lib = engine.load()
@@ -243,8 +245,9 @@ def create(
     def idle(index: int) -> None:
         raise End("halt", f"vCPU {index} halted and nothing will wake it")
 
-    vmm = Vmm(memory, Ports(console.send), params.vcpus, idle)
+    vmm = Vmm(memory, Ports(console.send), params.vcpus, idle, policy or Policy())
     machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count)
     for index in range(params.vcpus):
         machine.add_vcpu(index)
+    vmm.policy.on_launched(machine)
     return machine

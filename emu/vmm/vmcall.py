@@ -11,6 +11,7 @@ from emu.signals import End
 from emu.tdx import status
 from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr
 from emu.vmm.devices import Ports
+from emu.vmm.policy import Call, Policy
 
 NAMES = {
     0x0A: "Instruction.CPUID",
@@ -50,6 +51,7 @@ class Vmm:
     ports: Ports
     vcpus: int
     on_idle: Callable[[int], None]
+    policy: Policy = field(default_factory=Policy)
     vmcalls: Counter[str] = field(default_factory=Counter)
     msrs: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -57,18 +59,31 @@ class Vmm:
         """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM."""
         mask = r[1]
         seen = [value if mask >> number & 1 else 0 for number, value in enumerate(r)]
-        if seen[R10]:
-            self.vmcalls[f"vendor {seen[R10]:#x}"] += 1
-            seen[R10] = status.VMCALL_INVALID_OPERAND
+        name = f"vendor {seen[R10]:#x}" if seen[R10] else NAMES.get(seen[R11], f"sub-function {seen[R11]:#x}")
+        self.vmcalls[name] += 1
+        handler = None if seen[R10] else HANDLERS.get(seen[R11])
+        if self.policy.watches_calls:
+            self.ask_policy(Call(index, name, seen.copy(), seen), handler)
         else:
-            function = seen[R11]
-            self.vmcalls[NAMES.get(function, f"sub-function {function:#x}")] += 1
-            handler = HANDLERS.get(function)
             seen[R10] = handler(self, index, seen) if handler else status.VMCALL_INVALID_OPERAND
         for number in range(2, 16):
             if mask >> number & 1:
                 r[number] = seen[number] & (1 << 64) - 1
         r[0] = status.SUCCESS
+
+    def ask_policy(self, call: Call, handler: Handler | None) -> None:
+        """A call as the policy wants it answered."""
+        r = call.answer
+        refused = self.policy.on_call(call)
+        if refused is not None:
+            r[R10] = refused
+            return
+        try:
+            r[R10] = handler(self, call.vcpu, r) if handler else status.VMCALL_INVALID_OPERAND
+        except End as end:
+            r[R10] = status.VMCALL_SUCCESS
+            self.policy.on_end(call, end)
+        self.policy.on_answer(call)
 
     def cpuid(self, index: int, r: Gpr) -> int:
         """0x0A: the hypervisor leaves, KVM's signature without features."""
@@ -178,7 +193,8 @@ class Vmm:
         return status.VMCALL_SUCCESS if 32 <= r[R12] <= 255 else status.VMCALL_INVALID_OPERAND
 
 
-HANDLERS: dict[int, Callable[[Vmm, int, Gpr], int]] = {
+Handler = Callable[[Vmm, int, Gpr], int]
+HANDLERS: dict[int, Handler] = {
     0x0A: Vmm.cpuid,
     0x0C: Vmm.hlt,
     0x1E: Vmm.io,

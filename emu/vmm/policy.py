@@ -1,0 +1,116 @@
+"""Which decisions are the VMM's alone, and who makes them? One object, honest here; a hostile VMM and a
+user's script override what they want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from emu.signals import EmuError, End
+from emu.tdx.params import TdParams
+from emu.vmm.launch import Launch
+from emu.vmm.presets import PRESETS, Preset
+from gen.formats import tdvf
+
+if TYPE_CHECKING:
+    from emu.machine import Machine
+    from emu.tdx.registers import Gpr
+    from emu.vcpu import Vcpu
+
+HOSTILE = "hostile"
+
+
+@dataclass
+class Call:
+    """One TDG.VP.VMCALL. `given` are the registers that reached the VMM, in encoding order; `answer` those
+    it is about to give back (only the ones that the guest named in RCX arrive).
+    """
+
+    vcpu: int
+    name: str
+    given: Gpr
+    answer: Gpr
+
+    @property
+    def function(self) -> int:
+        """The GHCI sub-function, R11."""
+        return self.given[11]
+
+
+class Policy:
+    """The honest VMM: every hook leaves things as they are. `done` lists, one line each, what a policy did
+    that an honest VMM would not; it goes into the report.
+    """
+
+    watches_calls = False  # on_call, on_answer and on_end are called only if this is set
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def params(self, params: TdParams) -> TdParams:
+        """TD_PARAMS before TDH.MNG.INIT, and how often locks are held (`params.choices`)."""
+        return params
+
+    def launch(self, launch: Launch) -> Launch:
+        """RAM, every page that is added and its bytes, and the HOB address, before anything is added."""
+        return launch
+
+    def on_launched(self, machine: Machine) -> None:
+        """The TD is final, nothing ran yet: page sizes, pages that are not given."""
+
+    def turn(self, vcpu: Vcpu, instructions: int) -> int:
+        """For how many instructions this vCPU runs next, instead of `instructions`; 0: not now."""
+        return instructions
+
+    def on_call(self, call: Call) -> int | None:
+        """Before a TDVMCALL is carried out. A number is the answer's R10, and nothing is carried out."""
+        return None
+
+    def on_answer(self, call: Call) -> None:
+        """After it was carried out: `call.answer` may be changed."""
+
+    def on_end(self, call: Call, end: End) -> None:
+        """A call that ends the run (a report of a fatal error, a halt, power-off). Raises `end`, or returns
+        to resume the guest, which then gets `call.answer`.
+        """
+        raise end
+
+
+def section_content(launch: Launch, kind: tdvf.SectionType) -> bytes:
+    """The bytes that the VMM puts into the first section of a type, to the section's size."""
+    for section, region in zip(launch.sections, launch.regions, strict=False):
+        if section.type == kind:
+            return region.content.ljust(region.length, b"\0")
+    return b""
+
+
+def with_content(launch: Launch, kind: tdvf.SectionType, content: bytes) -> Launch:
+    """The launch with other bytes in the first section of a type, cut to its size."""
+    regions = list(launch.regions)
+    for index, section in enumerate(launch.sections):
+        if section.type == kind:
+            cut = content[: regions[index].length]
+            regions[index] = replace(regions[index], content=cut, size=regions[index].length)
+            hob = cut if kind == tdvf.SectionType.TD_HOB else launch.hob
+            return replace(launch, regions=tuple(regions), hob=hob)
+    return launch
+
+
+def parse(vmm: str) -> tuple[Preset, Callable[[], Policy]]:
+    """Preset and policy of `--vmm`: a preset's name, or hostile:SEED or hostile:SEED:PRESET. EmuError."""
+    kind, _, rest = vmm.partition(":")
+    if kind != HOSTILE:
+        if vmm not in PRESETS:
+            names = ", ".join(PRESETS)
+            raise EmuError(f"vmm {vmm!r}: expected one of {names}, or {HOSTILE}:SEED, {HOSTILE}:SEED:PRESET")
+        return PRESETS[vmm], Policy
+    from emu.vmm.hostile import Hostile
+
+    seed, _, name = rest.partition(":")
+    if not (seed.isascii() and seed.isdigit()) or (name and name not in PRESETS):
+        raise EmuError(f"vmm {vmm!r}: expected {HOSTILE}:SEED or {HOSTILE}:SEED:PRESET, SEED a whole number")
+    number = int(seed)
+    preset = PRESETS[name] if name else tuple(PRESETS.values())[number % len(PRESETS)]
+    return preset, lambda: Hostile(number)

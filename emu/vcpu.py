@@ -20,9 +20,8 @@ VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT = 20, 8, 14
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 ENGINE_XCR0 = 7  # x87, SSE, AVX
 FMASK, FMASK_AT_ENTRY = 0xC0000084, 0x20200  # td_vmcs_init.c
-TSC_AUX, EFER, TSC, XSS = 0xC0000103, 0xC0000080, 0x10, 0xDA0
+TSC_AUX, EFER, TSC = 0xC0000103, 0xC0000080, 0x10
 CR4_PAE = 1 << 5
-XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
 
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
 EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
@@ -276,7 +275,7 @@ class Vcpu:
         regs = self.regs
         index = regs.gpr[RCX] & MASK32
         xfam = self.module.params.xfam
-        access = msr.access(index, is_write, xfam)
+        access = msr.access(index, is_write, xfam, self.module.params.attributes)
         if access is msr.Access.GP:
             raise GP
         if access is msr.Access.VE:
@@ -301,8 +300,11 @@ class Vcpu:
                 self.observer.on_control(self, "EFER", int(regs.efer), value)
             self.lib.td_pass_once(self.handle)
             return
-        if index == XSS and value & ~(xfam & XSS_STATES):
+        access, value = msr.written(index, self.model.msrs.get(index, 0), value, xfam)
+        if access is msr.Access.GP:
             raise GP
+        if access is msr.Access.VE:
+            raise VirtualizationException(32, length=length)
         self.model.msrs[index] = value
         self.retire(length)
 

@@ -8,6 +8,8 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emu.tdx.params import PKS
+
 
 class Access(enum.Enum):
     """What RDMSR or WRMSR does."""
@@ -28,7 +30,13 @@ class Row:
     write: Access
     value: int = 0
     xfam: int = 0  # these XFAM bits must all be set, else both are #GP
+    attributes: int = 0  # and these ATTRIBUTES
 
+
+XSS, DEBUGCTL = 0xDA0, 0x1D9
+XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
+DEBUGCTL_TR, DEBUGCTL_BTS, DEBUGCTL_UNCORE_PMI = 1 << 6, 1 << 7, 1 << 13
+DEBUGCTL_RESERVED = 7 << 3 | ((1 << 64) - 1) & ~0xFFFF  # msr_defs.h
 
 N, F, V, G = Access.NATIVE, Access.FIXED, Access.VE, Access.GP
 
@@ -70,7 +78,8 @@ ROWS: tuple[Row, ...] = (
     Row(0x560, 0x561, N, N, xfam=1 << 8),
     Row(0x570, 0x572, N, N, xfam=1 << 8),
     Row(0x580, 0x587, N, N, xfam=1 << 8),
-    *_each((0x6E1, 0x122, 0xE1, 0x329, 0x3F1, 0x3F2, 0x3F6, 0x3F7, 0x87), G, G),
+    Row(0x6E1, 0x6E1, N, N, attributes=PKS),
+    *_each((0x122, 0xE1, 0x329, 0x3F1, 0x3F2, 0x3F6, 0x3F7, 0x87), G, G),
     Row(0x1C4, 0x1C5, G, G),
     Row(0xC1, 0xC8, G, G),
     Row(0x186, 0x18D, G, G),
@@ -101,13 +110,28 @@ def find(index: int) -> Row | None:
     return next((row for row in ROWS if row.first <= index <= row.last), None)
 
 
-def access(index: int, is_write: bool, xfam: int) -> Access:
-    """What the access does in a TD with this XFAM (PERFMON, PKS, TSX and WAITPKG are off in this
-    emulator).
+def access(index: int, is_write: bool, xfam: int, attributes: int = 0) -> Access:
+    """What the access does in a TD with this XFAM and these ATTRIBUTES (PERFMON, TSX and WAITPKG are off in
+    this emulator).
     """
     row = find(index)
     if row is None:
         return Access.VE
-    if row.xfam and xfam & row.xfam != row.xfam:
+    if xfam & row.xfam != row.xfam or attributes & row.attributes != row.attributes:
         return Access.GP
     return row.write if is_write else row.read
+
+
+def written(index: int, old: int, new: int, xfam: int) -> tuple[Access, int]:
+    """What becomes of a value written to an MSR that the module keeps (td_msr_access.c wrmsr_ia32_xss,
+    wrmsr_ia32_debugctl).
+    """
+    if index == XSS and new & ~(xfam & XSS_STATES):
+        return Access.GP, old
+    if index == DEBUGCTL:
+        if new & DEBUGCTL_RESERVED:
+            return Access.GP, old
+        if new & DEBUGCTL_TR and not new & DEBUGCTL_BTS:
+            return Access.VE, old
+        return Access.NATIVE, new & ~DEBUGCTL_UNCORE_PMI
+    return Access.NATIVE, new

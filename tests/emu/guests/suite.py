@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from . import rows_control, rows_entry
+from . import rows_control, rows_entry, rows_msr
 from .rows import Row
 
-PARTS = (rows_entry, rows_control)
+PARTS = (rows_entry, rows_control, rows_msr)
 
 
 @functools.cache

@@ -129,10 +129,12 @@ def test_a_firmware_that_executes_its_stack_is_found_out(linux: Firmware) -> Non
 
 def test_mutated_hobs_end_in_handoff_or_refusal(linux: Firmware) -> None:
     outcome = hobcampaign.campaign(linux, CI_RUNS)
-    assert outcome.runs >= CI_RUNS
-    assert outcome.by_reason.keys() <= {"handoff", "fatal"}, outcome.examples
-    assert outcome.by_reason["handoff"]
+    assert outcome.runs == CI_RUNS
+    assert not outcome.wrong, outcome.wrong[0]
+    assert outcome.by_end["handoff"] > 10
+    assert outcome.by_end["fatal"] > 10
     assert len(outcome.by_detail) >= 5  # the mutations reach different refusals
+    assert len(outcome.lists) > CI_RUNS // 2
 
 
 @pytest.mark.parametrize("vmm", hobcampaign.BASES)

@@ -9,6 +9,9 @@ from typing import Any
 
 from emu import eventlog
 from emu.machine import Ending, Machine, Until, create
+from emu.observe import Observer
+from emu.sight import snapshot
+from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError
 from emu.symbols import read
 from emu.tdx import measure
@@ -131,13 +134,24 @@ def run(
     config: RunConfig,
     console: Callable[[bytes], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    observer: Observer | None = None,
+    resume: Snapshot | None = None,
+    save: Path | None = None,
 ) -> Report:
-    """Runs an image until its end. `console` gets the guest's output, `progress` the instruction count
-    now and then. EmuError tells a user's mistake in one line.
+    """Runs an image until its end, or on from a snapshot. `console` gets the guest's output, `progress` the
+    instruction count now and then, `save` the snapshot of a run that ended as wished. EmuError tells a
+    user's mistake in one line.
     """
     machine = prepare(config, console)
     try:
-        return report(machine, machine.run(config.max_instructions, progress))
+        if resume:
+            machine.restore(resume)
+        if observer:
+            machine.observe(observer)
+        ending = machine.run(config.max_instructions, progress)
+        if save and ending.end.reason == machine.until.kind:
+            snapshot.write(save, config, machine.save())
+        return report(machine, ending)
     finally:
         machine.close()
 

@@ -64,6 +64,11 @@ def _library_path() -> Path:
     return target
 
 
+def identity() -> str:
+    """Names the build of native core and CPU engine: what one build saved, another may not understand."""
+    return _library_path().stem
+
+
 @functools.cache
 def load() -> tuple[Any, Any]:
     """The cffi pair (ffi, library) of the native core."""

@@ -9,6 +9,8 @@ from typing import Any
 from emu import engine, eventlog, handoff
 from emu.memory import LARGE, PAGE, Memory
 from emu.observe import Observer
+from emu.sight import snapshot
+from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
 from emu.tdx import measure
@@ -60,6 +62,7 @@ class Console:
     until: Until
     listener: Callable[[bytes], None] | None
     data: bytearray = field(default_factory=bytearray)
+    reached: bool = False
 
     def send(self, byte: int) -> None:
         """One byte from the guest."""
@@ -68,7 +71,14 @@ class Console:
             self.listener(bytes((byte,)))
         text = self.until.text
         if text and byte == text[-1] and self.data.endswith(text):
-            raise End("console", f"the console shows {text.decode(errors='backslashreplace')!r}")
+            self.reached = True
+
+    def check(self) -> None:
+        """Ends the run between two instructions, where it can be saved, once the wished text was seen."""
+        if self.reached:
+            self.reached = False
+            shown = self.until.text.decode(errors="backslashreplace")
+            raise End("console", f"the console shows {shown!r}")
 
 
 @dataclass
@@ -103,7 +113,17 @@ class Machine:
         if handle == self.ffi.NULL:
             raise EmuError(self.ffi.string(self.lib.td_error()).decode() or "not enough memory for a vCPU")
         names = instruction_names(self.lib, self.ffi)
-        vcpu = Vcpu(self.ffi, self.lib, handle, self.module, self.vmm, self.memory, VcpuModel(index), names)
+        vcpu = Vcpu(
+            self.ffi,
+            self.lib,
+            handle,
+            self.module,
+            self.vmm,
+            self.memory,
+            VcpuModel(index),
+            names,
+            self.console.check,
+        )
         ranges = self.symbols.ranges(self.skip_count)
         if ranges:
             self.lib.td_count_ranges(handle, self.ffi.new("td_range[]", ranges), len(ranges))
@@ -119,6 +139,14 @@ class Machine:
             self.lib.td_tell_exceptions(vcpu.handle, True)
         observer.on_start(self)
 
+    def save(self) -> Snapshot:
+        """All that the run is now; only between two calls of `run`. EmuError names what cannot be saved."""
+        return snapshot.save(self)
+
+    def restore(self, saved: Snapshot) -> None:
+        """Goes back to a saved point of a machine with the same configuration."""
+        snapshot.restore(self, saved)
+
     def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs until one of them ends the run; the TD is left as it was then."""
         ending = self.turns(max_instructions, progress)
@@ -129,7 +157,7 @@ class Machine:
     def turns(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
         boot, others, policy = self.vcpus[0], self.vcpus[1:], self.vmm.policy
-        self.lib.td_arm_handoff(boot.handle, True)
+        self.lib.td_arm_handoff(boot.handle, self.handed_over is None)
         turn = BOOT_TURN if others else SLICE
         running = boot
         reported = 0

@@ -4,6 +4,7 @@ module and the VMM.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,7 @@ class Vcpu:
     memory: Memory
     model: VcpuModel
     names: dict[int, str]
+    after_call: Callable[[], None]  # may end the run between a TDCALL and the next instruction
     halted: bool = False
     observer: Observer | None = None
 
@@ -246,6 +248,7 @@ class Vcpu:
         regs = self.regs
         regs.gpr[0:16] = r
         self.retire(length)
+        self.after_call()
 
     def call(self, r: Gpr) -> None:
         """What module and VMM make of the registers of a TDCALL, in place."""

@@ -1,4 +1,4 @@
-"""How do packets of gdb's remote serial protocol travel? Framing, checksums, acknowledgement (gdb manual, E.1)."""
+"""How do packets of gdb's remote serial protocol travel? Framing, checksums, replies (gdb manual, E.1)."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _compile(source: Source, root: Path, cache: Path) -> Path:
         generated = [f"-ffile-prefix-map={folder}=generated" for folder in source.includes]
         # The compiler names its own headers relative to the working folder when they lie below it.
         wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
-        maps = (*generated, f"-ffile-prefix-map={root}=.", *wheel)
+        maps = (f"-ffile-prefix-map={root}=.", *generated, *wheel)  # the last that fits counts
         _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
     return target
 

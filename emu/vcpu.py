@@ -265,7 +265,8 @@ class Vcpu:
     def cpuid(self, length: int) -> None:
         """CPUID."""
         regs = self.regs
-        caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64)
+        tsc = self.module.params.tsc_25mhz
+        caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64, tsc)
         leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
         answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
         if answer is None or row is None or self.model.cpuid_faults(row.number, user=regs.cpl > 0):

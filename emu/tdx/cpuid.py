@@ -45,6 +45,7 @@ class Caller:
     index: int
     cr4: int
     long_mode_code: bool
+    tsc_25mhz: int = TSC_HZ // CRYSTAL_HZ
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def lookup(leaf: int, subleaf: int, caller: Caller) -> Registers | None:
     if row.leaf == 1:
         ebx |= (caller.index & 0xFF) << 24
         ecx |= 1 << 27 if caller.cr4 >> 18 & 1 else 0  # OSXSAVE
+    elif row.leaf == 0x15:
+        ebx = caller.tsc_25mhz
     elif row.leaf == 0x80000001 and caller.long_mode_code:
         edx |= bits(11)  # SYSCALL
     return (eax, ebx, ecx, edx)

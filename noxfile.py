@@ -123,10 +123,17 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def lint(session: nox.Session) -> None:
-    """Lint, formatting and strict types; all three, whichever fails."""
+    """Lint, formatting of code and flows, strict types; all of them, whichever fails."""
     prepare(session)
     broken = []
-    for words in (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)):
+    flows = [str(flow.relative_to(ROOT)) for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf"))]
+    checks = (
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("tdforge", "fmt", "--check", *flows),
+    )
+    for words in checks:
         try:
             python(session, "-m", *words)
         except CommandFailed:

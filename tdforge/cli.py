@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("subject", metavar="FLOW|IMAGE", help="a flow file or name, or an image file")
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
 
+    fmt = _command(
+        subs, "fmt", commands.fmt, "write flows in the one way they are written", "tdforge fmt my.tdf --check"
+    )
+    fmt.add_argument("flows", nargs="+", metavar="FLOW", help="a flow file, or the name of a shipped flow")
+    fmt.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 if a file would change"
+    )
+
     inspect = _command(
         subs, "inspect", commands.inspect, "show an image's layout, metadata and MRTD",
         "tdforge inspect build/linux.bin --json",

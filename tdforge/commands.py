@@ -134,6 +134,34 @@ def _check_image(path: Path, as_json: bool) -> int:
     return FAILED if findings else OK
 
 
+def fmt(given: argparse.Namespace) -> int:
+    """`tdforge fmt FLOW...`: every file that can be formatted is, whatever the others hold."""
+    from dsl.api import CheckFailed, format_source
+
+    changed = broken = 0
+    for flow in [find_flow(name) for name in given.flows]:
+        try:
+            before = read(flow, "flow").decode()
+            after = format_source(before, str(flow))
+        except UnicodeDecodeError:
+            print(f"{flow}: not UTF-8 text", file=sys.stderr)
+            broken += 1
+            continue
+        except CheckFailed as error:
+            print_diagnostics(error.diagnostics)
+            broken += 1
+            continue
+        if after == before:
+            continue
+        changed += 1
+        if not given.check:
+            write(flow, after.encode())
+        print(f"{flow}: {'is not formatted' if given.check else 'formatted'}")
+    if broken:
+        raise UserError(f"{broken} of {len(given.flows)} files could not be formatted")
+    return FAILED if given.check and changed else OK
+
+
 def inspect(given: argparse.Namespace) -> int:
     """`tdforge inspect IMAGE`."""
     info = inspect_image(read_image(given.image), place=str(given.image))

@@ -8,7 +8,7 @@ import pytest
 
 from tdforge.cli import main
 
-COMMANDS = ("build", "check", "inspect", "run")
+COMMANDS = ("build", "check", "fmt", "inspect", "run")
 
 
 def one_line(captured: pytest.CaptureFixture[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emu.api import RunConfig, run
-from emu.tdx.module import TdParams
+from emu.tdx.params import Choices, TdParams
 from gen.formats import tdvf
 
 from . import harness
@@ -14,6 +14,7 @@ from .rows import Row
 
 METADATA = at.SIZE - 0x400
 LIMIT = 400_000
+CHOICES = ("rtmr_busy", "accept_busy", "seamverifyreport")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def result(row: Row) -> Result:
     """Runs the row's guest."""
     settings = dict(row.td)
     host_pages = settings.pop("host_page_size", "2M")
-    params = TdParams(**settings)
+    named = {name: settings.pop(name) for name in CHOICES if name in settings}
+    choices = Choices(stop_at_refused_vmcall=False, **named)
+    params = TdParams(choices=choices, **settings)
     config = RunConfig(
         image=build(row), image_name=f"{row.key}.bin", memory=at.MEMORY, vcpus=params.vcpus, gpaw=params.gpaw,
         until="halt", max_instructions=LIMIT, host_page_size=host_pages, td=params,

@@ -1,0 +1,229 @@
+"""What would a VMM do that wants the guest to fail? All that is the VMM's to decide, wrong by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from emu.memory import LARGE
+from emu.signals import End, Fault
+from emu.tdx.measure import PAGE, Region
+from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
+from emu.vmm import hostile_hob, hostile_payload
+from emu.vmm.launch import Launch
+from emu.vmm.policy import Call, Policy, section_content, with_content
+from gen.formats import tdvf
+
+if TYPE_CHECKING:
+    from emu.machine import Machine
+    from emu.vcpu import Vcpu
+
+Range = tuple[int, int]
+NMI = 2
+MOST_TOLD = 64  # lines about calls; a kernel makes a hundred thousand
+ODD_TURNS = 200  # turns of odd length, then honest ones
+# R10 of a TDVMCALL: success, RETRY, INVALID_OPERAND, GPA_INUSE, ALIGN_ERROR (GHCI 1.5, table 3-2), undefined
+STATUSES = (0, 1, 1 << 63, 1 << 63 | 1, 1 << 63 | 2, (1 << 64) - 1)
+MAP_GPA, RETRY = "MapGPA", 1
+TURNS = ("as honest", "application processors first", "pieces of chance", "single instructions")
+
+
+def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """Sorted and disjoint, touching ones joined."""
+    found: list[Range] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+class Hostile(Policy):
+    """Each seed draws a few attacks; the same seed draws the same. It backs all RAM that its TD HOB claims
+    and never removes a page: withholding only stops the TD.
+    """
+
+    watches_calls = True
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = Random(f"hostile {seed}")
+        self.order = self.random.choice(TURNS)
+        self.odd_turns = ODD_TURNS
+        self.nmi_at = self.random.randrange(1000, 150_000) if self.chance(0.06) else None
+        self.call_rate = self.random.choice((0, 0.01, 0.1, 0.5))
+        self.resumes = self.random.randrange(1, 40) if self.chance(0.5) else 0
+        self.held: End | None = None  # the report that did not end the run
+        self.told = 0
+
+    def chance(self, share: float) -> bool:
+        """True so often."""
+        return self.random.random() < share
+
+    # -- launch
+
+    def params(self, params: TdParams) -> TdParams:
+        choices, attributes = params.choices, params.attributes
+        if self.chance(0.25):
+            busy = self.random.choice((1, 7, 999, 1000, 1001, 5000))
+            self.done.append(f"TDG.MEM.PAGE.ACCEPT finds its page locked {busy} times")
+            choices = replace(choices, accept_busy=busy)
+        if self.chance(0.05):
+            busy = self.random.randrange(1, 8)
+            self.done.append(f"TDG.MR.RTMR.EXTEND finds the registers locked {busy} times")
+            choices = replace(choices, rtmr_busy=busy)
+        if self.chance(0.03):
+            self.done.append("ATTRIBUTES: SEPT_VE_DISABLE off")
+            attributes &= ~SEPT_VE_DISABLE
+        if self.chance(0.05):
+            self.done.append("ATTRIBUTES: DEBUG on")
+            attributes |= DEBUG
+        if self.chance(0.1):
+            self.done.append("MRCONFIGID, MROWNER, MROWNERCONFIG by chance")
+            one, two, three = (self.random.randbytes(48) for _ in range(3))
+            params = replace(params, mrconfigid=one, mrowner=two, mrownerconfig=three)
+        return replace(params, choices=choices, attributes=attributes)
+
+    def launch(self, launch: Launch) -> Launch:
+        launch = self._hob(launch)
+        launch = self._payload(launch)
+        if self.chance(0.75):
+            launch = self._temporary_memory(launch)
+        if self.chance(0.15):
+            launch = self._extra_pages(launch)
+        if self.chance(0.3):
+            address = hostile_hob.number(self.random)
+            self.done.append(f"RCX and R8 at entry: {address:#x}")
+            launch = replace(launch, hob_address=address)
+        return launch
+
+    def _hob(self, launch: Launch) -> Launch:
+        kind = tdvf.SectionType.TD_HOB
+        base, size = next((s.address, s.memory_size) for s in launch.sections if s.type == kind)
+        data = launch.hob
+        if lies := self.random.choice((0, 0, 1, 1, 2, 3)):
+            data, texts = hostile_hob.mutated(self.random, data, base, lies)
+            self.done += texts
+        data, ranges, texts = hostile_hob.backed(data[:size])
+        self.done += texts
+        if len(data) < size and self.chance(0.5):
+            self.done.append("HOB: bytes of chance behind the list")
+            data += self.random.randbytes(size - len(data))
+        return replace(with_content(launch, kind, data), ram=union((*launch.ram, *ranges)))
+
+    def _payload(self, launch: Launch) -> Launch:
+        kind, honest = tdvf.SectionType.PAYLOAD, b""
+        for section, region in zip(launch.sections, launch.regions, strict=True):
+            if section.type == kind:
+                honest = region.content
+        if honest and self.chance(0.35):
+            data, texts = hostile_payload.payload(self.random, honest)
+            self.done += texts
+            launch = with_content(launch, kind, data)
+        elif honest and self.chance(0.4):
+            self.done.append("payload: 64 KiB of chance behind it")
+            launch = with_content(launch, kind, honest + self.random.randbytes(1 << 16))
+        kind = tdvf.SectionType.PAYLOAD_PARAM
+        line = section_content(launch, kind)
+        if line and self.chance(0.3):
+            content, text = hostile_payload.command_line(self.random, line, len(line))
+            self.done.append(text)
+            launch = with_content(launch, kind, content)
+        return launch
+
+    def _temporary_memory(self, launch: Launch) -> Launch:
+        """TempMem is added without being measured: the VMM chooses what lies there."""
+        fill = self.random.choice((None, b"\xff", b"\xcc", b"\x07\0\0\0\0\0\0\0"))
+        self.done.append(f"TempMem: {f'full of {fill.hex()}' if fill else 'bytes of chance'}")
+        regions = list(launch.regions)
+        for index, section in enumerate(launch.sections):
+            if section.type == tdvf.SectionType.TEMP_MEM:
+                size = regions[index].length
+                content = (fill * size)[:size] if fill else self.random.randbytes(size)
+                regions[index] = replace(regions[index], content=content, size=size)
+        return replace(launch, regions=tuple(regions))
+
+    def _extra_pages(self, launch: Launch) -> Launch:
+        """Pages that no section asks for, with bytes of the VMM's: MRTD shows them."""
+        taken = [(region.gpa, region.gpa + region.length) for region in launch.regions]
+        extra = []
+        for _ in range(self.random.randrange(1, 6)):
+            start, end = self.random.choice(launch.ram)
+            gpa = start + self.random.randrange((end - start) // PAGE) * PAGE
+            if not any(low <= gpa < high for low, high in taken):
+                taken.append((gpa, gpa + PAGE))
+                extra.append(Region(gpa, self.random.randbytes(PAGE), self.chance(0.5)))
+                self.done.append(f"a page more at {gpa:#x}")
+        return replace(launch, regions=(*launch.regions, *extra))
+
+    def on_launched(self, machine: Machine) -> None:
+        memory = machine.memory
+        large = memory.lib.TD_PAGE_2M
+        start, end = self.random.choice(machine.launch.ram)
+        chunks = range(start // LARGE, end // LARGE)
+        if not chunks or self.chance(0.4):
+            return
+        some = self.random.sample(chunks, min(len(chunks), self.random.choice((1, 2, 8, 24))))
+        for chunk in some:
+            if memory.state(chunk * LARGE) & large:
+                memory.set_states(chunk * LARGE, LARGE, memory.state(chunk * LARGE) & ~large)
+        self.done.append(f"{len(some)} chunks of 2 MiB in pages of 4 KiB")
+
+    # -- run
+
+    def turn(self, vcpu: Vcpu, instructions: int) -> int:
+        if self.nmi_at is not None and vcpu.model.index == 0:
+            if vcpu.count < self.nmi_at:
+                return min(instructions, self.nmi_at - vcpu.count)
+            if vcpu.regs.mode == 64 and vcpu.regs.idt_limit > 16 * NMI:  # earlier, the TD would just die
+                self.nmi_at = None
+                self.done.append(f"NMI after {vcpu.count} instructions")
+                vcpu.deliver(Fault(NMI))
+        if not self.odd_turns or self.order == TURNS[0]:
+            return instructions
+        self.odd_turns -= 1
+        if self.odd_turns == ODD_TURNS - 1:
+            self.done.append(f"vCPUs run in turns: {self.order}")
+        if self.order == TURNS[1]:
+            return instructions if vcpu.model.index else 0
+        return self.random.randrange(5000) if self.order == TURNS[2] else 1
+
+    def on_call(self, call: Call) -> int | None:
+        if self.held is not None:
+            self.resumes -= 1
+            if self.resumes <= 0:
+                raise self.held
+        if call.name == MAP_GPA and self.chance(self.call_rate):
+            self.tell("MapGPA: RETRY without having done anything")
+            call.answer[11] = call.given[12]
+            return RETRY
+        return None
+
+    def on_answer(self, call: Call) -> None:
+        if not self.chance(self.call_rate):
+            return
+        if self.chance(0.5):
+            call.answer[10] = self.random.choice(STATUSES)
+            self.tell(f"{call.name}: R10 is {call.answer[10]:#x}")
+        for number in (2, 3, 6, 7, 8, 9, 11, 12, 13, 14, 15):
+            if self.chance(0.4):
+                call.answer[number] = hostile_hob.number(self.random)
+        self.tell(f"{call.name}: other registers by chance")
+
+    def on_end(self, call: Call, end: End) -> None:
+        """Resumes a guest that has reported a fatal error, for some calls more."""
+        if end.reason != "fatal" or self.held is not None or not self.resumes:
+            raise self.held or end
+        self.held = end
+        self.done.append(f"resumed after its fatal report, for {self.resumes} calls")
+
+    def tell(self, text: str) -> None:
+        """A line about a call, unless there are many already."""
+        self.told += 1
+        if self.told < MOST_TOLD:
+            self.done.append(text)
+        elif self.told == MOST_TOLD:
+            self.done.append("and more of this kind")

@@ -1,0 +1,98 @@
+"""How can a kernel, an initrd bundle or a command line lie? Changes that know the setup header's fields."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+from gen.formats import bundle
+
+PAGE = 4096
+# Offsets and forms of the setup header (Linux Documentation/arch/x86/boot.rst), and values that hurt.
+WORDS = (0, 1, 0xFFF, 0x1000, 0x1FFFFF, 0x200000, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFF000, 0xFFFFFFFF)
+FIELDS: tuple[tuple[str, int, str, tuple[int, ...]], ...] = (
+    ("setup_sects", 0x1F1, "<B", (0, 1, 2, 3, 4, 31, 63, 64, 127, 255)),
+    ("syssize", 0x1F4, "<I", (0, 1, 0x1F, 0x20, 0x21, 0x40, 0xFFFFF, 0x100000, 0x0FFFFFFF, 0xFFFFFFFF)),
+    ("boot_flag", 0x1FE, "<H", (0, 0x55AA)),
+    ("jump", 0x200, "<H", (0, 0x62EB, 0x63EB, 0x66EB, 0x8EEB, 0x8FEB, 0xFFEB, 0x6AE9)),
+    ("header", 0x202, "<I", (0, 0x53726449)),
+    ("version", 0x206, "<H", (0, 0x0200, 0x020B, 0x020C, 0x0FFF, 0xFFFF)),
+    ("loadflags", 0x211, "<B", (0, 1, 3, 0x81, 0xFF)),
+    ("initrd_addr_max", 0x22C, "<I", WORDS),
+    ("kernel_alignment", 0x230, "<I", (*WORDS, 0x1000, 0x2000, 0x400000, 0x8000000, 0x20000000)),
+    ("relocatable_kernel", 0x234, "<B", (0, 0, 2, 255)),
+    ("xloadflags", 0x236, "<H", (0, 2, 3, 0xFFFF)),
+    ("cmdline_size", 0x238, "<I", (*WORDS, 3, 16)),
+    ("setup_data", 0x250, "<Q", (PAGE, 1 << 47, (1 << 64) - 1)),
+    ("pref_address", 0x258, "<Q", (*WORDS, 0x100000, 0xA00000, 0xA00400, 8 << 20, 0x3000000, 1 << 63)),
+    ("pref_address", 0x258, "<Q", ((1 << 64) - PAGE, (1 << 63) - PAGE, 1 << 32, 1 << 47, 0xFFFF0000, 0xFFFF7000)),
+    ("init_size", 0x260, "<I", (*WORDS, 0x800000, 0xF00000, 0x1000000, 0x2800000, 0xC0000000)),
+    ("init_size", 0x260, "<I", (0x100000, 0x200000, 0x600000)),
+)  # fmt: skip
+HEADER_SIZE = 0x290
+
+
+def _initrd_lie(rng: Random, payload: bytearray) -> str:
+    head = payload.find(bundle.GUID.bytes_le)
+    if head < 0:
+        return _field_lie(rng, payload)
+    value = rng.choice((0, 1, PAGE - 1, PAGE, 16 << 20, 1 << 32, 1 << 63, (1 << 64) - 1, rng.getrandbits(24)))
+    struct.pack_into("<Q", payload, head + 16, value)
+    return f"payload: the initrd has {value:#x} bytes"
+
+
+def _field_lie(rng: Random, payload: bytearray) -> str:
+    name, at, layout, values = rng.choice(FIELDS)
+    size = struct.calcsize(layout)
+    value = rng.choice(values) if rng.random() < 0.85 else rng.getrandbits(8 * size)
+    if at + size <= len(payload):
+        struct.pack_into(layout, payload, at, value)
+    return f"payload: {name} is {value:#x}"
+
+
+def _bits_lie(rng: Random, payload: bytearray) -> str:
+    count = rng.randrange(1, 9)
+    for _ in range(count):
+        payload[rng.randrange(min(len(payload), HEADER_SIZE))] ^= 1 << rng.randrange(8)
+    return f"payload: {count} bits of the setup header flipped"
+
+
+def _cut_lie(rng: Random, payload: bytearray) -> str:
+    keep = rng.choice((0, 1, 0x1F1, 0x200, 0x26F, HEADER_SIZE, len(payload) // 2, len(payload) - 1))
+    del payload[keep:]
+    return f"payload: {keep} bytes of it and no more"
+
+
+LIES = ((_field_lie, 12), (_initrd_lie, 3), (_bits_lie, 1), (_cut_lie, 1))
+
+
+def payload(rng: Random, honest: bytes) -> tuple[bytes, list[str]]:
+    """One to three lies about a kernel or bundle, and their texts."""
+    data, texts = bytearray(honest), []
+    if not data:
+        return b"", []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        lie = rng.choices([one for one, _ in LIES], [weight for _, weight in LIES])[0]
+        if data:
+            texts.append(lie(rng, data))
+    return bytes(data), texts
+
+
+def command_line(rng: Random, honest: bytes, size: int) -> tuple[bytes, str]:
+    """Another content of a PayloadParam section of `size` bytes, and what it is."""
+    text = honest.split(b"\0", 1)[0]
+    match rng.randrange(7):
+        case 0:
+            return b"x" * size, "command line: no NUL in its section"
+        case 1:
+            return b"y" * (size - 1) + b"\0", "command line: as long as its section"
+        case 2:
+            return b"", "command line: empty"
+        case 3:
+            length = rng.choice((2046, 2047, 2048, 2049))
+            return b"z" * length + b"\0", f"command line: {length} characters"
+        case 4:
+            return rng.randbytes(size), "command line: bytes of chance"
+        case 5:
+            return text + b" \xff\x1b[2J\x01\n\0", "command line: control characters"
+    return text + b"\0" + rng.randbytes(size - len(text) - 1), "command line: bytes of chance behind its NUL"

@@ -1,0 +1,271 @@
+"""Does the firmware survive a hostile VMM? `python tests/system/hostilecampaign.py 500`
+
+Each seed boots to the handoff. It must get there with the registers that the bytes really given stand for,
+the memory map within the RAM really given and a kernel window in it, or end in `fatal`; never otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha384
+from itertools import pairwise
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+
+import judges
+from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made
+
+from emu.api import RunConfig
+from emu.tdx.measure import Region
+
+BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
+ERROR, GOOD = b"\x01\0\0\0", bytes(4)
+RAM, PAGE = 1, 4096
+UNMAPPED, MAPPED, STATE = 0, 2, 3  # page states, emu/native/api.h
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the VMM had put into the TD when it started: the sections it fills, and MRTD for all its pages."""
+
+    base: int
+    hob: bytes
+    payload: bytes
+    parameters: bytes
+    mrtd: str
+
+    @property
+    def line(self) -> bytes:
+        """The command line."""
+        return self.parameters.split(b"\0", 1)[0]
+
+    @property
+    def initrd(self) -> bytes:
+        """What lies behind the kernel if a bundle header is there."""
+        head = -(-len(judges.kernel_extent(self.payload)) // PAGE) * PAGE
+        if self.payload[head : head + 16] != BUNDLE:
+            return b""
+        (size,) = struct.unpack_from("<Q", self.payload, head + 16)
+        return self.payload[head + PAGE : head + PAGE + size]
+
+    def registers(self) -> tuple[str, str]:
+        """RTMR[0] and RTMR[1] of a good boot (docs/event-log.md)."""
+        files = [judges.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
+        return judges.extended(judges.hob_list(self.hob, self.base), GOOD), judges.extended(*files, GOOD)
+
+
+def mrtd(regions: Iterable[Region]) -> str:
+    """MRTD page by page over the pages that the VMM added, those that no section asked for among them."""
+    total = sha384()
+    for region in regions:
+        for at in range(0, region.length, PAGE):
+            page = region.content[at : at + PAGE].ljust(PAGE, b"\0")
+            total.update(b"MEM.PAGE.ADD" + bytes(4) + struct.pack("<Q", region.gpa + at) + bytes(104))
+            for chunk in range(0, PAGE, 256) if region.measured else ():
+                total.update(
+                    b"MR.EXTEND" + bytes(7) + struct.pack("<Q", region.gpa + at + chunk) + bytes(104)
+                )
+                total.update(page[chunk : chunk + 256])
+    return total.hexdigest()
+
+
+def claims(hob: bytes) -> list[tuple[int, Range]]:
+    """Type and range of each resource in a list that the firmware took."""
+    found: list[tuple[int, Range]] = []
+    at = 0
+    while True:
+        kind, length = struct.unpack_from("<HH", hob, at)
+        if kind == 0xFFFF:
+            return found
+        if kind == 3:
+            resource, _, start, size = struct.unpack_from("<IIQQ", hob, at + 24)
+            found.append((resource, (start, start + size)))
+        at += -(-length // 8) * 8
+
+
+def inside(piece: Range, ranges: Iterable[Range]) -> bool:
+    """Whether the ranges together cover the piece."""
+    at = piece[0]
+    for start, end in sorted(ranges):
+        if start <= at < end:
+            at = end
+    return at >= piece[1]
+
+
+def judge_map(firmware: Firmware, td: Stopped, given: Given, e820: list[tuple[int, int, int]]) -> None:
+    """The memory map: sorted, disjoint, RAM only where the VMM gave RAM, nothing of the firmware's in it."""
+    told = claims(given.hob)
+    ram = [span for kind, span in told if kind in (0, 5, 7)]
+    lent = [span for kind, span in told if kind in (0, 5)]  # said to be added: never accepted, maybe untrue
+    assert all(low[1] <= high[0] for low, high in pairwise(e820)), e820
+    memory = td.machine.memory
+    log, size = firmware.section("event_log")
+    bfv = next(s for s in judges.sections(firmware.image) if s.type == 0)
+    for start, end, kind in e820:
+        assert start < end, e820
+        assert end <= 1 << 47, e820
+        window = start >= bfv.address and end <= 1 << 32
+        assert inside((start, end), ram) or window, f"{start:#x}-{end:#x} of type {kind} is no RAM"
+        if kind != RAM:
+            continue
+        assert end <= log or log + size <= start, "the event log is RAM in the memory map"
+        assert end <= bfv.address or start >= 1 << 32, "the firmware is RAM in the memory map"
+        assert end <= memory.span
+        states = {state & STATE for state in memory.states(start, end - start)}
+        assert UNMAPPED not in states
+        if not any(low < end and start < high for low, high in lent):
+            assert states == {MAPPED}, f"{start:#x}-{end:#x} was not accepted"
+
+
+def judge_handoff(firmware: Firmware, td: Stopped, given: Given) -> None:
+    """A boot that succeeded."""
+    report = td.report
+    assert report.met
+    assert report.rtmr == (*given.registers(), bytes(48).hex(), bytes(48).hex())
+    assert judges.replay(judges.events(judges.cut(report.event_log))) == report.rtmr
+    page = judges.boot_params(td.read, td.boot_params)
+    judge_map(firmware, td, given, page.e820)
+    assert td.read(page.command_line, len(given.line) + 1) == given.line + b"\0"
+    setup = ((given.payload[0x1F1] or 4) + 1) * 512
+    protected = judges.kernel_extent(given.payload)[setup:]
+    assert report.handoff is not None
+    load = int(str(report.handoff["entry"])) - 0x200
+    assert td.read(load, len(protected)) == protected
+    alignment, relocatable = struct.unpack_from("<IB", given.payload, 0x230)
+    preferred, init_size = struct.unpack_from("<QI", given.payload, 0x258)
+    start = max(preferred, -(-load // alignment) * alignment) if relocatable else preferred
+    window = (start, start + max(init_size, len(protected)))
+    free = [(low, high) for low, high, kind in page.e820 if kind == RAM]
+    assert inside(window, free), f"the kernel's window {window} is not in RAM"
+    states = td.machine.memory.states(
+        window[0] // PAGE * PAGE, -(-window[1] // PAGE) * PAGE - window[0] // PAGE * PAGE
+    )
+    assert {state & STATE for state in states} == {MAPPED}
+    place, size = page.initrd
+    assert td.read(place, size) == given.initrd
+    assert not size or inside((place, place + size), free)
+    assert not size or place + size <= window[0] or window[1] <= place
+    cpus = 0
+    for _, table in judges.acpi_tables(td.read, page.rsdp):
+        if table[:4] == b"APIC":
+            cpus = sum(entry[0] in (0, 9) for entry in judges.madt_entries(table))
+    assert cpus == len(td.machine.vcpus)
+
+
+def judge_fatal(td: Stopped, given: Given) -> None:
+    """A boot that was refused: in words, without a handoff, and for ever."""
+    report = td.report
+    assert report.handoff is None
+    assert report.vmcalls.keys() <= {"ReportFatalError", "Instruction.HLT"}, report.vmcalls
+    assert str(report.end["detail"]).startswith("tdforge: ")
+    nmi = any(line.startswith("NMI") for line in report.hostile)
+    assert report.end["fault"] is None or (nmi and "#NI" in str(report.end["detail"])), report.end
+    whole = len(given.hob) >= 56 and given.base <= struct.unpack_from("<Q", given.hob, 48)[0]
+    lists = [judges.hob_list(given.hob, given.base)] if whole else []
+    good = {judges.extended(*lists, GOOD), judges.extended(GOOD)}
+    busy = any("registers locked" in line for line in report.hostile)
+    assert report.rtmr[0] not in good
+    if not busy and not nmi:
+        assert report.rtmr[0] in {judges.extended(ERROR), *(judges.extended(one, ERROR) for one in lists)}
+
+
+@dataclass
+class Outcome:
+    """What the runs came to; `failures` holds a line for each that ended otherwise than it may."""
+
+    runs: int = 0
+    by_reason: Counter[str] = field(default_factory=Counter)
+    by_detail: Counter[str] = field(default_factory=Counter)
+    by_attack: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+
+def configuration(firmware: Firmware, seed: int) -> RunConfig:
+    """The run of a seed: one to three vCPUs, with and without an initrd, both GPA widths."""
+    return replace(
+        firmware.config,
+        vmm=f"hostile:{seed}",
+        memory=(64, 64, 128)[seed % 3] * MIB,
+        vcpus=1 + seed // 2 % 3,
+        initrd=b"initrd" * 1000 if seed % 2 else None,
+        gpaw=52 if seed % 5 == 0 else 48,
+        max_instructions=50_000_000,
+    )
+
+
+def error_line(error: AssertionError) -> int:
+    """Where in this file an assertion without words failed."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
+    return int(lines[-1] or 0)
+
+
+def judge(firmware: Firmware, seed: int, outcome: Outcome) -> None:
+    """One run, with a line in `failures` if anything is wrong with it."""
+    config = configuration(firmware, seed)
+    with launched(config) as machine:
+
+        def section(name: str) -> bytes:
+            return machine.read_guest(*firmware.section(name))
+
+        given = Given(
+            firmware.section("hob")[0],
+            section("hob"),
+            section("payload"),
+            section("parameters"),
+            mrtd(machine.launch.regions),
+        )
+        td = finish(machine, config)
+        told = td.report.hostile
+        reason, detail = str(td.report.end["reason"]), str(td.report.end["detail"])
+        outcome.runs += 1
+        outcome.by_reason[reason] += 1
+        outcome.by_detail[f"{reason} {detail.split('(')[0]}"] += 1
+        outcome.by_attack.update({re.sub(r"(0x)?[0-9a-f]*[0-9][0-9a-f]*", "N", line) for line in told})
+        try:
+            assert reason in ("handoff", "fatal"), f"{reason}: {detail}"
+            assert td.report.mrtd == given.mrtd
+            judge_handoff(firmware, td, given) if reason == "handoff" else judge_fatal(td, given)
+        except AssertionError as error:
+            what = str(error).splitlines()[0] if str(error) else f"line {error_line(error)}"
+            outcome.failures.append(f"hostile:{seed}: {what}\n  {'; '.join(told)}")
+
+
+def campaign(firmware: Firmware, seeds: Iterable[int]) -> Outcome:
+    """A run for each seed."""
+    outcome = Outcome()
+    for seed in seeds:
+        judge(firmware, seed, outcome)
+    return outcome
+
+
+def main(runs: int, out: Path) -> int:
+    """Prints the counts; returns 1 when a run ended otherwise than it may."""
+    from tdforge.tiny import tiny_payload
+
+    outcome = campaign(made(LINUX, out, tiny_payload()), range(runs))
+    print(f"{outcome.runs} seeds")
+    for title, counts in (
+        ("end", outcome.by_reason),
+        ("text", outcome.by_detail),
+        ("attack", outcome.by_attack),
+    ):
+        print(f"by {title}:")
+        for name, count in counts.most_common():
+            print(f"  {count:5} {name}")
+    for failure in outcome.failures[:20]:
+        print(failure)
+    print(f"{len(outcome.failures)} ended otherwise than they may")
+    return 1 if outcome.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 500, Path("build")))

@@ -180,7 +180,7 @@ def end_of(report: Report, memory: int) -> str:
     """handoff, fatal, or how else the run ended.
 
     One other end is no fault of the firmware: the list promises RAM that this VMM has not. No TD can tell
-    such a page from one that comes late. The VMM has to stop a TD that accepts it, which it may do at any time.
+    such a page from one that comes late. The VMM has to stop a TD that accepts it, which it may do anyway.
     """
     reason, detail = str(report.end["reason"]), str(report.end["detail"])
     page = re.fullmatch(r"TDG\.MEM\.PAGE\.ACCEPT of GPA (0x[0-9a-f]+) .*: the VMM has no page there", detail)

@@ -12,6 +12,7 @@
 struct td_vm {
     td_layout m;
     uint64_t limit_mask; /* GPA bits below GPAW, shared bit excluded */
+    uint64_t removals;   /* how often pages went away: every vCPU must forget its translations */
 };
 
 enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 14, MAX_RANGES = 16 };
@@ -56,6 +57,7 @@ typedef struct {
 
 struct td_vcpu {
     td_vm *vm;
+    uint64_t removals_seen;
     uc_engine *uc;
     uc_context *context;
     uint8_t *env; /* the CPU state inside context */

@@ -42,9 +42,11 @@ void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state) {
     memset(vm->m.pages + (gpa >> 12), (int)state, count);
 }
 
-/* Forgets the private content of a range: the next private page there is a fresh one. */
+/* Takes a page away: forgets its private content, so that the next private page there is a fresh one, and all
+ * translations to it. */
 void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
     madvise(vm->m.ram + gpa, size, MADV_DONTNEED);
+    vm->removals++;
 }
 
 /* The walk of TDG.MEM.PAGE.ACCEPT after its operand check (intel/tdx-module, tdg_mem_page_accept.c). Returns the
@@ -224,8 +226,16 @@ static void pinpoint(td_vcpu *v) {
 
 static void finish(td_vcpu *v, td_stop *stop) { *stop = v->stop; }
 
+static void forget_removed(td_vcpu *v) {
+    if (v->removals_seen == v->vm->removals) return;
+    v->removals_seen = v->vm->removals;
+    uc_ctl_flush_tlb(v->uc);
+    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+}
+
 int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
     v->limit = limit;
+    forget_removed(v);
     for (;;) {
         td_get_regs(v);
         uint64_t rip = v->regs.rip;

@@ -38,7 +38,7 @@ class Step:
 @dataclass(frozen=True)
 class Row:
     """One row: `expect` maps names of layout.address_of to literal numbers; `end` is how the run must end and
-    `detail` a part of what the report then says; `console` is what a guest that prints nothing else must send.
+    `detail` a part of what the report then says; `console` is all that a guest without `expect` must send.
     `td` are the TD_PARAMS. `status` is exact, simplified or absent, `why` for the latter two.
     """
 

@@ -5,6 +5,7 @@ happened?
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,15 +25,11 @@ ROOT = LINUX.parents[2]
 KEYS = {"mrtd", "rtmr", "events", "console", "end", "instructions", "tdcalls", "pages", "handoff"}
 
 
-def tdforge(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command line, in the checkout."""
-    return subprocess.run(
-        [sys.executable, "-m", "tdforge", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def tdforge(*words: str | Path, seed: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command line, in the checkout. `seed`: of Python's hashes."""
+    command = [sys.executable, "-m", "tdforge", *map(str, words)]
+    environment = os.environ | {"PYTHONHASHSEED": str(seed)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +97,20 @@ def test_a_run_that_fails_says_why_in_one_line(booted: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert "kernel: not a bzImage" in last
     assert "handoff" in last
+
+
+def test_a_run_repeats_itself_in_another_process(linux: Firmware, tiny: bytes, tmp_path: Path) -> None:
+    (tmp_path / "linux.bin").write_bytes(linux.image)
+    (tmp_path / "tiny").write_bytes(tiny)
+    words = ["--kernel", tmp_path / "tiny", "--vcpus", "3", "--until", "console:started"]
+    for seed in (1, 2):
+        report = tmp_path / f"{seed}.json"
+        done = tdforge("run", tmp_path / "linux.bin", *words, "--report", report, seed=seed)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    facts = json.loads((tmp_path / "1.json").read_text())
+    assert facts["instructions"] > 10_000
+    assert all(ap["instructions"] > 1000 for ap in facts["aps"])
 
 
 def test_an_initrd_is_measured_and_handed_over(linux: Firmware) -> None:

@@ -51,6 +51,7 @@ class RunConfig:
     skip_count: tuple[str, ...] = ()
     no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
     td: TdParams | None = None  # TD_PARAMS as a whole, instead of those made of gpaw, vcpus and no_rbp_mod
+    seed: int = 0  # of the order in which vCPUs take turns
     script: Path | None = None  # a file of functions that watch and change what the VMM does (emu.vmm.script)
     sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
@@ -126,6 +127,7 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         large_pages=config.host_page_size == "2M",
         skip_count=config.skip_count,
         listener=console,
+        seed=config.seed,
         policy=policy,
     )
 

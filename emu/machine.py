@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emu import engine, eventlog, handoff
+from emu.apic import LocalApic, Message
 from emu.memory import LARGE, PAGE, Memory
 from emu.observe import Observer
+from emu.schedule import SPINS, Schedule, Turn
 from emu.sight import snapshot
 from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
@@ -25,7 +27,6 @@ from emu.vmm.vmcall import Vmm
 AP_INSTRUCTIONS = 100_000  # how long an AP runs on before it is asked whether it is parked
 AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instructions apart
 AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
-BOOT_TURN, AP_TURN = 100_000, 2_000  # instructions per turn while there are several vCPUs
 SLICE = 20_000_000  # instructions between two progress reports
 
 
@@ -96,9 +97,14 @@ class Machine:
     until: Until
     symbols: Symbols
     skip_count: tuple[str, ...]
+    seed: int = 0
     vcpus: list[Vcpu] = field(default_factory=list)
     observer: Observer | None = None
+    schedule: Schedule = field(init=False)
     handed_over: tuple[dict[str, object], bytes] | None = None  # what the payload got, and the event log
+
+    def __post_init__(self) -> None:
+        self.schedule = Schedule(self.vcpus, self.seed)
 
     def close(self) -> None:
         """Frees the engines and the memory."""
@@ -113,6 +119,7 @@ class Machine:
         if handle == self.ffi.NULL:
             raise EmuError(self.ffi.string(self.lib.td_error()).decode() or "not enough memory for a vCPU")
         names = instruction_names(self.lib, self.ffi)
+        apic = LocalApic(index, lambda: int(self.lib.td_tsc(handle)), self.send, self.module.params.tsc_25mhz)
         vcpu = Vcpu(
             self.ffi,
             self.lib,
@@ -123,7 +130,9 @@ class Machine:
             VcpuModel(index),
             names,
             self.console.check,
+            apic,
         )
+        self.vmm.apics.append(apic)
         ranges = self.symbols.ranges(self.skip_count)
         if ranges:
             self.lib.td_count_ranges(handle, self.ffi.new("td_range[]", ranges), len(ranges))
@@ -155,63 +164,91 @@ class Machine:
         return ending
 
     def turns(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
-        """Runs all vCPUs in turn until one of them ends the run; the TD is left as it was then."""
-        boot, others, policy = self.vcpus[0], self.vcpus[1:], self.vmm.policy
+        """Runs the vCPUs as the schedule says until one of them ends the run."""
+        boot, schedule = self.vcpus[0], self.schedule
         self.lib.td_arm_handoff(boot.handle, self.handed_over is None)
-        turn = BOOT_TURN if others else SLICE
         running = boot
         reported = 0
         try:
-            while boot.count < max_instructions:
-                running = boot
-                target = min(boot.count + policy.turn(boot, turn), max_instructions)
-                self.boot_turn(boot, target)
+            while turn := schedule.next():
+                running = turn.vcpu
+                self.turn(turn, max_instructions)
+                schedule.done()
                 if progress and boot.count - reported >= SLICE:
                     reported = boot.count
                     progress(reported)
                 if self.observer:
                     self.observer.on_slice(self)
-                for running in others:
-                    self.ap_turn(running, policy.turn(running, AP_TURN))
-            limit = f"{max_instructions} instructions without reaching the end"
-            return Ending(End("limit", limit), boot)
+            return Ending(End("halt", "every vCPU halted and nothing will wake one"), boot)
         except End as end:
             return Ending(end, running)
 
-    def boot_turn(self, boot: Vcpu, target: int) -> None:
-        """Runs vCPU 0 up to an instruction count; notes a handoff that is not the end."""
-        while True:
+    def turn(self, turn: Turn, max_instructions: int) -> None:
+        """Runs a vCPU up to a time, its own timer included; notes a handoff that is not the end."""
+        vcpu, end = turn.vcpu, turn.end
+        self.lib.td_spin_limit(vcpu.handle, SPINS if len(self.vcpus) > 1 else 0)
+        vcpu.yielded = False
+        end = min(end, vcpu.time + self.vmm.policy.turn(vcpu, end - vcpu.time))
+        while not vcpu.halted and not self.schedule.cut:
+            now, count, apic = vcpu.time, vcpu.count, vcpu.apic
+            apic.tick(now)
+            if now >= end:
+                break
+            if count >= max_instructions:
+                raise End("limit", f"{max_instructions} instructions without reaching the end")
+            until = end if apic.due is None else min(end, apic.due)
             try:
-                while not boot.run(target):
-                    pass
+                vcpu.run(min(count + until - now, max_instructions))
+            except End as ended:
+                if ended.reason != "handoff":
+                    raise
+                self.handoff(vcpu)
+            if vcpu.yielded:
+                self.schedule.spun(turn)
                 return
-            except End as end:
-                if end.reason != "handoff":
-                    raise
-                entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
-                log = eventlog.fetch(self.read_guest, handoff.rsdp(self.read_guest, parameters))
-                if self.observer:
-                    self.observer.on_handoff(boot, entry, parameters)
-                self.handed_over = (handoff.describe(self.read_guest, entry, parameters), log)
-                if self.until.kind == "handoff":
-                    raise
-                self.lib.td_arm_handoff(boot.handle, False)
+        vcpu.spins = vcpu.rests_until = 0
+
+    def handoff(self, boot: Vcpu) -> None:
+        """The payload begins; ends the run if that was the wish."""
+        entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
+        log = eventlog.fetch(self.read_guest, handoff.rsdp(self.read_guest, parameters))
+        if self.observer:
+            self.observer.on_handoff(boot, entry, parameters)
+        self.handed_over = (handoff.describe(self.read_guest, entry, parameters), log)
+        if self.until.kind == "handoff":
+            raise End("handoff", "")
+        self.lib.td_arm_handoff(boot.handle, False)
+
+    def idle(self, index: int, blocked: bool) -> None:
+        """TDVMCALL HLT. A boot processor that nothing can wake ends the run."""
+        vcpu = self.vcpus[index]
+        if vcpu.apic.nmi or (not blocked and vcpu.apic.pending() is not None):
+            return
+        if not index and (blocked or not vcpu.apic.enabled):
+            raise End("halt", f"vCPU {index} halted and nothing will wake it")
+        vcpu.halted, vcpu.deaf = True, blocked
+
+    def send(self, sender: int, message: Message) -> None:
+        """An interrupt message to whom it concerns."""
+        for vcpu in self.vcpus:
+            if vcpu.apic.matches(message, sender):
+                vcpu.apic.post(message.vector, message.mode)
+                if vcpu.model.index != sender:
+                    self.schedule.woken()
 
     def ap_turn(self, vcpu: Vcpu, instructions: int) -> None:
-        """Runs an AP for so many instructions, nothing once it halted; any other end of it ends the run."""
+        """Runs an AP alone for so many instructions, nothing once it halted."""
         target = vcpu.count + instructions
-        try:
-            while not vcpu.halted and not vcpu.run(target):
-                pass
-        except End as end:
-            if end.reason != "halt":
-                raise
-            vcpu.halted = True
+        self.lib.td_spin_limit(vcpu.handle, 0)
+        while not vcpu.halted and not vcpu.run(target):
+            pass
 
     def locate_ap(self, vcpu: Vcpu) -> dict[str, object]:
-        """Runs an AP on for a bounded while and tells where it stays."""
+        """Tells where an AP stays; before a kernel has it, after running it on for a bounded while."""
         seen: list[int] = []
         end = ""
+        if self.handed_over and self.until.kind != "handoff":
+            return self.describe_ap(vcpu, vcpu.halted or vcpu.spins > 0, end)
         try:
             self.ap_turn(vcpu, AP_INSTRUCTIONS)
             for _ in range(AP_SAMPLES):
@@ -219,10 +256,14 @@ class Machine:
                 seen.append(int(vcpu.regs.rip))
         except End as ended:
             end = f"{ended.reason}: {ended.detail}"
+        return self.describe_ap(vcpu, not end and max(seen) - min(seen) <= AP_LOOP_BYTES, end)
+
+    def describe_ap(self, vcpu: Vcpu, parked: bool, end: str) -> dict[str, object]:
+        """An AP as the report has it."""
         rip = int(vcpu.regs.rip)
         return {
             "index": vcpu.model.index,
-            "parked": not end and max(seen) - min(seen) <= AP_LOOP_BYTES,
+            "parked": parked,
             "halted": vcpu.halted,
             "rip": rip,
             "symbol": self.symbols.name(rip),
@@ -248,6 +289,7 @@ def create(
     large_pages: bool = True,
     skip_count: tuple[str, ...] = (),
     listener: Callable[[bytes], None] | None = None,
+    seed: int = 0,
     policy: Policy | None = None,
 ) -> Machine:
     """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
@@ -270,11 +312,14 @@ def create(
     module = TdxModule(params, memory, measure.mrtd(launch.regions, mrtd_order))
     console = Console(until, listener)
 
-    def idle(index: int) -> None:
-        raise End("halt", f"vCPU {index} halted and nothing will wake it")
-
-    vmm = Vmm(memory, Ports(console.send), params.vcpus, idle, policy or Policy())
-    machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count)
+    vmm = Vmm(
+        memory,
+        Ports(console.send),
+        params.vcpus,
+        lambda index, blocked: machine.idle(index, blocked),
+        policy or Policy(),
+    )
+    machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count, seed)
     for index in range(params.vcpus):
         machine.add_vcpu(index)
     vmm.policy.on_launched(machine)

@@ -47,6 +47,8 @@ class Memory:
         """Writes without a state check."""
         base = self.layout.shared if shared else self.layout.ram
         self.ffi.memmove(base + gpa, data, len(data))
+        if not shared:
+            self.lib.td_host_wrote(self.vm, gpa, len(data))
 
     def set_states(self, gpa: int, size: int, state: int) -> None:
         """Gives all pages of a range one TD_PAGE_* byte."""

@@ -36,6 +36,9 @@ class Observer:
     def on_exception(self, vcpu: Vcpu, raised: Raised) -> None:
         """An exception or #VE was delivered; RIP is at the handler's first instruction."""
 
+    def on_interrupt(self, vcpu: Vcpu, vector: int, rip: int) -> None:
+        """A maskable interrupt or NMI was delivered; `rip` is where it came."""
+
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         """A write of CR0, CR4 or EFER that the module allows."""
 
@@ -69,6 +72,10 @@ class Several(Observer):
     def on_exception(self, vcpu: Vcpu, raised: Raised) -> None:
         for one in self.observers:
             one.on_exception(vcpu, raised)
+
+    def on_interrupt(self, vcpu: Vcpu, vector: int, rip: int) -> None:
+        for one in self.observers:
+            one.on_interrupt(vcpu, vector, rip)
 
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         for one in self.observers:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from emu.apic import NATIVE as APIC_NATIVE
+from emu.apic import LocalApic
 from emu.memory import Memory
 from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
@@ -17,12 +19,12 @@ from emu.tdx.module import RAX, RCX, RDX, Gpr, TdxModule, VcpuModel
 from emu.vmm.vmcall import Vmm
 
 RESET_VECTOR = 0xFFFFFFF0
-VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT = 20, 8, 14
+VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT, NMI_VECTOR = 20, 8, 14, 2
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 ENGINE_XCR0 = 7  # x87, SSE, AVX
 FMASK, FMASK_AT_ENTRY = 0xC0000084, 0x20200  # td_vmcs_init.c
-TSC_AUX, EFER, TSC = 0xC0000103, 0xC0000080, 0x10
-CR4_PAE = 1 << 5
+EFER, TSC = 0xC0000080, 0x10
+CR4_PAE, IF = 1 << 5, 1 << 9
 
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
 EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
@@ -84,7 +86,12 @@ class Vcpu:
     model: VcpuModel
     names: dict[int, str]
     after_call: Callable[[], None]  # may end the run between a TDCALL and the next instruction
+    apic: LocalApic
     halted: bool = False
+    deaf: bool = False  # halted with interrupts blocked: only an NMI wakes it
+    yielded: bool = False  # the last stop was for spinning
+    spins: int = 0  # turns in a row that ended so
+    rests_until: int = 0
     observer: Observer | None = None
 
     def __post_init__(self) -> None:
@@ -110,6 +117,8 @@ class Vcpu:
 
     def run(self, limit: int) -> bool:
         """Runs until the instruction count reaches `limit` (True) or one stop was handled (False)."""
+        if self.apic.irr or self.apic.nmi:
+            self.interrupt()
         self.lib.td_run(self.handle, limit, self.stop)
         stop = self.stop
         lib = self.lib
@@ -123,6 +132,12 @@ class Vcpu:
             return False
         if stop.kind == lib.TD_STOP_LIMIT:
             return True
+        if stop.kind == lib.TD_STOP_WINDOW:
+            lib.td_want_window(self.handle, False)
+            return False
+        if stop.kind == lib.TD_STOP_YIELD:
+            self.yielded = True
+            return True
         if stop.kind in (lib.TD_STOP_TOLD, lib.TD_STOP_BREAK):
             self.tell()
             return False
@@ -133,6 +148,39 @@ class Vcpu:
             return False
         self.over()
         return False
+
+    @property
+    def time(self) -> int:
+        """Its TSC."""
+        return int(self.lib.td_tsc(self.handle))
+
+    def catch_up(self, time: int) -> None:
+        """Time has passed while it did not run."""
+        if (behind := time - self.time) > 0:
+            self.lib.td_skip_time(self.handle, behind)
+
+    def interrupt(self) -> None:
+        """Delivers an interrupt if the vCPU can take one now, else has the engine stop when it can."""
+        apic = self.apic
+        regs = self.regs
+        if apic.nmi and not regs.shadow and self.model.ve is None:
+            apic.nmi = False
+            self.take(NMI_VECTOR)
+        vector = apic.pending()
+        can = bool(regs.rflags & IF) and not regs.shadow
+        if vector is not None and can:
+            apic.take(vector)
+            self.take(vector)
+            vector = apic.pending() if regs.rflags & IF else None
+        self.lib.td_want_window(self.handle, apic.pending() is not None or apic.nmi)
+
+    def take(self, vector: int) -> None:
+        """An interrupt through the guest's IDT."""
+        rip = int(self.regs.rip)
+        if self.lib.td_interrupt(self.handle, vector, self.stop):
+            self.over()
+        if self.observer:
+            self.observer.on_interrupt(self, vector, rip)
 
     def tell(self) -> None:
         """An observer asked for this stop."""
@@ -215,16 +263,10 @@ class Vcpu:
                 self.xsetbv(length)
             case "XGETBV":
                 self.xgetbv(length)
-            case "RDTSCP":
-                self.set_edx_eax(int(self.lib.td_tsc(self.handle)))
-                regs.gpr[RCX] = self.lib.td_get_msr(self.handle, TSC_AUX) & MASK32
-                self.retire(length)
             case "RDPMC":
                 raise GP
             case "UD":
                 raise UD
-            case "SYSCALL":
-                raise End("illegal", "SYSCALL: this emulator does not run user space")
             case _:
                 raise VirtualizationException(EXIT_REASON[name], length=length)
 
@@ -287,10 +329,13 @@ class Vcpu:
         if index in msr.ENGINE:
             self.lib.td_pass_once(self.handle)
             return
+        if index in APIC_NATIVE:
+            self.apic_msr(index, is_write, length)
+            return
         if not is_write:
             row = msr.find(index)
             if index == TSC:
-                value = int(self.lib.td_tsc(self.handle))
+                value = int(self.lib.td_read_tsc(self.handle))
             else:
                 value = row.value if row and access is msr.Access.FIXED else self.model.msrs.get(index, 0)
             self.set_edx_eax(value)
@@ -310,6 +355,19 @@ class Vcpu:
         if access is msr.Access.VE:
             raise VirtualizationException(32, length=length)
         self.model.msrs[index] = value
+        self.retire(length)
+
+    def apic_msr(self, index: int, is_write: bool, length: int) -> None:
+        """An x2APIC register that the module virtualises."""
+        regs = self.regs
+        if is_write:
+            if not self.apic.write_native(index, (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32):
+                raise GP
+        else:
+            value = self.apic.read_native(index)
+            if value is None:
+                raise GP
+            self.set_edx_eax(value)
         self.retire(length)
 
     def control_register(self, number: int, length: int) -> None:

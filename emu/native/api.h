@@ -23,6 +23,8 @@ enum {
     TD_STOP_TRIPLE = 5,  /* no way left to deliver an exception */
     TD_STOP_ENGINE = 6,  /* the CPU engine failed; stop_code is its uc_err */
     TD_STOP_BREAK = 7,   /* RIP is at a breakpoint, or a step is done */
+    TD_STOP_WINDOW = 9,  /* td_want_window: the vCPU can take a maskable interrupt now */
+    TD_STOP_YIELD = 10,  /* td_spin_limit: so many PAUSE instructions in a row of blocks */
     TD_STOP_TOLD = 8     /* an exception was delivered: insn is its vector, length whether it has an error code
                             (stop_code), gla CR2, gpa where it happened; only when td_tell_exceptions is on */
 };
@@ -43,6 +45,7 @@ typedef struct {
     uint64_t tr_base, gdt_base, idt_base;
     uint32_t gdt_limit, idt_limit;
     uint32_t cs, ss, cpl, mode; /* mode: 16, 32 or 64, of the code segment */
+    uint32_t shadow;            /* behind STI or MOV SS: no interrupt before the next instruction */
 } td_regs;
 
 typedef struct {
@@ -61,6 +64,7 @@ typedef struct {
     uint64_t span;   /* bytes of guest-physical space backed */
     uint64_t shared_bit;
     uint64_t tsc_step_num, tsc_step_den; /* TSC ticks per executed instruction */
+    uint64_t last_tsc; /* the highest that any vCPU has read */
     uint32_t sept_ve_disable;
 } td_layout;
 
@@ -93,6 +97,7 @@ typedef struct {
 typedef struct { /* of a vCPU, beside its registers: what a saved state needs */
     uint64_t count, apart, tsc_offset, last_rep, pass, random;
     int32_t rep_continues, handoff_armed;
+    uint32_t spins, unused;
     td_fault fault;
 } td_progress;
 
@@ -111,12 +116,16 @@ void td_put_regs(td_vcpu *v);
 void td_enter(td_vcpu *v, uint64_t rip);
 int td_run(td_vcpu *v, uint64_t limit, td_stop *stop);
 int td_deliver(td_vcpu *v, int vector, int has_error, uint32_t error_code, td_stop *stop);
+int td_interrupt(td_vcpu *v, int vector, td_stop *stop);
+void td_want_window(td_vcpu *v, int on);
+void td_spin_limit(td_vcpu *v, uint32_t pauses); /* 0: never yields */
 int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa);
 int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size);
 uint64_t td_count(td_vcpu *v);
 void td_add_count(td_vcpu *v, uint64_t n);
 uint64_t td_count_apart(td_vcpu *v);
 uint64_t td_tsc(td_vcpu *v);
+uint64_t td_read_tsc(td_vcpu *v); /* as RDTSC: never behind what any vCPU has read before */
 void td_skip_time(td_vcpu *v, uint64_t ticks);
 void td_arm_handoff(td_vcpu *v, int on);
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);
@@ -124,6 +133,7 @@ void td_pass_once(td_vcpu *v); /* lets the engine execute the instruction at RIP
 void td_write_cr4(td_vcpu *v, uint64_t value);
 td_fault *td_last_fault(td_vcpu *v);
 void td_flush(td_vcpu *v);
+void td_host_wrote(td_vm *vm, uint64_t gpa, uint64_t size); /* code there is not what was translated */
 uint64_t td_get_msr(td_vcpu *v, uint32_t index);
 void td_set_msr(td_vcpu *v, uint32_t index, uint64_t value);
 int td_insn_length(const uint8_t *code, uint32_t available, int mode);

@@ -54,7 +54,7 @@ void td_site_watch(td_vcpu *v, uint64_t address) {
     if (!site_known(v, address)) site_add(v, address);
 }
 
-static void forget(td_vcpu *v, block *b) {
+void td_forget(td_vcpu *v, block *b) {
     if (v->sight) td_sight_evict(v, b);
     b->address = (uint64_t)NO_ADDRESS;
 }
@@ -63,8 +63,9 @@ static void forget(td_vcpu *v, block *b) {
 static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t page) {
     int fresh = 0;
     uint64_t at = address, end = address + size;
-    forget(v, b);
+    td_forget(v, b);
     b->address = address, b->page = page, b->size = size;
+    b->shadow = b->pause = 0;
     b->insns = 0, b->starts_rep = 0, b->apart = 0, b->rep_end = (uint64_t)NO_ADDRESS;
     b->mode = (uint8_t)mode_now(v);
     for (uint32_t i = 0; i < v->range_count; i++)
@@ -83,6 +84,9 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
         } else {
             b->rep_end = (uint64_t)NO_ADDRESS;
         }
+        b->pause = in.map == 0 && in.opcode == 0x90 && in.rep == 0xF3;
+        b->shadow = in.map == 0 && (in.opcode == 0xFB || in.opcode == 0x17 ||
+                                    (in.opcode == 0x8E && ((in.modrm >> 3) & 7) == SEG_SS));
         if (td_classify(&in, code, b->mode) != TD_INSN_NONE && !site_known(v, at)) {
             site_add(v, at);
             fresh++;
@@ -96,16 +100,39 @@ void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data) {
     td_vcpu *v = data;
     (void)uc, (void)before;
     block *b = slot_of(v, now->pc);
-    if (b->address == now->pc) forget(v, b);
+    if (b->address == now->pc) td_forget(v, b);
+}
+
+static void stop_between(td_vcpu *v, uint32_t kind) {
+    v->stop.kind = kind, v->stopped = 1, v->current = NULL;
+    uc_emu_stop(v->uc);
+}
+
+static int window_open(td_vcpu *v) {
+    uint64_t flags;
+    if (v->shadow) return 0;
+    uc_reg_read(v->uc, UC_X86_REG_RFLAGS, &flags);
+    return (flags & RFLAGS_IF) != 0;
 }
 
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     td_vcpu *v = data;
     if (v->stopped) return;
     if (v->count >= v->limit) {
-        v->stop.kind = TD_STOP_LIMIT, v->stopped = 1, v->current = NULL;
-        uc_emu_stop(uc);
+        stop_between(v, TD_STOP_LIMIT);
         return;
+    }
+    if (v->window && window_open(v)) {
+        stop_between(v, TD_STOP_WINDOW);
+        return;
+    }
+    if (v->paused) {
+        v->paused = 0;
+        if (v->spin_limit && ++v->spins >= v->spin_limit) {
+            v->spins = 0;
+            stop_between(v, TD_STOP_YIELD);
+            return;
+        }
     }
     uint32_t available;
     uint64_t page;
@@ -116,7 +143,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         v->current = NULL;
         if (scan(v, b, address, size, page)) {
             uint64_t rip = address;
-            forget(v, b);
+            td_forget(v, b);
             uc_ctl_remove_cache(uc, address, address + size);
             uc_reg_write(uc, UC_X86_REG_RIP, &rip);
             return;
@@ -127,6 +154,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     v->count += n;
     if (b->apart) v->apart += n;
     v->last_rep = b->rep_end;
+    v->shadow = b->shadow, v->paused = b->pause;
     v->current = b;
     if (v->sight) td_sight_block(v, b);
 }
@@ -211,11 +239,16 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     case TD_INSN_NONE:
         return;
     case TD_INSN_RDTSC:
+    case TD_INSN_RDTSCP:
         td_settle(v, address);
-        value = td_tsc(v);
+        value = td_read_tsc(v);
         uint64_t low = value & 0xFFFFFFFF, high = value >> 32;
         uc_reg_write(uc, UC_X86_REG_RAX, &low);
         uc_reg_write(uc, UC_X86_REG_RDX, &high);
+        if (kind == TD_INSN_RDTSCP) {
+            value = td_get_msr(v, MSR_TSC_AUX) & 0xFFFFFFFF;
+            uc_reg_write(uc, UC_X86_REG_RCX, &value);
+        }
         step_over(v, address, (uint32_t)length);
         return;
     case TD_INSN_RDRAND:

@@ -12,10 +12,15 @@
 struct td_vm {
     td_layout m;
     uint64_t limit_mask; /* GPA bits below GPAW, shared bit excluded */
+    td_vcpu **vcpus;
+    uint32_t vcpu_count;
+    /* Per page, one bit for each vCPU (the last bit for all from the 64th on): who may hold translations of its code,
+     * who may hold a TLB entry for writing. See coherence.c. */
+    uint64_t *executors, *writers;
     uint64_t removals;   /* how often pages went away: every vCPU must forget its translations */
 };
 
-enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 14, MAX_RANGES = 16 };
+enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 14, MAX_RANGES = 16, MAX_VCPUS = 1024 };
 enum { NO_ADDRESS = -1 };
 
 /* One translated block, seen and counted. */
@@ -25,6 +30,7 @@ typedef struct {
     uint32_t size;
     uint16_t insns;
     uint8_t starts_rep, apart, mode;
+    uint8_t shadow, pause; /* ends in STI, MOV SS or POP SS; ends in PAUSE */
 } block;
 
 typedef struct {
@@ -72,6 +78,10 @@ struct td_vcpu {
     uint64_t last_rep;
     int rep_continues; /* current block began inside a REP already counted */
     int rescan;
+    int window;          /* stop when an interrupt can be taken */
+    int shadow, paused;  /* of the block that ran last */
+    uint32_t spin_limit, spins;
+    uint64_t alias;      /* while translations of this page are dropped: every address leads to it */
 
     td_stop stop;
     int stopped;
@@ -111,7 +121,13 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
 int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int write, int user, walk *bad);
 uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page);
 
+/* coherence.c */
+void td_claim_code(td_vcpu *v, uint64_t gpa);
+void td_claim_write(td_vcpu *v, uint64_t gpa);
+int td_foreign_code(const td_vcpu *v, uint64_t gpa);
+
 /* blocks.c */
+void td_forget(td_vcpu *v, block *b);
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
@@ -129,7 +145,9 @@ int td_sight_break(td_vcpu *v, uint64_t address);
 void td_sight_enter(td_vcpu *v, uint64_t rip);
 
 /* traps.c */
-int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error_code, int software);
+enum { BY_CPU = 0, BY_SOFTWARE = 1, BY_INTERRUPT = 2 }; /* what a vector comes from */
+int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error_code, int source);
+int td_syscall(td_vcpu *v, uint32_t length);
 
 /* vcpu.c: CPUX86State fields inside the saved context, by offset (Unicorn 2.1, target/i386/cpu.h) */
 enum {
@@ -137,10 +155,11 @@ enum {
     ENV_TR = 352, ENV_GDT = 376, ENV_IDT = 400, ENV_CR = 424, ENV_EFER = 592
 };
 enum { ENV_ERROR_CODE_FROM_END = 184 };
+enum { RFLAGS_IF = 1 << 9, MSR_TSC_AUX = (int)0xC0000103, MSR_STAR = (int)0xC0000081, MSR_LSTAR = (int)0xC0000082, MSR_FMASK = (int)0xC0000084 };
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 enum {
     HF_CS32 = 1 << 4, HF_SS32 = 1 << 5, HF_ADDSEG = 1 << 6, HF_PE = 1 << 7, HF_LMA = 1 << 14,
-    HF_CS64 = 1 << 15, HF_OSFXSR = 1 << 22, HF_SMAP = 1 << 23
+    HF_INHIBIT_IRQ = 1 << 3, HF_CS64 = 1 << 15, HF_OSFXSR = 1 << 22, HF_SMAP = 1 << 23
 };
 typedef struct {
     uint32_t selector;

@@ -102,6 +102,10 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
 
 bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *out, void *data) {
     td_vcpu *v = data;
+    if (v->alias != (uint64_t)NO_ADDRESS) {
+        out->paddr = v->alias, out->perms = UC_PROT_READ | UC_PROT_EXEC;
+        return true;
+    }
     uint32_t access = type == UC_MEM_FETCH ? TD_FETCH : type == UC_MEM_WRITE ? TD_WRITE : TD_READ;
     uint16_t cs = 0;
     uc_reg_read(uc, UC_X86_REG_CS, &cs);
@@ -116,6 +120,12 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
         }
     }
     if (r == WALK_OK) {
+        if (!w.shared) {
+            if (access == TD_FETCH) td_claim_code(v, w.gpa);
+            if (access == TD_WRITE) td_claim_write(v, w.gpa);
+            else if ((w.perms & UC_PROT_WRITE) && td_foreign_code(v, w.gpa)) w.perms &= ~(uint32_t)UC_PROT_WRITE;
+            else if (w.perms & UC_PROT_WRITE) td_claim_write(v, w.gpa);
+        }
         out->paddr = w.shared ? w.gpa | v->vm->m.shared_bit : w.gpa;
         out->perms = (uc_prot)w.perms;
         return true;

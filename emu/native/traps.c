@@ -29,9 +29,10 @@ static int fails(nested *n, int vector, uint32_t error) {
     return 0;
 }
 
-static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int software, nested *n) {
+static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int source, nested *n) {
     td_regs *r = &v->regs;
     walk w;
+    int software = source == BY_SOFTWARE;
     uint32_t external = software ? 0 : 1, id = (uint32_t)vector * 8 + 2;
     if (!(r->efer & (1 << 10))) return fails(n, DF, 0); /* no gates before long mode in a TD: IDT limit is 0 */
     if ((uint32_t)vector * 16 + 15 > r->idt_limit) return fails(n, GP, id | external);
@@ -67,7 +68,7 @@ static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int so
     }
     rsp &= ~15ULL;
     uint64_t flags = r->rflags;
-    if (!software && vector != 1 && vector != 2 && vector != 8 && vector < 32) flags |= 1 << 16; /* RF of a fault */
+    if (source == BY_CPU && vector != 1 && vector != 2 && vector != 8 && vector < 32) flags |= 1 << 16; /* RF of a fault */
     uint64_t frame[6] = {error, r->rip, r->cs, flags, r->gpr[4], r->ss};
     int skip = has_error ? 0 : 1;
     rsp -= 8 * (uint64_t)(6 - skip);
@@ -85,16 +86,16 @@ static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int so
 }
 
 /* Delivers; returns 0 when the guest continues in a handler, 1 when v->stop says why it cannot. */
-int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error, int software) {
+int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error, int source) {
     td_get_regs(v);
-    if (!software) {
+    if (source == BY_CPU) {
         v->fault.vector = vector, v->fault.error_code = error, v->fault.rip = v->regs.rip;
         v->fault.cr2 = vector == PF ? v->regs.cr2 : 0, v->fault.count = v->count;
     }
     v->last_rep = (uint64_t)NO_ADDRESS;
     for (;;) {
         nested n;
-        if (attempt(v, vector, has_error, error, software, &n)) return 0;
+        if (attempt(v, vector, has_error, error, source, &n)) return 0;
         if (n.vector < 0) return 1;
         if (vector == DF) {
             v->stop.kind = TD_STOP_TRIPLE;
@@ -102,13 +103,39 @@ int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error, int software
         }
         int doubles = (contributory(vector) && contributory(n.vector)) ||
                       (vector == PF && (contributory(n.vector) || n.vector == PF)) || vector == 20 || n.vector == DF;
-        vector = doubles ? DF : n.vector, error = doubles ? 0 : n.error, has_error = 1, software = 0;
+        vector = doubles ? DF : n.vector, error = doubles ? 0 : n.error, has_error = 1, source = BY_CPU;
     }
 }
 
 int td_deliver(td_vcpu *v, int vector, int has_error, uint32_t error_code, td_stop *stop) {
     memset(&v->stop, 0, sizeof v->stop);
-    int r = td_raise(v, vector, has_error, error_code, 0);
+    int r = td_raise(v, vector, has_error, error_code, BY_CPU);
     *stop = v->stop;
     return r;
+}
+
+int td_interrupt(td_vcpu *v, int vector, td_stop *stop) {
+    memset(&v->stop, 0, sizeof v->stop);
+    int r = td_raise(v, vector, 0, 0, BY_INTERRUPT);
+    *stop = v->stop;
+    return r;
+}
+
+/* SYSCALL (Intel SDM volume 2); the engine leaves it to its user. RIP is at the instruction. */
+int td_syscall(td_vcpu *v, uint32_t length) {
+    td_regs *r = td_get_regs(v);
+    if (r->mode != 64 || !(r->efer & 1)) return td_raise(v, 6, 0, 0, BY_CPU);
+    uint32_t selector = (uint32_t)(td_get_msr(v, MSR_STAR) >> 32) & 0xFFFC;
+    const uint32_t flat = 0x00809300, code = 0x00209B00, big = 0x00400000;
+    r->gpr[1] = r->rip + length, r->gpr[11] = r->rflags & ~(uint64_t)(1 << 16);
+    r->rflags = (r->rflags & ~(td_get_msr(v, MSR_FMASK) | 1 << 16)) | 2;
+    r->rip = td_get_msr(v, MSR_LSTAR);
+    *env_seg(v, SEG_CS) = (segment){.selector = selector, .limit = 0xFFFFFFFF, .flags = 0x00800000 | code};
+    *env_seg(v, SEG_SS) = (segment){.selector = selector + 8, .limit = 0xFFFFFFFF, .flags = flat | big};
+    uint32_t h = env32(v, ENV_HFLAGS) & ~(uint32_t)(3 | HF_INHIBIT_IRQ | (1 << 16) | HF_ADDSEG);
+    put32(v, ENV_HFLAGS, h | HF_CS64 | HF_CS32 | HF_SS32);
+    r->cs = selector, r->ss = selector + 8, r->cpl = 0;
+    v->last_rep = (uint64_t)NO_ADDRESS;
+    v->count++;
+    return 0;
 }

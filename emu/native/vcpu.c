@@ -21,9 +21,11 @@ td_vm *td_vm_new(uint64_t span, uint32_t gpaw) {
     vm->m.shared_bit = 1ULL << (gpaw - 1);
     vm->limit_mask = vm->m.shared_bit - 1;
     vm->m.ram = reserve(span), vm->m.shared = reserve(span), vm->m.pages = reserve((span >> 12) + 512);
+    vm->executors = reserve(span >> 9), vm->writers = reserve(span >> 9);
+    vm->vcpus = calloc(MAX_VCPUS, sizeof *vm->vcpus);
     vm->m.tsc_step_num = vm->m.tsc_step_den = 1;
     vm->m.sept_ve_disable = 1;
-    if (vm->m.ram && vm->m.shared && vm->m.pages) return vm;
+    if (vm->m.ram && vm->m.shared && vm->m.pages && vm->executors && vm->writers && vm->vcpus) return vm;
     td_vm_free(vm);
     return NULL;
 }
@@ -33,6 +35,9 @@ void td_vm_free(td_vm *vm) {
     if (vm->m.ram) munmap(vm->m.ram, vm->m.span);
     if (vm->m.shared) munmap(vm->m.shared, vm->m.span);
     if (vm->m.pages) munmap(vm->m.pages, (vm->m.span >> 12) + 512);
+    if (vm->executors) munmap(vm->executors, vm->m.span >> 9);
+    if (vm->writers) munmap(vm->writers, vm->m.span >> 9);
+    free(vm->vcpus);
     free(vm);
 }
 
@@ -45,6 +50,7 @@ void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state) {
 /* Takes a page away: forgets its private content, so that the next private page there is a fresh one, and all
  * translations to it. */
 void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
+    td_host_wrote(vm, gpa, size);
     madvise(vm->m.ram + gpa, size, MADV_DONTNEED);
     vm->removals++;
 }
@@ -95,6 +101,7 @@ void td_load_context(td_vcpu *v) {
     r->cr0 = env64(v, ENV_CR), r->cr2 = env64(v, ENV_CR + 16), r->cr3 = env64(v, ENV_CR + 24);
     r->cr4 = env64(v, ENV_CR + 32), r->efer = env64(v, ENV_EFER);
     uint32_t h = env32(v, ENV_HFLAGS);
+    r->shadow = (h & HF_INHIBIT_IRQ) != 0;
     r->cpl = h & 3, r->mode = h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
     r->cs = env_seg(v, SEG_CS)->selector, r->ss = env_seg(v, SEG_SS)->selector;
     segment *gdt = (segment *)(v->env + ENV_GDT), *idt = (segment *)(v->env + ENV_IDT);
@@ -149,14 +156,14 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     if (!v) return NULL;
     v->vm = vm, v->index = index, v->exception = -1, v->fault.vector = -1;
     v->random = 0x7D5EED00ULL + index;
-    v->last_rep = v->pass = (uint64_t)NO_ADDRESS;
+    v->last_rep = v->pass = v->alias = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < BLOCK_SLOTS; i++) v->blocks[i].address = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
     if ((e = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc))) return fail(v, "open", e), NULL;
     uc_ctl_set_cpu_model(v->uc, UC_CPU_X86_SKYLAKE_CLIENT);
     if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL))) return fail(v, "TLB mode", e), NULL;
     uc_ctl_exits_enable(v->uc);
-    uc_ctl_set_tcg_buffer_size(v->uc, index ? 32u << 20 : 512u << 20);
+    uc_ctl_set_tcg_buffer_size(v->uc, index >= 8 ? 32u << 20 : index ? 128u << 20 : 512u << 20);
     if ((e = uc_mem_map_ptr(v->uc, 0, vm->m.span, UC_PROT_ALL, vm->m.ram))) return fail(v, "map RAM", e), NULL;
     e = uc_mem_map_ptr(v->uc, vm->m.shared_bit, vm->m.span, UC_PROT_ALL, vm->m.shared);
     if (e) return fail(v, "map shared memory", e), NULL;
@@ -168,11 +175,16 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     uc_hook_add(v->uc, &h, UC_HOOK_INSN_INVALID, (void *)on_invalid, v, 1, 0);
     if ((e = uc_context_alloc(v->uc, &v->context))) return fail(v, "context", e), NULL;
     if (!locate_env(v)) return fail(v, "context", 0), NULL;
+    if (vm->vcpu_count == MAX_VCPUS) return fail(v, "too many vCPUs", 0), NULL;
+    vm->vcpus[vm->vcpu_count++] = v;
     return v;
 }
 
 void td_vcpu_free(td_vcpu *v) {
     if (!v) return;
+    td_vm *vm = v->vm;
+    for (uint32_t i = 0; i < vm->vcpu_count; i++)
+        if (vm->vcpus[i] == v) vm->vcpus[i] = vm->vcpus[--vm->vcpu_count], i--;
     td_sight_free(v);
     if (v->context) uc_context_free(v->context);
     if (v->uc) uc_close(v->uc);
@@ -241,6 +253,7 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
         uint64_t rip = v->regs.rip;
         td_put_regs(v);
         memset(&v->stop, 0, sizeof v->stop);
+        v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0, v->paused = 0;
         v->stopped = 0, v->exception = -1, v->miss.kind = WALK_OK, v->rescan = 1;
         if (v->sight) td_sight_enter(v, rip);
         uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
@@ -254,6 +267,10 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
             rip = v->regs.rip;
             if (td_raise(v, vector, has, has ? code : 0, software)) return finish(v, stop), 0;
             if (td_sight_told(v, vector, has, code, rip)) return finish(v, stop), 0;
+            continue;
+        }
+        if (v->stopped && v->stop.kind == TD_STOP_INSN && v->stop.insn == TD_INSN_SYSCALL) {
+            if (td_syscall(v, v->stop.length)) return finish(v, stop), 0;
             continue;
         }
         if (v->stopped) return finish(v, stop), 0;
@@ -294,6 +311,8 @@ uint64_t td_count(td_vcpu *v) { return v->count; }
 /* Instructions done outside the engine; RIP is behind them. */
 void td_add_count(td_vcpu *v, uint64_t n) {
     v->count += n;
+    td_get_regs(v)->shadow = 0;
+    put32(v, ENV_HFLAGS, env32(v, ENV_HFLAGS) & ~(uint32_t)HF_INHIBIT_IRQ);
     if (v->sight) td_sight_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n, 0);
 }
 uint64_t td_count_apart(td_vcpu *v) { return v->apart; }
@@ -301,6 +320,13 @@ uint64_t td_tsc(td_vcpu *v) {
     td_layout *m = &v->vm->m;
     return v->tsc_offset + v->count * m->tsc_step_num / m->tsc_step_den;
 }
+uint64_t td_read_tsc(td_vcpu *v) {
+    uint64_t now = td_tsc(v);
+    if (now > v->vm->m.last_tsc) v->vm->m.last_tsc = now;
+    return v->vm->m.last_tsc;
+}
+void td_want_window(td_vcpu *v, int on) { v->window = on; }
+void td_spin_limit(td_vcpu *v, uint32_t pauses) { v->spin_limit = pauses; }
 void td_skip_time(td_vcpu *v, uint64_t ticks) { v->tsc_offset += ticks; }
 void td_arm_handoff(td_vcpu *v, int on) { v->handoff_armed = on; }
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n) {
@@ -320,6 +346,7 @@ void td_write_cr4(td_vcpu *v, uint64_t value) {
 void td_pass_once(td_vcpu *v) { v->pass = td_get_regs(v)->rip; }
 td_fault *td_last_fault(td_vcpu *v) { return &v->fault; }
 void td_flush(td_vcpu *v) { uc_ctl_flush_tlb(v->uc); }
+
 
 uint64_t td_get_msr(td_vcpu *v, uint32_t index) {
     uc_x86_msr m = {.rid = index};

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emu.machine import Machine
 
 FORMAT, VERSION = "tdforge snapshot", 1
-LAYOUT = ("tsc_step_num", "tsc_step_den", "sept_ve_disable")
+LAYOUT = ("tsc_step_num", "tsc_step_den", "last_tsc", "sept_ve_disable")
 PAGE = 4096
 LEVEL = 1  # of compression: page contents are large and often change
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from emu.apic import EMULATED as APIC_EMULATED
+from emu.apic import LocalApic
 from emu.memory import LARGE, Memory
 from emu.signals import End
 from emu.tdx import status
@@ -28,16 +30,15 @@ NAMES = {
 }
 
 FATAL_TEXT = (R14, R15, RBX, RDI, RSI, R8, R9, RDX)  # GHCI ReportFatalError: order of the text registers
-APIC_BASE, X2APIC_ID, X2APIC_VERSION = 0x1B, 0x802, 0x803
+APIC_BASE = 0x1B
 APIC_BASE_X2APIC, APIC_BASE_BSP = 0xFEE00C00, 1 << 8
 # MSRs that KVM emulates for a TD (arch/x86/kvm/vmx/tdx.c, tdx_has_emulated_msr), zero until written
 EMULATED_MSRS = frozenset(
     (
-        *(0x8B, 0xFE, 0x2FF, 0x140, 0xCE, 0x3A, 0x1A0, 0x179, 0x17A, 0x17B, 0x6E0, 0x4B564D05, 0x277),
+        *(0x8B, 0xFE, 0x2FF, 0x140, 0xCE, 0x3A, 0x1A0, 0x179, 0x17A, 0x17B, 0x4B564D05, 0x277),
         *range(0x200, 0x210),
         *(0x250, 0x258, 0x259, *range(0x268, 0x270)),
         *range(0x400, 0x480),
-        *(0x802, 0x803, 0x80D, 0x80F, 0x828, 0x82F, 0x830, *range(0x832, 0x840)),
     )
 )
 QUOTE_UNAVAILABLE = 0x8000000000000001  # QEMU tdx-quote-generator.h: service unavailable
@@ -50,8 +51,9 @@ class Vmm:
     memory: Memory
     ports: Ports
     vcpus: int
-    on_idle: Callable[[int], None]
+    on_idle: Callable[[int, bool], None]
     policy: Policy = field(default_factory=Policy)
+    apics: list[LocalApic] = field(default_factory=list)
     vmcalls: Counter[str] = field(default_factory=Counter)
     msrs: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -97,7 +99,7 @@ class Vmm:
 
     def hlt(self, index: int, r: Gpr) -> int:
         """0x0C."""
-        self.on_idle(index)
+        self.on_idle(index, bool(r[R12]))
         return status.VMCALL_SUCCESS
 
     def io(self, index: int, r: Gpr) -> int:
@@ -118,10 +120,8 @@ class Vmm:
         msr = r[R12]
         if msr == APIC_BASE:
             r[R11] = APIC_BASE_X2APIC | (APIC_BASE_BSP if index == 0 else 0)
-        elif msr == X2APIC_ID:
-            r[R11] = index
-        elif msr == X2APIC_VERSION:
-            r[R11] = 0x50014
+        elif msr in APIC_EMULATED:
+            r[R11] = self.apics[index].read(msr)
         elif msr in EMULATED_MSRS:
             r[R11] = self.msrs.get((index, msr), 0)
         else:
@@ -130,6 +130,9 @@ class Vmm:
 
     def wrmsr(self, index: int, r: Gpr) -> int:
         """0x20."""
+        if r[R12] in APIC_EMULATED:
+            done = self.apics[index].write(r[R12], r[R13])
+            return status.VMCALL_SUCCESS if done else status.VMCALL_INVALID_OPERAND
         if r[R12] not in EMULATED_MSRS:
             return status.VMCALL_INVALID_OPERAND
         self.msrs[index, r[R12]] = r[R13]

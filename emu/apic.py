@@ -1,0 +1,219 @@
+"""Which interrupts does a vCPU have to take? Its x2APIC: the part that the TDX module virtualises (TPR,
+PPR, IRR, ISR, EOI, self-IPI) and the part that the VMM emulates (timer, LVT, ICR). Register numbers:
+Intel SDM volume 3, table 11-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+ID, VERSION, TPR, APR, PPR, EOI, LDR, SVR = 0x802, 0x803, 0x808, 0x809, 0x80A, 0x80B, 0x80D, 0x80F
+ISR, TMR, IRR, ESR, CMCI, ICR = 0x810, 0x818, 0x820, 0x828, 0x82F, 0x830
+LVT_TIMER, LVT_LAST, INITIAL, CURRENT, DIVIDE, SELF_IPI = 0x832, 0x837, 0x838, 0x839, 0x83E, 0x83F
+TSC_DEADLINE = 0x6E0
+VERSION_VALUE = 0x50014  # integrated APIC, six LVT entries
+NATIVE = frozenset((*range(TPR, EOI + 1), 0x80C, 0x80E, *range(ISR, ESR), SELF_IPI))
+EMULATED = frozenset(
+    (ID, VERSION, LDR, SVR, ESR, CMCI, ICR, *range(LVT_TIMER, CURRENT + 1), DIVIDE, TSC_DEADLINE)
+)
+READ_ONLY = frozenset((ID, VERSION, LDR, CURRENT))
+LVT_MASKED = 1 << 16
+SVR_ENABLE = 1 << 8
+ONE_SHOT, PERIODIC, DEADLINE = 0, 1, 2  # LVT timer bits 18:17
+FIXED, LOWEST_PRIORITY, NMI = 0, 1, 4  # delivery modes, ICR bits 10:8
+BROADCAST = 0xFFFFFFFF
+FIRST_VECTOR = 16  # below: illegal vector
+
+
+@dataclass(frozen=True)
+class Message:
+    """An interrupt on its way: who gets it and how."""
+
+    vector: int
+    mode: int
+    destination: int
+    logical: bool
+    shorthand: int = 0  # ICR bits 19:18: none, self, all, all but self
+
+
+def logical_id(apic_id: int) -> int:
+    """The x2APIC logical id that goes with an id."""
+    return apic_id >> 4 << 16 | 1 << (apic_id & 15)
+
+
+def top(bits: int) -> int:
+    """The highest set bit, 0 for none."""
+    return bits.bit_length() - 1 if bits else 0
+
+
+@dataclass
+class LocalApic:
+    """The x2APIC of one vCPU; `now` tells its TSC, `send` carries messages to other vCPUs."""
+
+    index: int
+    now: Callable[[], int]
+    send: Callable[[int, Message], None]
+    ticks: int  # of the TSC per tick of the undivided timer, which is the crystal's of CPUID 0x15
+    irr: int = 0
+    isr: int = 0
+    tpr: int = 0
+    nmi: bool = False
+    svr: int = 0xFF
+    icr: int = 0
+    initial: int = 0
+    divide: int = 0
+    due: int | None = None  # TSC at which the timer fires
+    lvt: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def enabled(self) -> bool:
+        """Software enable; until then the VMM's interrupts are dropped."""
+        return bool(self.svr & SVR_ENABLE)
+
+    @property
+    def ppr(self) -> int:
+        """Processor priority."""
+        in_service = top(self.isr) & 0xF0
+        return self.tpr if self.tpr & 0xF0 >= in_service else in_service
+
+    def pending(self) -> int | None:
+        """The vector that the vCPU has to take as soon as it can."""
+        vector = top(self.irr)
+        return vector if vector & 0xF0 > self.ppr & 0xF0 else None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be delivered."""
+        return self.nmi or (self.irr != 0 and self.pending() is not None)
+
+    def take(self, vector: int) -> None:
+        """The vCPU begins to serve this interrupt."""
+        self.irr &= ~(1 << vector)
+        self.isr |= 1 << vector
+
+    def post(self, vector: int, mode: int = FIXED) -> None:
+        """An interrupt arrives."""
+        if mode == NMI:
+            self.nmi = True
+        elif mode in (FIXED, LOWEST_PRIORITY) and vector >= FIRST_VECTOR and self.enabled:
+            self.irr |= 1 << vector
+
+    def matches(self, message: Message, sender: int) -> bool:
+        """Whether a message is for this vCPU."""
+        if message.shorthand:
+            own = self.index == sender
+            return message.shorthand == 2 or own == (message.shorthand == 1)
+        if message.destination == BROADCAST:
+            return True
+        if not message.logical:
+            return message.destination == self.index
+        mine = logical_id(self.index)
+        return mine >> 16 == message.destination >> 16 and bool(mine & message.destination & 0xFFFF)
+
+    # -- the module's part
+
+    def read_native(self, register: int) -> int | None:
+        """RDMSR that does not leave the TD; None is #GP."""
+        if register == TPR:
+            return self.tpr
+        if register == PPR:
+            return self.ppr
+        if register in (EOI, SELF_IPI):
+            return None
+        for first, bits in ((ISR, self.isr), (IRR, self.irr)):
+            if first <= register < first + 8:
+                return bits >> 32 * (register - first) & 0xFFFFFFFF
+        return 0
+
+    def write_native(self, register: int, value: int) -> bool:
+        """WRMSR that does not leave the TD; False is #GP."""
+        if register == TPR and value <= 0xFF:
+            self.tpr = value
+        elif register == EOI and not value:
+            self.isr &= ~(1 << top(self.isr)) if self.isr else ~0
+        elif register == SELF_IPI and FIRST_VECTOR <= value <= 0xFF:
+            self.irr |= 1 << value
+        else:
+            return False
+        return True
+
+    # -- the VMM's part
+
+    def read(self, register: int) -> int:
+        """TDVMCALL RDMSR of a register in EMULATED."""
+        match register:
+            case 0x802:
+                return self.index
+            case 0x803:
+                return VERSION_VALUE
+            case 0x80D:
+                return logical_id(self.index)
+            case 0x80F:
+                return self.svr
+            case 0x830:
+                return self.icr
+            case 0x838:
+                return self.initial
+            case 0x839:
+                left = self.due - self.now() if self.due is not None and self.mode != DEADLINE else 0
+                return -(-max(left, 0) // self.step)
+            case 0x83E:
+                return self.divide
+            case 0x6E0:
+                return (self.due or 0) if self.mode == DEADLINE else 0
+            case 0x828:
+                return 0
+        return self.lvt.get(register, LVT_MASKED)
+
+    def write(self, register: int, value: int) -> bool:
+        """TDVMCALL WRMSR of a register in EMULATED; False: refused."""
+        if register in READ_ONLY:
+            return False
+        match register:
+            case 0x80F:
+                self.svr = value & 0x1FF
+            case 0x830:
+                self.icr = value
+                message = Message(
+                    value & 0xFF, value >> 8 & 7, value >> 32, bool(value & 1 << 11), value >> 18 & 3
+                )
+                self.send(self.index, message)
+            case 0x838:
+                self.initial = value & 0xFFFFFFFF
+                if self.mode != DEADLINE:
+                    self.due = self.now() + self.initial * self.step if self.initial else None
+            case 0x83E:
+                self.divide = value & 0xB
+            case 0x6E0:
+                if self.mode == DEADLINE:
+                    self.due = value or None
+            case 0x828:
+                pass
+            case _:
+                if register == LVT_TIMER and (value ^ self.lvt.get(register, 0)) >> 17 & 3:
+                    self.due = None
+                self.lvt[register] = value
+        return True
+
+    @property
+    def mode(self) -> int:
+        """Timer mode."""
+        return self.lvt.get(LVT_TIMER, 0) >> 17 & 3
+
+    @property
+    def step(self) -> int:
+        """TSC ticks per timer tick (divide configuration: bits 3, 1, 0; 111b is 1)."""
+        code = self.divide & 3 | self.divide >> 1 & 4
+        return self.ticks << (code + 1 & 7)
+
+    def tick(self, now: int) -> None:
+        """Fires the timer if its time has come."""
+        if self.due is None or self.due > now:
+            return
+        period = self.initial * self.step
+        missed = (now - self.due) // period + 1 if period else 0
+        self.due = self.due + period * missed if self.mode == PERIODIC and period else None
+        entry = self.lvt.get(LVT_TIMER, LVT_MASKED)
+        if not entry & LVT_MASKED:
+            self.post(entry & 0xFF)

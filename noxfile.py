@@ -154,3 +154,10 @@ def campaign(session: nox.Session) -> None:
     """Boot with 2,000 mutated TD HOBs and count how the runs end; `-- N` chooses another number."""
     prepare(session)
     python(session, "tests/system/hobcampaign.py", *session.posargs)
+
+
+@nox.session(python=False)
+def hostile(session: nox.Session) -> None:
+    """Boot under 500 hostile VMMs and judge how the runs end; `-- N` chooses another number."""
+    prepare(session)
+    python(session, "tests/system/hostilecampaign.py", *session.posargs)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from emu.signals import EmuError
+from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
 from tdforge import __version__, commands
 from tdforge.errors import UserError
@@ -29,6 +31,15 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def vmm(text: str) -> str:
+    """argparse type: a preset or a hostile VMM."""
+    try:
+        parse_vmm(text)
+    except EmuError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def until(text: str) -> str:
@@ -88,10 +99,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
     run.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
     run.add_argument(
-        "--vmm",
-        choices=tuple(PRESETS),
-        default="td-shim",
-        help="whose TD HOB and memory map; default: td-shim",
+        "--vmm", type=vmm, default="td-shim", metavar="WHOSE",
+        help=f"whose TD HOB and memory map: {', '.join(PRESETS)}, or hostile:SEED, hostile:SEED:WHOSE for "
+        "one that attacks the guest; default: td-shim",
+    )  # fmt: skip
+    run.add_argument(
+        "--script", type=Path, metavar="FILE.py", help="functions that watch or change what the VMM does"
     )
     run.add_argument(
         "--until", type=until, default="handoff", metavar="WHAT",

@@ -212,6 +212,7 @@ def run(given: argparse.Namespace) -> int:
         memory=given.memory,
         vcpus=given.vcpus,
         vmm=given.vmm,
+        script=given.script,
         until=given.until,
     )
     stream = sys.stderr if given.json else sys.stdout

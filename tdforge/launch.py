@@ -24,6 +24,7 @@ class Launch:
     memory: int = 2 << 30
     vcpus: int = 1
     vmm: str = "td-shim"
+    script: Path | None = None
     until: str = "handoff"
     skip_count: tuple[str, ...] = ()
 
@@ -37,6 +38,7 @@ def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
         memory=wanted.memory,
         vcpus=wanted.vcpus,
         vmm=wanted.vmm,
+        script=wanted.script,
         kernel=wanted.kernel,
         initrd=wanted.initrd,
         cmdline=wanted.cmdline,

@@ -83,7 +83,13 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
         rows.append(
             ("hand-over", f"entry {entry:#x}, boot_params {params:#x}, {len(handoff['e820'])} E820 ranges")
         )
+    rows += [("the VMM" if first else "", line) for first, line in _attacks(report)]
     console.print(table(rows, headings=False))
+
+
+def _attacks(report: Mapping[str, Any]) -> list[tuple[bool, str]]:
+    """What a hostile VMM or a script did, and which line is the first."""
+    return [(index == 0, printable(line)) for index, line in enumerate(report.get("hostile", ()))]
 
 
 def end_line(end: Mapping[str, Any]) -> str:

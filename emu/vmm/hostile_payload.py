@@ -25,7 +25,7 @@ FIELDS: tuple[tuple[str, int, str, tuple[int, ...]], ...] = (
     ("cmdline_size", 0x238, "<I", (*WORDS, 3, 16)),
     ("setup_data", 0x250, "<Q", (PAGE, 1 << 47, (1 << 64) - 1)),
     ("pref_address", 0x258, "<Q", (*WORDS, 0x100000, 0xA00000, 0xA00400, 8 << 20, 0x3000000, 1 << 63)),
-    ("pref_address", 0x258, "<Q", ((1 << 64) - PAGE, (1 << 63) - PAGE, 1 << 32, 1 << 47, 0xFFFF0000, 0xFFFF7000)),
+    ("pref_address", 0x258, "<Q", ((1 << 64) - PAGE, 1 << 32, 1 << 47, 0xFFFF0000, 0xFFFF7000)),
     ("init_size", 0x260, "<I", (*WORDS, 0x800000, 0xF00000, 0x1000000, 0x2800000, 0xC0000000)),
     ("init_size", 0x260, "<I", (0x100000, 0x200000, 0x600000)),
 )  # fmt: skip

@@ -24,6 +24,7 @@ import judges
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made
 
 from emu.api import RunConfig
+from emu.machine import Machine
 from emu.tdx.measure import Region
 
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
@@ -202,6 +203,16 @@ def configuration(firmware: Firmware, seed: int) -> RunConfig:
     )
 
 
+def what_is_given(firmware: Firmware, machine: Machine) -> Given:
+    """Read from the TD's memory before its first instruction."""
+
+    def section(name: str) -> bytes:
+        return machine.read_guest(*firmware.section(name))
+
+    pages = mrtd(machine.launch.regions)
+    return Given(firmware.section("hob")[0], section("hob"), section("payload"), section("parameters"), pages)
+
+
 def error_line(error: AssertionError) -> int:
     """Where in this file an assertion without words failed."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
@@ -212,17 +223,7 @@ def judge(firmware: Firmware, seed: int, outcome: Outcome) -> None:
     """One run, with a line in `failures` if anything is wrong with it."""
     config = configuration(firmware, seed)
     with launched(config) as machine:
-
-        def section(name: str) -> bytes:
-            return machine.read_guest(*firmware.section(name))
-
-        given = Given(
-            firmware.section("hob")[0],
-            section("hob"),
-            section("payload"),
-            section("parameters"),
-            mrtd(machine.launch.regions),
-        )
+        given = what_is_given(firmware, machine)
         td = finish(machine, config)
         told = td.report.hostile
         reason, detail = str(td.report.end["reason"]), str(td.report.end["detail"])

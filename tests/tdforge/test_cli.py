@@ -37,6 +37,8 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
         ["run", "x.bin", "--memory", "2 lots"],
         ["run", "x.bin", "--vcpus", "0"],
         ["run", "x.bin", "--vmm", "bochs"],
+        ["run", "x.bin", "--vmm", "hostile"],
+        ["run", "x.bin", "--vmm", "hostile:7:bochs"],
         ["run", "x.bin", "--until", "midnight"],
         ["run", "x.bin", "--until", "console:"],
     ],

@@ -1,0 +1,73 @@
+"""Does the firmware reach a true handoff, or refuse, whatever a VMM does to its first boot?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hostilecampaign
+import pytest
+from hostilecampaign import Outcome, campaign
+from tdbox import MIB, Firmware, finish, launched
+
+from emu.api import run
+
+CI_SEEDS = 60
+
+
+@pytest.fixture(scope="module")
+def outcome(linux: Firmware) -> Outcome:
+    return campaign(linux, range(CI_SEEDS))
+
+
+def test_seeds_end_in_a_true_handoff_or_in_a_refusal(outcome: Outcome) -> None:
+    assert outcome.failures == []
+    assert outcome.runs == CI_SEEDS
+    assert outcome.by_reason.keys() == {"handoff", "fatal"}
+
+
+def test_the_attacks_reach_far(outcome: Outcome) -> None:
+    """Not all refused at the door: many boots succeed under attack, and the refusals are of many kinds."""
+    assert outcome.by_reason["handoff"] >= CI_SEEDS // 8
+    assert len(outcome.by_detail) >= 8
+    assert len(outcome.by_attack) >= 30
+
+
+def test_a_defect_is_found(linux: Firmware) -> None:
+    """A firmware that accepts nothing: the campaign must not call that a refusal."""
+    nothing_left = b"\x49\xc7\x00\0\0\0\0\x49\xc7\x40\x08\0\0\0\0\x49\xc7\x40\x10\0\0\0\0\x31\xc0\xc3"
+    broken = replace(linux, config=linux.patched("accept_next", nothing_left))
+    found = campaign(broken, range(12))
+    assert found.by_reason["sept-violation"]
+    assert len(found.failures) >= found.by_reason["sept-violation"]
+
+
+def test_the_judge_sees_bytes_that_were_not_measured(linux: Firmware) -> None:
+    """The same boot, judged against one other byte in each thing that was given."""
+    seed = next(s for s in range(200) if run(hostilecampaign.configuration(linux, s)).met)
+    config = hostilecampaign.configuration(linux, seed)
+    with launched(config) as machine:
+        given = hostilecampaign.what_is_given(linux, machine)
+        td = finish(machine, config)
+        hostilecampaign.judge_handoff(linux, td, given)
+        for name, at in (("hob", 60), ("payload", 0x400), ("parameters", 0)):
+            changed = bytearray(getattr(given, name))
+            changed[at] ^= 1
+            with pytest.raises(AssertionError):
+                hostilecampaign.judge_handoff(linux, td, replace(given, **{name: bytes(changed)}))
+
+
+@pytest.mark.parametrize("seed", [2, 7, 11])
+def test_a_real_kernel_under_attack_ends_in_words(linux: Firmware, kernel: bytes, seed: int) -> None:
+    """Past the handoff it is the kernel's fight; the emulator tells how it ended and does not fail itself."""
+    config = replace(
+        linux.config,
+        kernel=kernel,
+        vmm=f"hostile:{seed}",
+        memory=128 * MIB,
+        until="console:Unable to mount root fs",
+        max_instructions=120_000_000,
+        cmdline="console=ttyS0 earlyprintk=serial nokaslr",
+    )
+    report = run(config)
+    assert report.end["reason"]
+    assert report.hostile

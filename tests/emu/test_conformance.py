@@ -24,7 +24,9 @@ def problem(row: Row) -> str:
     if row.end != "halt":
         return ""
     wrong = [name for name, value in row.expect.items() if found.values.get(name) != value]
-    return ", ".join(f"{name} is {found.values.get(name, -1):#x}, expected {row.expect[name]:#x}" for name in wrong)
+    return ", ".join(
+        f"{name} is {found.values.get(name, -1):#x}, expected {row.expect[name]:#x}" for name in wrong
+    )
 
 
 @pytest.mark.parametrize("row", RUN, ids=[row.key for row in RUN])

@@ -29,12 +29,12 @@ from peachpy.x86_64 import (
     Label,
     byte,
     eax,
+    ebp,
     ebx,
     ecx,
     edi,
     edx,
     esi,
-    ebp,
     r8,
     r9,
     r10,
@@ -79,6 +79,19 @@ from .link import link
 
 GPR64 = (rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15)
 GPR32 = (eax, ecx, edx, ebx, esp, ebp, esi, edi)
+# MOV EAX, register: the two bytes after 0F
+REGISTER_READS = (
+    ("cr0", 0x20C0),
+    ("cr2", 0x20D0),
+    ("cr3", 0x20D8),
+    ("cr4", 0x20E0),
+    ("dr0", 0x21C0),
+    ("dr1", 0x21C8),
+    ("dr2", 0x21D0),
+    ("dr3", 0x21D8),
+    ("dr6", 0x21F0),
+    ("dr7", 0x21F8),
+)
 WITH_ERROR = (8, 10, 11, 12, 13, 14, 17, 21)
 EFER, VEINFO_GET, HLT, IO = 0xC0000080, 3, 0x0C, 0x1E
 MASK_R10_R15 = 0xFC00
@@ -97,8 +110,7 @@ def _entry32(unit: Unit) -> None:
         DB(b"\x9c", "pushfd")
         DB(b"\x58", "pop eax")
         MOV([entry + system["rflags"]], eax)
-        for name, code in (("cr0", 0x20C0), ("cr2", 0x20D0), ("cr3", 0x20D8), ("cr4", 0x20E0), ("dr0", 0x21C0),
-                           ("dr1", 0x21C8), ("dr2", 0x21D0), ("dr3", 0x21D8), ("dr6", 0x21F0), ("dr7", 0x21F8)):  # fmt: skip
+        for name, code in REGISTER_READS:
             DB(b"\x0f" + code.to_bytes(2, "big"), f"mov eax, {name}")
             MOV([entry + system[name]], eax)
         for name, field in (
@@ -246,7 +258,9 @@ def _print(unit: Unit) -> None:
         MOV(esp, at.STACK)
         MOV(eax, at.PRINT)
         MOV(rbp, rax)
-        item, digit, shown, skipped, finished = (Label(n) for n in ("item", "digit", "shown", "skipped", "finished"))
+        item, digit, shown, skipped, finished = (
+            Label(n) for n in ("item", "digit", "shown", "skipped", "finished")
+        )
         LABEL(item)
         MOV(rax, [rbp])
         TEST(rax, rax)
@@ -325,8 +339,8 @@ def _quads(*values: int) -> bytes:
 
 
 def _paging() -> dict[int, bytes]:
-    """Identity map of 512 GiB; above it the shared alias of 4 GiB (its bit is added at run time), then the same
-    512 GiB for user code.
+    """Identity map of 512 GiB; above it the shared alias of 4 GiB (its bit is added at run time), then the
+    same 512 GiB for user code.
     """
     flags = PRESENT | WRITE | USER
     gigabytes = [(n << 30) | flags | LARGE for n in range(512)]

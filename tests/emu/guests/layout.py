@@ -29,8 +29,10 @@ GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n 
 FRAME = ("vector", "error", "rip", "cs", "rflags", "old_rsp", "ss")
 VEINFO = ("ve_status", "ve_rcx", "ve_rdx", "ve_r8", "ve_r9", "ve_r10")
 RECORD = (*GPRS, *FRAME, *VEINFO, "cr2", "changed", "at")
-SYSTEM = ("rflags", "cr0", "cr2", "cr3", "cr4", "efer", "gdt_limit", "gdt_base", "idt_limit", "idt_base", "dr6", "dr7",
-          "cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr", "dr0", "dr1", "dr2", "dr3")  # fmt: skip
+SYSTEM = (
+    *("rflags", "cr0", "cr2", "cr3", "cr4", "efer", "gdt_limit", "gdt_base", "idt_limit", "idt_base"),
+    *("dr6", "dr7", "cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr", "dr0", "dr1", "dr2", "dr3"),
+)
 ENTRY_NAMES = (*GPRS, *SYSTEM)
 DONE = 3  # vector of a step that ran to its end: it closes with INT3
 
@@ -38,7 +40,7 @@ CS32, CS64, DATA, USER_CS, USER_DATA, TSS = 0x08, 0x10, 0x18, 0x23, 0x2B, 0x30
 
 
 def address_of(name: str, last: int) -> int:
-    """GPA of a quadword that a row asks for: `rax` (of the last step), `1.rax`, `entry.rbx` or `mem.0x816000`."""
+    """GPA of a quadword that a row asks for: `rax` (last step), `1.rax`, `entry.rbx`, `mem.0x816000`."""
     scope, _, field = name.rpartition(".")
     if scope == "entry":
         return ENTRY + 8 * ENTRY_NAMES.index(field)

@@ -8,7 +8,12 @@ from gen.x86 import Code
 
 
 def link(
-    blocks: Sequence[Code], start: int, end: int, fixed: Mapping[str, int], outside: Mapping[str, int], size: int
+    blocks: Sequence[Code],
+    start: int,
+    end: int,
+    fixed: Mapping[str, int],
+    outside: Mapping[str, int],
+    size: int,
 ) -> bytes:
     """The `size` bytes from `start` on: blocks one after another, those in `fixed` at their own addresses."""
     symbols, free = dict(outside), start

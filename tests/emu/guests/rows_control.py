@@ -9,7 +9,11 @@ from .rows import Row, Step, code
 
 CR0, CR4, EFER_SECTION = "1.3 CR0 writes", "1.4 CR4 writes", "1.5 EFER"
 XCR0_SECTION = "10 XSETBV"
-HELPERS, EXITS, MSR = "helpers.c write_guest_cr0", "td_other_exits.c td_cr_access_exit", "td_msr_access.c wrmsr_ia32_efer"
+HELPERS, EXITS, MSR = (
+    "helpers.c write_guest_cr0",
+    "td_other_exits.c td_cr_access_exit",
+    "td_msr_access.c wrmsr_ia32_efer",
+)
 CR4_SOURCE, XSETBV_SOURCE = "helpers.c write_guest_cr4", "td_xsetbv.c"
 BASE0, BASE4 = 0x80010033, 0x40660
 GP = {"vector": 13, "error": 0, "at": 0}
@@ -29,8 +33,16 @@ def write4(value: int) -> Step:
 
 def ve(qualification: int, length: int = 3) -> dict[str, int]:
     """#VE(28)."""
-    return {"vector": 20, "ve_status": 0, "ve_rcx": 28, "ve_rdx": qualification, "ve_r8": 0, "ve_r9": 0,
-            "ve_r10": length, "at": 0}  # fmt: skip
+    return {
+        "vector": 20,
+        "ve_status": 0,
+        "ve_rcx": 28,
+        "ve_rdx": qualification,
+        "ve_r8": 0,
+        "ve_r9": 0,
+        "ve_r10": length,
+        "at": 0,
+    }
 
 
 def reads(value: int) -> dict[str, int]:
@@ -49,65 +61,190 @@ def _cr0() -> Iterator[Row]:
     yield row("cd", "Setting CD is #VE(28)", 0xC0010033, ve(0))
     yield row("nw", "Setting NW is #VE(28)", 0xA0010033, ve(0))
     yield row("cd_nw", "Setting CD and NW is #VE(28)", 0xE0010033, ve(0))
-    yield Row("cr0.qualification", "The qualification names the register", CR0, EXITS,
-              (code("410f22c1", r9=0xC0010033),), ve(0x900, 4))  # fmt: skip
+    yield Row(
+        "cr0.qualification",
+        "The qualification names the register",
+        CR0,
+        EXITS,
+        (code("410f22c1", r9=0xC0010033),),
+        ve(0x900, 4),
+    )
     for key, what, bits in (("6", "15:6", 0xFFC0), ("17", "17", 1 << 17), ("19", "28:19", 0x1FF80000)):
-        yield Row(f"cr0.reserved{key}", f"Bits {what} are ignored", CR0, HELPERS, (write0(BASE0 | bits),), {"vector": 3},
-                  status="simplified", why="the write has no effect but, unlike on a CPU, the bits read back")  # fmt: skip
+        yield Row(
+            f"cr0.reserved{key}",
+            f"Bits {what} are ignored",
+            CR0,
+            HELPERS,
+            (write0(BASE0 | bits),),
+            {"vector": 3},
+            status="simplified",
+            why="the write has no effect but, unlike on a CPU, the bits read back",
+        )
     yield row("et", "ET stays 1", BASE0 & ~0x10, reads(BASE0))
-    for name, value in (("wp", BASE0 & ~(1 << 16)), ("am", BASE0 | 1 << 18), ("mp", BASE0 | 2), ("em", BASE0 | 4),
-                        ("ts", BASE0 | 8)):  # fmt: skip
+    for name, value in (
+        ("wp", BASE0 & ~(1 << 16)),
+        ("am", BASE0 | 1 << 18),
+        ("mp", BASE0 | 2),
+        ("em", BASE0 | 4),
+        ("ts", BASE0 | 8),
+    ):
         yield row(name, f"{name.upper()} is free", value, reads(value))
     yield row("same", "Writing the same value is native", BASE0, reads(BASE0))
     clear_wp = (write0(BASE0), write4(BASE4 | 1 << 23), write0(BASE0 & ~(1 << 16)))
-    yield Row("cr0.wp_cet", "Clearing WP under CR4.CET is #GP(0)", CR0, HELPERS, clear_wp, GP | {"1.vector": 3},
-              td={"xfam": 0x1803})  # fmt: skip
-    yield Row("cr0.lmsw", "LMSW takes MP, EM, TS", CR0, EXITS, (code("0f01f0 0f20c1", rax=0xF),), reads(BASE0 | 0xE))
-    yield Row("cr0.lmsw_pe", "LMSW cannot clear PE", CR0, EXITS, (code("0f01f0 0f20c1", rax=0),), reads(BASE0 & ~2))
-    yield Row("cr0.clts", "CLTS is native", CR0, HELPERS, (write0(BASE0 | 8), code("0f06 0f20c1")), reads(BASE0))
-    yield Row("cr0.user", "MOV to CR0 in user mode is #GP(0)", CR0, "CPU architecture",
-              (code("0f22c0", cs=at.USER_CS, rax=BASE0),), GP)  # fmt: skip
+    yield Row(
+        "cr0.wp_cet",
+        "Clearing WP under CR4.CET is #GP(0)",
+        CR0,
+        HELPERS,
+        clear_wp,
+        GP | {"1.vector": 3},
+        td={"xfam": 0x1803},
+    )
+    yield Row(
+        "cr0.lmsw", "LMSW takes MP, EM, TS", CR0, EXITS, (code("0f01f0 0f20c1", rax=0xF),), reads(BASE0 | 0xE)
+    )
+    yield Row(
+        "cr0.lmsw_pe", "LMSW cannot clear PE", CR0, EXITS, (code("0f01f0 0f20c1", rax=0),), reads(BASE0 & ~2)
+    )
+    yield Row(
+        "cr0.clts", "CLTS is native", CR0, HELPERS, (write0(BASE0 | 8), code("0f06 0f20c1")), reads(BASE0)
+    )
+    yield Row(
+        "cr0.user",
+        "MOV to CR0 in user mode is #GP(0)",
+        CR0,
+        "CPU architecture",
+        (code("0f22c0", cs=at.USER_CS, rax=BASE0),),
+        GP,
+    )
 
 
 def _cr4() -> Iterator[Row]:
-    def row(key: str, what: str, bits: int, expect: dict[str, int], status: str = "exact", why: str = "", **td: int) -> Row:
-        return Row(f"cr4.{key}", what, CR4, CR4_SOURCE, (write4(BASE4 | bits),), expect, td=td, status=status, why=why)
+    def row(
+        key: str,
+        what: str,
+        bits: int,
+        expect: dict[str, int],
+        status: str = "exact",
+        why: str = "",
+        **td: int,
+    ) -> Row:
+        return Row(
+            f"cr4.{key}",
+            what,
+            CR4,
+            CR4_SOURCE,
+            (write4(BASE4 | bits),),
+            expect,
+            td=td,
+            status=status,
+            why=why,
+        )
 
     yield Row("cr4.mce", "Clearing MCE is #VE(28)", CR4, CR4_SOURCE, (write4(0x40620),), ve(4))
     yield row("vmxe", "Setting VMXE is #VE(28)", 1 << 13, ve(4))
-    yield Row("cr4.vmxe0", "VMXE reads 0 and writing 0 is fine", CR4, CR4_SOURCE, (write4(BASE4),), reads(BASE4))
+    yield Row(
+        "cr4.vmxe0", "VMXE reads 0 and writing 0 is fine", CR4, CR4_SOURCE, (write4(BASE4),), reads(BASE4)
+    )
     for name, bit in (("smxe", 14), ("bit15", 15), ("fred", 32), ("lass", 27), ("lam_sup", 28)):
         yield row(name, f"Setting {name.upper()} (bit {bit})", 1 << bit, GP, "simplified", NO_FEATURE)
     yield row("bit63", "Setting bit 63, which no CPU has, is #GP(0)", 1 << 63, GP)
     yield row("pke", "PKE without XFAM[9] is #GP(0)", 1 << 22, GP)
-    yield row("pke_xfam", "PKE with XFAM[9] is granted", 1 << 22, reads(BASE4 | 1 << 22), "simplified", NOT_ENFORCED,
-              xfam=0x203)  # fmt: skip
+    yield row(
+        "pke_xfam",
+        "PKE with XFAM[9] is granted",
+        1 << 22,
+        reads(BASE4 | 1 << 22),
+        "simplified",
+        NOT_ENFORCED,
+        xfam=0x203,
+    )
     yield row("cet", "CET without XFAM[12:11] is #GP(0)", 1 << 23, GP)
-    yield row("cet_xfam", "CET with XFAM[12:11] is granted", 1 << 23, reads(BASE4 | 1 << 23), "simplified",
-              NOT_ENFORCED, xfam=0x1803)  # fmt: skip
-    yield Row("cr4.cet_wp", "CET while CR0.WP is 0 is #GP(0)", CR4, CR4_SOURCE,
-              (write0(BASE0 & ~(1 << 16)), write4(BASE4 | 1 << 23)), GP, td={"xfam": 0x1803})  # fmt: skip
+    yield row(
+        "cet_xfam",
+        "CET with XFAM[12:11] is granted",
+        1 << 23,
+        reads(BASE4 | 1 << 23),
+        "simplified",
+        NOT_ENFORCED,
+        xfam=0x1803,
+    )
+    yield Row(
+        "cr4.cet_wp",
+        "CET while CR0.WP is 0 is #GP(0)",
+        CR4,
+        CR4_SOURCE,
+        (write0(BASE0 & ~(1 << 16)), write4(BASE4 | 1 << 23)),
+        GP,
+        td={"xfam": 0x1803},
+    )
     yield row("uintr", "UINTR without XFAM[14] is #GP(0)", 1 << 25, GP)
-    yield row("uintr_xfam", "UINTR with XFAM[14] is granted", 1 << 25, reads(BASE4 | 1 << 25), "simplified",
-              NOT_ENFORCED, xfam=0x4003)  # fmt: skip
+    yield row(
+        "uintr_xfam",
+        "UINTR with XFAM[14] is granted",
+        1 << 25,
+        reads(BASE4 | 1 << 25),
+        "simplified",
+        NOT_ENFORCED,
+        xfam=0x4003,
+    )
     yield row("kl", "KL is #GP(0)", 1 << 19, GP)
     yield row("pks", "PKS without ATTRIBUTES.PKS is #GP(0)", 1 << 24, GP)
-    yield row("pks_attribute", "PKS with ATTRIBUTES.PKS is granted", 1 << 24, reads(BASE4 | 1 << 24), "simplified",
-              NOT_ENFORCED, attributes=1 << 30 | 1 << 28)  # fmt: skip
-    free = (("vme", 0), ("pvi", 1), ("tsd", 2), ("de", 3), ("pse", 4), ("pge", 7), ("pce", 8), ("umip", 11),
-            ("fsgsbase", 16), ("pcide", 17), ("smep", 20), ("smap", 21))  # fmt: skip
+    yield row(
+        "pks_attribute",
+        "PKS with ATTRIBUTES.PKS is granted",
+        1 << 24,
+        reads(BASE4 | 1 << 24),
+        "simplified",
+        NOT_ENFORCED,
+        attributes=1 << 30 | 1 << 28,
+    )
+    free = (
+        ("vme", 0),
+        ("pvi", 1),
+        ("tsd", 2),
+        ("de", 3),
+        ("pse", 4),
+        ("pge", 7),
+        ("pce", 8),
+        ("umip", 11),
+        ("fsgsbase", 16),
+        ("pcide", 17),
+        ("smep", 20),
+        ("smap", 21),
+    )
     for name, bit in free:
         yield row(name, f"{name.upper()} is the guest's", 1 << bit, reads(BASE4 | 1 << bit))
     for name, bit in (("osfxsr", 9), ("osxmmexcpt", 10), ("osxsave", 18)):
         value = BASE4 & ~(1 << bit)
-        yield Row(f"cr4.{name}", f"{name.upper()} is the guest's", CR4, CR4_SOURCE, (write4(value),), reads(value))
+        yield Row(
+            f"cr4.{name}", f"{name.upper()} is the guest's", CR4, CR4_SOURCE, (write4(value),), reads(value)
+        )
     yield row("la57", "LA57 cannot change in 64-bit mode: #GP(0)", 1 << 12, GP)
-    yield Row("cr4.pae", "PAE cannot be cleared in 64-bit mode: #GP(0)", CR4, "CPU architecture",
-              (write4(BASE4 & ~0x20),), GP)  # fmt: skip
-    yield Row("cr4.order", "A natively illegal value is #GP even with MCE cleared", CR4, CR4_SOURCE,
-              (write4(1 << 19 | 0x40620),), GP)  # fmt: skip
-    yield Row("cr4.user", "MOV to CR4 in user mode is #GP(0)", CR4, "CPU architecture",
-              (code("0f22e0", cs=at.USER_CS, rax=BASE4),), GP)  # fmt: skip
+    yield Row(
+        "cr4.pae",
+        "PAE cannot be cleared in 64-bit mode: #GP(0)",
+        CR4,
+        "CPU architecture",
+        (write4(BASE4 & ~0x20),),
+        GP,
+    )
+    yield Row(
+        "cr4.order",
+        "A natively illegal value is #GP even with MCE cleared",
+        CR4,
+        CR4_SOURCE,
+        (write4(1 << 19 | 0x40620),),
+        GP,
+    )
+    yield Row(
+        "cr4.user",
+        "MOV to CR4 in user mode is #GP(0)",
+        CR4,
+        "CPU architecture",
+        (code("0f22e0", cs=at.USER_CS, rax=BASE4),),
+        GP,
+    )
 
 
 def _efer() -> Iterator[Row]:
@@ -118,7 +255,9 @@ def _efer() -> Iterator[Row]:
         return Row(f"efer.{key}", what, EFER_SECTION, MSR, steps, expect)
 
     fails = {"0.vector": 20, "0.ve_rcx": 32, "0.ve_rdx": 0, "0.ve_r10": 2, "rax": 0xD01, "rdx": 0}
-    yield row("read", "RDMSR is native; LMA is set in 64-bit mode", 0xD01, {"0.vector": 3, "rax": 0xD01, "rdx": 0})
+    yield row(
+        "read", "RDMSR is native; LMA is set in 64-bit mode", 0xD01, {"0.vector": 3, "rax": 0xD01, "rdx": 0}
+    )
     yield row("lma", "LMA of the input is ignored", 0x901, {"0.vector": 3, "rax": 0xD01, "rdx": 0})
     yield row("sce", "SCE may change", 0xD00, {"0.vector": 3, "rax": 0xD00, "rdx": 0})
     yield row("lme", "Clearing LME is #VE(32)", 0x801, fails)
@@ -143,7 +282,14 @@ def _xcr0() -> Iterator[Row]:
     yield row("supervisor", "A supervisor state of XFAM: #GP(0)", 0x1803, fails, xfam=0x1803)
     yield row("index", "XCR1: #GP(0)", 3, fails, index=1)
     off = (write4(BASE4 & ~(1 << 18)), code("0f01d1", rcx=0, rax=3, rdx=0))
-    yield Row("xcr0.osxsave", "Without CR4.OSXSAVE: #UD", XCR0_SECTION, "CPU architecture", off, {"vector": 6, "at": 0})
+    yield Row(
+        "xcr0.osxsave",
+        "Without CR4.OSXSAVE: #UD",
+        XCR0_SECTION,
+        "CPU architecture",
+        off,
+        {"vector": 6, "at": 0},
+    )
     user = code("0f01d1", cs=at.USER_CS, rcx=0, rax=3, rdx=0)
     yield Row("xcr0.user", "XSETBV in user mode is #GP(0)", XCR0_SECTION, "CPU architecture", (user,), GP)
 

@@ -11,14 +11,21 @@ MODE, GENERAL = "1.1 Entry state: mode and system registers", "1.2 Entry state: 
 VMCS, INIT = "intel/tdx-module td_vmcs_init.c", "intel/tdx-module tdh_vp_init.c"
 RDMSR = "0f32"
 ZERO_MSRS = (
-    ("STAR", 0xC0000081), ("LSTAR", 0xC0000082), ("KERNEL_GS_BASE", 0xC0000102), ("SYSENTER_CS", 0x174),
-    ("SYSENTER_ESP", 0x175), ("SYSENTER_EIP", 0x176), ("XSS", 0xDA0),
-)  # fmt: skip
+    ("STAR", 0xC0000081),
+    ("LSTAR", 0xC0000082),
+    ("KERNEL_GS_BASE", 0xC0000102),
+    ("SYSENTER_CS", 0x174),
+    ("SYSENTER_ESP", 0x175),
+    ("SYSENTER_EIP", 0x176),
+    ("XSS", 0xDA0),
+)
 
 
 def _entry(key: str, what: str, **fields: int) -> Row:
     section, source = (GENERAL, INIT) if key.startswith("gpr") else (MODE, VMCS)
-    return Row(f"entry.{key}", what, section, source, (), {f"entry.{name}": value for name, value in fields.items()})
+    return Row(
+        f"entry.{key}", what, section, source, (), {f"entry.{name}": value for name, value in fields.items()}
+    )
 
 
 def rows() -> Iterator[Row]:
@@ -37,7 +44,14 @@ def rows() -> Iterator[Row]:
     yield _entry("data", "DS, ES, FS, GS, SS hold selector 0", ds=0, es=0, fs=0, gs=0, ss=0)
     yield _entry("system", "LDTR and TR hold selector 0", ldtr=0, tr=0)
     pat = code(RDMSR, rcx=0x277)
-    yield Row("entry.pat", "IA32_PAT is 0007040600070406", MODE, VMCS, (pat,), {"rax": 0x00070406, "rdx": 0x00070406})
+    yield Row(
+        "entry.pat",
+        "IA32_PAT is 0007040600070406",
+        MODE,
+        VMCS,
+        (pat,),
+        {"rax": 0x00070406, "rdx": 0x00070406},
+    )
     fmask = code(RDMSR, rcx=0xC0000084)
     yield Row("entry.fmask", "IA32_FMASK is 20200", MODE, VMCS, (fmask,), {"rax": 0x20200, "rdx": 0})
     xcr0 = code("0f01d0", rcx=0)
@@ -52,13 +66,30 @@ def rows() -> Iterator[Row]:
     row = _entry("gpr.rbx52", "RBX is the GPA width, 52", rbx=52)
     yield Row(row.key, row.what, row.section, row.source, (), row.expect, td={"gpaw": 52, "config_flags": 5})
     yield _entry("gpr.rcx_r8", "RCX and R8 are the host's value, here the TD HOB", rcx=at.HOB, r8=at.HOB)
-    yield Row("entry.gpr.rdx", "RDX is CPUID(1).EAX", GENERAL, INIT, (code("0fa2", rax=1, rcx=0), code(
-        "4831c2 4889d0", rax=0x806F8, rdx=0x806F8)), {"entry.rdx": 0x806F8, "0.rax": 0x806F8})  # fmt: skip
+    yield Row(
+        "entry.gpr.rdx",
+        "RDX is CPUID(1).EAX",
+        GENERAL,
+        INIT,
+        (code("0fa2", rax=1, rcx=0), code("4831c2 4889d0", rax=0x806F8, rdx=0x806F8)),
+        {"entry.rdx": 0x806F8, "0.rax": 0x806F8},
+    )
     yield _entry("gpr.rsi", "RSI is VCPU_INDEX, 0 for the first vCPU", rsi=0)
     yield _entry("gpr.zero32", "RAX, RBP, RDI, RSP are 0", rax=0, rbp=0, rdi=0, rsp=0)
     yield _entry("gpr.zero64", "R9 to R15 are 0", r9=0, r10=0, r11=0, r12=0, r13=0, r14=0, r15=0)
     tdcall32 = "the exception before LIDT is a triple fault: TD exit NON_RECOVERABLE_VCPU"
-    yield Row("entry.idt", f"An interrupt gate beyond an IDT limit of 0: {tdcall32}", MODE, VMCS, (
-        code("0f011d 02000000 eb0a 0000 0000000000000000 0f0b"),), end="triple-fault")  # fmt: skip
-    yield absent("entry.ap", "The other vCPUs enter with the same state and their own RSI", GENERAL,
-                 "the harness prints from one vCPU only; tests/emu/test_emu_strict.py runs several", INIT)  # fmt: skip
+    yield Row(
+        "entry.idt",
+        f"An interrupt gate beyond an IDT limit of 0: {tdcall32}",
+        MODE,
+        VMCS,
+        (code("0f011d 02000000 eb0a 0000 0000000000000000 0f0b"),),
+        end="triple-fault",
+    )
+    yield absent(
+        "entry.ap",
+        "The other vCPUs enter with the same state and their own RSI",
+        GENERAL,
+        "the harness prints from one vCPU only; tests/emu/test_emu_strict.py runs several",
+        INIT,
+    )

@@ -11,6 +11,7 @@ from .rows import Row, Step, code
 SECTION, SOURCE = "5.6 MSRs", "msr_config_lookup.c, td_msr_access.c"
 READ, WRITE = 31, 32  # exit reasons
 NATIVE, VE, GP = "native", "#VE", "#GP(0)"
+NO_VMX = "reads zero: no nested VMX"
 KEPT = "kept per vCPU, without the effect it has on a CPU"
 
 
@@ -27,7 +28,13 @@ def wrmsr(index: int, value: int) -> Step:
 def outcome(step: int, kind: str, reason: int) -> dict[str, int]:
     """What that step must show."""
     if kind == VE:
-        return {f"{step}.vector": 20, f"{step}.ve_rcx": reason, f"{step}.ve_rdx": 0, f"{step}.ve_r10": 2, f"{step}.at": 0}
+        return {
+            f"{step}.vector": 20,
+            f"{step}.ve_rcx": reason,
+            f"{step}.ve_rdx": 0,
+            f"{step}.ve_r10": 2,
+            f"{step}.at": 0,
+        }
     if kind == GP:
         return {f"{step}.vector": 13, f"{step}.error": 0, f"{step}.at": 0}
     return {f"{step}.vector": 3}
@@ -35,8 +42,8 @@ def outcome(step: int, kind: str, reason: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Class:
-    """MSRs of one behaviour, tried at their first and last number. `value` is what a read gives or, with `stored`,
-    what is written first and must read back.
+    """MSRs of one behaviour, tried at their first and last number. `value` is what a read gives or, with
+    `stored`, what is written first and must read back.
     """
 
     key: str
@@ -59,10 +66,19 @@ class Class:
         expect: dict[str, int] = {}
         for step, _ in enumerate(numbers):
             expect |= outcome(step, self.read, READ)
-            if self.value is not None and not self.stored:
+            if self.value is not None and not self.stored and self.read == NATIVE:
                 expect |= {f"{step}.rax": self.value & 0xFFFFFFFF, f"{step}.rdx": self.value >> 32}
         steps = tuple(map(rdmsr, numbers))
-        yield Row(f"msr.{self.key}.read", f"RDMSR {name}: {self.read}", SECTION, SOURCE, steps, expect, td=self.td, **common)
+        yield Row(
+            f"msr.{self.key}.read",
+            f"RDMSR {name}: {self.read}",
+            SECTION,
+            SOURCE,
+            steps,
+            expect,
+            td=self.td,
+            **common,
+        )
         steps, expect = (), {}
         for number in numbers:
             expect |= outcome(len(steps), self.write, WRITE)
@@ -71,15 +87,39 @@ class Class:
                 steps += (rdmsr(number),)
                 last = len(steps) - 1
                 expect |= {f"{last}.rax": self.value & 0xFFFFFFFF, f"{last}.rdx": self.value >> 32}
-        yield Row(f"msr.{self.key}.write", f"WRMSR {name}: {self.write}", SECTION, SOURCE, steps, expect, td=self.td, **common)
+        yield Row(
+            f"msr.{self.key}.write",
+            f"WRMSR {name}: {self.write}",
+            SECTION,
+            SOURCE,
+            steps,
+            expect,
+            td=self.td,
+            **common,
+        )
 
 
 def _kept(key: str, what: str, first: int, last: int = 0, value: int | None = None, why: str = "") -> Class:
-    return Class(key, what, first, last or first, NATIVE, NATIVE, value, value is not None,
-                 status="simplified" if why else "exact", why=why)  # fmt: skip
+    return Class(
+        key,
+        what,
+        first,
+        last or first,
+        NATIVE,
+        NATIVE,
+        value,
+        value is not None,
+        status="simplified" if why else "exact",
+        why=why,
+    )
 
 
-XFAM_CET, XFAM_UINTR, XFAM_LBR, XFAM_PT = {"xfam": 0x1803}, {"xfam": 0x4003}, {"xfam": 0x8003}, {"xfam": 0x103}
+XFAM_CET, XFAM_UINTR, XFAM_LBR, XFAM_PT = (
+    {"xfam": 0x1803},
+    {"xfam": 0x4003},
+    {"xfam": 0x8003},
+    {"xfam": 0x103},
+)
 NO_CPUID = "the emulated CPU does not have the feature, which is one of the two cases"
 CLASSES = (
     _kept("spec_ctrl", "SPEC_CTRL", 0x48, value=1, why=KEPT),
@@ -92,14 +132,10 @@ CLASSES = (
     _kept("pat", "PAT", 0x277, value=0x0007010600070106),
     _kept("ds_area", "DS_AREA", 0x600, value=0x1000, why=KEPT),
     _kept("tpr", "x2APIC TPR", 0x808, value=0x10),
-    Class("ppr", "x2APIC PPR", 0x80A, 0x80A, NATIVE, NATIVE, 0, status="simplified",
-          why="a write is #GP on a CPU, ignored here"),
-    Class("eoi", "x2APIC EOI", 0x80B, 0x80B, NATIVE, NATIVE, 0, status="simplified",
-          why="a read is #GP on a CPU, zero here"),
-    Class("isr", "x2APIC ISR, TMR and IRR", 0x810, 0x827, NATIVE, NATIVE, 0, status="simplified",
-          why="a write is #GP on a CPU, ignored here"),
-    Class("self_ipi", "x2APIC SELF_IPI", 0x83F, 0x83F, NATIVE, NATIVE, status="simplified",
-          why="a read is #GP on a CPU, granted here"),
+    Class("ppr", "x2APIC PPR; writing is #GP on a CPU", 0x80A, 0x80A, NATIVE, GP, 0),
+    Class("eoi", "x2APIC EOI; reading is #GP on a CPU", 0x80B, 0x80B, GP, NATIVE, 0),
+    Class("isr", "x2APIC ISR, TMR and IRR; writing is #GP on a CPU", 0x810, 0x827, NATIVE, GP, 0),
+    Class("self_ipi", "x2APIC SELF_IPI; reading is #GP on a CPU", 0x83F, 0x83F, GP, NATIVE, 0x40),
     _kept("star", "STAR and LSTAR", 0xC0000081, 0xC0000082, value=0x0000123400001234),
     _kept("fmask", "FMASK", 0xC0000084, value=0x47700),
     _kept("fs_base", "FS_BASE, GS_BASE, KERNEL_GS_BASE", 0xC0000100, 0xC0000102, value=0x7FFF12345678),
@@ -112,25 +148,27 @@ CLASSES = (
           why="reads zero, whatever a CPU has there"),
     Class("xapic_disable", "XAPIC_DISABLE_STATUS", 0xBD, 0xBD, NATIVE, GP, 1, status="exact"),
     Class("arch_capabilities", "ARCH_CAPABILITIES", 0x10A, 0x10A, NATIVE, GP),
-    Class("vmx_basic", "VMX_BASIC", 0x480, 0x480, NATIVE, GP, status="simplified", why="reads zero: no nested VMX"),
+    Class("vmx_basic", "VMX_BASIC", 0x480, 0x480, NATIVE, GP, status="simplified", why=NO_VMX),
     Class("vmx_misc", "VMX_MISC to VMX_CR4_FIXED1", 0x485, 0x489, NATIVE, GP, status="simplified",
-          why="reads zero: no nested VMX"),
-    Class("vmx_procbased2", "VMX_PROCBASED_CTLS2 to VMX_PROCBASED_CTLS3", 0x48B, 0x492, NATIVE, GP, status="simplified",
-          why="reads zero: no nested VMX"),
+          why=NO_VMX),
+    Class("vmx_procbased2", "VMX_PROCBASED_CTLS2 to VMX_PROCBASED_CTLS3", 0x48B, 0x492, NATIVE, GP,
+          status="simplified", why=NO_VMX),
     Class("vmx_pinbased", "VMX_PINBASED_CTLS to VMX_ENTRY_CTLS", 0x481, 0x484, VE, GP),
     Class("vmx_vmcs_enum", "VMX_VMCS_ENUM", 0x48A, 0x48A, VE, GP),
     Class("perf_capabilities", "PERF_CAPABILITIES without PERFMON", 0x345, 0x345, NATIVE, GP, 0),
     Class("misc_enable", "MISC_ENABLE: PEBS unavailable, no counters", 0x1A0, 0x1A0, NATIVE, VE, 0x1001),
     Class("cet_off", "CET without XFAM[12:11]", 0x6A0, 0x6A2, GP, GP),
     Class("pl_ssp_off", "PL0_SSP to INTERRUPT_SSP_TABLE without XFAM[12:11]", 0x6A4, 0x6A8, GP, GP),
-    Class("pl_ssp", "PL0_SSP to INTERRUPT_SSP_TABLE with XFAM[12:11]", 0x6A4, 0x6A8, NATIVE, NATIVE, 0x1000, True,
-          XFAM_CET, "simplified", KEPT),
-    Class("cet", "U_CET, S_CET with XFAM[12:11]", 0x6A0, 0x6A2, NATIVE, NATIVE, 0, False, XFAM_CET, "simplified", KEPT),
+    Class("pl_ssp", "PL0_SSP to INTERRUPT_SSP_TABLE with XFAM[12:11]", 0x6A4, 0x6A8, NATIVE, NATIVE, 0x1000,
+          True, XFAM_CET, "simplified", KEPT),
+    Class("cet", "U_CET, S_CET with XFAM[12:11]", 0x6A0, 0x6A2, NATIVE, NATIVE, 0, False, XFAM_CET,
+          "simplified", KEPT),
     Class("pkrs_off", "PKRS without ATTRIBUTES.PKS", 0x6E1, 0x6E1, GP, GP),
     Class("pkrs", "PKRS with ATTRIBUTES.PKS", 0x6E1, 0x6E1, NATIVE, NATIVE, 4, True,
           {"attributes": 1 << 30 | 1 << 28}, "simplified", KEPT),
     Class("uintr_off", "UINTR without XFAM[14]", 0x985, 0x98A, GP, GP),
-    Class("uintr", "UINTR with XFAM[14]", 0x985, 0x98A, NATIVE, NATIVE, 0, False, XFAM_UINTR, "simplified", KEPT),
+    Class("uintr", "UINTR with XFAM[14]", 0x985, 0x98A, NATIVE, NATIVE, 0, False, XFAM_UINTR,
+          "simplified", KEPT),
     Class("lbr_off", "LBR_INFO without XFAM[15]", 0x1200, 0x12FF, GP, GP),
     Class("lbr_ctl_off", "LBR_CTL, LBR_DEPTH without XFAM[15]", 0x14CE, 0x14CF, GP, GP),
     Class("lbr_from_off", "LBR_FROM, LBR_TO without XFAM[15]", 0x1500, 0x16FF, GP, GP),
@@ -191,34 +229,86 @@ def _special() -> Iterator[Row]:
         return Row(f"msr.{key}", what, SECTION, SOURCE, steps, expect, **more)  # type: ignore[arg-type]
 
     yield row("xss.read", "RDMSR XSS is native", (rdmsr(0xDA0),), {"vector": 3, "rax": 0, "rdx": 0})
-    yield row("xss.outside", "A bit of XSS outside XFAM is #GP(0)", (wrmsr(0xDA0, 1 << 11),), outcome(0, GP, 0))
+    yield row(
+        "xss.outside", "A bit of XSS outside XFAM is #GP(0)", (wrmsr(0xDA0, 1 << 11),), outcome(0, GP, 0)
+    )
     inside = (wrmsr(0xDA0, 0x1800), rdmsr(0xDA0))
-    kept = row("xss.inside", "Supervisor states of XFAM may be set", inside, {"0.vector": 3, "rax": 0x1800, "rdx": 0})
+    kept = row(
+        "xss.inside", "Supervisor states of XFAM may be set", inside, {"0.vector": 3, "rax": 0x1800, "rdx": 0}
+    )
     yield replace(kept, td=XFAM_CET)
-    user = replace(row("xss.user_state", "A user state is no bit of XSS: #GP(0)", (wrmsr(0xDA0, 2),), outcome(0, GP, 0)))
+    user = replace(
+        row("xss.user_state", "A user state is no bit of XSS: #GP(0)", (wrmsr(0xDA0, 2),), outcome(0, GP, 0))
+    )
     yield user
-    yield row("debugctl.read", "RDMSR DEBUGCTL is emulated", (rdmsr(0x1D9),), {"vector": 3, "rax": 0, "rdx": 0})
-    yield row("debugctl.lbr", "DEBUGCTL.BTF may be set", (wrmsr(0x1D9, 2), rdmsr(0x1D9)), {"0.vector": 3, "rax": 2},
-              status="simplified", why="kept, but single steps do not go from branch to branch")  # fmt: skip
+    yield row(
+        "debugctl.read", "RDMSR DEBUGCTL is emulated", (rdmsr(0x1D9),), {"vector": 3, "rax": 0, "rdx": 0}
+    )
+    yield row(
+        "debugctl.lbr",
+        "DEBUGCTL.BTF may be set",
+        (wrmsr(0x1D9, 2), rdmsr(0x1D9)),
+        {"0.vector": 3, "rax": 2},
+        status="simplified",
+        why="kept, but single steps do not go from branch to branch",
+    )
     for bit in (3, 5, 16):
-        yield row(f"debugctl.reserved{bit}", f"Reserved bit {bit} of DEBUGCTL is #GP(0)", (wrmsr(0x1D9, 1 << bit),),
-                  outcome(0, GP, 0))  # fmt: skip
-    yield row("debugctl.tr", "DEBUGCTL.TR without BTS is #VE(32)", (wrmsr(0x1D9, 1 << 6),), outcome(0, VE, WRITE))
-    yield row("debugctl.tr_bts", "DEBUGCTL.TR with BTS is granted", (wrmsr(0x1D9, 3 << 6), rdmsr(0x1D9)),
-              {"0.vector": 3, "rax": 0xC0})  # fmt: skip
-    yield row("debugctl.pmi", "DEBUGCTL bit 13 is ignored", (wrmsr(0x1D9, 1 << 13), rdmsr(0x1D9)),
-              {"0.vector": 3, "rax": 0})  # fmt: skip
-    yield row("high_halves", "RDMSR clears the upper halves of RAX and RDX", (rdmsr(0xBD),), {"rax": 1, "rdx": 0})
-    yield row("ecx", "Only ECX selects the MSR", (code("0f32", rcx=0xABCD_0000_0000_00BD),), {"vector": 3, "rax": 1})
-    yield row("user", "RDMSR in user mode is #GP(0), whatever the MSR", (code("0f32", cs=at.USER_CS, rcx=0x1B),),
-              outcome(0, GP, 0))  # fmt: skip
-    yield row("user_write", "WRMSR in user mode is #GP(0), whatever the MSR",
-              (code("0f30", cs=at.USER_CS, rcx=0x1B, rax=0, rdx=0),), outcome(0, GP, 0))  # fmt: skip
+        yield row(
+            f"debugctl.reserved{bit}",
+            f"Reserved bit {bit} of DEBUGCTL is #GP(0)",
+            (wrmsr(0x1D9, 1 << bit),),
+            outcome(0, GP, 0),
+        )
+    yield row(
+        "debugctl.tr", "DEBUGCTL.TR without BTS is #VE(32)", (wrmsr(0x1D9, 1 << 6),), outcome(0, VE, WRITE)
+    )
+    yield row(
+        "debugctl.tr_bts",
+        "DEBUGCTL.TR with BTS is granted",
+        (wrmsr(0x1D9, 3 << 6), rdmsr(0x1D9)),
+        {"0.vector": 3, "rax": 0xC0},
+    )
+    yield row(
+        "debugctl.pmi",
+        "DEBUGCTL bit 13 is ignored",
+        (wrmsr(0x1D9, 1 << 13), rdmsr(0x1D9)),
+        {"0.vector": 3, "rax": 0},
+    )
+    yield row(
+        "high_halves", "RDMSR clears the upper halves of RAX and RDX", (rdmsr(0xBD),), {"rax": 1, "rdx": 0}
+    )
+    yield row(
+        "ecx", "Only ECX selects the MSR", (code("0f32", rcx=0xABCD_0000_0000_00BD),), {"vector": 3, "rax": 1}
+    )
+    yield row(
+        "user",
+        "RDMSR in user mode is #GP(0), whatever the MSR",
+        (code("0f32", cs=at.USER_CS, rcx=0x1B),),
+        outcome(0, GP, 0),
+    )
+    yield row(
+        "user_write",
+        "WRMSR in user mode is #GP(0), whatever the MSR",
+        (code("0f30", cs=at.USER_CS, rcx=0x1B, rax=0, rdx=0),),
+        outcome(0, GP, 0),
+    )
     deadline = "the answer is #GP where CPUID shows no TSC deadline timer; this VMM always offers it"
-    yield row("tsc_deadline.read", "RDMSR TSC_DEADLINE with the feature is #VE", (rdmsr(0x6E0),), outcome(0, VE, READ),
-              status="simplified", why=deadline)  # fmt: skip
-    yield row("tsc_deadline.write", "WRMSR TSC_DEADLINE with the feature is #VE", (wrmsr(0x6E0, 0),),
-              outcome(0, VE, WRITE), status="simplified", why=deadline)  # fmt: skip
+    yield row(
+        "tsc_deadline.read",
+        "RDMSR TSC_DEADLINE with the feature is #VE",
+        (rdmsr(0x6E0),),
+        outcome(0, VE, READ),
+        status="simplified",
+        why=deadline,
+    )
+    yield row(
+        "tsc_deadline.write",
+        "WRMSR TSC_DEADLINE with the feature is #VE",
+        (wrmsr(0x6E0, 0),),
+        outcome(0, VE, WRITE),
+        status="simplified",
+        why=deadline,
+    )
 
 
 def rows() -> Iterator[Row]:

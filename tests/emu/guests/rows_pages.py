@@ -23,8 +23,15 @@ def accept(gpa: int, level: int = 0) -> Step:
     return tdcall(6, rcx=gpa | level)
 
 
-def _row(key: str, what: str, section: str, source: str, steps: Step | tuple[Step, ...], expect: dict[str, int],
-         **more: Any) -> Row:  # fmt: skip
+def _row(
+    key: str,
+    what: str,
+    section: str,
+    source: str,
+    steps: Step | tuple[Step, ...],
+    expect: dict[str, int],
+    **more: Any,
+) -> Row:
     return Row(key, what, section, source, steps if isinstance(steps, tuple) else (steps,), expect, **more)
 
 
@@ -33,7 +40,9 @@ def _accept() -> Iterator[Row]:
         return _row(f"accept.{key}", what, ACCEPT, SOURCE, steps, expect, **more)
 
     def refused(key: str, what: str, rcx: int, **td: Any) -> Row:
-        return row(key, f"{what}: OPERAND_INVALID|RCX", tdcall(6, rcx=rcx), {"rax": INVALID_RCX, "changed": 1}, td=td)
+        return row(
+            key, f"{what}: OPERAND_INVALID|RCX", tdcall(6, rcx=rcx), {"rax": INVALID_RCX, "changed": 1}, td=td
+        )
 
     yield refused("level2", "Level 2 (1 GiB)", 1 << 30 | 2)
     for level in (3, 4, 7):
@@ -47,129 +56,380 @@ def _accept() -> Iterator[Row]:
     yield refused("shared52", "A shared GPA, GPAW 52", FREE | BIT51, **WIDE)
     yield refused("beyond48", "A GPA beyond GPAW 48", FREE | 1 << 48)
     yield refused("beyond48_51", "A GPA with bit 51, GPAW 48", FREE | BIT51)
-    yield row("bit47_gpaw52", "With GPAW 52 bit 47 is an address bit: the VMM has no page there", accept(FREE | BIT47), {},
-              end="sept-violation", td=WIDE)  # fmt: skip
+    yield row(
+        "bit47_gpaw52",
+        "With GPAW 52 bit 47 is an address bit: the VMM has no page there",
+        accept(FREE | BIT47),
+        {},
+        end="sept-violation",
+        td=WIDE,
+    )
     read = code("488b07", rdi=FREE + 0xFF8)
-    yield row("4k", "A pending 4 KiB page is mapped, and reads zero", (accept(FREE), read),
-              {"0.rax": 0, "0.changed": 1, "vector": 3, "rax": 0})  # fmt: skip
+    yield row(
+        "4k",
+        "A pending 4 KiB page is mapped, and reads zero",
+        (accept(FREE), read),
+        {"0.rax": 0, "0.changed": 1, "vector": 3, "rax": 0},
+    )
     end = code("488b07", rdi=FREE + M2 - 8)
-    yield row("2m", "A pending 2 MiB page is mapped, and reads zero", (accept(FREE, 1), end),
-              {"0.rax": 0, "vector": 3, "rax": 0})  # fmt: skip
+    yield row(
+        "2m",
+        "A pending 2 MiB page is mapped, and reads zero",
+        (accept(FREE, 1), end),
+        {"0.rax": 0, "vector": 3, "rax": 0},
+    )
     write = code("488907", rdi=FREE, rax=0x55)
     again = code("488b07", rdi=FREE)
-    yield row("4k_again", "An accepted 4 KiB page: ALREADY_ACCEPTED, level 0", (accept(FREE), accept(FREE)), {"rax": ALREADY})
-    yield row("2m_again", "An accepted 2 MiB page: ALREADY_ACCEPTED, level 1", (accept(FREE, 1), accept(FREE, 1)),
-              {"rax": ALREADY | 1})  # fmt: skip
-    yield row("4k_in_2m", "4 KiB inside an accepted 2 MiB page: ALREADY_ACCEPTED, level 1",
-              (accept(FREE, 1), accept(FREE + 0x5000)), {"rax": ALREADY | 1})  # fmt: skip
-    yield row("kept", "ALREADY_ACCEPTED does not touch the page", (accept(FREE), write, accept(FREE), again),
-              {"2.rax": ALREADY, "rax": 0x55})  # fmt: skip
-    yield row("kept2m", "Nor does it touch a 2 MiB page", (accept(FREE, 1), write, accept(FREE, 1), again),
-              {"2.rax": ALREADY | 1, "rax": 0x55})  # fmt: skip
-    yield row("mismatch", "2 MiB where 4 KiB pages are: PAGE_SIZE_MISMATCH, level 1", (accept(FREE), accept(FREE, 1)),
-              {"rax": MISMATCH | 1})  # fmt: skip
-    yield row("demoted", "4 KiB inside a pending 2 MiB page: the VMM splits it, the guest executes again",
-              (accept(FREE + 0x5000), accept(FREE + 0x6000)), {"0.rax": 0, "rax": 0})  # fmt: skip
+    yield row(
+        "4k_again",
+        "An accepted 4 KiB page: ALREADY_ACCEPTED, level 0",
+        (accept(FREE), accept(FREE)),
+        {"rax": ALREADY},
+    )
+    yield row(
+        "2m_again",
+        "An accepted 2 MiB page: ALREADY_ACCEPTED, level 1",
+        (accept(FREE, 1), accept(FREE, 1)),
+        {"rax": ALREADY | 1},
+    )
+    yield row(
+        "4k_in_2m",
+        "4 KiB inside an accepted 2 MiB page: ALREADY_ACCEPTED, level 1",
+        (accept(FREE, 1), accept(FREE + 0x5000)),
+        {"rax": ALREADY | 1},
+    )
+    yield row(
+        "kept",
+        "ALREADY_ACCEPTED does not touch the page",
+        (accept(FREE), write, accept(FREE), again),
+        {"2.rax": ALREADY, "rax": 0x55},
+    )
+    yield row(
+        "kept2m",
+        "Nor does it touch a 2 MiB page",
+        (accept(FREE, 1), write, accept(FREE, 1), again),
+        {"2.rax": ALREADY | 1, "rax": 0x55},
+    )
+    yield row(
+        "mismatch",
+        "2 MiB where 4 KiB pages are: PAGE_SIZE_MISMATCH, level 1",
+        (accept(FREE), accept(FREE, 1)),
+        {"rax": MISMATCH | 1},
+    )
+    yield row(
+        "demoted",
+        "4 KiB inside a pending 2 MiB page: the VMM splits it, the guest executes again",
+        (accept(FREE + 0x5000), accept(FREE + 0x6000)),
+        {"0.rax": 0, "rax": 0},
+    )
     small = {"host_page_size": "4K"}
-    yield row("host4k", "A host that maps 4 KiB only: 2 MiB is PAGE_SIZE_MISMATCH", accept(FREE, 1), {"rax": MISMATCH | 1}, td=small)
-    yield row("host4k_small", "A host that maps 4 KiB only: 4 KiB succeeds", (accept(FREE, 1), accept(FREE)), {"rax": 0}, td=small)
+    yield row(
+        "host4k",
+        "A host that maps 4 KiB only: 2 MiB is PAGE_SIZE_MISMATCH",
+        accept(FREE, 1),
+        {"rax": MISMATCH | 1},
+        td=small,
+    )
+    yield row(
+        "host4k_small",
+        "A host that maps 4 KiB only: 4 KiB succeeds",
+        (accept(FREE, 1), accept(FREE)),
+        {"rax": 0},
+        td=small,
+    )
     yield row("added_bfv", "Measured pages are accepted already", accept(at.BASE), {"rax": ALREADY})
     yield row("added_temp", "TempMem is accepted already", accept(at.BUFFER), {"rax": ALREADY})
     yield row("added_hob", "The TD HOB is accepted already", accept(at.HOB), {"rax": ALREADY})
-    yield row("added_2m", "2 MiB around pages added at launch: PAGE_SIZE_MISMATCH", accept(0x800000, 1), {"rax": MISMATCH | 1})
-    yield row("busy", "A held lock: OPERAND_BUSY|RCX, then success", (accept(FREE), accept(FREE)),
-              {"0.rax": 0x8000020000000001, "rax": 0}, td={"accept_busy": 1})  # fmt: skip
-    yield row("busy_order", "The operand is checked before the lock", accept(FREE | 8), {"rax": INVALID_RCX},
-              td={"accept_busy": 1})  # fmt: skip
+    yield row(
+        "added_2m",
+        "2 MiB around pages added at launch: PAGE_SIZE_MISMATCH",
+        accept(0x800000, 1),
+        {"rax": MISMATCH | 1},
+    )
+    yield row(
+        "busy",
+        "A held lock: OPERAND_BUSY|RCX, then success",
+        (accept(FREE), accept(FREE)),
+        {"0.rax": 0x8000020000000001, "rax": 0},
+        td={"accept_busy": 1},
+    )
+    yield row(
+        "busy_order",
+        "The operand is checked before the lock",
+        accept(FREE | 8),
+        {"rax": INVALID_RCX},
+        td={"accept_busy": 1},
+    )
     for level, gpa in ((0, 0x8000000), (1, 0x8000000)):
-        yield row(f"free{level}", f"No page of the VMM at level {level}: TD exit", accept(gpa, level), {}, end="sept-violation",
-                  detail="TDG.MEM.PAGE.ACCEPT")  # fmt: skip
-    yield row("ve_disable_off", "Accepting needs no #VE first", accept(FREE), {"rax": 0}, td={"attributes": 0})
-    yield row("flags", "ACCEPT changes RAX only, success or not", (accept(FREE), accept(FREE | 8)),
-              {"0.changed": 1, "changed": 1, "rcx": FREE | 8, "rdx": FILL + 2})  # fmt: skip
+        yield row(
+            f"free{level}",
+            f"No page of the VMM at level {level}: TD exit",
+            accept(gpa, level),
+            {},
+            end="sept-violation",
+            detail="TDG.MEM.PAGE.ACCEPT",
+        )
+    yield row(
+        "ve_disable_off", "Accepting needs no #VE first", accept(FREE), {"rax": 0}, td={"attributes": 0}
+    )
+    yield row(
+        "flags",
+        "ACCEPT changes RAX only, success or not",
+        (accept(FREE), accept(FREE | 8)),
+        {"0.changed": 1, "changed": 1, "rcx": FREE | 8, "rdx": FILL + 2},
+    )
     yield absent("accept.blocked", "Blocked entries", ACCEPT, "this VMM blocks no pages", SOURCE)
-    yield absent("accept.resume", "An interrupted 2 MiB accept goes on where it stopped", ACCEPT,
-                 "an accept takes no time here", SOURCE)  # fmt: skip
+    yield absent(
+        "accept.resume",
+        "An interrupted 2 MiB accept goes on where it stopped",
+        ACCEPT,
+        "an accept takes no time here",
+        SOURCE,
+    )
 
 
 def _attributes() -> Iterator[Row]:
     source = "tdg_mem_page_attr_rd.c"
 
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return _row(f"attr.{key}", what, ATTRIBUTES, source if "rd" in key else "tdg_mem_page_attr_wr.c", steps, expect, **more)
+        return _row(
+            f"attr.{key}",
+            what,
+            ATTRIBUTES,
+            source if "rd" in key else "tdg_mem_page_attr_wr.c",
+            steps,
+            expect,
+            **more,
+        )
 
-    yield row("rd_4k", "ATTR.RD of a 4 KiB page: GPA and level 0; no attributes for this VM", tdcall(23, rcx=at.BUFFER + 8),
-              {"rax": 0, "rcx": at.BUFFER, "rdx": 0, "changed": 7})  # fmt: skip
-    yield row("rd_pending", "ATTR.RD of a pending 2 MiB page", tdcall(23, rcx=FREE + 0x5000),
-              {"rax": 0, "rcx": PENDING | FREE | 1, "rdx": 0})  # fmt: skip
-    yield row("rd_2m", "ATTR.RD of an accepted 2 MiB page", (accept(FREE, 1), tdcall(23, rcx=FREE + 0x5000)), {"rcx": FREE | 1})
-    yield row("rd_shared", "ATTR.RD of a shared GPA: |RCX, outputs zero", tdcall(23, rcx=FREE | BIT47),
-              {"rax": INVALID_RCX, "rcx": 0, "rdx": 0})  # fmt: skip
+    yield row(
+        "rd_4k",
+        "ATTR.RD of a 4 KiB page: GPA and level 0; no attributes for this VM",
+        tdcall(23, rcx=at.BUFFER + 8),
+        {"rax": 0, "rcx": at.BUFFER, "rdx": 0, "changed": 7},
+    )
+    yield row(
+        "rd_pending",
+        "ATTR.RD of a pending 2 MiB page",
+        tdcall(23, rcx=FREE + 0x5000),
+        {"rax": 0, "rcx": PENDING | FREE | 1, "rdx": 0},
+    )
+    yield row(
+        "rd_2m",
+        "ATTR.RD of an accepted 2 MiB page",
+        (accept(FREE, 1), tdcall(23, rcx=FREE + 0x5000)),
+        {"rcx": FREE | 1},
+    )
+    yield row(
+        "rd_shared",
+        "ATTR.RD of a shared GPA: |RCX, outputs zero",
+        tdcall(23, rcx=FREE | BIT47),
+        {"rax": INVALID_RCX, "rcx": 0, "rdx": 0},
+    )
     yield row("rd_beyond", "ATTR.RD beyond GPAW: |RCX", tdcall(23, rcx=1 << 48), {"rax": INVALID_RCX})
-    yield row("rd_free", "ATTR.RD where the VMM has no page: TD exit", tdcall(23, rcx=0x8000000), {}, end="sept-violation")
-    yield row("wr_none", "ATTR.WR without attributes", tdcall(24, rcx=at.BUFFER, rdx=0, r8=0),
-              {"rax": 0, "rcx": at.BUFFER, "rdx": 0})  # fmt: skip
-    yield row("wr_pending", "ATTR.WR of a pending page shows it", tdcall(24, rcx=FREE | 1, rdx=0, r8=0),
-              {"rax": 0, "rcx": PENDING | FREE | 1})  # fmt: skip
-    yield row("wr_vm0", "ATTR.WR: a word for VM 0: |RDX, outputs zero", tdcall(24, rcx=at.BUFFER, rdx=0x8007, r8=0),
-              {"rax": 0xC000010000000002, "rcx": 0, "rdx": 0})  # fmt: skip
-    yield row("wr_vm1", "ATTR.WR: a VM that does not exist: |RDX", tdcall(24, rcx=at.BUFFER, rdx=0x80070000, r8=0),
-              {"rax": 0xC000010000000002})  # fmt: skip
-    yield row("wr_r8", "ATTR.WR: flags for a VM that does not exist: |R8", tdcall(24, rcx=at.BUFFER, rdx=0, r8=0x10000),
-              {"rax": 0xC000010000000008})  # fmt: skip
-    yield row("wr_order", "ATTR.WR: RDX and R8 come before RCX", tdcall(24, rcx=at.BUFFER | 8, rdx=0, r8=1),
-              {"rax": 0xC000010000000008})  # fmt: skip
+    yield row(
+        "rd_free",
+        "ATTR.RD where the VMM has no page: TD exit",
+        tdcall(23, rcx=0x8000000),
+        {},
+        end="sept-violation",
+    )
+    yield row(
+        "wr_none",
+        "ATTR.WR without attributes",
+        tdcall(24, rcx=at.BUFFER, rdx=0, r8=0),
+        {"rax": 0, "rcx": at.BUFFER, "rdx": 0},
+    )
+    yield row(
+        "wr_pending",
+        "ATTR.WR of a pending page shows it",
+        tdcall(24, rcx=FREE | 1, rdx=0, r8=0),
+        {"rax": 0, "rcx": PENDING | FREE | 1},
+    )
+    yield row(
+        "wr_vm0",
+        "ATTR.WR: a word for VM 0: |RDX, outputs zero",
+        tdcall(24, rcx=at.BUFFER, rdx=0x8007, r8=0),
+        {"rax": 0xC000010000000002, "rcx": 0, "rdx": 0},
+    )
+    yield row(
+        "wr_vm1",
+        "ATTR.WR: a VM that does not exist: |RDX",
+        tdcall(24, rcx=at.BUFFER, rdx=0x80070000, r8=0),
+        {"rax": 0xC000010000000002},
+    )
+    yield row(
+        "wr_r8",
+        "ATTR.WR: flags for a VM that does not exist: |R8",
+        tdcall(24, rcx=at.BUFFER, rdx=0, r8=0x10000),
+        {"rax": 0xC000010000000008},
+    )
+    yield row(
+        "wr_order",
+        "ATTR.WR: RDX and R8 come before RCX",
+        tdcall(24, rcx=at.BUFFER | 8, rdx=0, r8=1),
+        {"rax": 0xC000010000000008},
+    )
     for level in (3, 7):
-        yield row(f"wr_level{level}", f"ATTR.WR: level {level}: |RCX", tdcall(24, rcx=FREE | level, rdx=0, r8=0), {"rax": INVALID_RCX})
-    yield row("wr_align", "ATTR.WR: GPA not aligned to its level: |RCX", tdcall(24, rcx=FREE | 0x1001, rdx=0, r8=0),
-              {"rax": INVALID_RCX})  # fmt: skip
-    yield row("wr_mismatch", "ATTR.WR: 2 MiB where 4 KiB pages are: PAGE_SIZE_MISMATCH",
-              (accept(FREE), tdcall(24, rcx=FREE | 1, rdx=0, r8=0)), {"rax": MISMATCH | 1})  # fmt: skip
-    yield row("wr_larger", "ATTR.WR: 4 KiB inside a 2 MiB page: TD exit", tdcall(24, rcx=FREE, rdx=0, r8=0), {},
-              end="sept-violation")  # fmt: skip
-    yield row("wr_free", "ATTR.WR where the VMM has no page: TD exit", tdcall(24, rcx=0x8000000, rdx=0, r8=0), {},
-              end="sept-violation")  # fmt: skip
+        yield row(
+            f"wr_level{level}",
+            f"ATTR.WR: level {level}: |RCX",
+            tdcall(24, rcx=FREE | level, rdx=0, r8=0),
+            {"rax": INVALID_RCX},
+        )
+    yield row(
+        "wr_align",
+        "ATTR.WR: GPA not aligned to its level: |RCX",
+        tdcall(24, rcx=FREE | 0x1001, rdx=0, r8=0),
+        {"rax": INVALID_RCX},
+    )
+    yield row(
+        "wr_mismatch",
+        "ATTR.WR: 2 MiB where 4 KiB pages are: PAGE_SIZE_MISMATCH",
+        (accept(FREE), tdcall(24, rcx=FREE | 1, rdx=0, r8=0)),
+        {"rax": MISMATCH | 1},
+    )
+    yield row(
+        "wr_larger",
+        "ATTR.WR: 4 KiB inside a 2 MiB page: TD exit",
+        tdcall(24, rcx=FREE, rdx=0, r8=0),
+        {},
+        end="sept-violation",
+    )
+    yield row(
+        "wr_free",
+        "ATTR.WR where the VMM has no page: TD exit",
+        tdcall(24, rcx=0x8000000, rdx=0, r8=0),
+        {},
+        end="sept-violation",
+    )
 
 
 def _conversion() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return _row(f"convert.{key}", what, CONVERSION, more.pop("source", "GHCI MapGPA"), steps, expect, **more)
+        return _row(
+            f"convert.{key}", what, CONVERSION, more.pop("source", "GHCI MapGPA"), steps, expect, **more
+        )
 
     share, unshare = vmcall(MAP, r12=FREE | BIT47, r13=0x1000), vmcall(MAP, r12=FREE, r13=0x1000)
     private_write, private_read = code("488907", rdi=FREE, rax=0x77), code("488b07", rdi=FREE)
     shared_write = code("488907", rdi=at.SHARED_WINDOW + FREE, rax=0x99)
     shared_read = code("488b07", rdi=at.SHARED_WINDOW + FREE)
-    yield row("share", "MapGPA of a pending page to shared", (share, shared_write, shared_read), {"0.r10": 0, "rax": 0x99})
-    yield row("content", "Private contents do not reach the shared page", (accept(FREE), private_write, share, shared_read),
-              {"2.r10": 0, "rax": 0})  # fmt: skip
-    yield row("removed", "The private page is gone after MapGPA to shared", (accept(FREE), private_write, share, private_read), {},
-              end="sept-violation")  # fmt: skip
-    yield row("removed_no_ve", "It is gone with SEPT_VE_DISABLE off too: TD exit, no #VE",
-              (accept(FREE), private_write, share, private_read), {}, end="sept-violation", td={"attributes": 0})  # fmt: skip
-    yield row("back_pending", "After MapGPA back the page is pending", (share, unshare, private_read),
-              {"1.r10": 0, "vector": 20, "ve_rcx": 48}, td={"attributes": 0})  # fmt: skip
-    yield row("back_zero", "Accepted again it is zero", (accept(FREE), private_write, share, shared_write, unshare, accept(FREE),
-              private_read), {"5.rax": 0, "vector": 3, "rax": 0})  # fmt: skip
-    yield row("back_shared", "After MapGPA back the shared alias is gone", (share, shared_write, unshare, shared_read), {},
-              end="sept-violation")  # fmt: skip
-    yield row("accept_shared", "A converted page cannot be accepted: TD exit", (share, accept(FREE)), {}, end="sept-violation")
-    yield row("split", "MapGPA of 4 KiB splits a 2 MiB page; the rest stays", (accept(FREE, 1), code(
-        "488907", rdi=FREE + 0x1000, rax=0x31), share, code("488b07", rdi=FREE + 0x1000)), {"2.r10": 0, "rax": 0x31})  # fmt: skip
-    yield row("large", "MapGPA of 2 MiB", (vmcall(MAP, r12=FREE | BIT47, r13=M2), code(
-        "488907 488b0f", rdi=at.SHARED_WINDOW + FREE + M2 - 8, rax=5)), {"0.r10": 0, "rcx": 5})  # fmt: skip
-    yield row("gpaw52", "With GPAW 52 the shared bit is 51", (vmcall(MAP, r12=FREE | BIT51, r13=0x1000), shared_write, shared_read),
-              {"0.r10": 0, "rax": 0x99}, td=WIDE)  # fmt: skip
-    yield row("align_start", "A start that is no page: ALIGN_ERROR", vmcall(MAP, r12=FREE + 8 | BIT47, r13=0x1000),
-              {"rax": 0, "r10": 0x8000000000000002})  # fmt: skip
-    yield row("align_size", "A size that is no page: ALIGN_ERROR", vmcall(MAP, r12=FREE | BIT47, r13=0x800),
-              {"rax": 0, "r10": 0x8000000000000002})  # fmt: skip
-    yield row("beyond", "Memory that is none: INVALID_OPERAND and the failing GPA", vmcall(MAP, r12=0x8000000 | BIT47, r13=0x1000),
-              {"rax": 0, "r10": 0x8000000000000000, "r11": 0x8000000})  # fmt: skip
+    yield row(
+        "share",
+        "MapGPA of a pending page to shared",
+        (share, shared_write, shared_read),
+        {"0.r10": 0, "rax": 0x99},
+    )
+    yield row(
+        "content",
+        "Private contents do not reach the shared page",
+        (accept(FREE), private_write, share, shared_read),
+        {"2.r10": 0, "rax": 0},
+    )
+    yield row(
+        "removed",
+        "The private page is gone after MapGPA to shared",
+        (accept(FREE), private_write, share, private_read),
+        {},
+        end="sept-violation",
+    )
+    yield row(
+        "removed_no_ve",
+        "It is gone with SEPT_VE_DISABLE off too: TD exit, no #VE",
+        (accept(FREE), private_write, share, private_read),
+        {},
+        end="sept-violation",
+        td={"attributes": 0},
+    )
+    yield row(
+        "back_pending",
+        "After MapGPA back the page is pending",
+        (share, unshare, private_read),
+        {"1.r10": 0, "vector": 20, "ve_rcx": 48},
+        td={"attributes": 0},
+    )
+    yield row(
+        "back_zero",
+        "Accepted again it is zero",
+        (accept(FREE), private_write, share, shared_write, unshare, accept(FREE), private_read),
+        {"5.rax": 0, "vector": 3, "rax": 0},
+    )
+    yield row(
+        "back_shared",
+        "After MapGPA back the shared alias is gone",
+        (share, shared_write, unshare, shared_read),
+        {},
+        end="sept-violation",
+    )
+    yield row(
+        "accept_shared",
+        "A converted page cannot be accepted: TD exit",
+        (share, accept(FREE)),
+        {},
+        end="sept-violation",
+    )
+    yield row(
+        "split",
+        "MapGPA of 4 KiB splits a 2 MiB page; the rest stays",
+        (
+            accept(FREE, 1),
+            code("488907", rdi=FREE + 0x1000, rax=0x31),
+            share,
+            code("488b07", rdi=FREE + 0x1000),
+        ),
+        {"2.r10": 0, "rax": 0x31},
+    )
+    yield row(
+        "large",
+        "MapGPA of 2 MiB",
+        (
+            vmcall(MAP, r12=FREE | BIT47, r13=M2),
+            code("488907 488b0f", rdi=at.SHARED_WINDOW + FREE + M2 - 8, rax=5),
+        ),
+        {"0.r10": 0, "rcx": 5},
+    )
+    yield row(
+        "gpaw52",
+        "With GPAW 52 the shared bit is 51",
+        (vmcall(MAP, r12=FREE | BIT51, r13=0x1000), shared_write, shared_read),
+        {"0.r10": 0, "rax": 0x99},
+        td=WIDE,
+    )
+    yield row(
+        "align_start",
+        "A start that is no page: ALIGN_ERROR",
+        vmcall(MAP, r12=FREE + 8 | BIT47, r13=0x1000),
+        {"rax": 0, "r10": 0x8000000000000002},
+    )
+    yield row(
+        "align_size",
+        "A size that is no page: ALIGN_ERROR",
+        vmcall(MAP, r12=FREE | BIT47, r13=0x800),
+        {"rax": 0, "r10": 0x8000000000000002},
+    )
+    yield row(
+        "beyond",
+        "Memory that is none: INVALID_OPERAND and the failing GPA",
+        vmcall(MAP, r12=0x8000000 | BIT47, r13=0x1000),
+        {"rax": 0, "r10": 0x8000000000000000, "r11": 0x8000000},
+    )
     report = tdcall(2, rcx=FREE, rdx=0)
-    yield row("rtmr_shared", "RTMR.EXTEND of a converted page by its private GPA: TD exit", (share, report), {}, end="sept-violation",
-              source="helpers.c")  # fmt: skip
-    yield absent("convert.retry", "MapGPA with RETRY", CONVERSION, "an honest VMM converts all at once; a hostile one can answer RETRY",
-                 "GHCI MapGPA")  # fmt: skip
+    yield row(
+        "rtmr_shared",
+        "RTMR.EXTEND of a converted page by its private GPA: TD exit",
+        (share, report),
+        {},
+        end="sept-violation",
+        source="helpers.c",
+    )
+    yield absent(
+        "convert.retry",
+        "MapGPA with RETRY",
+        CONVERSION,
+        "an honest VMM converts all at once; a hostile one can answer RETRY",
+        "GHCI MapGPA",
+    )
 
 
 def rows() -> Iterator[Row]:

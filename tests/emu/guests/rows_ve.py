@@ -14,8 +14,17 @@ NO_PLACE = 0xC000070400000000  # NO_VALID_VE_INFO
 
 
 def _ve(key: str, what: str, text: str, reason: int, length: int, qualification: int = 0, **regs: int) -> Row:
-    expect = {"vector": 20, "ve_status": 0, "ve_rcx": reason, "ve_rdx": qualification, "ve_r8": 0, "ve_r9": 0,
-              "ve_r10": length, "at": 0, "changed": 0}  # fmt: skip
+    expect = {
+        "vector": 20,
+        "ve_status": 0,
+        "ve_rcx": reason,
+        "ve_rdx": qualification,
+        "ve_r8": 0,
+        "ve_r9": 0,
+        "ve_r10": length,
+        "at": 0,
+        "changed": 0,
+    }
     return Row(f"ve.{key}", what, REASONS, DISPATCH, (code(text, **regs),), expect)
 
 
@@ -40,70 +49,204 @@ def _instructions() -> Iterator[Row]:
     yield _ve("out32", "OUT DX, EAX", "ef", 30, 1, 0x0CF80003, rdx=0xCF8)
     yield _ve("out_imm", "OUT 80h, AL", "e680", 30, 2, 0x00800040)
     yield _ve("insb", "INSB: string", "6c", 30, 1, 0x03F80018, rdx=0x3F8, rdi=at.BUFFER)
-    yield _ve("rep_outsb", "REP OUTSB: string and REP", "f36e", 30, 2, 0x03F80030, rdx=0x3F8, rsi=at.BUFFER, rcx=4)
+    yield _ve(
+        "rep_outsb", "REP OUTSB: string and REP", "f36e", 30, 2, 0x03F80030, rdx=0x3F8, rsi=at.BUFFER, rcx=4
+    )
     user = code("ec", cs=at.USER_CS, rdx=0x3F8)
-    yield Row("ve.in_user", "IN in user mode with IOPL 0 is #GP(0)", OTHER, "CPU architecture", (user,),
-              {"vector": 13, "error": 0, "at": 0})  # fmt: skip
+    yield Row(
+        "ve.in_user",
+        "IN in user mode with IOPL 0 is #GP(0)",
+        OTHER,
+        "CPU architecture",
+        (user,),
+        {"vector": 13, "error": 0, "at": 0},
+    )
     for key, text in (("hlt", "f4"), ("invd", "0f08"), ("wbinvd", "0f09")):
-        yield Row(f"ve.{key}_user", f"{key.upper()} in user mode is #GP(0)", OTHER, "CPU architecture",
-                  (code(text, cs=at.USER_CS),), {"vector": 13, "error": 0, "at": 0})  # fmt: skip
-    yield absent("ve.apic_write", "APIC-write: reason 56", REASONS,
-                 "the virtual APIC never exits after a write here", DISPATCH)  # fmt: skip
+        yield Row(
+            f"ve.{key}_user",
+            f"{key.upper()} in user mode is #GP(0)",
+            OTHER,
+            "CPU architecture",
+            (code(text, cs=at.USER_CS),),
+            {"vector": 13, "error": 0, "at": 0},
+        )
+    yield absent(
+        "ve.apic_write",
+        "APIC-write: reason 56",
+        REASONS,
+        "the virtual APIC never exits after a write here",
+        DISPATCH,
+    )
 
 
 def _delivery() -> Iterator[Row]:
     source = INJECT
-    yield Row("ve.rip", "RIP points at the instruction", DELIVERY, source, (code("90 90 f4"),), {"vector": 20, "at": 2})
-    yield Row("ve.no_error", "No error code is pushed: RFLAGS of the frame has RF", DELIVERY, source, (code("f4"),),
-              {"vector": 20, "rflags": 0x10002, "cs": at.CS64})  # fmt: skip
-    yield Row("ve.once", "VEINFO.GET gives it once", DELIVERY, "tdg_vp_veinfo_get.c", (code("f4"), tdcall(3)),
-              {"0.ve_rcx": 12, "rax": NO_PLACE, "rcx": 0, "rdx": 0, "r8": 0, "r9": 0, "r10": 0})  # fmt: skip
-    yield Row("ve.second", "A second #VE before VEINFO.GET is #DF", DELIVERY, source,
-              (code("f4", keep_ve=True), code("f4")), {"0.vector": 20, "vector": 8, "error": 0})  # fmt: skip
-    yield Row("ve.kept", "The pending information is the first #VE's", DELIVERY, source,
-              (code("f4", keep_ve=True), code("0f09", keep_ve=True), tdcall(3)),
-              {"1.vector": 8, "rax": 0, "rcx": 12, "r10": 1})  # fmt: skip
-    yield Row("ve.again", "After VEINFO.GET the next #VE is one again", DELIVERY, source, (code("f4"), code("0f09")),
-              {"0.ve_rcx": 12, "vector": 20, "ve_rcx": 54})  # fmt: skip
-    yield Row("ve.user", "#VE from user mode switches to the handler's privilege", DELIVERY, source,
-              (code("0fa2", cs=at.USER_CS, rax=2),), {"vector": 20, "ve_rcx": 10, "cs": at.USER_CS, "ss": at.USER_DATA})  # fmt: skip
-    yield Row("ve.ist", "#VE uses the interrupt stack table", DELIVERY, "CPU architecture", (code("f4", rsp=0),),
-              {"vector": 20, "old_rsp": 0})  # fmt: skip
+    yield Row(
+        "ve.rip",
+        "RIP points at the instruction",
+        DELIVERY,
+        source,
+        (code("90 90 f4"),),
+        {"vector": 20, "at": 2},
+    )
+    yield Row(
+        "ve.no_error",
+        "No error code is pushed: RFLAGS of the frame has RF",
+        DELIVERY,
+        source,
+        (code("f4"),),
+        {"vector": 20, "rflags": 0x10002, "cs": at.CS64},
+    )
+    yield Row(
+        "ve.once",
+        "VEINFO.GET gives it once",
+        DELIVERY,
+        "tdg_vp_veinfo_get.c",
+        (code("f4"), tdcall(3)),
+        {"0.ve_rcx": 12, "rax": NO_PLACE, "rcx": 0, "rdx": 0, "r8": 0, "r9": 0, "r10": 0},
+    )
+    yield Row(
+        "ve.second",
+        "A second #VE before VEINFO.GET is #DF",
+        DELIVERY,
+        source,
+        (code("f4", keep_ve=True), code("f4")),
+        {"0.vector": 20, "vector": 8, "error": 0},
+    )
+    yield Row(
+        "ve.kept",
+        "The pending information is the first #VE's",
+        DELIVERY,
+        source,
+        (code("f4", keep_ve=True), code("0f09", keep_ve=True), tdcall(3)),
+        {"1.vector": 8, "rax": 0, "rcx": 12, "r10": 1},
+    )
+    yield Row(
+        "ve.again",
+        "After VEINFO.GET the next #VE is one again",
+        DELIVERY,
+        source,
+        (code("f4"), code("0f09")),
+        {"0.ve_rcx": 12, "vector": 20, "ve_rcx": 54},
+    )
+    yield Row(
+        "ve.user",
+        "#VE from user mode switches to the handler's privilege",
+        DELIVERY,
+        source,
+        (code("0fa2", cs=at.USER_CS, rax=2),),
+        {"vector": 20, "ve_rcx": 10, "cs": at.USER_CS, "ss": at.USER_DATA},
+    )
+    yield Row(
+        "ve.ist",
+        "#VE uses the interrupt stack table",
+        DELIVERY,
+        "CPU architecture",
+        (code("f4", rsp=0),),
+        {"vector": 20, "old_rsp": 0},
+    )
 
 
 def _others() -> Iterator[Row]:
     for key, what, text in (
-        ("getsec", "GETSEC", "0f37"), ("rsm", "RSM", "0faa"), ("vmclear", "VMCLEAR", "660fc737"),
-        ("vmlaunch", "VMLAUNCH", "0f01c2"), ("vmresume", "VMRESUME", "0f01c3"), ("vmxoff", "VMXOFF", "0f01c4"),
-        ("vmxon", "VMXON", "f30fc737"), ("vmptrld", "VMPTRLD", "0fc737"), ("vmptrst", "VMPTRST", "0fc73f"),
-        ("vmread", "VMREAD", "0f78c1"), ("vmwrite", "VMWRITE", "0f79c1"), ("vmfunc", "VMFUNC", "0f01d4"),
-        ("invept", "INVEPT", "660f388007"), ("invvpid", "INVVPID", "660f388107"), ("encls", "ENCLS", "0f01cf"),
-        ("enclv", "ENCLV", "0f01c0"), ("seamcall", "SEAMCALL", "660f01cf"), ("ud2", "UD2", "0f0b"),
+        ("getsec", "GETSEC", "0f37"),
+        ("rsm", "RSM", "0faa"),
+        ("vmclear", "VMCLEAR", "660fc737"),
+        ("vmlaunch", "VMLAUNCH", "0f01c2"),
+        ("vmresume", "VMRESUME", "0f01c3"),
+        ("vmxoff", "VMXOFF", "0f01c4"),
+        ("vmxon", "VMXON", "f30fc737"),
+        ("vmptrld", "VMPTRLD", "0fc737"),
+        ("vmptrst", "VMPTRST", "0fc73f"),
+        ("vmread", "VMREAD", "0f78c1"),
+        ("vmwrite", "VMWRITE", "0f79c1"),
+        ("vmfunc", "VMFUNC", "0f01d4"),
+        ("invept", "INVEPT", "660f388007"),
+        ("invvpid", "INVVPID", "660f388107"),
+        ("encls", "ENCLS", "0f01cf"),
+        ("enclv", "ENCLV", "0f01c0"),
+        ("seamcall", "SEAMCALL", "660f01cf"),
+        ("ud2", "UD2", "0f0b"),
         ("enqcmds", "ENQCMDS", "f30f38f807"),
-    ):  # fmt: skip
-        yield Row(f"ud.{key}", f"{what} is #UD", OTHER, DISPATCH, (code(text, rdi=at.BUFFER, rsi=at.BUFFER),),
-                  {"vector": 6, "at": 0})  # fmt: skip
-    yield Row("gp.rdpmc", "RDPMC without PERFMON is #GP(0)", OTHER, "td_other_exits.c td_rdpmc_exit",
-              (code("0f33", rcx=0),), {"vector": 13, "error": 0, "at": 0})  # fmt: skip
-    yield Row("native.pause", "PAUSE is native", OTHER, DISPATCH, (code("f390"),), {"vector": 3, "changed": 0})
-    yield Row("native.rdtsc", "RDTSC is native", OTHER, DISPATCH, (code("0f31 89c1 0f31 29c8 c1e81f"),),
-              {"vector": 3, "rax": 0})  # fmt: skip
-    yield Row("native.rdtscp", "RDTSCP is native and gives TSC_AUX", OTHER, DISPATCH,
-              (code("0f30", rcx=0xC0000103, rax=9, rdx=0), code("0f01f9")), {"vector": 3, "rcx": 9})  # fmt: skip
-    yield Row("native.rdrand", "RDRAND is native and sets CF", OTHER, DISPATCH, (code("0fc7f0 0f92c0 0fb6c0"),),
-              {"vector": 3, "rax": 1})  # fmt: skip
-    yield Row("native.invlpg", "INVLPG is native", OTHER, DISPATCH, (code("0f013f", rdi=at.BUFFER),), {"vector": 3})
-    yield Row("native.mov_dr", "MOV to and from DR is native", OTHER, DISPATCH,
-              (code("0f23c0 0f21c1", rax=0x1234),), {"vector": 3, "rcx": 0x1234})  # fmt: skip
+    ):
+        yield Row(
+            f"ud.{key}",
+            f"{what} is #UD",
+            OTHER,
+            DISPATCH,
+            (code(text, rdi=at.BUFFER, rsi=at.BUFFER),),
+            {"vector": 6, "at": 0},
+        )
+    yield Row(
+        "gp.rdpmc",
+        "RDPMC without PERFMON is #GP(0)",
+        OTHER,
+        "td_other_exits.c td_rdpmc_exit",
+        (code("0f33", rcx=0),),
+        {"vector": 13, "error": 0, "at": 0},
+    )
+    yield Row(
+        "native.pause", "PAUSE is native", OTHER, DISPATCH, (code("f390"),), {"vector": 3, "changed": 0}
+    )
+    yield Row(
+        "native.rdtsc",
+        "RDTSC is native",
+        OTHER,
+        DISPATCH,
+        (code("0f31 89c1 0f31 29c8 c1e81f"),),
+        {"vector": 3, "rax": 0},
+    )
+    yield Row(
+        "native.rdtscp",
+        "RDTSCP is native and gives TSC_AUX",
+        OTHER,
+        DISPATCH,
+        (code("0f30", rcx=0xC0000103, rax=9, rdx=0), code("0f01f9")),
+        {"vector": 3, "rcx": 9},
+    )
+    yield Row(
+        "native.rdrand",
+        "RDRAND is native and sets CF",
+        OTHER,
+        DISPATCH,
+        (code("0fc7f0 0f92c0 0fb6c0"),),
+        {"vector": 3, "rax": 1},
+    )
+    yield Row(
+        "native.invlpg", "INVLPG is native", OTHER, DISPATCH, (code("0f013f", rdi=at.BUFFER),), {"vector": 3}
+    )
+    yield Row(
+        "native.mov_dr",
+        "MOV to and from DR is native",
+        OTHER,
+        DISPATCH,
+        (code("0f23c0 0f21c1", rax=0x1234),),
+        {"vector": 3, "rcx": 0x1234},
+    )
     sidt = code("0f010f 0fb70f", rdi=at.BUFFER)
     yield Row("native.sidt", "SIDT is native", OTHER, DISPATCH, (sidt,), {"vector": 3, "rcx": 511})
-    yield Row("triple_fault", "A triple fault ends the TD", OTHER, DISPATCH, (code(
-        "0f0117 0f011f 0f0b", rdi=at.BUFFER),), end="triple-fault")  # fmt: skip
-    for key, what in (("init", "INIT, SIPI, task switch, bus lock exits"), ("mc", "#MC"), ("nmi", "NMI and SMI"),
-                      ("enqcmd", "ENQCMD with a bad PASID is #GP(0)")):  # fmt: skip
+    yield Row(
+        "triple_fault",
+        "A triple fault ends the TD",
+        OTHER,
+        DISPATCH,
+        (code("0f0117 0f011f 0f0b", rdi=at.BUFFER),),
+        end="triple-fault",
+    )
+    for key, what in (
+        ("init", "INIT, SIPI, task switch, bus lock exits"),
+        ("mc", "#MC"),
+        ("nmi", "NMI and SMI"),
+        ("enqcmd", "ENQCMD with a bad PASID is #GP(0)"),
+    ):
         yield absent(f"async.{key}", what, OTHER, "no such event is made by this VMM", DISPATCH)
-    yield absent("reduce_ve", "REDUCE_VE, ENUM_TOPOLOGY, VEINFO.GET version 1", REASONS,
-                 "features of later modules; this one is 1.5.01", "later modules")  # fmt: skip
+    yield absent(
+        "reduce_ve",
+        "REDUCE_VE, ENUM_TOPOLOGY, VEINFO.GET version 1",
+        REASONS,
+        "features of later modules; this one is 1.5.01",
+        "later modules",
+    )
 
 
 def pending(key: str, what: str, step: Step, expect: dict[str, int]) -> Row:
@@ -117,55 +260,154 @@ def _accesses() -> Iterator[Row]:
     bit47 = 1 << 47
 
     def ve(qualification: int, gla: int, gpa: int) -> dict[str, int]:
-        return {"vector": 20, "ve_status": 0, "ve_rcx": 48, "ve_rdx": qualification, "ve_r8": gla, "ve_r9": gpa, "at": 0}
+        return {
+            "vector": 20,
+            "ve_status": 0,
+            "ve_rcx": 48,
+            "ve_rdx": qualification,
+            "ve_r8": gla,
+            "ve_r9": gpa,
+            "at": 0,
+        }
 
-    # Qualification bits 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself (Intel SDM 28.2.1)
-    yield pending("pending.read", "Read of a pending page: #VE(48)", code("488b07", rdi=free), ve(0x181, free, free))
-    yield pending("pending.write", "Write to a pending page: #VE(48)", code("488907", rdi=free), ve(0x182, free, free))
-    fetch = pending("pending.fetch", "Fetch from a pending page: #VE(48)", code("ffe7", rdi=at.FREE),
-                    {"vector": 20, "ve_rcx": 48, "ve_rdx": 0x184, "ve_r8": at.FREE, "ve_r9": at.FREE, "rip": at.FREE})  # fmt: skip
+    # Qualification: 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself (Intel SDM 28.2.1)
+    yield pending(
+        "pending.read", "Read of a pending page: #VE(48)", code("488b07", rdi=free), ve(0x181, free, free)
+    )
+    yield pending(
+        "pending.write", "Write to a pending page: #VE(48)", code("488907", rdi=free), ve(0x182, free, free)
+    )
+    fetch = pending(
+        "pending.fetch",
+        "Fetch from a pending page: #VE(48)",
+        code("ffe7", rdi=at.FREE),
+        {"vector": 20, "ve_rcx": 48, "ve_rdx": 0x184, "ve_r8": at.FREE, "ve_r9": at.FREE, "rip": at.FREE},
+    )
     yield fetch
-    yield pending("pending.stack", "Push to a pending page: #VE(48)", code("50", rsp=at.FREE + 0x1000),
-                  ve(0x182, at.FREE + 0xFF8, at.FREE + 0xFF8))  # fmt: skip
+    yield pending(
+        "pending.stack",
+        "Push to a pending page: #VE(48)",
+        code("50", rsp=at.FREE + 0x1000),
+        ve(0x182, at.FREE + 0xFF8, at.FREE + 0xFF8),
+    )
     retry = (code("488b07", rdi=free), tdcall(6, rcx=at.FREE), code("488b07", rdi=free))
-    yield Row("pending.accept", "#VE(48), accept, retry: the page reads zero", section, source, retry,
-              {"0.vector": 20, "1.rax": 0, "vector": 3, "rax": 0}, td={"attributes": 0})  # fmt: skip
+    yield Row(
+        "pending.accept",
+        "#VE(48), accept, retry: the page reads zero",
+        section,
+        source,
+        retry,
+        {"0.vector": 20, "1.rax": 0, "vector": 3, "rax": 0},
+        td={"attributes": 0},
+    )
     for name, text in (("read", "488b07"), ("write", "488907"), ("fetch", "ffe7")):
-        yield Row(f"pending.{name}_exit", f"{name.capitalize()} of a pending page under SEPT_VE_DISABLE is a TD exit",
-                  section, source, (code(text, rdi=free),), end="sept-violation", detail="not accepted")  # fmt: skip
+        yield Row(
+            f"pending.{name}_exit",
+            f"{name.capitalize()} of a pending page under SEPT_VE_DISABLE is a TD exit",
+            section,
+            source,
+            (code(text, rdi=free),),
+            end="sept-violation",
+            detail="not accepted",
+        )
     for attributes, name in ((0, "off"), (1 << 28, "on")):
-        yield Row(f"absent.{name}", f"A private page the VMM lacks is a TD exit, SEPT_VE_DISABLE {name}", section, source,
-                  (code("488b07", rdi=0x8000000),), end="sept-violation", detail="not backed", td={"attributes": attributes})  # fmt: skip
+        yield Row(
+            f"absent.{name}",
+            f"A private page the VMM lacks is a TD exit, SEPT_VE_DISABLE {name}",
+            section,
+            source,
+            (code("488b07", rdi=0x8000000),),
+            end="sept-violation",
+            detail="not backed",
+            td={"attributes": attributes},
+        )
     made = vmcall(0x10001, r12=at.FREE | bit47, r13=0x1000)
-    yield Row("shared.access", "A converted page is read and written through the shared bit", section, source,
-              (made, code("488907 488b0f", rdi=shared, rax=0x1234)), {"0.r10": 0, "vector": 3, "rcx": 0x1234})  # fmt: skip
-    yield Row("shared.private_alias", "The private alias of a converted page is a TD exit", section, source,
-              (made, code("488b07", rdi=at.FREE)), end="sept-violation")  # fmt: skip
-    yield Row("shared.unconverted", "The shared alias of private memory is a TD exit", section, source,
-              (code("488b07", rdi=shared),), end="sept-violation")  # fmt: skip
+    yield Row(
+        "shared.access",
+        "A converted page is read and written through the shared bit",
+        section,
+        source,
+        (made, code("488907 488b0f", rdi=shared, rax=0x1234)),
+        {"0.r10": 0, "vector": 3, "rcx": 0x1234},
+    )
+    yield Row(
+        "shared.private_alias",
+        "The private alias of a converted page is a TD exit",
+        section,
+        source,
+        (made, code("488b07", rdi=at.FREE)),
+        end="sept-violation",
+    )
+    yield Row(
+        "shared.unconverted",
+        "The shared alias of private memory is a TD exit",
+        section,
+        source,
+        (code("488b07", rdi=shared),),
+        end="sept-violation",
+    )
     device = at.SHARED_WINDOW + 0xC0000018
-    yield Row("shared.mmio_read", "Read of shared memory the VMM gives to a device: #VE(48)", section, source,
-              (code("8b07", rdi=device),), ve(0x181, device, bit47 | 0xC0000018))  # fmt: skip
-    yield Row("shared.mmio_write", "Write to shared memory the VMM gives to a device: #VE(48)", section, source,
-              (code("8907", rdi=device),), ve(0x182, device, bit47 | 0xC0000018))  # fmt: skip
-    yield Row("shared.fetch", "Fetch from shared memory fails", section, "Base spec", (made, code("ffe7", rdi=shared)),
-              end="sept-violation", status="simplified", why="which exception a CPU raises is not confirmed; the run ends")  # fmt: skip
+    yield Row(
+        "shared.mmio_read",
+        "Read of shared memory the VMM gives to a device: #VE(48)",
+        section,
+        source,
+        (code("8b07", rdi=device),),
+        ve(0x181, device, bit47 | 0xC0000018),
+    )
+    yield Row(
+        "shared.mmio_write",
+        "Write to shared memory the VMM gives to a device: #VE(48)",
+        section,
+        source,
+        (code("8907", rdi=device),),
+        ve(0x182, device, bit47 | 0xC0000018),
+    )
+    yield Row(
+        "shared.fetch",
+        "Fetch from shared memory fails",
+        section,
+        "Base spec",
+        (made, code("ffe7", rdi=shared)),
+        end="sept-violation",
+        status="simplified",
+        why="which exception a CPU raises is not confirmed; the run ends",
+    )
     table = at.BUFFER
-    # A new level-4 entry leads to the buffer, whose first entry maps a 1 GiB page with the address bit under test.
+    # A new level-4 entry leads to the buffer, whose first entry maps 1 GiB with the address bit under test.
     point = code("48890f", rdi=at.PML4 + 8 * 5, rcx=table | 3)
     for name, bits, gpaw, expect in (
         ("gpaw48", 1 << 48, 48, {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0}),
         ("gpaw48_51", 1 << 51, 48, {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0}),
     ):
         entry = code("48890f", rdi=table, rcx=0x83 | bits)
-        yield Row(f"reserved.{name}", f"GPA bit {bits.bit_length() - 1} with GPAW {gpaw} is #PF with RSVD", OTHER,
-                  "td_ept_violation.c", (point, entry, code("8b07", rdi=(5 << 39) + 8)), expect)  # fmt: skip
+        yield Row(
+            f"reserved.{name}",
+            f"GPA bit {bits.bit_length() - 1} with GPAW {gpaw} is #PF with RSVD",
+            OTHER,
+            "td_ept_violation.c",
+            (point, entry, code("8b07", rdi=(5 << 39) + 8)),
+            expect,
+        )
     user = code("488b07", cs=at.USER_CS, rdi=at.BUFFER)
-    yield Row("pf.user", "Private memory obeys the guest's own page tables: #PF in user mode", section,
-              "CPU architecture", (user,), {"vector": 14, "error": 5, "cr2": at.BUFFER})  # fmt: skip
-    yield absent("blocked", "Pages blocked by TDH.MEM.RANGE.BLOCK", section, "this VMM blocks no pages", source)
-    yield absent("zero_step", "Zero-step defence and its notification", section, "this VMM does not single-step a TD",
-                 "td_exit_stepping.c")  # fmt: skip
+    yield Row(
+        "pf.user",
+        "Private memory obeys the guest's own page tables: #PF in user mode",
+        section,
+        "CPU architecture",
+        (user,),
+        {"vector": 14, "error": 5, "cr2": at.BUFFER},
+    )
+    yield absent(
+        "blocked", "Pages blocked by TDH.MEM.RANGE.BLOCK", section, "this VMM blocks no pages", source
+    )
+    yield absent(
+        "zero_step",
+        "Zero-step defence and its notification",
+        section,
+        "this VMM does not single-step a TD",
+        "td_exit_stepping.c",
+    )
 
 
 def rows() -> Iterator[Row]:

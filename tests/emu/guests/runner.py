@@ -79,5 +79,11 @@ def result(row: Row) -> Result:
     report = run(config)
     lines = report.console.split("\n")
     printed = report.end["reason"] == "halt"
-    values = {name: int(line, 16) for name, line in zip(row.expect, lines, strict=False)} if printed and row.expect else {}
-    return Result(values, str(report.end["reason"]), str(report.end["detail"]), report.console, report.instructions)
+    values = (
+        {name: int(line, 16) for name, line in zip(row.expect, lines, strict=False)}
+        if printed and row.expect
+        else {}
+    )
+    return Result(
+        values, str(report.end["reason"]), str(report.end["detail"]), report.console, report.instructions
+    )

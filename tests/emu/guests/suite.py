@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import functools
 
-from . import rows_control, rows_cpuid, rows_entry, rows_msr, rows_pages, rows_tdcall, rows_ve, rows_vmcall
+from . import (
+    rows_control,
+    rows_cpuid,
+    rows_entry,
+    rows_fields,
+    rows_measure,
+    rows_msr,
+    rows_pages,
+    rows_tdcall,
+    rows_ve,
+    rows_vmcall,
+)
 from .rows import Row
 
-PARTS = (rows_entry, rows_control, rows_tdcall, rows_pages, rows_vmcall, rows_ve, rows_cpuid, rows_msr)
+PARTS = (
+    rows_entry,
+    rows_control,
+    rows_tdcall,
+    rows_measure,
+    rows_fields,
+    rows_pages,
+    rows_vmcall,
+    rows_ve,
+    rows_cpuid,
+    rows_msr,
+)
 
 
 @functools.cache

@@ -12,18 +12,20 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "conformance.md"
 HEAD = """# Conformance of the emulated TD
 
 What a guest sees of the TDX module and the CPU, row by row. Each row that is not absent is a small guest of
-`tests/emu/guests`: one measured 64 KiB image whose harness loads the registers, executes the bytes in question, keeps
-the registers and what the exception handler saw, and prints them through TDG.VP.VMCALL to COM1. Expected results are
-literal numbers from public sources; nothing in the guests knows the emulator, so the same images can start in a real TD
-and their output can be compared. `tests/emu/test_conformance.py` runs them all.
+`tests/emu/guests`: one measured 64 KiB image whose harness loads the registers, executes the bytes in
+question, keeps the registers and what the exception handler saw, and prints them through TDG.VP.VMCALL to
+COM1. Expected results are literal numbers from public sources; nothing in the guests knows the emulator, so
+the same images can start in a real TD and their output can be compared. `tests/emu/test_conformance.py` runs
+them all.
 
 - **exact**: what the sources say, as far as a guest can see it.
 - **simplified**: the row says where the answer stops short of a CPU or module.
 - **absent**: there is no answer; the row says why.
 
-Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; GHCI is Intel's Guest-Hypervisor Communication
-Interface; Base spec is the TDX Module Base specification; CPU architecture is the Intel SDM. An answer that a real TD
-would give as a TD exit (the host has to act) ends the run with a diagnosis, which the row names as TD exit.
+Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; GHCI is Intel's Guest-Hypervisor
+Communication Interface; Base spec is the TDX Module Base specification; CPU architecture is the Intel SDM. An
+answer that a real TD would give as a TD exit (the host has to act) ends the run with a diagnosis, which the
+row names as TD exit.
 
 This page is written by `python -m tests.emu.guests.table`; a test compares it with the rows.
 """
@@ -47,7 +49,9 @@ def document() -> str:
     for section in sections:
         here = Counter(row.status for row in rows if row.section == section)
         text.append(f"| {section} | {here['exact']} | {here['simplified']} | {here['absent']} |")
-    text.append(f"| **all {len(rows)} rows** | **{count['exact']}** | **{count['simplified']}** | **{count['absent']}** |")
+    text.append(
+        f"| **{len(rows)} rows** | **{count['exact']}** | **{count['simplified']}** | **{count['absent']}** |"
+    )
     for section in sections:
         text += ["", f"## {section}", "", "| Row | What | Source | State |", "|---|---|---|---|"]
         text += [_line(row) for row in rows if row.section == section]

@@ -1,0 +1,439 @@
+"""What do the metadata leaves read and write?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .common import (
+    FIELDS,
+    FIRST_ID,
+    FLEXIBLE,
+    FREE,
+    ID_INCORRECT,
+    INVALID,
+    LEAVES,
+    NOT_READABLE,
+    NOT_WRITABLE,
+    R8,
+    RAX,
+    RDX,
+    SHARED,
+    VALUE_NOT_VALID,
+    B,
+    make,
+    quad,
+)
+from .rows import ALL_ONES, Row, Step, code, tdcall
+
+
+def _rd() -> Iterator[Row]:
+    def row(
+        key: str,
+        what: str,
+        step: Step | tuple[Step, ...],
+        expect: dict[str, int],
+        source: str = "tdg_vm_rd_wr.c",
+        **more: Any,
+    ) -> Row:
+        return make(f"rd.{key}", what, LEAVES, source, step, expect, **more)
+
+    xfam = 0x1110000300000001
+    yield row(
+        "vm",
+        "VM.RD changes RAX and R8 only",
+        tdcall(7, rcx=0, rdx=xfam),
+        {"rax": 0, "r8": 3, "changed": RAX | R8},
+    )
+    yield row(
+        "vm_rcx",
+        "VM.RD: RCX not 0: |RCX, R8 zeroed",
+        tdcall(7, rcx=1, rdx=xfam),
+        {"rax": INVALID | 1, "r8": 0, "rdx": xfam},
+    )
+    yield row(
+        "vm_unknown",
+        "VM.RD of no field",
+        tdcall(7, rcx=0, rdx=0x1110000300000777),
+        {"rax": ID_INCORRECT, "r8": 0},
+    )
+    yield row(
+        "vm_elements",
+        "VM.RD of more than one element",
+        tdcall(7, rcx=0, rdx=xfam | 1 << 34),
+        {"rax": ID_INCORRECT},
+    )
+    yield row(
+        "vm_fields",
+        "VM.RD of more than one field",
+        tdcall(7, rcx=0, rdx=xfam | 1 << 38),
+        {"rax": ID_INCORRECT},
+    )
+    yield row(
+        "vm_reserved",
+        "VM.RD with a reserved id bit",
+        tdcall(7, rcx=0, rdx=xfam | 1 << 24),
+        {"rax": ID_INCORRECT},
+    )
+    yield row(
+        "vm_size",
+        "Size and context bits of an id do not count",
+        tdcall(7, rcx=0, rdx=xfam & ~(0x73 << 32 | 7 << 52)),
+        {"rax": 0, "r8": 3},
+    )
+    yield row(
+        "vm_mask_bit",
+        "The write-mask bit of an id does not count",
+        tdcall(7, rcx=0, rdx=xfam | 1 << 51),
+        {"rax": 0, "r8": 3},
+        source="metadata_generic.c",
+    )
+    yield row(
+        "vm_host",
+        "VM.RD of a field of the host",
+        tdcall(7, rcx=0, rdx=0x8010000000000001),
+        {"rax": NOT_READABLE, "r8": 0},
+        status="simplified",
+        why="a few host fields are known; the others answer FIELD_ID_INCORRECT",
+    )
+    yield row(
+        "vm_v1",
+        "VM.RD version 1 gives the next id",
+        tdcall(0x10007, rcx=0, rdx=0x1110000300000000),
+        {"rax": 0, "r8": 1 << 28, "rdx": xfam, "changed": RAX | RDX | R8},
+    )
+    yield row(
+        "vm_v1_null",
+        "VM.RD version 1 of no id gives the first id",
+        tdcall(0x10007, rcx=0, rdx=ALL_ONES),
+        {"rax": FIRST_ID, "r8": 0, "rdx": 0x8010000300000020},
+    )
+    yield row("vm_v0_null", "VM.RD version 0 of no id", tdcall(7, rcx=0, rdx=ALL_ONES), {"rax": ID_INCORRECT})
+    yield row(
+        "vm_v1_bad",
+        "VM.RD version 1 that fails: RDX is all ones",
+        tdcall(0x10007, rcx=1, rdx=xfam),
+        {"rax": INVALID | 1, "rdx": ALL_ONES, "r8": 0},
+    )
+    vp = "tdg_vp_rd_wr.c"
+    yield row(
+        "vp",
+        "VP.RD gives value and next id",
+        tdcall(9, rcx=0, rdx=0xA020000200000002),
+        {"rax": 0, "r8": 0, "rdx": 0xA020000000000007, "changed": RAX | RDX | R8},
+        vp,
+    )
+    yield row(
+        "vp_rcx",
+        "VP.RD: RCX not 0: |RCX",
+        tdcall(9, rcx=2, rdx=0xA020000200000002),
+        {"rax": INVALID | 1, "rdx": ALL_ONES, "r8": 0},
+        vp,
+    )
+    yield row(
+        "vp_unknown",
+        "VP.RD of no field",
+        tdcall(9, rcx=0, rdx=0xA020000200000999),
+        {"rax": ID_INCORRECT, "rdx": ALL_ONES},
+        vp,
+    )
+    yield row(
+        "vp_null",
+        "VP.RD of no id gives the first id",
+        tdcall(9, rcx=0, rdx=ALL_ONES),
+        {"rax": FIRST_ID, "rdx": 0xA020000200000002},
+        vp,
+    )
+    sys = "tdg_sys_rd.c"
+    yield row(
+        "sys",
+        "SYS.RD gives value and next id",
+        tdcall(11, rdx=0x0800000200000000),
+        {"rax": 0, "r8": 0x8086, "rdx": 0x0800000100000003, "changed": RAX | RDX | R8},
+        sys,
+    )
+    yield row(
+        "sys_rcx",
+        "SYS.RD takes no notice of RCX",
+        tdcall(11, rcx=7, rdx=0x0800000200000000),
+        {"rax": 0, "r8": 0x8086},
+        sys,
+    )
+    yield row(
+        "sys_unknown",
+        "SYS.RD of no field",
+        tdcall(11, rdx=0x0800000200000777),
+        {"rax": ID_INCORRECT, "rdx": ALL_ONES},
+        sys,
+    )
+    yield row(
+        "sys_null",
+        "SYS.RD of no id gives the first id",
+        tdcall(11, rdx=ALL_ONES),
+        {"rax": FIRST_ID, "rdx": 0x0800000200000000},
+        sys,
+    )
+    rdall = "tdg_sys_rdall.c"
+    yield row(
+        "rdall",
+        "SYS.RDALL fills the buffer and ends",
+        tdcall(12, rdx=B, r8=ALL_ONES),
+        {"rax": 0, "r8": ALL_ONES},
+        rdall,
+        status="simplified",
+        why="every field is a sequence of its own; a module joins neighbours",
+    )
+    yield row(
+        "rdall_align",
+        "SYS.RDALL: RDX not a whole page: |RDX",
+        tdcall(12, rdx=B + 8, r8=ALL_ONES),
+        {"rax": INVALID | 2, "r8": ALL_ONES},
+        rdall,
+    )
+    yield row(
+        "rdall_shared",
+        "SYS.RDALL: a shared GPA: |RDX",
+        tdcall(12, rdx=B | SHARED, r8=ALL_ONES),
+        {"rax": INVALID | 2},
+        rdall,
+    )
+    yield row(
+        "rdall_id",
+        "SYS.RDALL from no field",
+        tdcall(12, rdx=B, r8=0x0800000200000777),
+        {"rax": ID_INCORRECT},
+        rdall,
+    )
+
+
+def _wr() -> Iterator[Row]:
+    def row(
+        key: str,
+        what: str,
+        step: Step | tuple[Step, ...],
+        expect: dict[str, int],
+        source: str = "metadata_td.c",
+        **more: Any,
+    ) -> Row:
+        return make(f"wr.{key}", what, LEAVES, source, step, expect, **more)
+
+    notify, ctls = 0x9110000300000010, 0x1110000300000017
+    one = tdcall(8, rcx=0, rdx=notify, r8=1, r9=1)
+    yield row(
+        "notify", "VM.WR of NOTIFY_ENABLES changes RAX and R8", one, {"rax": 0, "r8": 0, "changed": RAX | R8}
+    )
+    yield row("notify_old", "VM.WR gives the value before", (one, one), {"rax": 0, "r8": 1})
+    yield row(
+        "notify_linux",
+        "The id that Linux uses",
+        tdcall(8, rcx=0, rdx=0x9100000000000010, r8=1, r9=ALL_ONES),
+        {"rax": 0},
+    )
+    yield row(
+        "rcx",
+        "VM.WR: RCX not 0: |RCX",
+        tdcall(8, rcx=1, rdx=notify, r8=1, r9=1),
+        {"rax": INVALID | 1, "r8": 0},
+    )
+    yield row(
+        "mask0", "VM.WR with an empty mask", tdcall(8, rcx=0, rdx=notify, r8=1, r9=0), {"rax": NOT_WRITABLE}
+    )
+    yield row(
+        "mask_outside",
+        "VM.WR of bits that cannot be written",
+        tdcall(8, rcx=0, rdx=notify, r8=2, r9=2),
+        {"rax": NOT_WRITABLE},
+    )
+    yield row(
+        "forbidden",
+        "VM.WR that would change other bits",
+        tdcall(8, rcx=0, rdx=notify, r8=3, r9=3),
+        {"rax": VALUE_NOT_VALID},
+    )
+    yield row(
+        "xfam",
+        "VM.WR of XFAM",
+        tdcall(8, rcx=0, rdx=0x1110000300000001, r8=3, r9=ALL_ONES),
+        {"rax": NOT_WRITABLE},
+    )
+    yield row(
+        "unknown",
+        "VM.WR of no field",
+        tdcall(8, rcx=0, rdx=0x1110000300000777, r8=0, r9=1),
+        {"rax": ID_INCORRECT},
+    )
+    yield row(
+        "ctls_fixed",
+        "TD_CTLS without FLEXIBLE_PENDING_VE",
+        tdcall(8, rcx=0, rdx=ctls, r8=0, r9=1),
+        {"rax": VALUE_NOT_VALID},
+    )
+    yield row(
+        "ctls_same",
+        "TD_CTLS: the value it has may be written",
+        tdcall(8, rcx=0, rdx=ctls, r8=1, r9=1),
+        {"rax": 0, "r8": 1},
+    )
+    off, touch = tdcall(8, rcx=0, rdx=ctls, r8=0, r9=1), code("488b07", rdi=FREE)
+    yield row(
+        "ctls_off",
+        "TD_CTLS off: a pending page is #VE(48) again",
+        (off, touch),
+        {"0.rax": 0, "0.r8": 1, "vector": 20},
+        td=FLEXIBLE,
+    )
+    on = tdcall(8, rcx=0, rdx=ctls, r8=1, r9=1)
+    yield row(
+        "ctls_on",
+        "TD_CTLS on: a pending page is a TD exit",
+        (on, touch),
+        {},
+        end="sept-violation",
+        td={**FLEXIBLE, "attributes": 0},
+    )
+    yield row(
+        "ctls_lock",
+        "TD_CTLS bits of later modules",
+        tdcall(8, rcx=0, rdx=ctls, r8=1 << 63, r9=1 << 63),
+        {"rax": NOT_WRITABLE},
+    )
+    vp = "tdg_vp_rd_wr.c"
+    yield row(
+        "vp",
+        "VP.WR of CPUID_USER_VE",
+        tdcall(10, rcx=0, rdx=0xA020000000000008, r8=1, r9=0xFF),
+        {"rax": 0, "r8": 0, "changed": RAX | R8},
+        vp,
+    )
+    yield row(
+        "vp_index",
+        "VP.WR of VCPU_INDEX",
+        tdcall(10, rcx=0, rdx=0xA020000200000002, r8=1, r9=0xFF),
+        {"rax": NOT_WRITABLE},
+        vp,
+    )
+    yield row(
+        "vp_rcx",
+        "VP.WR: RCX not 0: |RCX",
+        tdcall(10, rcx=1, rdx=0xA020000000000008, r8=1, r9=1),
+        {"rax": INVALID | 1},
+        vp,
+    )
+    control = 0xA120000000000000
+    yield row(
+        "vp_control",
+        "VP.WR of CPUID_CONTROL, and back",
+        (tdcall(10, rcx=0, rdx=control + 127, r8=3, r9=3), tdcall(9, rcx=0, rdx=control + 127)),
+        {"0.rax": 0, "rax": 0, "r8": 3, "rdx": ALL_ONES},
+        vp,
+        status="simplified",
+        why="the fields of nested VMs that would follow are missing",
+    )
+    yield row(
+        "vp_control_end",
+        "CPUID_CONTROL has 128 entries",
+        tdcall(9, rcx=0, rdx=control + 128),
+        {"rax": ID_INCORRECT},
+        vp,
+    )
+    yield row(
+        "vp_control_bits",
+        "CPUID_CONTROL has two bits",
+        tdcall(10, rcx=0, rdx=control, r8=4, r9=7),
+        {"rax": VALUE_NOT_VALID},
+        vp,
+    )
+
+
+def _fields() -> Iterator[Row]:
+    source = "tdr_tdcs_fields_lookup.c"
+
+    def row(name: str, leaf: int, identifier: int, value: int, key: str = "", **more: Any) -> Row:
+        step = tdcall(leaf, rcx=0, rdx=identifier)
+        table = {7: source, 9: "tdvps_fields_lookup.c", 11: "global_sys_fields_lookup.c"}[leaf]
+        return make(
+            f"field.{key or name.lower()}",
+            f"{name} ({identifier:016X})",
+            FIELDS,
+            table,
+            step,
+            {"rax": 0, "r8": value},
+            **more,
+        )
+
+    td: tuple[tuple[str, int, int, str, dict[str, Any]], ...] = (
+        ("NUM_VCPUS", 0x9010000200000001, 1, "", {}),
+        ("NUM_L2_VMS", 0x9010000100000005, 0, "", {}),
+        ("MAX_VCPUS", 0x1110000200000002, 4, "", {"max_vcpus": 4}),
+        ("GPAW", 0x1110000000000003, 0, "gpaw48", {}),
+        ("GPAW", 0x1110000000000003, 1, "gpaw52", {"gpaw": 52, "config_flags": 5}),
+        ("ATTRIBUTES", 0x1110000300000000, 1 << 28, "", {}),
+        ("XFAM", 0x1110000300000001, 0xE7, "", {"xfam": 0xE7}),
+        ("TSC_FREQUENCY", 0x111000010000000C, 80, "", {"tsc_25mhz": 80}),
+        ("NOTIFY_ENABLES", 0x9110000300000010, 0, "", {}),
+        ("CONFIG_FLAGS", 0x1110000300000016, 4, "", {}),
+        ("TD_CTLS", 0x1110000300000017, 1, "td_ctls1", {}),
+        ("TD_CTLS", 0x1110000300000017, 0, "td_ctls0", {"attributes": 0}),
+        ("SERVTD_HASH", 0x9910000300000000, 0, "", {}),
+        ("SERVTD_NUM", 0x9910000100000006, 0, "", {}),
+        ("PRE_IMPORT_UUID", 0x9810000300000040, 0, "", {}),
+    )
+    for name, identifier, value, key, params in td:
+        yield row(name, 7, identifier, value, key, td=params)
+    for name, start in (("MRCONFIGID", 0x10), ("MROWNER", 0x18), ("MROWNERCONFIG", 0x20)):
+        digest = bytes(range(start, start + 48))
+        yield row(
+            f"{name} element 5",
+            7,
+            0x1310000300000005 + start,
+            quad(digest, 5),
+            name.lower(),
+            td={name.lower(): digest},
+        )
+    yield row("RTMR0 element 0", 7, 0x1310000300000040, 0, "rtmr")
+    last = tdcall(7, rcx=0, rdx=0x1310000300000058)
+    yield make("field.rtmr_end", "RTMR has 24 elements", FIELDS, source, last, {"rax": ID_INCORRECT})
+    later = tdcall(7, rcx=0, rdx=0x9100000000000019)
+    yield make(
+        "field.topology",
+        "TOPOLOGY_ENUM_CONFIGURED is of later modules",
+        FIELDS,
+        source,
+        later,
+        {"rax": ID_INCORRECT},
+    )
+    uuid = "a digest of the TD's parameters, so that runs repeat; a module makes it at random"
+    yield make(
+        "field.td_uuid",
+        "TD_UUID",
+        FIELDS,
+        source,
+        tdcall(7, rcx=0, rdx=0x8010000300000020),
+        {"rax": 0},
+        status="simplified",
+        why=uuid,
+    )
+    yield row("VCPU_INDEX", 9, 0xA020000200000002, 0)
+    yield row("CPUID_SUPERVISOR_VE", 9, 0xA020000000000007, 0)
+    yield row("CPUID_USER_VE", 9, 0xA020000000000008, 0)
+    yield row("CPUID_CONTROL[0]", 9, 0xA120000000000000, 0, "cpuid_control")
+    yield row("VENDOR_ID", 11, 0x0800000200000000, 0x8086)
+    yield row("MAJOR_VERSION", 11, 0x0800000100000004, 1)
+    yield row("MINOR_VERSION", 11, 0x0800000100000003, 5)
+    yield row("NUM_TDX_FEATURES", 11, 0x0A00000000000001, 1)
+    yield row(
+        "TDX_FEATURES0",
+        11,
+        0x0A00000300000008,
+        1 << 18 | 1 << 8 | 1 << 5 | 1 << 3,
+        status="simplified",
+        why="only the features that are modelled are shown: no migration, no partitioning",
+    )
+    yield row("MIG_ATTRIBUTES", 11, 0xA000000300000000, 0, status="simplified", why="no migration")
+    yield row("SYS_ATTRIBUTES", 11, 0x0A00000200000000, 0)
+
+
+def rows() -> Iterator[Row]:
+    """All rows of this part."""
+    for part in (_rd, _wr, _fields):
+        yield from part()

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from emu.memory import LARGE
-from emu.signals import End, Fault
+from emu.signals import End
 from emu.tdx.measure import PAGE, Region
 from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
 from emu.vmm import hostile_hob, hostile_payload
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emu.vcpu import Vcpu
 
 Range = tuple[int, int]
-NMI = 2
+NMI, FIRST_VECTOR = 2, 32
 MOST_TOLD = 64  # lines about calls; a kernel makes a hundred thousand
 ODD_TURNS = 200  # turns of odd length, then honest ones
 # R10 of a TDVMCALL: success, RETRY, INVALID_OPERAND, GPA_INUSE, ALIGN_ERROR (GHCI 1.5, table 3-2), undefined
@@ -56,6 +56,7 @@ class Hostile(Policy):
         self.nmi_at = self.random.randrange(1000, 150_000) if self.chance(0.06) else None
         self.call_rate = self.random.choice((0, 0.01, 0.1, 0.5))
         self.resumes = self.random.randrange(1, 40) if self.chance(0.5) else 0
+        self.interrupts = self.random.randrange(1, 10) if self.chance(0.3) else 0
         self.held: End | None = None  # the report that did not end the run
         self.told = 0
 
@@ -181,7 +182,12 @@ class Hostile(Policy):
             if vcpu.regs.mode == 64 and vcpu.regs.idt_limit > 16 * NMI:  # earlier, the TD would just die
                 self.nmi_at = None
                 self.done.append(f"NMI after {vcpu.count} instructions")
-                vcpu.deliver(Fault(NMI))
+                vcpu.apic.nmi = True
+        if self.interrupts and self.chance(0.05):
+            self.interrupts -= 1
+            vector = self.random.randrange(FIRST_VECTOR, 256)
+            vcpu.apic.irr |= 1 << vector
+            self.tell(f"interrupt {vector:#x} for vCPU {vcpu.model.index}, which nobody sent")
         if not self.odd_turns or self.order == TURNS[0]:
             return instructions
         self.odd_turns -= 1
@@ -215,8 +221,10 @@ class Hostile(Policy):
 
     def on_end(self, call: Call, end: End) -> None:
         """Resumes a guest that has reported a fatal error, for some calls more."""
-        if end.reason != "fatal" or self.held is not None or not self.resumes:
-            raise self.held or end
+        if self.held is not None:
+            return  # on_call counts
+        if end.reason != "fatal" or not self.resumes:
+            raise end
         self.held = end
         self.done.append(f"resumed after its fatal report, for {self.resumes} calls")
 

@@ -21,12 +21,10 @@ from gen.formats.tdvf import SectionType
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "deny_large_pages.py"
 HALT = "main: halt\n"
-# RTMR, MapGPA, IO, CPUID: three calls whose answers are kept, then a report of a fatal error
+# A port read and GetTdVmCallInfo, whose answers are kept, then a report of a fatal error and a halt for ever
 CALLS = """
 main:
-    movq $0x10000, %r12
     movq $0, %r13
-    movq $0, %r14
     movq $0x3fd, %r14
     movl $1, %r12d
     vmcall 0x1E
@@ -39,7 +37,9 @@ main:
     movq $0, %r15
     vmcall 0x10003
     keep 3, %r10
+again:
     halt
+    jmp again
 """
 
 

@@ -132,7 +132,10 @@ def judge_handoff(firmware: Firmware, td: Stopped, given: Given) -> None:
     report = td.report
     assert report.met
     assert report.rtmr == (*given.registers(), bytes(48).hex(), bytes(48).hex())
-    assert judges.replay(judges.events(judges.cut(report.event_log))) == report.rtmr
+    log = report.event_log.rstrip(
+        b"\xff"
+    )  # the VMM's own bytes in it may look like the fill; the last event does not
+    assert judges.replay(judges.events(log)) == report.rtmr
     page = judges.boot_params(td.read, td.boot_params)
     judge_map(firmware, td, given, page.e820)
     assert td.read(page.command_line, len(given.line) + 1) == given.line + b"\0"
@@ -199,7 +202,7 @@ def configuration(firmware: Firmware, seed: int) -> RunConfig:
         vcpus=1 + seed // 2 % 3,
         initrd=b"initrd" * 1000 if seed % 2 else None,
         gpaw=52 if seed % 5 == 0 else 48,
-        max_instructions=50_000_000,
+        max_instructions=1_000_000_000,
     )
 
 
@@ -230,7 +233,7 @@ def judge(firmware: Firmware, seed: int, outcome: Outcome) -> None:
         outcome.runs += 1
         outcome.by_reason[reason] += 1
         outcome.by_detail[f"{reason} {detail.split('(')[0]}"] += 1
-        outcome.by_attack.update({re.sub(r"(0x)?[0-9a-f]*[0-9][0-9a-f]*", "N", line) for line in told})
+        outcome.by_attack.update({re.sub(r"\b(0x[0-9a-f]+|[0-9]+)\b", "N", line) for line in told})
         try:
             assert reason in ("handoff", "fatal"), f"{reason}: {detail}"
             assert td.report.mrtd == given.mrtd

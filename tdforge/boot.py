@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tdforge import show
-from tdforge.cli import positive, size, until
+from tdforge.cli import exit_code, positive, size, until
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
 from tdforge.flows import find_flow, short
@@ -111,11 +111,7 @@ def _expected(kernel: Kernel) -> tuple[str, ...]:
 def main(words: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 with one line on standard error."""
     given = parser().parse_args(words)
-    try:
-        return boot(given)
-    except UserError as error:
-        print(f"tdforge: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: boot(given))
 
 
 if __name__ == "__main__":

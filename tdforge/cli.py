@@ -135,8 +135,13 @@ def _command(
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = parser().parse_args(words)
+    return exit_code(lambda: int(given.work(given)))
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` returns, or the exit code of what stopped it; never a traceback for what a person did."""
     try:
-        return int(given.work(given))
+        return work()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to be said to it
         return FAILED

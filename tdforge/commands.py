@@ -236,6 +236,7 @@ def run(given: argparse.Namespace) -> int:
         summary.print(f"\n{show.NOT_REAL}")
     if report.met:
         return OK
+    lack = "" if kernel is not None else " (no --kernel was given)"
     raise UserError(
-        f"--until {given.until} did not come to pass; the run ended with {show.end_line(facts['end'])}"
+        f"--until {given.until} did not come to pass; the run ended with {show.end_line(facts['end'])}{lack}"
     )

@@ -1,11 +1,14 @@
 """Does each wrong use get one clear line and the right exit code, and does `--help` show an example?"""
 
+import argparse
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tdforge import boot, commands
 from tdforge.cli import main
 
 COMMANDS = ("build", "check", "fmt", "inspect", "run")
@@ -84,3 +87,22 @@ def test_the_module_runs_as_the_command() -> None:
         [sys.executable, "-m", "tdforge", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("tdforge ")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 1)], ids=["interrupted", "no reader"]
+)
+def test_stopped_from_outside(stop: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both entry points end with a code and say nothing."""
+
+    def work(given: argparse.Namespace) -> int:
+        raise stop
+
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr(said, "close", lambda: None)
+    monkeypatch.setattr(commands, "inspect", work)
+    monkeypatch.setattr(boot, "boot", work)
+    assert main(["inspect", "image"]) == code
+    assert boot.main([]) == code
+    assert said.getvalue() == ""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
-from ccore import CORE, GIB, LIB, MIB, PAGE, CoreError, check
+from ccore import CORE, GIB, KIB, LIB, MIB, PAGE, CoreError, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsl import api
+from gen.build import mapped_regions
+from gen.paging import plan
+
+LINUX = Path(__file__).parents[2] / "dsl" / "flows" / "linux.tdf"
 NONE, R, RW, RX, RWX = 0, 1, 2, 3, 7
 MEANING = {R: "r", RW: "rw", RX: "rx", RWX: "rwx"}
 SHARED = 1 << 51
@@ -173,3 +181,36 @@ def test_any_sequence_against_a_page_by_page_model(steps):
     for page in range(0, 2900, 7):
         expected = (page * PAGE, model[page]) if page in model else None
         assert tables.walk(page * PAGE) == expected
+
+
+def round_up(value: int) -> int:
+    return -(-value // PAGE) * PAGE
+
+
+@pytest.mark.parametrize("initrd_above", [False, True], ids=["low", "above 4 GiB"])
+@pytest.mark.parametrize("top", [256 * MIB, GIB, 2 * GIB, 3 * GIB])
+def test_the_shipped_flows_pool_holds_every_boot(top: int, initrd_above: bool) -> None:
+    """RAM that ends anywhere, kernels and initrds of any size: what `accept`, `load` and `handoff` map."""
+    firmware = api.check_file(LINUX).require()
+    regions = {region.name: region for region in mapped_regions(firmware)}
+    first = plan(list(regions.values())).pages_used
+    ends = (0, -PAGE, PAGE, 16 * KIB, 100 * KIB + PAGE, MIB, 2 * MIB + 8 * KIB)
+    kernels = ((0x37DC000, 0xB13200), (0x3378000, 0x400000), (0x4201000, 0xD79200), (0x3F001000, 0x300000))
+    for end, initrd, (window, protected) in itertools.product(ends, (0, 0x345000, 0xF00000), kernels):
+        tables = Tables()
+        for region in regions.values():
+            tables.map(region.start, region.size, RW)
+        tables.map(4 * GIB - 64 * KIB, 64 * KIB, RX)
+        assert tables.paging.used == first, "the reset code and page_map differ"
+        at = top + end
+        for carved in firmware.memory:
+            at -= carved.size
+            tables.map(at, carved.size, RW)
+        if initrd:
+            at = 5 * GIB + end if initrd_above else at
+            tables.map(at - initrd, initrd, RW)
+        payload = regions["payload"].start + 0x5000
+        tables.map(0, 2 * MIB, RWX)
+        tables.map(0x1000000, round_up(window), RWX)
+        tables.map(payload, round_up(protected), RWX)
+        assert tables.paging.used * PAGE <= regions["paging"].size, f"{tables.paging.used} pages"

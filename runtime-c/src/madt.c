@@ -54,9 +54,12 @@ static status_t add_cpu(struct acpi_builder *builder, uint8_t *madt, uint64_t *s
     return TDF_OK;
 }
 
-/* One entry of the VMM's MADT into ours: enabled CPUs by id, interrupt wiring as it is, all else dropped. */
+/* One entry of the VMM's MADT into ours: enabled CPUs by id, interrupt wiring as it is, all else dropped.
+ *
+ * An AP in the park loop answers to its vCPU index, so the ids must be 0 to num_vcpus - 1: an OS would wait for ever for
+ * a CPU of another id, or wake the wrong one. */
 static status_t take_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *entry,
-                           uint32_t *cpus) {
+                           uint32_t num_vcpus, uint32_t *cpus) {
     static const uint8_t sizes[] = {
         [ACPI_MADT_LAPIC] = sizeof(struct acpi_madt_lapic),
         [ACPI_MADT_IOAPIC] = sizeof(struct acpi_madt_ioapic),
@@ -94,7 +97,7 @@ static status_t take_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t
         return TDF_OK;
     if (id == BROADCAST_ID)
         return TDF_E_ACPI_MALFORMED;
-    if (has_cpu(madt, *size, id))
+    if (id >= num_vcpus || has_cpu(madt, *size, id))
         return TDF_E_CPUS_MISMATCH;
     ++*cpus;
     return add_cpu(builder, madt, size, id, uid);
@@ -113,7 +116,7 @@ static status_t take_entries(struct acpi_builder *builder, uint8_t *madt, uint64
             !tdf_inside(from->size, offset, next.length))
             return TDF_E_ACPI_MALFORMED;
         const struct span entry = {from->data + offset, next.length};
-        status_t status = take_entry(builder, madt, size, &entry, &cpus);
+        status_t status = take_entry(builder, madt, size, &entry, num_vcpus, &cpus);
         if (status != TDF_OK)
             return status;
         offset += next.length;

@@ -134,14 +134,14 @@ def test_many_cpus_become_x2apic_entries():
 
 
 def test_the_vmms_cpus_and_interrupts_are_taken_but_not_its_wakeup():
-    entries = [lapic(0), x2apic(4), x2apic(1000), lapic(9, flags=0), lapic(8, flags=2), IOAPIC, ISO, WAKEUP]
+    entries = [lapic(2), x2apic(0), x2apic(1), lapic(9, flags=0), lapic(8, flags=2), IOAPIC, ISO, WAKEUP]
     built = Tables([acpi.madt(entries, acpi.MadtFlags.PCAT_COMPAT)], 3)
-    assert built.cpus == [(MadtType.LAPIC, 0), (MadtType.LAPIC, 4), (MadtType.X2APIC, 1000)]
+    assert built.cpus == [(MadtType.LAPIC, 2), (MadtType.LAPIC, 0), (MadtType.LAPIC, 1)]
     kinds = [kind for kind, _ in built.madt]
     assert kinds == [
         MadtType.LAPIC,
         MadtType.LAPIC,
-        MadtType.X2APIC,
+        MadtType.LAPIC,
         MadtType.IOAPIC,
         MadtType.ISO,
         MadtType.MP_WAKEUP,
@@ -154,6 +154,17 @@ def test_the_vmms_cpus_and_interrupts_are_taken_but_not_its_wakeup():
 def test_cpu_count_must_match(vcpus):
     with pytest.raises(CoreError, match="cpus_mismatch"):
         Tables([acpi.madt([lapic(0), lapic(1)])], vcpus)
+
+
+@pytest.mark.parametrize("last", [lapic(3), x2apic(3), x2apic(1000)])
+def test_ids_that_no_parked_cpu_answers_to(last):
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt([lapic(0), lapic(1), last])], 3)
+
+
+def test_many_cpus_of_the_vmm():
+    cpus = Tables([acpi.madt([x2apic(cpu) for cpu in range(300)])], 300).cpus
+    assert cpus == Tables(vcpus=300).cpus
 
 
 def test_a_cpu_listed_twice():

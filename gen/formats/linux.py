@@ -15,6 +15,7 @@ from gen.formats.errors import FieldError, TruncatedError
 from gen.formats.layout import spaced, unpack
 
 SETUP_HEADER_OFFSET = 0x1F1  # boot.rst: the same in the file and in boot_params
+SETUP_HEADER_END_MAX = 0x290  # bootparam.h: edd_mbr_sig_buffer follows, however long the header gets
 BOOT_FLAG = 0xAA55
 HEADER_MAGIC = 0x5372_6448  # "HdrS"
 MIN_PROTOCOL = 0x020C  # boot.rst: 2.12 brought xloadflags and the 64-bit entry

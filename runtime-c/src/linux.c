@@ -6,7 +6,6 @@
 
 /* Where the header ends by its own jump: behind init_size, and before boot_params goes on with other fields. */
 #define HEADER_END_MIN (LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, handover_offset))
-#define HEADER_END_MAX 0x290u /* bootparam.h: edd_mbr_sig_buffer */
 #define JUMP_BASE (LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, header))
 #define JUMP_SHORT 0xEBu
 
@@ -67,7 +66,7 @@ status_t parse_linux(const struct span *image, struct linux *out) {
     uint64_t header_end = JUMP_BASE + header.jump_offset;
     uint64_t alignment = header.kernel_alignment;
     uint64_t protected_size = (uint64_t)header.syssize * LINUX_SYSSIZE_UNIT;
-    if (header.jump != JUMP_SHORT || header_end < HEADER_END_MIN || header_end > HEADER_END_MAX ||
+    if (header.jump != JUMP_SHORT || header_end < HEADER_END_MIN || header_end > LINUX_SETUP_HEADER_END_MAX ||
         !(header.loadflags & LINUX_LOADFLAG_LOADED_HIGH) || protected_size <= LINUX_ENTRY64_OFFSET ||
         header.init_size == 0 || alignment < TDF_PAGE ||
         (alignment & (alignment - 1)) != 0 || !tdf_aligned(header.pref_address, TDF_PAGE) ||
@@ -75,6 +74,7 @@ status_t parse_linux(const struct span *image, struct linux *out) {
         return TDF_E_KERNEL_MALFORMED;
     out->image.data = image->data;
     out->image.size = size;
+    out->header_size = header_end - LINUX_SETUP_HEADER_OFFSET;
     out->setup_size = size - protected_size;
     out->protected_size = protected_size;
     out->init_size = header.init_size;

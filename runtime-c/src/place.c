@@ -108,9 +108,9 @@ static status_t place_kernel(const struct linux *kernel, const struct ram *ram, 
         uint64_t from = kernel->pref_address > LINUX_MIN_PREFERRED_ADDRESS ? kernel->pref_address
                                                                           : LINUX_MIN_PREFERRED_ADDRESS;
         load = lowest(ram, from, window.end - window.start, alignment);
-        if (load == 0)
-            return TDF_E_WINDOW_NO_ROOM;
         window = window_at(kernel, load);
+        if (load == 0 || (window.end > TDF_4G && !(kernel->xloadflags & LINUX_XLF_CAN_BE_LOADED_ABOVE_4G)))
+            return TDF_E_WINDOW_NO_ROOM;
         add_copy(out, load, home + kernel->setup_size, kernel->protected_size);
     }
     out->load = load;

@@ -4,8 +4,7 @@
 #include "formats.h"
 #include "primitives.h"
 
-#define HEADER_JUMP_BASE (LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, header))
-#define HEADER_END_MAX offsetof(struct boot_params, e820_table)
+#define HEADER_SIZE_MAX (LINUX_SETUP_HEADER_END_MAX - LINUX_SETUP_HEADER_OFFSET)
 #define VIDEO_MODE_NORMAL 0xFFFFu /* boot.rst, special command line options, vga= */
 
 /* Left-out RAM is not told of; neighbours of one type become one entry. */
@@ -39,16 +38,14 @@ status_t zero_page(const struct span *page, const struct placement *placement, c
     const struct span *image = &placement->kernel.image;
     struct boot_params *params = (struct boot_params *)page->data;
     const uint64_t command = tdf_gpa(command_line->data);
-    if (page->size < sizeof *params || image->size < HEADER_END_MAX)
+    const uint64_t header_size = placement->kernel.header_size;
+    if (page->size < sizeof *params || header_size > HEADER_SIZE_MAX ||
+        !tdf_inside(image->size, LINUX_SETUP_HEADER_OFFSET, header_size))
         return TDF_E_KERNEL_MALFORMED;
     if (command_line->size > placement->kernel.command_line_max)
         return TDF_E_COMMAND_LINE_TOO_LONG;
-    uint64_t header_end =
-        HEADER_JUMP_BASE + image->data[LINUX_SETUP_HEADER_OFFSET + offsetof(struct setup_header, jump_offset)];
-    if (header_end > HEADER_END_MAX)
-        return TDF_E_KERNEL_MALFORMED;
     memset(params, 0, sizeof *params);
-    memcpy(&params->hdr, image->data + LINUX_SETUP_HEADER_OFFSET, header_end - LINUX_SETUP_HEADER_OFFSET);
+    memcpy(page->data + LINUX_SETUP_HEADER_OFFSET, image->data + LINUX_SETUP_HEADER_OFFSET, header_size);
     params->hdr.root_dev = 0;
     params->hdr.ram_size = 0;
     params->hdr.vid_mode = VIDEO_MODE_NORMAL;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import pytest
@@ -317,6 +316,13 @@ def test_no_room_for_the_window():
         place(plan([(7, 0, 48 * MIB)]))
 
 
+def test_above_4_gib_only_a_kernel_that_may():
+    ram = plan([(7, 0, 48 * MIB), (7, 4 * GIB, 5 * GIB)])
+    assert place(ram).load == 4 * GIB
+    with pytest.raises(CoreError, match="window_no_room"):
+        place(ram, xloadflags=1)
+
+
 def test_a_window_may_not_reach_into_ram_that_was_left_out():
     ram = make_ram(
         [
@@ -455,12 +461,10 @@ def test_bad_memory():
     ram = make_ram([])
     placement = CORE.new("placement")
     page = guarded(bytes(4096))
-    placement.kernel.image = guarded(bytes(100))[0]
+    placement.kernel.image, placement.kernel.header_size = guarded(bytes(100))[0], 0x7B
     for area, line in ((page, b""), (guarded(bytes(4095)), b"")):
         with pytest.raises(CoreError, match="kernel_malformed"):
             check(LIB.zero_page(area, placement, ram, CORE.span(line), 0))
-    image = bytearray(bzimage())
-    struct.pack_into("<B", image, 0x201, 0xFF)
-    placement.kernel.image = guarded(bytes(image))[0]
+    placement.kernel.image, placement.kernel.header_size = guarded(bzimage())[0], 0x290 - 0x1F1 + 1
     with pytest.raises(CoreError, match="kernel_malformed"):
         check(LIB.zero_page(page, placement, ram, CORE.span(b""), 0))

@@ -7,7 +7,6 @@ from peachpy.x86_64 import (
     CALL,
     CMP,
     JAE,
-    JBE,
     JMP,
     JZ,
     LABEL,
@@ -87,13 +86,13 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
 
 
 def load_linux(b: Builder) -> None:  # (placement, paging)
-    """Makes the copies of a placement; source and destination may overlap."""
+    """Makes the copies of a placement, whose sources and destinations are apart (runtime-c/src/place.c)."""
     placement, paging = b.save(rdi, rsi)
     index, item = b.frame.slot(8), b.frame.slot(8)
     to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))
     copies = b.offset("Placement", "copies")
     step = b.firmware.records["Copy"].size
-    top, end, forward, copied = Label("copy"), Label("done"), Label("forward"), Label("copied")
+    top, end, copied = Label("copy"), Label("done"), Label("copied")
     LEA(rax, [rdi + copies + 8])
     MOV([rsp + item], rax)
     MOV(qword[rsp + index], 0)
@@ -115,16 +114,6 @@ def load_linux(b: Builder) -> None:  # (placement, paging)
     MOV(rdi, [rax + to])
     MOV(rsi, [rax + from_])
     MOV(rcx, [rax + size])
-    # Upwards into its own source: from the end, so that nothing is overwritten before it was copied.
-    CMP(rdi, rsi)
-    JBE(forward)
-    LEA(rdx, [rsi + rcx * 1])
-    CMP(rdi, rdx)
-    JAE(forward)
-    MOV(rdx, rcx)
-    CALL(Symbol("memmove"))
-    JMP(copied)
-    LABEL(forward)
     REP_MOVSB()
     LABEL(copied)
     ADD(qword[rsp + item], step)

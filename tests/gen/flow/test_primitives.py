@@ -119,26 +119,20 @@ def test_a_failed_acceptance_ends_it(cpu: FlowCpu) -> None:
     assert cpu.call("prim_accept", ram(cpu, []), 0, 0, cpu.place(bytes(24))) == cpu.error("accept_failed")
 
 
-@pytest.mark.parametrize("distance", [-0x2000, -0x10, 0x10, 0x2000])
-def test_copies_may_overlap(cpu: FlowCpu, distance: int) -> None:
+def test_copies_are_mapped_then_made(cpu: FlowCpu) -> None:
     source, size = HEAP + 0x90000, 0x1234
     content = bytes(i * 7 % 251 for i in range(size))
     cpu.write(source, content)
     record = cpu.firmware.records["Placement"]
     placement, paging = cpu.place(bytes(record.size)), cpu.place(bytes(24))
     copies = next(field.offset for field in record.fields if field.name == "copies")
-    cpu.put(placement + copies, 1, source + distance, source, size)
-
-    def memmove(cpu: FlowCpu, arguments: tuple[int, ...]) -> None:
-        cpu.write(arguments[0], cpu.read(arguments[1], arguments[2]))
-
-    cpu.callees = {"memmove": memmove}
+    below, above = source - 0x2340, source + 0x2010
+    cpu.put(placement + copies, 2, below, source, size, above, source, size)
     assert cpu.call("prim_load_linux", placement, paging) == 0
-    assert cpu.read(source + distance, size) == content
-    start = (source + distance) & -PAGE
-    end = -(-(source + distance + size) // PAGE) * PAGE
+    assert cpu.read(below, size) == cpu.read(above, size) == content
     mapped = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
-    assert mapped == [(paging, start, start, end - start, 2)]
+    pages = [(to & -PAGE, -(-(to + size) // PAGE) * PAGE) for to in (below, above)]
+    assert mapped == [(paging, start, start, end - start, 2) for start, end in pages]
 
 
 def test_parked_aps_get_tables_of_their_own_and_the_gate_last(cpu: FlowCpu) -> None:

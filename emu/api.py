@@ -14,7 +14,7 @@ from emu.sight import snapshot
 from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError
 from emu.symbols import read
-from emu.tdx import measure
+from emu.tdx.launch import ORDERS
 from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, SEPT_VE_DISABLE, TdParams
 from emu.vcpu import VE_VECTOR, Vcpu
 from emu.vmm import launch as vmm_launch
@@ -85,8 +85,8 @@ class Report:
 def _check(config: RunConfig) -> None:
     if config.gpaw not in (48, 52):
         raise EmuError(f"gpaw {config.gpaw}: expected 48 or 52")
-    if config.mrtd_order not in measure.ORDERS:
-        raise EmuError(f"mrtd order {config.mrtd_order!r}: expected one of {', '.join(measure.ORDERS)}")
+    if config.mrtd_order not in ORDERS:
+        raise EmuError(f"mrtd order {config.mrtd_order!r}: expected one of {', '.join(ORDERS)}")
     if config.host_page_size not in HOST_PAGE_SIZES:
         raise EmuError(f"host page size {config.host_page_size!r}: expected 2M or 4K")
     if not 1 <= config.vcpus <= MAX_VCPUS:

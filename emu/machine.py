@@ -15,7 +15,7 @@ from emu.sight import snapshot
 from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
-from emu.tdx import measure
+from emu.tdx.launch import build
 from emu.tdx.module import TdParams, TdxModule, VcpuModel
 from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices import Ports
@@ -298,6 +298,7 @@ def create(
     span = -(-span // LARGE) * LARGE
     if span > 1 << (params.gpaw - 1):
         raise EmuError(f"memory ends at {span:#x}, beyond GPAW {params.gpaw}")
+    td = build(params, launch.regions, launch.hob_address, mrtd_order)
     vm = lib.td_vm_new(span, params.gpaw)
     if vm == ffi.NULL:
         raise EmuError(f"the host cannot reserve {span >> 20} MiB of address space for the guest")
@@ -309,7 +310,7 @@ def create(
         memory.add_ram(start, end // PAGE * PAGE, large_pages)
     for region in launch.regions:
         memory.add_pages(region.gpa, region.content, region.length, region.measured)
-    module = TdxModule(params, memory, measure.mrtd(launch.regions, mrtd_order))
+    module = TdxModule(params, memory, td.mrtd)
     console = Console(until, listener)
 
     vmm = Vmm(

@@ -5,12 +5,10 @@ tdh_mem_page_add.c, tdh_mr_extend.c), and the extension rule of an RTMR.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 PAGE = 4096
 CHUNK = 256
-ORDERS = ("interleaved", "two-pass")
 
 
 @dataclass(frozen=True)
@@ -47,30 +45,6 @@ def add_record(gpa: int) -> bytes:
 def extend_record(gpa: int, chunk: bytes) -> bytes:
     """The 384 bytes that TDH.MR.EXTEND hashes for one 256-byte chunk."""
     return b"MR.EXTEND".ljust(16, b"\0") + gpa.to_bytes(8, "little").ljust(112, b"\0") + chunk
-
-
-def _extend_page(region: Region, offset: int) -> bytes:
-    chunks = range(offset, offset + PAGE, CHUNK)
-    return b"".join(extend_record(region.gpa + at, region.chunk(at)) for at in chunks)
-
-
-def mrtd(regions: Iterable[Region], order: str = "interleaved") -> bytes:
-    """SHA-384 over all records. "interleaved": each page is added and extended before the next (mainline
-    KVM); "two-pass": a region's pages are all added, then all extended (out-of-tree KVM of the 8.2 era).
-    """
-    if order not in ORDERS:
-        raise ValueError(f"unknown MRTD order {order!r}")
-    digest = hashlib.sha384()
-    for region in regions:
-        pages = range(0, region.length, PAGE)
-        for at in pages:
-            digest.update(add_record(region.gpa + at))
-            if region.measured and order == "interleaved":
-                digest.update(_extend_page(region, at))
-        if region.measured and order == "two-pass":
-            for at in pages:
-                digest.update(_extend_page(region, at))
-    return digest.digest()
 
 
 def rtmr_extend(register: bytes, data: bytes) -> bytes:

@@ -66,7 +66,7 @@ def test_code_of_a_real_firmware() -> None:
         ("0fc7f8", "RDSEED"),
         ("0fc70f", "NONE"),
         ("0f01d1", "XSETBV"),
-        ("0f01d0", "NONE"),
+        ("0f01d0", "XGETBV"),
         ("f30f09", "WBINVD"),
         ("0f05", "SYSCALL"),
         ("90", "NONE"),

@@ -7,7 +7,9 @@ import hashlib
 import pytest
 
 from emu import eventlog, handoff
-from emu.tdx.measure import Region, mrtd, rtmr_extend
+from emu.tdx.launch import build
+from emu.tdx.measure import Region, rtmr_extend
+from emu.tdx.params import TdParams
 from gen.formats import acpi, linux
 from gen.formats import eventlog as format_
 from gen.formats.layout import pack
@@ -94,4 +96,4 @@ PATTERN = bytes(range(256)) * 16
     ],
 )
 def test_mrtd_vectors(regions: list[Region], order: str, start: str) -> None:
-    assert mrtd(regions, order).hex().startswith(start)
+    assert build(TdParams(), regions, 0, order).mrtd.hex().startswith(start)

@@ -33,7 +33,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from gen.paging import PAGE
+from gen.formats.tdvf import PAGE
 from gen.tdcall import TDG_MEM_PAGE_ACCEPT
 from gen.x86 import TDCALL, Unit
 

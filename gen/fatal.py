@@ -6,11 +6,10 @@ import hashlib
 
 from peachpy.x86_64 import CALL, LEA, MOV, PUSH, UD2, XOR, edi, esi, rbx, rdi, rsi
 
+from gen.formats.eventlog import Separator
 from gen.x86 import DB, Symbol, Unit
 
-# TCG PC Client Platform Firmware Profile, section 10.4.1: an EV_SEPARATOR of value 1 marks an error in the
-# pre-OS environment; the digest covers the event data.
-ERROR_SEPARATOR = bytes([1, 0, 0, 0])
+ERROR_SEPARATOR = int(Separator.ERROR).to_bytes(4, "little")  # event data, which the digest covers
 RTMRS_OF_FIRMWARE = (0, 1)
 TEXT_SIZE = 64  # GHCI, ReportFatalError: eight registers of text
 

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dsl.model import Firmware
 from gen.errors import BuildError
 from gen.flow.names import LAYOUT, region_symbols
-from gen.formats.tdvf import SectionType
+from gen.formats.linux import E820Type
+from gen.formats.tdvf import SECTION_TYPES
 from gen.x86 import DD, DQ, Symbol, Unit
 
-KINDS = {
-    "BFV": SectionType.BFV,
-    "CFV": SectionType.CFV,
-    "TD_HOB": SectionType.TD_HOB,
-    "TempMem": SectionType.TEMP_MEM,
-    "PermMem": SectionType.PERM_MEM,
-    "Payload": SectionType.PAYLOAD,
-    "PayloadParam": SectionType.PAYLOAD_PARAM,
-}
 CARVED = 0x100  # TDF_LAYOUT_CARVED
-# Linux's type numbers (arch/x86/include/asm/e820/types.h).
-E820 = {"ram": 1, "reserved": 2, "acpi": 3, "nvs": 4}
 
 
 def emit_layout(unit: Unit, firmware: Firmware) -> None:
@@ -39,10 +29,10 @@ def emit_layout(unit: Unit, firmware: Firmware) -> None:
             else:
                 DQ(section.address, f"{section.name}: start")
                 DQ(section.address + section.size, "end")
-            DD(int(KINDS[section.kind]), section.kind)
-            DD(E820[section.e820], section.e820)
+            DD(int(SECTION_TYPES[section.kind]), section.kind)
+            DD(int(E820Type[section.e820.upper()]), section.e820)
         for region in firmware.memory:
             DQ(0, f"{region.name}: carved")
             DQ(region.size, "size")
             DD(CARVED, "carved")
-            DD(E820[region.e820], region.e820)
+            DD(int(E820Type[region.e820.upper()]), region.e820)

@@ -25,11 +25,10 @@ from dsl.model import Firmware
 from gen.errors import BuildError
 from gen.flow.names import region_symbols
 from gen.flow.sizes import round_up
+from gen.formats.tdvf import PAGE, RESET_VECTOR_DISTANCE, TOP
 from gen.image.tdvf import METADATA_DISTANCE
 from gen.x86 import Listing
 
-PAGE = 0x1000
-TOP = 1 << 32
 TARGET = ("-target", "x86_64-freestanding-none")
 C_FLAGS = (
     *TARGET,
@@ -213,7 +212,7 @@ SECTIONS {{
     .data {sizes.data_start:#x} : {{ *(.data .data.*) *(.bss .bss.* COMMON) }}
     .rodata {sizes.rodata_start:#x} : {{ *(.rodata .rodata.*) }}
     .text {sizes.text_start:#x} : {{ *(.text .text.*) }}
-    .resetvec {TOP - 16:#x} : {{ KEEP(*(.resetvec)) }}
+    .resetvec {TOP - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
     /DISCARD/ : {{ *(.eh_frame) *(.comment) *(.llvm_addrsig) *(.stack_sizes) *(.note*) }}
 }}
 __data_start = {sizes.data_start:#x};

@@ -41,9 +41,9 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from gen.formats.tdvf import PAGE, TOP
 from gen.x86 import DD, REP_STOSD, Symbol, Unit
 
-PAGE = 0x1000
 LARGE_PAGE = 0x20_0000
 # Page-table entry bits: Intel SDM volume 3A, section 4.5.5, tables 4-15 to 4-20.
 PRESENT, WRITABLE, LARGE = 1 << 0, 1 << 1, 1 << 7
@@ -53,7 +53,6 @@ ACCESS = {"r": (PRESENT, NO_EXECUTE_HIGH), "rw": (PRESENT | WRITABLE, NO_EXECUTE
 
 # The firmware volume's own parts: page aligned, placed by the linker in the last 2 MiB below 4 GiB.
 LINKED_PARTS = (("text", "rx"), ("rodata", "r"), ("data", "rw"))
-TOP = 1 << 32
 LINK_SIZE, LEAVES_SIZE = 8, 20  # bytes of a row of the two tables
 
 

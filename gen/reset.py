@@ -34,6 +34,8 @@ from peachpy.x86_64 import (
     word,
 )
 
+from gen.formats.acpi import MP_MAILBOX, MailboxCommand
+from gen.formats.layout import offset_of
 from gen.paging import Plan, Region, emit_build
 from gen.x86 import (
     BALIGN,
@@ -65,7 +67,6 @@ from gen.x86 import (
     ss,
 )
 
-RESET_VECTOR = 0xFFFF_FFF0
 # The last 64 KiB: what 16-bit code and 16-bit gate offsets reach. The linker checks fields counted from here.
 WINDOW = 0xFFFF_0000
 
@@ -83,9 +84,9 @@ GDT = (
 CR4 = 0x660
 CR0 = 0x8001_0033
 
-# ACPI 6.4, section 5.2.12.19 "Multiprocessor Wakeup Structure": mailbox fields and the wakeup command.
-MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = 0, 4, 8
-COMMAND_NOOP, COMMAND_WAKEUP = 0, 1
+MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = (
+    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector")
+)
 
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 DEBUG_PORT, COM1 = 0x402, 0x3F8
@@ -197,12 +198,12 @@ def _park(unit: Unit) -> None:
         MOV(rdx, [Symbol("ap_mailbox")])
         LABEL(wait)
         PAUSE()
-        CMP(word[rdx + MAILBOX_COMMAND], COMMAND_WAKEUP)
+        CMP(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.WAKEUP))
         JNE(wait)
         CMP(dword[rdx + MAILBOX_APIC_ID], ebp)
         JNE(wait)
         MOV(rax, [rdx + MAILBOX_VECTOR])
-        MOV(word[rdx + MAILBOX_COMMAND], COMMAND_NOOP)
+        MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
         JMP(rax)
 
 

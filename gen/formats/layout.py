@@ -55,6 +55,13 @@ def pack(layout: Any, **values: Any) -> bytes:
     return bytes(layout.build(_filled(layout, values)))
 
 
+def offset_of(layout: Any, name: str) -> int:
+    """Where a field of a structure begins, in bytes."""
+    members = plain(layout).subcons
+    before = next(i for i, field in enumerate(members) if field.name == name)
+    return sum(field.sizeof() for field in members[:before])
+
+
 def plain(layout: Any) -> Any:
     """The construct below names and documentation."""
     while isinstance(layout, c.Renamed):

@@ -61,6 +61,7 @@ TYPE_NAMES = {
     SectionType.TD_INFO: "TD_INFO",
     SectionType.TD_PARAMS: "TD_PARAMS",
 }
+SECTION_TYPES = {name: kind for kind, name in TYPE_NAMES.items()}
 
 DESCRIPTOR = (
     "tdvf_descriptor"

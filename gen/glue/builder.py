@@ -28,9 +28,9 @@ from peachpy.x86_64 import (
 from dsl.model import Firmware
 from gen.flow.context import Context
 from gen.flow.frame import Frame
+from gen.formats.tdvf import PAGE
 from gen.x86 import MOVCR, Symbol, cr3, rsp
 
-PAGE = 0x1000
 # Access of `page_map`, as the prelude has it.
 READ, READ_WRITE, READ_EXECUTE, ALL = 1, 2, 3, 7
 

@@ -33,7 +33,8 @@ from peachpy.x86_64 import (
 )
 
 from gen.flow.names import CONTEXT
-from gen.glue.builder import ALL, PAGE, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
+from gen.formats.tdvf import PAGE
+from gen.glue.builder import ALL, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
 from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.

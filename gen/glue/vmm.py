@@ -37,10 +37,10 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from gen.glue.builder import PAGE, READ_WRITE, Builder, map_arguments, reload_cr3
+from gen.formats.tdvf import PAGE
+from gen.glue.builder import READ_WRITE, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
 
-COM1 = 0x3F8
 # GHCI, sub-function status of MapGPA: "partly done, go on at R11".
 RETRY = 1
 
@@ -59,7 +59,7 @@ def print(b: Builder) -> None:  # (line)
     JAE(done)
     ADD(qword[rsp + position], 1)
     MOVZX(edx, byte[rcx])
-    MOV(edi, COM1)
+    MOV(edi, b.firmware.constants["COM1"].value)
     MOV(esi, 1)
     CALL(Symbol("tdvmcall_io_write"))
     JMP(top)

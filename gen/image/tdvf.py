@@ -22,8 +22,8 @@ from gen.formats.tdvf import (
     POINTER_DISTANCE,
     RESET_VECTOR_DISTANCE,
     SECTION,
+    SECTION_TYPES,
     TOP,
-    TYPE_NAMES,
     Section,
     SectionAttribute,
     SectionType,
@@ -38,7 +38,6 @@ TABLE_DISTANCE = 0x48  # the GUID table with one entry: 22 + 18 bytes, ends at t
 HOLE_END_DISTANCE = RESET_VECTOR_DISTANCE
 MAX_SECTIONS = (METADATA_DISTANCE - TABLE_DISTANCE - GUID_SIZE - DESCRIPTOR.sizeof()) // SECTION.sizeof()
 
-_KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
 _WITH_DATA = (SectionType.BFV, SectionType.CFV)
 
 
@@ -76,7 +75,7 @@ def regions_of(
     given = dict(contents or {})
     regions: list[Region] = []
     for item in firmware.image:
-        kind = _KINDS[item.kind]
+        kind = SECTION_TYPES[item.kind]
         attributes = int(SectionAttribute.MR_EXTEND) if item.measured else 0
         if kind == SectionType.BFV:
             data = bytes(-len(bfv) % PAGE) + bfv

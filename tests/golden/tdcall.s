@@ -474,30 +474,30 @@ tdcall_accept_run:
         .globl  fatal
         .type   fatal, @function
 fatal:
+        .loc    3 24 0
+        .byte   0x53                                                    # push rbx                                      | gen/fatal.py:24
         .loc    3 25 0
-        .byte   0x53                                                    # push rbx                                      | gen/fatal.py:25
-        .loc    3 26 0
-        .byte   0x48, 0x89, 0xfb                                        # mov rbx, rdi                                  | gen/fatal.py:26
+        .byte   0x48, 0x89, 0xfb                                        # mov rbx, rdi                                  | gen/fatal.py:25
+        .loc    3 27 0
+        .byte   0x48, 0x8d, 0x3d; .long error_separator - . - 4         # lea rdi, [rip + error_separator]              | gen/fatal.py:27
         .loc    3 28 0
-        .byte   0x48, 0x8d, 0x3d; .long error_separator - . - 4         # lea rdi, [rip + error_separator]              | gen/fatal.py:28
+        .byte   0xbe, 0x00, 0x00, 0x00, 0x00                            # mov esi, 0                                    | gen/fatal.py:28
         .loc    3 29 0
-        .byte   0xbe, 0x00, 0x00, 0x00, 0x00                            # mov esi, 0                                    | gen/fatal.py:29
-        .loc    3 30 0
-        .byte   0xe8; .long tdcall_rtmr_extend - . - 4                  # call tdcall_rtmr_extend                       | gen/fatal.py:30
+        .byte   0xe8; .long tdcall_rtmr_extend - . - 4                  # call tdcall_rtmr_extend                       | gen/fatal.py:29
+        .loc    3 27 0
+        .byte   0x48, 0x8d, 0x3d; .long error_separator - . - 4         # lea rdi, [rip + error_separator]              | gen/fatal.py:27
         .loc    3 28 0
-        .byte   0x48, 0x8d, 0x3d; .long error_separator - . - 4         # lea rdi, [rip + error_separator]              | gen/fatal.py:28
+        .byte   0xbe, 0x01, 0x00, 0x00, 0x00                            # mov esi, 1                                    | gen/fatal.py:28
         .loc    3 29 0
-        .byte   0xbe, 0x01, 0x00, 0x00, 0x00                            # mov esi, 1                                    | gen/fatal.py:29
+        .byte   0xe8; .long tdcall_rtmr_extend - . - 4                  # call tdcall_rtmr_extend                       | gen/fatal.py:29
         .loc    3 30 0
-        .byte   0xe8; .long tdcall_rtmr_extend - . - 4                  # call tdcall_rtmr_extend                       | gen/fatal.py:30
+        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/fatal.py:30
         .loc    3 31 0
-        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/fatal.py:31
+        .byte   0x48, 0x89, 0xde                                        # mov rsi, rbx                                  | gen/fatal.py:31
         .loc    3 32 0
-        .byte   0x48, 0x89, 0xde                                        # mov rsi, rbx                                  | gen/fatal.py:32
+        .byte   0xe8; .long tdvmcall_fatal - . - 4                      # call tdvmcall_fatal                           | gen/fatal.py:32
         .loc    3 33 0
-        .byte   0xe8; .long tdvmcall_fatal - . - 4                      # call tdvmcall_fatal                           | gen/fatal.py:33
-        .loc    3 34 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/fatal.py:34
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/fatal.py:33
         .size   fatal, . - fatal
 .Lend.fatal:
 
@@ -506,7 +506,7 @@ fatal:
         .globl  error_separator
         .type   error_separator, @object
 error_separator:
-        .byte   0x72, 0x10, 0xaf, 0x19, 0x14, 0x5e, 0xc2, 0xa8          # SHA-384 of 01 00 00 00                        | gen/fatal.py:37
+        .byte   0x72, 0x10, 0xaf, 0x19, 0x14, 0x5e, 0xc2, 0xa8          # SHA-384 of 01 00 00 00                        | gen/fatal.py:36
         .byte   0xe2, 0x50, 0xa7, 0xfe, 0x8e, 0x9e, 0xee, 0xac
         .byte   0x13, 0x01, 0xe5, 0x24, 0xda, 0xab, 0x82, 0x36
         .byte   0x6c, 0x36, 0xbe, 0x61, 0x4d, 0xc3, 0x54, 0x02

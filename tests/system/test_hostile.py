@@ -10,8 +10,10 @@ from hostilecampaign import Outcome, campaign
 from tdbox import MIB, Firmware, finish, launched
 
 from emu.api import run
+from emu.signals import REASONS
 
 CI_SEEDS = 60
+KERNELS = 3  # boots of a real kernel that go on behind the handoff
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +58,21 @@ def test_the_judge_sees_bytes_that_were_not_measured(linux: Firmware) -> None:
                 hostilecampaign.judge_handoff(linux, td, replace(given, **{name: bytes(changed)}))
 
 
-@pytest.mark.parametrize("seed", [2, 7, 11])
-def test_a_real_kernel_under_attack_ends_in_words(linux: Firmware, kernel: bytes, seed: int) -> None:
+def test_a_real_kernel_under_attack_ends_in_words(linux: Firmware, kernel: bytes) -> None:
     """Past the handoff it is the kernel's fight; the emulator tells how it ended and does not fail itself."""
     config = replace(
         linux.config,
         kernel=kernel,
-        vmm=f"hostile:{seed}",
         memory=128 * MIB,
         until="console:Unable to mount root fs",
-        max_instructions=120_000_000,
+        max_instructions=500_000_000,
         cmdline="console=ttyS0 earlyprintk=serial nokaslr",
     )
-    report = run(config)
-    assert report.end["reason"]
-    assert report.hostile
+    handed_over = 0
+    for seed in range(60):
+        report = run(replace(config, vmm=f"hostile:{seed}"))
+        assert report.end["reason"] in REASONS
+        handed_over += report.handoff is not None
+        if handed_over == KERNELS:
+            return
+    pytest.fail(f"{handed_over} of 60 seeds let the kernel start")

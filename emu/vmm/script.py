@@ -85,6 +85,7 @@ class Script(Policy):
         self.path, self.inner = path, inner
         self.done = inner.done
         self.hooks = _hooks(path)
+        self.done.append(f"script {path.name}: {', '.join(self.hooks) or 'no hooks'}")
         self.watches_calls = inner.watches_calls or any(name in self.hooks for name in CALL_HOOKS)
 
     def ask(self, name: str, *arguments: Any) -> Any:

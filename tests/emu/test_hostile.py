@@ -173,7 +173,9 @@ def test_script_changes_answers_and_sees_calls(tmp_path: Path) -> None:
     with launched(given) as machine:
         ending = machine.run(given.max_instructions, None)
         results = guest_results(machine)
-        assert report(machine, ending).end["reason"] == "halt"  # resumed after its fatal report
+        told = report(machine, ending)
+        assert told.end["reason"] == "halt"  # resumed after its fatal report
+        assert told.hostile == ["script script.py: on_call, on_answer, on_end"]
         assert results[0] == 1  # refused, not carried out
         assert results[2] == 2
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from guests import runner, table
+from guests.__main__ import main
 from guests.rows import Row, tdcall
 from guests.suite import suite
 
@@ -66,6 +67,13 @@ def test_a_wrong_row_is_noticed(change: dict[str, object], expected: str) -> Non
     good = next(row for row in suite() if row.key == "vp.info.gpaw48")
     assert not problem(good)
     assert expected in problem(dataclasses.replace(good, **change))  # type: ignore[arg-type]
+
+
+def test_an_image_can_be_written_for_a_real_td(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cpuid.0", str(tmp_path / "x.bin")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:3] == ["3    vector", "23    rax"]
+    assert (tmp_path / "x.bin").stat().st_size == 0x10000
+    assert main(["nothing", "x"]) == 2
 
 
 def test_images_differ_only_in_steps() -> None:

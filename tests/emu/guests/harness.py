@@ -103,7 +103,22 @@ def _entry32(unit: Unit) -> None:
     """Keeps what the reset vector found and enters 64-bit mode."""
     entry = Symbol("entry_block")
     system = {name: 8 * (16 + index) for index, name in enumerate(at.SYSTEM)}
-    with unit.code("start", bits=32):
+    with unit.code("start", bits=32):  # by VCPU_INDEX, without touching a flag
+        DB(b"\xff\x24\xb5" + at.BY_INDEX.to_bytes(4, "little"), "jmp [by_index + 4 * esi]")
+    with unit.data("by_index"):
+        DD(Symbol("boot"))
+        for _ in range(at.MAX_VCPUS - 1):
+            DD(Symbol("other"))
+    with unit.code("other", bits=32):  # keeps what it got and stays
+        for index, register in enumerate(GPR32):
+            MOV([Symbol("other_block") + 8 * index], register)
+        for offset, number in ((0, 0xC0), (8, 0xE0)):
+            DB(bytes((0x0F, 0x20, number)), "mov eax, cr0 or cr4")
+            MOV([Symbol("other_block") + (64 + offset)], eax)
+        MOV(eax, 1)
+        MOV([Symbol("other_block") + (at.OTHER_ARRIVED - at.OTHER)], eax)
+        DB(b"\xf3\x90\xeb\xfc", "pause; jmp -2")
+    with unit.code("boot", bits=32):
         for index, register in enumerate(GPR32):
             MOV([entry + 8 * index], register)
         MOV(esp, at.STACK)
@@ -362,8 +377,8 @@ def image() -> bytes:
     _handler(unit)
     _print(unit)
     _tables(unit, at.VECTORS)
-    fixed = {"reset": at.BASE + at.SIZE - 16, "vectors": at.VECTORS}
-    outside = {"entry_block": at.ENTRY, "pdpt_shared": at.PDPT_SHARED}
+    fixed = {"reset": at.BASE + at.SIZE - 16, "vectors": at.VECTORS, "by_index": at.BY_INDEX}
+    outside = {"entry_block": at.ENTRY, "other_block": at.OTHER, "pdpt_shared": at.PDPT_SHARED}
     made = bytearray(link(unit.blocks, at.BASE, at.TOOLS_END, fixed, outside, at.SIZE))
     for address, content in _paging().items():
         made[address - at.BASE : address - at.BASE + len(content)] = content

@@ -8,11 +8,13 @@ SCRIPT = BASE + 0x4000  # steps of the row, STEP_SIZE bytes each, ended by a zer
 CODE = BASE + 0x7000  # their code
 PRINT = BASE + 0x9800  # addresses of the quadwords to print, ended by zero
 PML4, PDPT, PDPT_SHARED = BASE + 0xA000, BASE + 0xB000, BASE + 0xC000
-VECTORS, TOOLS_END = BASE + 0x3000, BASE + 0x4000
+VECTORS, BY_INDEX, TOOLS_END = BASE + 0x3000, BASE + 0x3E00, BASE + 0x4000
+MAX_VCPUS = 4
 
 HOB, HOB_SIZE = 0x809000, 0x2000
 TEMP, TEMP_SIZE = 0x810000, 0x10000  # TempMem: added at launch, so accepted, and zero
 ENTRY = TEMP  # quadwords kept at the reset vector
+OTHER, OTHER_ARRIVED = ENTRY + 0xA00, ENTRY + 0xA80  # general registers, CR0, CR4 of another vCPU; a flag
 RECORDS, RECORD_SIZE = TEMP + 0x1000, 0x200  # one record per step
 BUFFER = TEMP + 0x6000  # 32 KiB of private memory for the rows
 EXCEPTION_STACK, STACK = TEMP + 0xE000, TEMP + 0xF000

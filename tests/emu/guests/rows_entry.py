@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import layout as at
-from .rows import Row, absent, code
+from .rows import Row, absent, code, tdcall
 
 MODE, GENERAL = "1.1 Entry state: mode and system registers", "1.2 Entry state: general registers"
 VMCS, INIT = "intel/tdx-module td_vmcs_init.c", "intel/tdx-module tdh_vp_init.c"
@@ -86,10 +86,28 @@ def rows() -> Iterator[Row]:
         (code("0f011d 02000000 eb0a 0000 0000000000000000 0f0b"),),
         end="triple-fault",
     )
-    yield absent(
-        "entry.ap",
-        "The other vCPUs enter with the same state and their own RSI",
+    yield from _other()
+
+
+def _other() -> Iterator[Row]:
+    """The second vCPU keeps its registers in memory; the first one waits for that and prints them."""
+    wait = code("f390 833f00 74f9", rdi=at.OTHER_ARRIVED)
+
+    def row(key: str, what: str, section: str, source: str, offsets: dict[int, int]) -> Row:
+        expect = {f"mem.{at.OTHER + offset:#x}": value for offset, value in offsets.items()}
+        return Row(f"entry.ap.{key}", what, section, source, (wait,), expect, td={"vcpus": 2})
+
+    yield row("rsi", "RSI of the second vCPU is 1", GENERAL, INIT, {48: 1})
+    yield row("same", "RBX, RCX, RDX are those of the first", GENERAL, INIT, {24: 48, 8: at.HOB, 16: 0x806F8})
+    yield row("zero", "RAX, RSP, RBP, RDI are 0", GENERAL, INIT, {0: 0, 32: 0, 40: 0, 56: 0})
+    yield row("system", "CR0 and CR4 are those of the first", MODE, VMCS, {64: 0x31, 72: 0x40})
+    info = "intel/tdx-module tdg_vp_info.c"
+    yield Row(
+        "entry.ap.info",
+        "VP.INFO counts both vCPUs",
         GENERAL,
-        "the harness prints from one vCPU only; tests/emu/test_emu_strict.py runs several",
-        INIT,
+        info,
+        (tdcall(1),),
+        {"r8": 2 << 32 | 2},
+        td={"vcpus": 2},
     )

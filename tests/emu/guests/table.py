@@ -27,6 +27,9 @@ Communication Interface; Base spec is the TDX Module Base specification; CPU arc
 answer that a real TD would give as a TD exit (the host has to act) ends the run with a diagnosis, which the
 row names as TD exit.
 
+`python -m tests.emu.guests KEY FILE` writes the image of a row (TDVF, 64 KiB, for any VMM that takes one) and
+prints the lines that its serial port must show: hexadecimal quadwords, then a halt.
+
 This page is written by `python -m tests.emu.guests.table`; a test compares it with the rows.
 """
 

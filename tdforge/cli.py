@@ -11,7 +11,7 @@ from pathlib import Path
 from emu.signals import EmuError
 from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
-from tdforge import __version__, commands
+from tdforge import __version__, commands, sight
 from tdforge.errors import UserError
 from tdforge.sizes import parse_size
 
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
         subs, "run", commands.run, "start an image in the emulated TD (no TDX hardware is used or needed)",
         "tdforge run build/linux.bin --kernel vmlinuz --cmdline console=ttyS0 --until console:Linux",
     )  # fmt: skip
-    run.add_argument("image", type=Path, metavar="IMAGE")
+    run.add_argument("image", type=Path, nargs="?", metavar="IMAGE")
     run.add_argument("--kernel", type=Path, metavar="FILE", help="payload the VMM loads: a Linux bzImage")
     run.add_argument("--initrd", type=Path, metavar="FILE")
     run.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
@@ -115,6 +115,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--json", action="store_true", help="print the report; console text goes to standard error"
     )
+    sight.add_options(run)
+
+    two = _command(
+        subs, "diff-run", sight.diff_run, "compare two runs: two images, traces or reports",
+        "tdforge diff-run before.jsonl after.jsonl",
+    )  # fmt: skip
+    sight.add_diff_options(two, run)
     return top
 
 

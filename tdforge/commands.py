@@ -20,6 +20,7 @@ from tdforge.flows import SUFFIX, find_flow, short
 
 if TYPE_CHECKING:
     from gen.build import BuildResult
+    from tdforge.launch import Launch
 
 OK, FAILED = 0, 1
 MAX_INPUT = 1 << 30  # bytes; more than any image, kernel or initrd that a TD below 4 GiB can take
@@ -192,8 +193,10 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
         )
 
 
-def run(given: argparse.Namespace) -> int:
-    """`tdforge run IMAGE`."""
+def wanted(given: argparse.Namespace) -> "Launch":
+    """What the options of `tdforge run` ask for. UserError."""
+    if given.image is None:
+        raise UserError("an IMAGE is needed, or --resume")
     image = read_image(given.image)
     kernel = read(given.kernel, "kernel") if given.kernel else None
     if kernel is not None:
@@ -201,9 +204,9 @@ def run(given: argparse.Namespace) -> int:
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
-    from tdforge.launch import Launch, launch
+    from tdforge.launch import Launch
 
-    wanted = Launch(
+    return Launch(
         image=image,
         image_path=given.image,
         kernel=kernel,
@@ -215,8 +218,19 @@ def run(given: argparse.Namespace) -> int:
         script=given.script,
         until=given.until,
     )
+
+
+def run(given: argparse.Namespace) -> int:
+    """`tdforge run IMAGE`."""
+    from tdforge import sight
+    from tdforge.launch import launch
+
+    what = sight.resumed(given) if given.resume else wanted(given)
     stream = sys.stderr if given.json else sys.stdout
-    report = launch(wanted, console=lambda text: print(text, end="", file=stream, flush=True))
+    with sight.looking(given, what.image_path.name) as look:
+        report = launch(
+            what, lambda text: print(text, end="", file=stream, flush=True), look.observer, given.save
+        )
     facts = report.to_json()
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     if not facts["console"].endswith("\n"):
@@ -234,6 +248,7 @@ def run(given: argparse.Namespace) -> int:
         summary.print()
         show.print_run(summary, facts)
         summary.print(f"\n{show.NOT_REAL}")
+    look.show()
     if report.met:
         return OK
     lack = "" if kernel is not None else " (no --kernel was given)"

@@ -2,12 +2,14 @@
 
 import codecs
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.status import Status
 
 from emu.api import EmuError, Report, RunConfig, run
+from emu.observe import Observer
+from emu.sight.snapshot import Snapshot
 from tdforge import show
 from tdforge.errors import UserError
 
@@ -26,11 +28,19 @@ class Launch:
     vmm: str = "td-shim"
     script: Path | None = None
     until: str = "handoff"
+    resumed: tuple[RunConfig, Snapshot] | None = None  # settles all the above but `until`
     skip_count: tuple[str, ...] = ()
 
 
-def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
-    """Run until the condition or the end; `console` gets the guest's text as it comes. UserError."""
+def launch(
+    wanted: Launch,
+    console: Callable[[str], None] | None,
+    observer: Observer | None = None,
+    save: Path | None = None,
+) -> Report:
+    """Run until the condition or the end; `console` gets the guest's text as it comes, `save` the
+    snapshot. UserError.
+    """
     elf = wanted.image_path.with_suffix(".elf")
     config = RunConfig(
         image=wanted.image,
@@ -46,6 +56,9 @@ def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
         elf=elf if elf.is_file() else None,
         skip_count=wanted.skip_count,
     )
+    point = None
+    if wanted.resumed:
+        config, point = replace(wanted.resumed[0], until=wanted.until), wanted.resumed[1]
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     with Status("the emulated TD starts", console=show.err()) as status:
 
@@ -58,6 +71,6 @@ def launch(wanted: Launch, console: Callable[[str], None] | None) -> Report:
             status.update(f"the emulated TD runs: {instructions / 1e6:,.0f} million instructions")
 
         try:
-            return run(config, console=on_console, progress=on_progress)
+            return run(config, on_console, on_progress, observer, point, save)
         except EmuError as error:
             raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What happened when? One self-contained page: phases, exits by kind, page states and console lines over time."""
+"""What happened when? One self-contained page: phases, exits by kind, console lines over time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emu.sight import names
 from emu.sight.events import Event, Recorder
 from emu.sight.profile import KERNEL
 from emu.signals import EmuError
 from emu.symbols import Symbols
+from emu.tdx.module import LEAF_NAMES
+from emu.vmm.vmcall import NAMES as VMCALL_NAMES
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
@@ -36,8 +37,8 @@ CATEGORIES = (
 ACCEPTANCE, EXTEND, TDCALL, VE, EXCEPTION, PORTS, CPUID, MSRS, HLT, MAPGPA, VMCALL = range(len(CATEGORIES))
 BY_LEAF = {6: ACCEPTANCE, 2: EXTEND}
 BY_FUNCTION = {0x1E: PORTS, 0x0A: CPUID, 0x1F: MSRS, 0x20: MSRS, 0x0C: HLT, 0x10001: MAPGPA}
-NUMBERS = {name: number for number, name in names.VMCALL_NAMES.items()}
-LEAVES = {name: number for number, name in names.LEAF_NAMES.items()}
+NUMBERS = {name: number for number, name in VMCALL_NAMES.items()}
+LEAVES = {name: number for number, name in LEAF_NAMES.items()}
 MAX_MARKS = 3000
 MAX_EXITS = 2_000_000  # beyond that the page would no longer open well
 RESET, FIRMWARE, PAYLOAD, LINUX = range(4)

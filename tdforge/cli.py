@@ -141,7 +141,10 @@ def _command(
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    given = parser().parse_args(words)
+    top = parser()
+    given = top.parse_args(words)
+    if given.command == "run" and not (given.image or given.resume):
+        top.error("run: an IMAGE is needed, or --resume FILE")
     return exit_code(lambda: int(given.work(given)))
 
 

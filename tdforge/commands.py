@@ -195,8 +195,6 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
 
 def wanted(given: argparse.Namespace) -> "Launch":
     """What the options of `tdforge run` ask for. UserError."""
-    if given.image is None:
-        raise UserError("an IMAGE is needed, or --resume")
     image = read_image(given.image)
     kernel = read(given.kernel, "kernel") if given.kernel else None
     if kernel is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from emu.machine import Machine
 from emu.signals import End, Fault, VirtualizationException
-from emu.tdx.module import R8, R9, R10, R11, RAX, RCX, RDX, TdParams, VcpuModel
+from emu.tdx.module import R8, R9, R10, R11, RAX, RCX, RDX, VcpuModel
 
 OPERAND = 0xC000010000000000
 SHARED = 1 << 47

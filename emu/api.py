@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emu import eventlog
+from emu.keyboard import Keyboard
 from emu.machine import Ending, Machine, Until, create
 from emu.observe import Observer
 from emu.sight import snapshot
@@ -17,8 +18,10 @@ from emu.symbols import read
 from emu.tdx.launch import ORDERS
 from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, SEPT_VE_DISABLE, TdParams
 from emu.vcpu import VE_VECTOR, Vcpu
+from emu.vmm import devices
 from emu.vmm import launch as vmm_launch
 from emu.vmm import policy as policies
+from emu.vmm.devices import EPOCH
 from emu.vmm.script import Script
 
 __all__ = ["EmuError", "Report", "RunConfig", "run"]
@@ -52,6 +55,8 @@ class RunConfig:
     no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
     td: TdParams | None = None  # TD_PARAMS as a whole, instead of those made of gpaw, vcpus and no_rbp_mod
     seed: int = 0  # of the order in which vCPUs take turns
+    rtc: str = EPOCH.isoformat()  # what the clock shows at the start
+    stdin: bytes = b""  # what the serial port receives
     script: Path | None = None  # a file of functions that watch and change what the VMM does (emu.vmm.script)
     sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
@@ -128,6 +133,8 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         skip_count=config.skip_count,
         listener=console,
         seed=config.seed,
+        rtc=devices.parse_time(config.rtc).isoformat(),
+        stdin=config.stdin,
         policy=policy,
     )
 
@@ -139,6 +146,7 @@ def run(
     observer: Observer | None = None,
     resume: Snapshot | None = None,
     save: Path | None = None,
+    keyboard: Keyboard | None = None,
 ) -> Report:
     """Runs an image until its end, or on from a snapshot. `console` gets the guest's output, `progress` the
     instruction count now and then, `save` the snapshot of a run that ended as wished. EmuError tells a
@@ -148,6 +156,7 @@ def run(
     try:
         if resume:
             machine.restore(resume)
+        machine.keyboard = keyboard
         if observer:
             machine.observe(observer)
         ending = machine.run(config.max_instructions, progress)

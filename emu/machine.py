@@ -8,6 +8,7 @@ from typing import Any
 
 from emu import engine, eventlog, handoff
 from emu.apic import LocalApic, Message
+from emu.keyboard import Keyboard
 from emu.memory import LARGE, PAGE, Memory
 from emu.observe import Observer
 from emu.schedule import SPINS, Schedule, Turn
@@ -15,10 +16,14 @@ from emu.sight import snapshot
 from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
+<<<<<<< HEAD
+from emu.tdx import cpuid, measure
+=======
 from emu.tdx.launch import build
+>>>>>>> origin/main
 from emu.tdx.module import TdParams, TdxModule, VcpuModel
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices import Ports
+from emu.vmm.devices import EPOCH, Ports
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.presets import FOUR_GIB
@@ -101,10 +106,11 @@ class Machine:
     vcpus: list[Vcpu] = field(default_factory=list)
     observer: Observer | None = None
     schedule: Schedule = field(init=False)
+    keyboard: Keyboard | None = None
     handed_over: tuple[dict[str, object], bytes] | None = None  # what the payload got, and the event log
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.vcpus, self.seed)
+        self.schedule = Schedule(self.vcpus, self.seed, self.wait)
 
     def close(self) -> None:
         """Frees the engines and the memory."""
@@ -174,6 +180,8 @@ class Machine:
                 running = turn.vcpu
                 self.turn(turn, max_instructions)
                 schedule.done()
+                if self.keyboard and (typed := self.keyboard.glance()):
+                    self.vmm.ports.uart.feed(typed)
                 if progress and boot.count - reported >= SLICE:
                     reported = boot.count
                     progress(reported)
@@ -227,6 +235,15 @@ class Machine:
         if not index and (blocked or not vcpu.apic.enabled):
             raise End("halt", f"vCPU {index} halted and nothing will wake it")
         vcpu.halted, vcpu.deaf = True, blocked
+
+    def wait(self, ticks: int | None) -> bool:
+        """All vCPUs sleep, for so many ticks or for good; with a keyboard in real time. True: it was used."""
+        if self.keyboard is None or not self.keyboard.open:
+            return False
+        hz = self.module.params.tsc_25mhz * cpuid.CRYSTAL_HZ
+        typed = self.keyboard.read(None if ticks is None else ticks / hz)
+        self.vmm.ports.uart.feed(typed)
+        return bool(typed)
 
     def send(self, sender: int, message: Message) -> None:
         """An interrupt message to whom it concerns."""
@@ -290,6 +307,8 @@ def create(
     skip_count: tuple[str, ...] = (),
     listener: Callable[[bytes], None] | None = None,
     seed: int = 0,
+    rtc: str = EPOCH.isoformat(),
+    stdin: bytes = b"",
     policy: Policy | None = None,
 ) -> Machine:
     """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
@@ -315,7 +334,12 @@ def create(
 
     vmm = Vmm(
         memory,
-        Ports(console.send),
+        Ports(
+            console.send,
+            lambda message: machine.send(-1, message),
+            lambda: machine.schedule.now / (params.tsc_25mhz * cpuid.CRYSTAL_HZ),
+            rtc,
+        ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),
         policy or Policy(),
@@ -323,5 +347,6 @@ def create(
     machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count, seed)
     for index in range(params.vcpus):
         machine.add_vcpu(index)
+    vmm.ports.uart.feed(stdin)
     vmm.policy.on_launched(machine)
     return machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emu.vcpu import Vcpu
@@ -12,6 +13,11 @@ ALONE = 20_000_000  # of a turn while all others sleep
 LONGEST_REST = 5  # a vCPU that only spins rests for up to 2**5 turns
 SPINS = 16  # PAUSE instructions after which a turn is over
 NEVER = 1 << 63
+
+
+def forever(ticks: int | None) -> bool:
+    """Nobody outside will ever send anything."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Schedule:
 
     vcpus: list[Vcpu]
     seed: int = 0
+    wait: Callable[[int | None], bool] = forever
     now: int = 0
     end: int = 0  # of this round
     queue: list[int] = field(default_factory=list)  # vCPUs whose turn of this round is not over
@@ -66,6 +73,9 @@ class Schedule:
         """A new round; False when nobody is left."""
         times = [self.due(vcpu) for vcpu in self.vcpus]
         first = min(times)
+        while first > self.now and self.wait(first - self.now if first < NEVER else None):
+            times = [self.due(vcpu) for vcpu in self.vcpus]
+            first = min(times)
         if first >= NEVER:
             return False
         self.now = max(self.now, first)

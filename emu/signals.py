@@ -49,6 +49,8 @@ REASONS = (
     "illegal",
     "limit",
     "shutdown",
+    "reset",
+    "debug-exit",
 )
 
 GP = Fault(13, 0)

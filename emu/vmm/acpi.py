@@ -1,26 +1,47 @@
-"""Which ACPI tables does the VMM pass in its TD HOB? A hardware-reduced machine: processors, no legacy
-devices.
+"""Which ACPI tables does the VMM pass in its TD HOB? A hardware-reduced machine: processors, an I/O APIC, a
+serial port, power-off.
 """
 
 from __future__ import annotations
 
+from emu.vmm import aml, ioapic
+from emu.vmm.devices import ACPI_SLEEP, COM1, COM1_IRQ
 from gen.formats import acpi
+
+SLEEP_TYPE_OFF = 5
+IO_SPACE, BYTE = 1, 1  # generic address structure: space and access size (ACPI 6.5, 5.2.3.2)
 
 
 def dsdt() -> bytes:
-    """A DSDT without any device: the header alone, which Linux accepts."""
-    return acpi.table(b"DSDT", acpi.DSDT_REVISION, b"")
+    """The serial port with its interrupt, and the sleep type of power-off."""
+    serial = aml.device(
+        "COM1",
+        aml.name("_HID", aml.eisa_id("PNP0501")),
+        aml.name("_UID", aml.integer(1)),
+        aml.name("_CRS", aml.resources(COM1, 8, COM1_IRQ)),
+    )
+    off = aml.name("_S5_", aml.package(aml.integer(SLEEP_TYPE_OFF)))
+    return acpi.table(b"DSDT", acpi.DSDT_REVISION, off + aml.scope("\\_SB_", serial))
 
 
 def fadt() -> bytes:
     """A hardware-reduced FADT; its DSDT address is left to whoever places the tables."""
     flags = acpi.FadtFlags.HW_REDUCED | acpi.FadtFlags.WBINVD
     boot = acpi.FadtBootArch.NO_VGA | acpi.FadtBootArch.NO_CMOS_RTC
-    return acpi.fadt(flags=int(flags), iapc_boot_arch=int(boot))
+    sleep = {
+        "space_id": IO_SPACE,
+        "bit_width": 8,
+        "bit_offset": 0,
+        "access_size": BYTE,
+        "address": ACPI_SLEEP,
+    }
+    return acpi.fadt(
+        flags=int(flags), iapc_boot_arch=int(boot), sleep_control_reg=sleep, sleep_status_reg=sleep
+    )
 
 
 def madt(vcpus: int) -> bytes:
-    """One enabled processor per vCPU, x2APIC id = vCPU index."""
+    """One enabled processor per vCPU, x2APIC id = vCPU index, and the I/O APIC."""
     entries = []
     for index in range(vcpus):
         enabled = int(acpi.LapicFlags.ENABLED)
@@ -29,4 +50,5 @@ def madt(vcpus: int) -> bytes:
         else:
             entry = acpi.madt_entry(acpi.MadtType.X2APIC, processor_uid=index, x2apic_id=index, flags=enabled)
         entries.append(entry)
+    entries.append(acpi.madt_entry(acpi.MadtType.IOAPIC, ioapic_id=0, address=ioapic.BASE, gsi_base=0))
     return acpi.madt(entries)

@@ -1,92 +1,65 @@
-"""What answers at an I/O port? The few devices a TD meets: serial port, debug port, clock; everything
-else is absent.
+"""What answers at an I/O port or a device address? The few devices a TD meets: serial port, debug ports, clock,
+power control, I/O APIC; everything else is absent.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-COM1 = 0x3F8
+from emu.apic import Message
+from emu.signals import EmuError, End
+from emu.vmm import ioapic
+from emu.vmm.ioapic import IoApic
+from emu.vmm.uart import Uart
+
+COM1, COM1_IRQ = 0x3F8, 4
 DEBUG_PORT = 0x402  # QEMU isa-debugcon as firmware uses it
+DEBUG_EXIT = 0xF4  # QEMU isa-debug-exit
+KEYBOARD_COMMAND, PULSE_RESET = 0x64, 0xFE  # i8042: the oldest way to reset a PC
+RESET_CONTROL, FULL_RESET = 0xCF9, 0x06  # Intel chipsets, CPU reset with system reset
 RTC_INDEX, RTC_DATA = 0x70, 0x71
 ACPI_SHUTDOWN_PORTS = (0x604, 0xB004)  # QEMU's power-management control ports
-
-# 16550 registers and bits (National Semiconductor PC16550D data sheet)
-DATA, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
-LCR_DLAB = 0x80
-MCR_LOOPBACK = 0x10
-LSR_EMPTY = 0x60  # transmitter holding register and shift register empty
+ACPI_SLEEP = 0x600  # Cloud Hypervisor's sleep control register, named in the FADT
+SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
+EPOCH = datetime.datetime(2026, 1, 1)  # what the clock shows at the start unless told otherwise
+RTC_24_HOURS, RTC_POWER_GOOD = 0x02, 0x80  # Motorola MC146818: register B, register D
 
 
-@dataclass
-class Uart:
-    """A 16550 whose transmitter is always ready; bytes go to `send`."""
+def parse_time(text: str) -> datetime.datetime:
+    """An ISO date and time, taken as UTC. EmuError when it is none."""
+    try:
+        return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        raise EmuError(f"rtc {text!r}: expected a date and time like 2026-01-31T12:00:00") from None
 
-    send: Callable[[int], None]
-    ier: int = 0
-    fcr: int = 0
-    lcr: int = 0
-    mcr: int = 0
-    scratch: int = 0
-    divisor: int = 1
 
-    def write(self, register: int, value: int) -> None:
-        """An 8-bit OUT."""
-        latch = self.lcr & LCR_DLAB
-        match register:
-            case 0 if latch:
-                self.divisor = self.divisor & 0xFF00 | value
-            case 1 if latch:
-                self.divisor = self.divisor & 0xFF | value << 8
-            case 0 if not self.mcr & MCR_LOOPBACK:
-                self.send(value)
-            case 1:
-                self.ier = value & 0xF
-            case 2:
-                self.fcr = value
-            case 3:
-                self.lcr = value
-            case 4:
-                self.mcr = value & 0x1F
-            case 7:
-                self.scratch = value
+def _bcd(number: int) -> int:
+    return number // 10 << 4 | number % 10
 
-    def read(self, register: int) -> int:
-        """An 8-bit IN."""
-        latch = self.lcr & LCR_DLAB
-        match register:
-            case 0:
-                return self.divisor & 0xFF if latch else 0
-            case 1:
-                return self.divisor >> 8 if latch else self.ier
-            case 2:
-                return 0x01 | (0xC0 if self.fcr & 1 else 0)
-            case 3:
-                return self.lcr
-            case 4:
-                return self.mcr
-            case 5:
-                return LSR_EMPTY
-            case 6 if self.mcr & MCR_LOOPBACK:  # CTS DSR RI DCD follow RTS DTR OUT1 OUT2
-                m = self.mcr
-                return (m & 2) << 3 | (m & 1) << 5 | (m & 4) << 4 | (m & 8) << 4
-            case 6:
-                return 0xB0
-        return self.scratch
+
+def _nobody(message: Message) -> None:
+    """Messages of an I/O APIC that nobody listens to."""
 
 
 @dataclass
 class Ports:
-    """The port space of the VMM. `console` collects what the serial and debug ports receive."""
+    """The devices of the VMM. `send` gets what the serial and debug ports receive, `interrupt` the messages
+    of the I/O APIC; `elapsed` tells the seconds since the start.
+    """
 
     send: Callable[[int], None]
-    shutdown: bool = False
+    interrupt: Callable[[Message], None] = _nobody
+    elapsed: Callable[[], float] = lambda: 0.0
+    epoch: str = EPOCH.isoformat()
     rtc_index: int = 0
     uart: Uart = field(init=False)
+    ioapic: IoApic = field(init=False)
 
     def __post_init__(self) -> None:
-        self.uart = Uart(self.send)
+        self.ioapic = IoApic(self.interrupt)
+        self.uart = Uart(self.send, lambda level: self.ioapic.set_line(COM1_IRQ, level))
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT of 1, 2 or 4 bytes; unknown ports swallow it."""
@@ -96,8 +69,16 @@ class Ports:
             self.send(value & 0xFF)
         elif port == RTC_INDEX:
             self.rtc_index = value & 0x7F
-        elif port in ACPI_SHUTDOWN_PORTS and value & 0x2000:
-            self.shutdown = True
+        elif (port in ACPI_SHUTDOWN_PORTS and value & 0x2000) or (
+            port == ACPI_SLEEP and value & SLEEP_ENABLE
+        ):
+            raise End("shutdown", f"the guest powered off through port {port:#x}")
+        elif port == DEBUG_EXIT:
+            raise End(
+                "debug-exit", f"the guest ended the run with {value:#x}, exit status {value * 2 + 1 & 0xFF}"
+            )
+        elif (port, value) in ((KEYBOARD_COMMAND, PULSE_RESET), (RESET_CONTROL, FULL_RESET)):
+            raise End("reset", f"the guest asked for a reset through port {port:#x}")
 
     def read(self, port: int, size: int) -> int:
         """IN of 1, 2 or 4 bytes; nobody answers: all ones."""
@@ -106,5 +87,25 @@ class Ports:
         if port == DEBUG_PORT:
             return 0xE9  # how firmware finds out that the debug port is there
         if port == RTC_DATA:
-            return {0x0B: 0x02, 0x0D: 0x80, 7: 1, 8: 1, 9: 0x26, 0x32: 0x20}.get(self.rtc_index, 0)
+            return self.clock(self.rtc_index)
         return (1 << 8 * size) - 1
+
+    def clock(self, register: int) -> int:
+        """A register of the real-time clock, BCD and 24 hours."""
+        now = datetime.datetime.fromisoformat(self.epoch) + datetime.timedelta(seconds=self.elapsed())
+        fields = {0: now.second, 2: now.minute, 4: now.hour, 6: now.isoweekday() % 7 + 1, 7: now.day}
+        fields |= {8: now.month, 9: now.year % 100, 0x32: now.year // 100}
+        if register in fields:
+            return _bcd(fields[register])
+        return {0x0B: RTC_24_HOURS, 0x0D: RTC_POWER_GOOD}.get(register, 0)
+
+    def read_memory(self, gpa: int, size: int) -> int:
+        """A read of device memory; where no device is, zero."""
+        offset = gpa - ioapic.BASE
+        return self.ioapic.read(offset) & (1 << 8 * size) - 1 if 0 <= offset < 0x1000 else 0
+
+    def write_memory(self, gpa: int, size: int, value: int) -> None:
+        """A write of device memory."""
+        offset = gpa - ioapic.BASE
+        if 0 <= offset < 0x1000:
+            self.ioapic.write(offset, value & 0xFFFFFFFF)

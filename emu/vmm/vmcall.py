@@ -12,6 +12,7 @@ from emu.memory import LARGE, Memory
 from emu.signals import End
 from emu.tdx import status
 from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr
+from emu.vmm import quote
 from emu.vmm.devices import Ports
 from emu.vmm.policy import Call, Policy
 
@@ -41,7 +42,7 @@ EMULATED_MSRS = frozenset(
         *range(0x400, 0x480),
     )
 )
-QUOTE_UNAVAILABLE = 0x8000000000000001  # QEMU tdx-quote-generator.h: service unavailable
+OPTIONAL_FUNCTIONS = 1 << 1  # GetTdVmCallInfo: SetupEventNotifyInterrupt (QEMU target/i386/kvm/tdx.c)
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Vmm:
     apics: list[LocalApic] = field(default_factory=list)
     vmcalls: Counter[str] = field(default_factory=Counter)
     msrs: dict[tuple[int, int], int] = field(default_factory=dict)
+    notify: tuple[int, int] | None = None  # vCPU and vector of the event notification
 
     def handle(self, index: int, r: Gpr) -> None:
         """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM."""
@@ -109,8 +111,6 @@ class Vmm:
             return status.VMCALL_INVALID_OPERAND
         if write:
             self.ports.write(port, size, value & (1 << 8 * size) - 1)
-            if self.ports.shutdown:
-                raise End("shutdown", f"the guest powered off through port {port:#x}")
         else:
             r[R11] = self.ports.read(port, size)
         return status.VMCALL_SUCCESS
@@ -139,16 +139,22 @@ class Vmm:
         return status.VMCALL_SUCCESS
 
     def mmio(self, index: int, r: Gpr) -> int:
-        """0x30: no device has registers in memory; reads give zero."""
-        if r[R12] not in (1, 2, 4, 8) or r[R13] > 1:
+        """0x30."""
+        size, write, gpa = r[R12], r[R13], r[R14] & ~self.memory.shared_bit
+        if size not in (1, 2, 4, 8) or write > 1:
             return status.VMCALL_INVALID_OPERAND
-        if not r[R13]:
-            r[R11] = 0
+        if write:
+            self.ports.write_memory(gpa, size, r[R15] & (1 << 8 * size) - 1)
+        else:
+            r[R11] = self.ports.read_memory(gpa, size)
         return status.VMCALL_SUCCESS
 
     def call_info(self, index: int, r: Gpr) -> int:
-        """0x10000: all base functions, no optional ones."""
-        r[R11] = r[R12] = r[R13] = r[R14] = 0
+        """0x10000: R12 = 0 asks whether all base functions are there, 1 which optional ones."""
+        if r[R12] > 1:
+            return status.VMCALL_INVALID_OPERAND
+        r[R11] = OPTIONAL_FUNCTIONS if r[R12] else 0
+        r[R12] = r[R13] = r[R14] = 0
         return status.VMCALL_SUCCESS
 
     def map_gpa(self, index: int, r: Gpr) -> int:
@@ -176,13 +182,22 @@ class Vmm:
         return status.VMCALL_SUCCESS
 
     def get_quote(self, index: int, r: Gpr) -> int:
-        """0x10002: there is no quoting service; the buffer says so."""
+        """0x10002: answered at once, with a text in place of a quote, and with the interrupt that is set up."""
         memory = self.memory
         gpa, size = r[R12] & ~memory.shared_bit, r[R13]
         shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED
         if not r[R12] & memory.shared_bit or gpa % 4096 or size % 4096 or not size or not shared:
             return status.VMCALL_INVALID_OPERAND
-        memory.write(gpa + 8, QUOTE_UNAVAILABLE.to_bytes(8, "little"), shared=True)
+        if size > quote.MAX_BUFFER:
+            return status.VMCALL_INVALID_OPERAND
+        pages = range(gpa, gpa + size, 4096)
+        if any(memory.state(page) & memory.lib.TD_PAGE_STATE != memory.lib.TD_PAGE_SHARED for page in pages):
+            return status.VMCALL_INVALID_OPERAND
+        buffer = memory.read(gpa, size, shared=True)
+        memory.write(gpa, quote.answer(buffer).write(buffer), shared=True)
+        if self.notify:
+            target, vector = self.notify
+            self.apics[target].post(vector)
         return status.VMCALL_SUCCESS
 
     def fatal(self, index: int, r: Gpr) -> int:
@@ -192,8 +207,11 @@ class Vmm:
         raise End("fatal", f"{text} (code {r[R12]:#x})" if r[R12] or not text else text)
 
     def notify_interrupt(self, index: int, r: Gpr) -> int:
-        """0x10004: accepted, never raised."""
-        return status.VMCALL_SUCCESS if 32 <= r[R12] <= 255 else status.VMCALL_INVALID_OPERAND
+        """0x10004: the vector that says a quote is there, for the vCPU that asked."""
+        if not 32 <= r[R12] <= 255:
+            return status.VMCALL_INVALID_OPERAND
+        self.notify = (index, r[R12])
+        return status.VMCALL_SUCCESS
 
 
 Handler = Callable[[Vmm, int, Gpr], int]

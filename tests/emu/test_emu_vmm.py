@@ -130,7 +130,7 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x2000)[R10] == 0
     assert memory.state(0x900000) & 3 == lib.TD_PAGE_SHARED
     assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 0
-    assert memory.read(0x900008, 8, shared=True) == (0x8000000000000001).to_bytes(8, "little")
+    assert memory.read(0x900008, 8, shared=True) == (0x8000000000000000).to_bytes(8, "little")
     assert call(0x10002, r12=0x900000, r13=0x1000)[R10] == 1 << 63
     assert call(0x10001, r12=0x900000, r13=0x2000)[R10] == 0
     assert memory.state(0x900000) & 3 == lib.TD_PAGE_PENDING
@@ -168,7 +168,7 @@ def test_uart_as_linux_probes_it() -> None:
     ports.write(0x3FF, 1, 0x5A)
     assert ports.read(0x3FF, 1) == 0x5A
     ports.write(0x3FA, 1, 1)
-    assert ports.read(0x3FA, 1) == 0xC1
+    assert [ports.read(0x3FA, 1), ports.read(0x3FA, 1)] == [0xC2, 0xC1]
     for byte in b"ok":
         ports.write(0x3F8, 1, byte)
     ports.write(0x402, 1, ord("!"))

@@ -110,7 +110,7 @@ def test_a_run_repeats_itself_in_another_process(linux: Firmware, tiny: bytes, t
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
     facts = json.loads((tmp_path / "1.json").read_text())
     assert facts["instructions"] > 10_000
-    assert all(ap["instructions"] > 1000 for ap in facts["aps"])
+    assert all(ap["instructions"] > 100 for ap in facts["aps"])
 
 
 def test_an_initrd_is_measured_and_handed_over(linux: Firmware) -> None:

@@ -212,9 +212,9 @@ def _functions() -> Iterator[Row]:
     quote = vmcall(QUOTE, r12=FREE | SHARED, r13=0x1000)
     yield row(
         "quote",
-        "GetQuote: the buffer says that there is no service",
+        "GetQuote: a buffer without a request gets an error status",
         (share, quote, code("488b4708", rdi=at.SHARED_WINDOW + FREE)),
-        {"1.r10": 0, "rax": 0x8000000000000001},
+        {"1.r10": 0, "rax": 0x8000000000000000},
     )
     yield row("quote.private", "GetQuote: a private buffer", vmcall(QUOTE, r12=FREE, r13=0x1000), bad)
     yield row(

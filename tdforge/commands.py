@@ -249,7 +249,7 @@ def run(given: argparse.Namespace) -> int:
     look.show()
     if report.met:
         return OK
-    lack = "" if kernel is not None else " (no --kernel was given)"
+    lack = "" if given.kernel else " (no --kernel was given)"
     raise UserError(
         f"--until {given.until} did not come to pass; the run ended with {show.end_line(facts['end'])}{lack}"
     )

@@ -16,11 +16,8 @@ from emu.sight import snapshot
 from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
 from emu.symbols import Symbols
-<<<<<<< HEAD
-from emu.tdx import cpuid, measure
-=======
+from emu.tdx import cpuid
 from emu.tdx.launch import build
->>>>>>> origin/main
 from emu.tdx.module import TdParams, TdxModule, VcpuModel
 from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices import EPOCH, Ports

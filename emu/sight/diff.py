@@ -67,8 +67,10 @@ def read_trace(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
             yield from parse(file, str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmuError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise EmuError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise EmuError(f"{path}: neither an image nor a trace nor a report") from None
 
 
 def _differing(a: dict[str, Any] | None, b: dict[str, Any] | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import string
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -23,6 +24,13 @@ FEATURES = (
     f"PacketSize={MAX_PACKET:x};QStartNoAckMode+;qXfer:features:read+;swbreak+;hwbreak+;vContSupported+"
 )
 OK, REFUSED, NOTHING_THERE = "OK", "E01", "E0e"
+
+
+def number(text: str) -> int:
+    """A hexadecimal number without sign or blanks. ValueError."""
+    if not text or text.strip(string.hexdigits):
+        raise ValueError(text)
+    return int(text, 16)
 
 
 class Debugger(Observer):
@@ -165,16 +173,17 @@ class Debugger(Observer):
                 found = registers.values(self.vcpu)
                 return "".join(registers.encode(r, found) for r in registers.REGISTERS)
             case "p":
-                return registers.encode(registers.REGISTERS[int(rest, 16)], registers.values(self.vcpu))
+                return registers.encode(registers.REGISTERS[number(rest)], registers.values(self.vcpu))
             case "P":
-                number, _, value = rest.partition("=")
-                name = registers.REGISTERS[int(number, 16)].name
-                done = registers.assign(self.vcpu, name, int.from_bytes(bytes.fromhex(value), "little"))
+                which, _, value = rest.partition("=")
+                register, raw = registers.REGISTERS[number(which)], bytes.fromhex(value)
+                fits = len(raw) == register.bits // 8
+                done = fits and registers.assign(self.vcpu, register.name, int.from_bytes(raw, "little"))
                 return OK if done else REFUSED
             case "G":
                 return self.write_all(rest)
             case "m":
-                address, size = (int(part, 16) for part in rest.split(","))
+                address, size = (number(part) for part in rest.split(","))
                 found_there = walk.read(self.vcpu.regs, self.vcpu.memory, address, min(size, MAX_PACKET // 4))
                 return NOTHING_THERE if found_there is None else found_there.hex()
             case "M":
@@ -188,7 +197,7 @@ class Debugger(Observer):
             case "H":
                 return self.select(rest[0], int(rest[1:], 16))
             case "T":
-                return OK if 1 <= int(rest, 16) <= len(self.vcpus) else REFUSED
+                return OK if 1 <= number(rest) <= len(self.vcpus) else REFUSED
             case "D":
                 return OK
             case "k":
@@ -213,7 +222,7 @@ class Debugger(Observer):
         if text.startswith("vKill"):
             raise End("killed", "the debugger ended the run")
         if text.startswith("qXfer:features:read:target.xml:"):
-            start, size = (int(part, 16) for part in text.rpartition(":")[2].split(","))
+            start, size = (number(part) for part in text.rpartition(":")[2].split(","))
             whole = registers.description()
             part = whole[start : start + size]
             return ("m" if start + size < len(whole) else "l") + part
@@ -239,7 +248,8 @@ class Debugger(Observer):
         for action in actions.split(";"):
             word, _, thread = action.partition(":")
             if word[:1] in ("s", "S"):
-                stepping.add(int(thread, 16) - 1 if thread and thread != "-1" else self.resumed)
+                named = int(thread, 16) if thread else 0  # 0 and -1: any
+                stepping.add(named - 1 if named > 0 else self.resumed)
         self.resume(stepping)
 
     def resume(self, stepping: set[int]) -> None:
@@ -262,7 +272,7 @@ class Debugger(Observer):
         kind, address_text, _ = rest.split(",", 2)
         if kind not in ("0", "1"):
             return ""
-        address = int(address_text, 16)
+        address = number(address_text)
         users = self.breakpoints.get(address, 0) + (1 if on else -1)
         if on and users == 1 and not self.set_break(address, True):
             return REFUSED
@@ -275,7 +285,7 @@ class Debugger(Observer):
 
     def write_memory(self, head: str, data: bytes) -> str:
         """M and X."""
-        address = int(head.split(",")[0], 16)
+        address = number(head.split(",")[0])
         vcpu = self.vcpu
         if not walk.write(vcpu.regs, vcpu.memory, address, data):
             return NOTHING_THERE

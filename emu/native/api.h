@@ -97,7 +97,8 @@ typedef struct {
 typedef struct { /* of a vCPU, beside its registers: what a saved state needs */
     uint64_t count, apart, tsc_offset, last_rep, pass, random;
     int32_t rep_continues, handoff_armed;
-    uint32_t spins, unused;
+    uint32_t spins;
+    uint16_t shadow, paused;
     td_fault fault;
 } td_progress;
 

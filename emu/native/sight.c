@@ -208,7 +208,8 @@ void td_get_progress(td_vcpu *v, td_progress *p) {
     memset(p, 0, sizeof *p);
     p->count = v->count, p->apart = v->apart, p->tsc_offset = v->tsc_offset, p->last_rep = v->last_rep;
     p->pass = v->pass, p->random = v->random, p->rep_continues = v->rep_continues;
-    p->handoff_armed = v->handoff_armed, p->spins = v->spins, p->fault = v->fault;
+    p->handoff_armed = v->handoff_armed, p->fault = v->fault;
+    p->spins = v->spins, p->shadow = (uint16_t)v->shadow, p->paused = (uint16_t)v->paused;
 }
 
 /* Puts CPU state and progress back; whatever the engine has translated or cached is forgotten. */
@@ -219,7 +220,8 @@ void td_resume_from(td_vcpu *v, const uint8_t *state, const td_progress *p) {
     v->regs_loaded = 0, v->current = NULL, v->stopped = 0, v->exception = -1;
     v->count = p->count, v->apart = p->apart, v->tsc_offset = p->tsc_offset, v->last_rep = p->last_rep;
     v->pass = p->pass, v->random = p->random, v->rep_continues = p->rep_continues;
-    v->handoff_armed = p->handoff_armed, v->spins = p->spins, v->fault = p->fault;
+    v->handoff_armed = p->handoff_armed, v->fault = p->fault;
+    v->spins = p->spins, v->shadow = p->shadow, v->paused = p->paused;
     td_forget_code(v);
 }
 

@@ -31,6 +31,9 @@ work:
 """
 
 
+SHOW = r'printf "bx %x\n", $rbx'
+
+
 class Session:
     """A TD under a debugger, running in a thread of its own."""
 
@@ -69,9 +72,9 @@ def test_breakpoints_registers_memory_steps(tmp_path: Path) -> None:
     elf = tmp_path / "guest.elf"
     session = Session(elf)
     text = gdb(
-        session, elf, "printf \"at %x\\n\", $pc", "break work", "continue", "printf \"bx %x\\n\", $rbx", "stepi",
-        "printf \"bx %x\\n\", $rbx", "p $pc == (long)&work + 3", "continue", "printf \"bx %x\\n\", $rbx",
-        "x/1gx 0x810000", "set $rbx = 0x77", "delete", "info threads", "continue",
+        session, elf, r'printf "at %x\n", $pc', "break work", "continue", SHOW, "stepi", SHOW,
+        "p $pc == (long)&work + 3", "continue", SHOW, "x/1gx 0x810000", "set $rbx = 0x77", "delete",
+        "info threads", "continue",
     )  # fmt: skip
     assert "at fffffff0" in text
     assert [line for line in text.splitlines() if line.startswith("bx")] == ["bx 1234", "bx 1235", "bx 1235"]

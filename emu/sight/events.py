@@ -24,7 +24,7 @@ class Event:
 
     count: int
     vcpu: int
-    kind: str  # tdcall, vmcall, page, exception, control, mode, handoff, end
+    kind: str  # tdcall, vmcall, page, exception, interrupt, control, mode, handoff, end
     name: str
     rip: int
     given: dict[str, int] = field(default_factory=dict)
@@ -90,6 +90,9 @@ class Recorder(Observer):
             given["address"] = raised.address
         name = names.EXCEPTIONS.get(raised.vector, f"vector {raised.vector}")
         self.tell(vcpu, "exception", name, raised.rip, given=given)
+
+    def on_interrupt(self, vcpu: Vcpu, vector: int, rip: int) -> None:
+        self.tell(vcpu, "interrupt", f"vector {vector}", rip)
 
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         self.tell(vcpu, "control", register, self.look(vcpu), given={"old": old, "new": new})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from emu.vmm.vmcall import NAMES as VMCALL_NAMES
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
+    from emu.vcpu import Vcpu
 
 # Rows of the page, top to bottom
 CATEGORIES = (
@@ -33,16 +34,20 @@ CATEGORIES = (
     "HLT",
     "MapGPA",
     "other VMCALLs",
+    "interrupts",
 )
-ACCEPTANCE, EXTEND, TDCALL, VE, EXCEPTION, PORTS, CPUID, MSRS, HLT, MAPGPA, VMCALL = range(len(CATEGORIES))
+ACCEPTANCE, EXTEND, TDCALL, VE, EXCEPTION, PORTS, CPUID, MSRS, HLT, MAPGPA, VMCALL, INTERRUPT = range(
+    len(CATEGORIES)
+)
 BY_LEAF = {6: ACCEPTANCE, 2: EXTEND}
 BY_FUNCTION = {0x1E: PORTS, 0x0A: CPUID, 0x1F: MSRS, 0x20: MSRS, 0x0C: HLT, 0x10001: MAPGPA}
 NUMBERS = {name: number for number, name in VMCALL_NAMES.items()}
 LEAVES = {name: number for number, name in LEAF_NAMES.items()}
 MAX_MARKS = 3000
+LONG_MODE = 64
 MAX_EXITS = 2_000_000  # beyond that the page would no longer open well
-RESET, FIRMWARE, PAYLOAD, LINUX = range(4)
-PHASES = ("reset", "firmware", "decompressor", "kernel")
+PHASES = ("reset", "firmware", "decompressor", "kernel", "parked")
+RESET, FIRMWARE, PAYLOAD, LINUX, PARKED = range(len(PHASES))
 
 
 def varint(value: int) -> bytes:
@@ -59,8 +64,19 @@ def varint(value: int) -> bytes:
 class Lane:
     """One vCPU: when each phase began, as (phase, time, exit)."""
 
-    phases: list[tuple[int, int, int]] = field(default_factory=lambda: [(RESET, 0, 0)])
-    count: int = 0  # instructions at its last event
+    phases: list[tuple[int, int, int]]
+    count: int  # instructions at its last event
+
+
+def first_phase(machine: Machine, vcpu: Vcpu) -> int:
+    """Where a vCPU is when the observation begins: at its reset, unless a snapshot was restored."""
+    if vcpu.regs.rip >= KERNEL:
+        return LINUX
+    if vcpu.model.index:
+        return PARKED
+    if machine.handed_over:
+        return PAYLOAD
+    return FIRMWARE if vcpu.regs.mode == LONG_MODE else RESET
 
 
 class Timeline(Recorder):
@@ -81,7 +97,7 @@ class Timeline(Recorder):
 
     def on_start(self, machine: Machine) -> None:
         super().on_start(machine)
-        self.lanes = [Lane(count=vcpu.count) for vcpu in machine.vcpus]
+        self.lanes = [Lane([(first_phase(machine, vcpu), 0, 0)], vcpu.count) for vcpu in machine.vcpus]
         self.console = machine.console.data
         self.seen = self.line_start = len(self.console)
 
@@ -113,7 +129,7 @@ class Timeline(Recorder):
             return BY_FUNCTION.get(NUMBERS.get(event.name, -1), VMCALL)
         if event.kind == "exception":
             return VE if event.name == "#VE" else EXCEPTION
-        return None
+        return INTERRUPT if event.kind == "interrupt" else None
 
     def notable(self, event: Event, category: int | None) -> bool:
         """What gets a mark of its own."""
@@ -126,9 +142,9 @@ class Timeline(Recorder):
         now = lane.phases[-1][0]
         if event.kind == "mode" and now == RESET:
             lane.phases.append((FIRMWARE, self.time, exits))
-        elif event.kind == "handoff" and now < PAYLOAD:
+        elif event.kind == "handoff":
             lane.phases.append((PAYLOAD, self.time, exits))
-        elif event.rip >= KERNEL and now < LINUX:
+        elif event.rip >= KERNEL and now != LINUX:
             lane.phases.append((LINUX, self.time, exits))
 
     def read_console(self, exits: int) -> None:

@@ -27,6 +27,8 @@ ODD_TURNS = 200  # turns of odd length, then honest ones
 # R10 of a TDVMCALL: success, RETRY, INVALID_OPERAND, GPA_INUSE, ALIGN_ERROR (GHCI 1.5, table 3-2), undefined
 STATUSES = (0, 1, 1 << 63, 1 << 63 | 1, 1 << 63 | 2, (1 << 64) - 1)
 MAP_GPA, RETRY = "MapGPA", 1
+# Where a seed lies at launch: one lie too many and the first check hides all that come after it
+AIMS = ("nowhere", "memory", "memory", "tables", "payload", "payload", "command line", "everywhere")
 TURNS = ("as honest", "application processors first", "pieces of chance", "single instructions")
 
 
@@ -51,9 +53,10 @@ class Hostile(Policy):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random = Random(f"hostile {seed}")
+        self.aim = self.random.choice(AIMS)
         self.order = self.random.choice(TURNS)
         self.odd_turns = ODD_TURNS
-        self.nmi_at = self.random.randrange(1000, 150_000) if self.chance(0.06) else None
+        self.nmi_at = self.random.randrange(1000, 150_000) if self.chance(0.04) else None
         self.call_rate = self.random.choice((0, 0.01, 0.1, 0.5))
         self.resumes = self.random.randrange(1, 40) if self.chance(0.5) else 0
         self.interrupts = self.random.randrange(1, 10) if self.chance(0.3) else 0
@@ -64,19 +67,23 @@ class Hostile(Policy):
         """True so often."""
         return self.random.random() < share
 
+    def aims_at(self, what: str) -> bool:
+        """Whether to lie there; in half of the cases if anywhere."""
+        return self.aim == what or (self.aim == "everywhere" and self.chance(0.5))
+
     # -- launch
 
     def params(self, params: TdParams) -> TdParams:
         choices, attributes = params.choices, params.attributes
         if self.chance(0.25):
-            busy = self.random.choice((1, 7, 999, 1000, 1001, 5000))
+            busy = self.random.choice((1, 1, 7, 7, 100, 999, 1000, 1001))
             self.done.append(f"TDG.MEM.PAGE.ACCEPT finds its page locked {busy} times")
             choices = replace(choices, accept_busy=busy)
-        if self.chance(0.05):
+        if self.chance(0.03):
             busy = self.random.randrange(1, 8)
             self.done.append(f"TDG.MR.RTMR.EXTEND finds the registers locked {busy} times")
             choices = replace(choices, rtmr_busy=busy)
-        if self.chance(0.03):
+        if self.chance(0.02):
             self.done.append("ATTRIBUTES: SEPT_VE_DISABLE off")
             attributes &= ~SEPT_VE_DISABLE
         if self.chance(0.05):
@@ -105,9 +112,11 @@ class Hostile(Policy):
         kind = tdvf.SectionType.TD_HOB
         base, size = next((s.address, s.memory_size) for s in launch.sections if s.type == kind)
         data = launch.hob
-        if lies := self.random.choice((0, 0, 1, 1, 2, 3)):
-            data, texts = hostile_hob.mutated(self.random, data, base, lies)
-            self.done += texts
+        for what, lies in (("memory", hostile_hob.LIES), ("tables", hostile_hob.TABLE_LIES)):
+            if self.aims_at(what):
+                count = self.random.choice((1, 1, 2, 3))
+                data, texts = hostile_hob.mutated(self.random, data, base, lies, count)
+                self.done += texts
         data, ranges, texts = hostile_hob.backed(data[:size])
         self.done += texts
         if len(data) < size and self.chance(0.5):
@@ -120,7 +129,7 @@ class Hostile(Policy):
         for section, region in zip(launch.sections, launch.regions, strict=True):
             if section.type == kind:
                 honest = region.content
-        if honest and self.chance(0.35):
+        if honest and self.aims_at("payload"):
             data, texts = hostile_payload.payload(self.random, honest)
             self.done += texts
             launch = with_content(launch, kind, data)
@@ -129,7 +138,7 @@ class Hostile(Policy):
             launch = with_content(launch, kind, honest + self.random.randbytes(1 << 16))
         kind = tdvf.SectionType.PAYLOAD_PARAM
         line = section_content(launch, kind)
-        if line and self.chance(0.3):
+        if line and self.aims_at("command line"):
             content, text = hostile_payload.command_line(self.random, line, len(line))
             self.done.append(text)
             launch = with_content(launch, kind, content)

@@ -261,7 +261,11 @@ def table_lie(rng: Random, parts: Parts) -> str:
 def madt_lie(rng: Random, parts: Parts) -> str:
     """Entries: too many, too few, of wrong length, twice, with a broadcast id, with a mailbox elsewhere."""
     entries: list[bytes] = []
-    for _ in range(rng.choice((0, 1, 1, 2, 3, 16, 255, 300))):
+    few = rng.random() < 0.5
+    if few:  # as many CPUs as the old one had, so that the wrong entry behind them is reached
+        old_size = max((len(one) - GUID_HEAD - 44 for one in _tables(parts, b"APIC")), default=8)
+        entries = [bytes((0, 8, cpu, cpu, 1, 0, 0, 0)) for cpu in range(max(1, old_size // 8))]
+    for _ in range(1 if few else rng.choice((0, 1, 1, 2, 3, 16, 255, 300))):
         kind = rng.choice((0, 0, 0, 1, 2, 4, 9, 9, 0xA, 0x10, 0x80))
         size = {0: 8, 1: 12, 2: 10, 4: 6, 9: 16, 0xA: 12, 0x10: 16}.get(kind, 8)
         length = rng.choice((size, size, size, size, 0, 1, 2, size - 1, 255))
@@ -299,6 +303,7 @@ LIES: tuple[tuple[Lie, int], ...] = (
     (field_lie, 4), (type_lie, 3), (wrap_lie, 2), (overlap_lie, 3), (shared_lie, 2), (firmware_lie, 3),
     (head_lie, 2), (drop_lie, 2), (phit_lie, 2), (table_lie, 2), (madt_lie, 3), (bits_lie, 2),
 )  # fmt: skip
+TABLE_LIES: tuple[tuple[Lie, int], ...] = ((table_lie, 3), (madt_lie, 5), (payload_lie, 1))
 
 
 def end_lie(rng: Random, data: bytearray) -> str:
@@ -309,11 +314,13 @@ def end_lie(rng: Random, data: bytearray) -> str:
     return f"HOB: the list ends {shift:#x} bytes from where it does"
 
 
-def mutated(rng: Random, data: bytes, base: int, lies: int) -> tuple[bytes, list[str]]:
-    """So many lies about an honest list at GPA `base`, and their texts."""
+def mutated(
+    rng: Random, data: bytes, base: int, lies: tuple[tuple[Lie, int], ...], count: int
+) -> tuple[bytes, list[str]]:
+    """So many of these lies about a list at GPA `base`, and their texts."""
     parts, texts = split(data), []
-    for _ in range(lies):
-        lie = rng.choices([one for one, _ in LIES], [weight for _, weight in LIES])[0]
+    for _ in range(count):
+        lie = rng.choices([one for one, _ in lies], [weight for _, weight in lies])[0]
         texts.append(lie(rng, parts))
     whole = joined(parts, base)
     if len(whole) >= hob.PHIT.sizeof() and rng.random() < 0.1:

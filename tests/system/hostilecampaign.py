@@ -118,10 +118,13 @@ def judge_map(firmware: Firmware, td: Stopped, given: Given, e820: list[tuple[in
         assert inside((start, end), ram) or window, f"{start:#x}-{end:#x} of type {kind} is no RAM"
         if kind != RAM:
             continue
+        assert not any(kind == 1 and low < end and start < high for kind, (low, high) in told), (
+            "RAM over MMIO"
+        )
         assert end <= log or log + size <= start, "the event log is RAM in the memory map"
         assert end <= bfv.address or start >= 1 << 32, "the firmware is RAM in the memory map"
         assert end <= memory.span
-        states = {state & STATE for state in memory.states(start, end - start)}
+        states = {state & STATE for state in set(memory.states(start, end - start))}
         assert UNMAPPED not in states
         if not any(low < end and start < high for low, high in lent):
             assert states == {MAPPED}, f"{start:#x}-{end:#x} was not accepted"
@@ -153,7 +156,7 @@ def judge_handoff(firmware: Firmware, td: Stopped, given: Given) -> None:
     states = td.machine.memory.states(
         window[0] // PAGE * PAGE, -(-window[1] // PAGE) * PAGE - window[0] // PAGE * PAGE
     )
-    assert {state & STATE for state in states} == {MAPPED}
+    assert {state & STATE for state in set(states)} == {MAPPED}
     place, size = page.initrd
     assert td.read(place, size) == given.initrd
     assert not size or inside((place, place + size), free)

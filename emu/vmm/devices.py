@@ -1,5 +1,5 @@
-"""What answers at an I/O port or a device address? The few devices a TD meets: serial port, debug ports, clock,
-power control, I/O APIC; everything else is absent.
+"""What answers at an I/O port or a device address? The few devices a TD meets: serial port, debug ports,
+clock, power control, I/O APIC; everything else is absent.
 """
 
 from __future__ import annotations

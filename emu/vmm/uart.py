@@ -21,8 +21,8 @@ def no_line(level: bool) -> None:
 
 @dataclass
 class Uart:
-    """Bytes of the guest go to `send`; `line` is the interrupt output. Input waits until the guest has turned
-    its receive interrupt on for the first time: what came before would be lost in the driver's reset of the FIFO.
+    """Bytes of the guest go to `send`; `line` is the interrupt output. Input waits while the guest has its
+    receive interrupt off: a driver empties the receiver each time before it turns that on.
     """
 
     send: Callable[[int], None]
@@ -34,7 +34,6 @@ class Uart:
     scratch: int = 0
     divisor: int = 1
     empty: bool = False  # the interrupt of the empty transmitter is pending
-    listening: bool = False
     received: deque[int] = field(default_factory=deque)
     level: bool = False
 
@@ -46,12 +45,12 @@ class Uart:
     @property
     def ready(self) -> bool:
         """A received byte can be read."""
-        return self.listening and bool(self.received)
+        return bool(self.ier & IER_RECEIVED and self.received)
 
     @property
     def cause(self) -> int:
         """The interrupt identification without the FIFO bits."""
-        if self.ready and self.ier & IER_RECEIVED:
+        if self.ready:
             return IIR_RECEIVED
         return IIR_EMPTY if self.empty and self.ier & IER_EMPTY else IIR_NONE
 
@@ -78,7 +77,6 @@ class Uart:
             case 1:
                 self.empty |= bool(value & ~self.ier & IER_EMPTY)
                 self.ier = value & 0xF
-                self.listening |= bool(value & IER_RECEIVED)
             case 2:
                 self.fcr = value
             case 3:

@@ -182,7 +182,7 @@ class Vmm:
         return status.VMCALL_SUCCESS
 
     def get_quote(self, index: int, r: Gpr) -> int:
-        """0x10002: answered at once, with a text in place of a quote, and with the interrupt that is set up."""
+        """0x10002: answered at once, with a text in place of a quote; then the notification."""
         memory = self.memory
         gpa, size = r[R12] & ~memory.shared_bit, r[R13]
         shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED

@@ -1,0 +1,77 @@
+"""What does a small guest need to take interrupts? Macros on guest.py: an IDT in RAM, x2APIC, VMCALLs."""
+
+MACROS = """
+.set IDT, RESULTS + 0x3000
+.set TSS, RESULTS + 0x2E00
+.set SVR, 0x80F
+.set ICR, 0x830
+.set LVT_TIMER, 0x832
+.set INITIAL, 0x838
+.set DIVIDE, 0x83E
+.macro apic register, value         /* TDVMCALL WRMSR */
+    movl $\\register, %r12d
+    movl $\\value, %r13d
+    vmcall 0x20
+.endm
+.macro ipi destination, low
+    movl $ICR, %r12d
+    movl $\\destination, %r13d
+    shlq $32, %r13
+    movl $\\low, %r14d
+    orq %r14, %r13
+    vmcall 0x20
+.endm
+.macro native register, value       /* WRMSR that stays in the TD */
+    movl $\\register, %ecx
+    movl $\\value, %eax
+    xorl %edx, %edx
+    wrmsr
+.endm
+.macro readmsr register
+    movl $\\register, %ecx
+    rdmsr
+.endm
+.macro eoi
+    native 0x80B, 0
+.endm
+.macro tsc register
+    rdtsc
+    shlq $32, %rdx
+    orq %rdx, %rax
+    movq %rax, \\register
+.endm
+.macro gate vector, handler, type=0x8E00
+    leaq \\handler(%rip), %rbx
+    movw %bx, IDT + \\vector * 16
+    movl $\\type << 16 | 16, IDT + \\vector * 16 + 2
+    shrq $16, %rbx
+    movw %bx, IDT + \\vector * 16 + 6
+    shrq $16, %rbx
+    movl %ebx, IDT + \\vector * 16 + 8
+.endm
+.macro tables                       /* the exceptions of guest.py, and room for all interrupts */
+    cld
+    leaq idt(%rip), %rsi
+    movl $IDT, %edi
+    movl $64, %ecx
+    rep movsq
+    movw $0xFFF, RESULTS + 0x2FF0
+    movl $IDT, %ebx
+    movq %rbx, RESULTS + 0x2FF2
+    movq $0, RESULTS + 0x2FFA
+.endm
+.macro start_apic
+    lidt RESULTS + 0x2FF0
+    apic SVR, 0x1FF
+.endm
+.macro sleep                        /* until an interrupt comes: STI holds it off for one instruction */
+    movl $0, %r10d
+    movl $0x0C, %r11d
+    movl $0, %r12d
+    movl $0, %eax
+    movl $0xFF00, %ecx
+    sti
+    .byte 0x66, 0x0f, 0x01, 0xcc
+    cli
+.endm
+"""

@@ -1,8 +1,12 @@
-"""What do all tests share? A home of their own: no test reads or writes the caller's cache."""
+"""What do all tests share? A home of their own (no test writes the caller's cache) and no clock that fails them."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tdforge", deadline=None)
+settings.load_profile("tdforge")
 
 
 @pytest.fixture

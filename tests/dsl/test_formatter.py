@@ -61,7 +61,7 @@ def without_comments(text: str) -> list[str]:
     return TOKENS.findall(re.sub(r"//[^\n]*", "", text))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_spacing_is_formatted_to_the_same_meaning(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([shipped_flows()["linux"].read_text(), *parsing_cases()]))

@@ -49,7 +49,7 @@ def judged(text: str) -> None:
         assert diagnostic.render().startswith(f"x.tdf:{diagnostic.span.line}:")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(TEXTS), st.randoms(use_true_random=False), st.integers(1, 3))
 def test_left_out_words(text: str, seed: object, count: int) -> None:
     tokens = TOKENS.findall(text)
@@ -58,7 +58,7 @@ def test_left_out_words(text: str, seed: object, count: int) -> None:
     judged("".join(tokens))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(TEXTS), st.randoms(use_true_random=False), st.integers(1, 3))
 def test_wrong_words(text: str, seed: object, count: int) -> None:
     tokens = TOKENS.findall(text)
@@ -69,7 +69,7 @@ def test_wrong_words(text: str, seed: object, count: int) -> None:
     judged("".join(tokens))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(TEXTS), st.randoms(use_true_random=False))
 def test_lines_left_out_or_swapped(text: str, seed: object) -> None:
     lines = text.split("\n")
@@ -80,7 +80,7 @@ def test_lines_left_out_or_swapped(text: str, seed: object) -> None:
     judged("\n".join(lines))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=60))
 def test_any_text(text: str) -> None:
     judged(text)

@@ -264,11 +264,11 @@ def madt_lie(rng: Random, parts: Parts) -> str:
     few = rng.random() < 0.5
     if few:  # as many CPUs as the old one had, so that the wrong entry behind them is reached
         old_size = max((len(one) - GUID_HEAD - 44 for one in _tables(parts, b"APIC")), default=8)
-        entries = [bytes((0, 8, cpu, cpu, 1, 0, 0, 0)) for cpu in range(max(1, old_size // 8))]
+        entries = [bytes((0, 8, cpu, cpu, 1, 0, 0, 0)) for cpu in range(min(max(1, old_size // 8), 255))]
     for _ in range(1 if few else rng.choice((0, 1, 1, 2, 3, 16, 255, 300))):
-        kind = rng.choice((0, 0, 0, 1, 2, 4, 9, 9, 0xA, 0x10, 0x80))
+        kind = rng.choice((0, 0, 0, 1, 2, 4, 9, 9, 0xA, 0x10, 0x80, 0x80))
         size = {0: 8, 1: 12, 2: 10, 4: 6, 9: 16, 0xA: 12, 0x10: 16}.get(kind, 8)
-        length = rng.choice((size, size, size, size, 0, 1, 2, size - 1, 255))
+        length = rng.choice((size, size, size, size, 0, 0, 1, 2, size - 1, 255))
         body = bytearray(rng.randbytes(size - 2) if rng.random() < 0.3 else bytes(size - 2))
         if kind == 0:
             body[:6] = struct.pack(

@@ -28,6 +28,9 @@ FIELDS: tuple[tuple[str, int, str, tuple[int, ...]], ...] = (
     ("pref_address", 0x258, "<Q", ((1 << 64) - PAGE, 1 << 32, 1 << 47, 0xFFFF0000, 0xFFFF7000)),
     ("init_size", 0x260, "<I", (*WORDS, 0x800000, 0xF00000, 0x1000000, 0x2800000, 0xC0000000)),
     ("init_size", 0x260, "<I", (0x100000, 0x200000, 0x600000)),
+    # windows that end, or begin, in what the firmware has carved from the top of 64 or 128 MiB
+    ("init_size", 0x260, "<I", (0x2FF8000, 0x2FE0000, 0x6FF8000, 0x6FE0000)),
+    ("pref_address", 0x258, "<Q", (0x3F00000, 0x3E00000, 0x7F00000, 0x7E00000)),
 )  # fmt: skip
 HEADER_SIZE = 0x290
 

@@ -79,6 +79,8 @@ def resumed(given: argparse.Namespace) -> Launch:
         config, point = snapshot.read(given.resume)
     except EmuError as error:
         raise UserError(str(error)) from error
+    if point.handed_over and given.until == "handoff":
+        raise UserError(f"{given.resume} lies behind the handoff: give --until halt or console:TEXT")
     return Launch(
         image=config.image,
         image_path=Path(config.image_name),

@@ -43,6 +43,11 @@ class Snapshot:
     shared: Pages
     layout: tuple[int, ...]
 
+    @property
+    def handed_over(self) -> bool:
+        """Whether the payload had begun."""
+        return self.models["fields"].get("handed_over") is not None
+
 
 def _gather(machine: Machine, base: Any) -> Pages:
     ffi, lib, span = machine.ffi, machine.lib, machine.memory.span

@@ -150,6 +150,7 @@ def test_a_machine_goes_back_to_what_it_was(image: guest.Guest) -> None:
     machine = prepare(config(image))
     try:
         start = machine.save()
+        assert not start.handed_over
         first = facts(machine)
         assert machine.save() != start
         machine.restore(start)

@@ -1,4 +1,4 @@
-"""What do all tests share? A home of their own (none writes the caller's cache), and no clock that fails them."""
+"""What do all tests share? A home of their own (none writes the caller's cache) and no clock that fails one."""
 
 from pathlib import Path
 

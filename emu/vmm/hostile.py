@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from emu.signals import End
 from emu.tdx.measure import PAGE, Region
 from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
 from emu.vmm import hostile_hob, hostile_payload
+from emu.vmm.backing import backed, union
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
 from gen.formats import tdvf
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from emu.machine import Machine
     from emu.vcpu import Vcpu
 
-Range = tuple[int, int]
 NMI, FIRST_VECTOR = 2, 32
 MOST_TOLD = 64  # lines about calls; a kernel makes a hundred thousand
 ODD_TURNS = 200  # turns of odd length, then honest ones
@@ -30,17 +29,6 @@ MAP_GPA, RETRY = "MapGPA", 1
 # Where a seed lies at launch: one lie too many and the first check hides all that come after it
 AIMS = ("nowhere", "memory", "memory", "tables", "payload", "payload", "command line", "everywhere")
 TURNS = ("as honest", "application processors first", "pieces of chance", "single instructions")
-
-
-def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Sorted and disjoint, touching ones joined."""
-    found: list[Range] = []
-    for start, end in sorted(ranges):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((start, end))
-    return tuple(found)
 
 
 class Hostile(Policy):
@@ -117,7 +105,7 @@ class Hostile(Policy):
                 count = self.random.choice((1, 1, 2, 3))
                 data, texts = hostile_hob.mutated(self.random, data, base, lies, count)
                 self.done += texts
-        data, ranges, texts = hostile_hob.backed(data[:size])
+        data, ranges, texts = backed(data[:size])
         self.done += texts
         if len(data) < size and self.chance(0.5):
             self.done.append("HOB: bytes of chance behind the list")

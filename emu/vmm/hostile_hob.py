@@ -7,18 +7,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
+from emu.vmm.backing import RAM_TYPES, RESOURCE_SIZE, SHARED_52, START, TYPE
 from gen.formats import guids, hob
 
 GIB = 1 << 30
 PAGE = 4096
-# What this VMM can back: RAM that lies below this address, and so much of it. Claims beyond that are cut:
-# a VMM that withholds a page only stops the TD (docs/threat-model.md).
-BACKED_END, BACKED_SIZE = 1 << 40, 8 * GIB
-SHARED_48, SHARED_52 = 1 << 47, 1 << 51  # the shared bit by GPAW
-RAM_TYPES = (hob.ResourceType.SYSTEM_MEMORY, hob.ResourceType.MEMORY_RESERVED, hob.ResourceType.UNACCEPTED)
-RESOURCE_SIZE = hob.RESOURCE.sizeof()
+SHARED_48 = 1 << 47  # the shared bit of GPAW 48
 GUID_HEAD = hob.GUID_EXT.sizeof()
-START, LENGTH, TYPE, ATTRIBUTES = 32, 40, 24, 28  # offsets in a resource HOB
+LENGTH, ATTRIBUTES = 40, 28  # offsets in a resource HOB, beside those of emu.vmm.backing
 END_OF_LIST = 48  # offset in the PHIT
 
 ODD = (
@@ -46,11 +42,11 @@ def number(rng: Random) -> int:
 
 
 def split(data: bytes) -> Parts:
-    """The single HOBs of an honest list, PHIT and END among them."""
+    """The single HOBs of a list, PHIT and END among them; where a length is wrong, the rest in one piece."""
     parts, at = [], 0
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<HH", data, at)
-        size = -(-length // hob.ALIGNMENT) * hob.ALIGNMENT
+        size = -(-length // hob.ALIGNMENT) * hob.ALIGNMENT or len(data) - at
         parts.append(bytearray(data[at : at + size]))
         at += size
         if kind == hob.HobType.END:
@@ -326,28 +322,3 @@ def mutated(
     if len(whole) >= hob.PHIT.sizeof() and rng.random() < 0.1:
         texts.append(end_lie(rng, whole))
     return bytes(whole), texts
-
-
-def backed(data: bytes) -> tuple[bytes, list[tuple[int, int]], list[str]]:
-    """The list with claims cut to what this VMM can back, those RAM ranges, and what was cut."""
-    whole, ranges, texts = bytearray(data), [], []
-    left, at = BACKED_SIZE, 0
-    while at + 8 <= len(whole):
-        kind, length = struct.unpack_from("<HH", whole, at)
-        if kind == hob.HobType.RESOURCE and at + RESOURCE_SIZE <= len(whole):
-            (resource,) = struct.unpack_from("<I", whole, at + TYPE)
-            start, size = struct.unpack_from("<QQ", whole, at + START)
-            end = start + size
-            if resource in RAM_TYPES and size and not (start | size) % PAGE and end <= SHARED_52:
-                if end > BACKED_END or size > left:
-                    start = start if start < BACKED_END else start % BACKED_END
-                    size = min(size, left, BACKED_END - start) // PAGE * PAGE
-                    struct.pack_into("<QQ", whole, at + START, start, size)
-                    texts.append(f"HOB: a claim cut to {size:#x} bytes at {start:#x}, which can be backed")
-                left -= size
-                if size:
-                    ranges.append((start, start + size))
-        if length < 8:
-            break
-        at += -(-length // hob.ALIGNMENT) * hob.ALIGNMENT
-    return bytes(whole), ranges, texts

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from emu.signals import EmuError
 from emu.tdx.measure import Region
 from emu.vmm import hob
+from emu.vmm.backing import backed, union
 from emu.vmm.presets import FOUR_GIB, Preset
 from gen.formats import bundle, linux, tdvf
 from gen.formats.errors import FormatError
@@ -25,7 +26,7 @@ class Inputs:
     kernel: bytes | None = None
     initrd: bytes | None = None
     cmdline: str = ""
-    hob: bytes | None = None
+    hob: bytes | None = None  # instead of the VMM's own; the RAM it claims is given
 
 
 @dataclass(frozen=True)
@@ -119,4 +120,6 @@ def prepare(inputs: Inputs, preset: Preset) -> Launch:
         )
         for s in added
     )
+    if inputs.hob is not None:
+        ram = union((*ram, *backed(inputs.hob)[1]))
     return Launch(ram, regions, tuple(added), hobs[0].address, data)

@@ -13,9 +13,9 @@ import pytest
 from emu.api import EmuError, RunConfig, prepare, report, run
 from emu.machine import Machine
 from emu.tdx.module import R10, R11, R12, RCX
-from emu.vmm import hostile_hob, hostile_payload
+from emu.vmm import backing, hostile_hob, hostile_payload
 from emu.vmm import policy as policies
-from emu.vmm.hostile import union
+from emu.vmm.backing import union
 from gen.formats import hob
 from gen.formats.tdvf import SectionType
 
@@ -100,7 +100,7 @@ def test_all_that_is_claimed_is_backed() -> None:
     for seed in range(150):
         with launched(config(vmm=f"hostile:{seed}")) as machine:
             unmapped = machine.memory.lib.TD_PAGE_UNMAPPED
-            listed, ranges, texts = hostile_hob.backed(machine.launch.hob)
+            listed, ranges, texts = backing.backed(machine.launch.hob)
             assert listed == machine.launch.hob
             assert not texts
             for start, end in ranges:
@@ -111,10 +111,10 @@ def test_all_that_is_claimed_is_backed() -> None:
 
 def test_a_claim_beyond_all_hosts_is_cut() -> None:
     honest = hob.write(0x809000, [hob.Resource(7, 0, 1 << 46), hob.Resource(7, 1 << 46, 4096)])
-    listed, ranges, texts = hostile_hob.backed(honest)
+    listed, ranges, texts = backing.backed(honest)
     assert len(texts) == 2
-    assert [r.length for r in hob.read(listed).resources] == [hostile_hob.BACKED_SIZE, 0]
-    assert ranges == [(0, hostile_hob.BACKED_SIZE)]
+    assert [r.length for r in hob.read(listed).resources] == [backing.BACKED_SIZE, 0]
+    assert ranges == [(0, backing.BACKED_SIZE)]
 
 
 @pytest.mark.parametrize("lie", [lie for lie, _ in hostile_hob.LIES], ids=lambda lie: lie.__name__)
@@ -129,6 +129,11 @@ def test_each_hob_lie_changes_a_list_and_survives_any(lie: hostile_hob.Lie) -> N
         changed += [bytes(part) for part in parts] != before
         few = hostile_hob.split(whole)[:2]
         lie(Random(seed), few)
+        broken = bytearray(whole)
+        broken[58:60] = b"\0\0"  # a HOB of length 0, as an earlier lie may have left it
+        parts = hostile_hob.split(bytes(broken))
+        assert len(parts) == 2
+        lie(Random(seed), parts)
     assert changed >= 20
 
 

@@ -1,4 +1,4 @@
-"""What do all tests share? A home of their own (none writes the caller's cache) and no clock that fails one."""
+"""What do all tests share? A cache of their own where they ask for one, and no clock that fails them."""
 
 from pathlib import Path
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emu.signals import EmuError
+from emu.vmm.devices import EPOCH, parse_time
 from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
 from tdforge import __version__, commands, sight
@@ -31,6 +32,21 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """argparse type: a whole number from 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def moment(text: str) -> str:
+    """argparse type: a date and time."""
+    try:
+        return parse_time(text).isoformat()
+    except EmuError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def vmm(text: str) -> str:
@@ -109,6 +125,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--until", type=until, default="handoff", metavar="WHAT",
         help="handoff (default), halt, or console:TEXT; exit code 0 when it came to pass",
+    )  # fmt: skip
+    run.add_argument(
+        "--stdin", type=Path, metavar="FILE",
+        help="what the serial port receives; without it, what is typed when standard input is a terminal",
+    )  # fmt: skip
+    run.add_argument("--seed", type=natural, default=0, metavar="N", help="order of the vCPUs; default: 0")
+    run.add_argument(
+        "--rtc", type=moment, default=EPOCH.isoformat(), metavar="TIME",
+        help="what the clock shows at the start, in UTC; default: %(default)s",
     )  # fmt: skip
     run.add_argument("--report", type=Path, metavar="FILE", help="write the boot report as JSON")
     run.add_argument("--event-log", type=Path, metavar="FILE", help="write the CC event log")

@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from tdforge.errors import UserError
 from tdforge.flows import SUFFIX, find_flow, short
 
 if TYPE_CHECKING:
+    from emu.keyboard import Keyboard
     from gen.build import BuildResult
     from tdforge.launch import Launch
 
@@ -214,8 +216,23 @@ def wanted(given: argparse.Namespace) -> "Launch":
         vcpus=given.vcpus,
         vmm=given.vmm,
         script=given.script,
+        seed=given.seed,
+        rtc=given.rtc,
+        stdin=read(given.stdin, "input") if given.stdin else None,
         until=given.until,
     )
+
+
+@contextmanager
+def typing(given: argparse.Namespace) -> Iterator["Keyboard | None"]:
+    """The terminal as the guest's keyboard, if there is one and no --stdin."""
+    from emu.keyboard import raw_terminal
+
+    if given.stdin or not sys.stdin.isatty():
+        yield None
+        return
+    with raw_terminal(sys.stdin.fileno()) as keyboard:
+        yield keyboard
 
 
 def run(given: argparse.Namespace) -> int:
@@ -225,9 +242,13 @@ def run(given: argparse.Namespace) -> int:
 
     what = sight.resumed(given) if given.resume else wanted(given)
     stream = sys.stderr if given.json else sys.stdout
-    with sight.looking(given, what.image_path.name) as look:
+    with sight.looking(given, what.image_path.name) as look, typing(given) as keyboard:
         report = launch(
-            what, lambda text: print(text, end="", file=stream, flush=True), look.observer, given.save
+            what,
+            lambda text: print(text, end="", file=stream, flush=True),
+            look.observer,
+            given.save,
+            keyboard,
         )
     facts = report.to_json()
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"

@@ -8,8 +8,10 @@ from pathlib import Path
 from rich.status import Status
 
 from emu.api import EmuError, Report, RunConfig, run
+from emu.keyboard import Keyboard
 from emu.observe import Observer
 from emu.sight.snapshot import Snapshot
+from emu.vmm.devices import EPOCH
 from tdforge import show
 from tdforge.errors import UserError
 
@@ -27,6 +29,9 @@ class Launch:
     vcpus: int = 1
     vmm: str = "td-shim"
     script: Path | None = None
+    seed: int = 0
+    rtc: str = EPOCH.isoformat()
+    stdin: bytes | None = None
     until: str = "handoff"
     resumed: tuple[RunConfig, Snapshot] | None = None  # settles all the above but `until`
     skip_count: tuple[str, ...] = ()
@@ -37,6 +42,7 @@ def launch(
     console: Callable[[str], None] | None,
     observer: Observer | None = None,
     save: Path | None = None,
+    keyboard: Keyboard | None = None,
 ) -> Report:
     """Run until the condition or the end; `console` gets the guest's text as it comes, `save` the
     snapshot. UserError.
@@ -49,6 +55,9 @@ def launch(
         vcpus=wanted.vcpus,
         vmm=wanted.vmm,
         script=wanted.script,
+        seed=wanted.seed,
+        rtc=wanted.rtc,
+        stdin=wanted.stdin or b"",
         kernel=wanted.kernel,
         initrd=wanted.initrd,
         cmdline=wanted.cmdline,
@@ -71,6 +80,6 @@ def launch(
             status.update(f"the emulated TD runs: {instructions / 1e6:,.0f} million instructions")
 
         try:
-            return run(config, on_console, on_progress, observer, point, save)
+            return run(config, on_console, on_progress, observer, point, save, keyboard)
         except EmuError as error:
             raise UserError(str(error)) from error

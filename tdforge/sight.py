@@ -55,7 +55,9 @@ def add_options(run: argparse.ArgumentParser) -> None:
 
 
 # Options of `tdforge run` that `tdforge diff-run` takes for both of two images
-MACHINE = frozenset(("kernel", "initrd", "cmdline", "memory", "vcpus", "vmm", "script", "until"))
+MACHINE = frozenset(
+    ("kernel", "initrd", "cmdline", "memory", "vcpus", "vmm", "script", "until", "stdin", "seed", "rtc")
+)
 
 
 def add_diff_options(two: argparse.ArgumentParser, run: argparse.ArgumentParser) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import guest
 import pytest
 from interrupts import MACROS
 
 from emu.apic import BROADCAST, LocalApic, Message
+from emu.keyboard import Keyboard
 
 
 def run(body: str, **settings: object) -> guest.Outcome:
@@ -285,9 +288,8 @@ def test_nmi_comes_with_interrupts_off() -> None:
     assert run(body).words[0] == 1
 
 
-def test_serial_port_interrupts_through_the_io_apic() -> None:
-    """Echoes its input until a newline, sleeping between bytes; all by interrupts, as a driver does."""
-    body = """
+# Echoes its input until a newline, sleeping between bytes; all by interrupts, as a driver does.
+ECHO = """
     .macro out port, value
         movl $\\value, %eax
         io 1, \\port
@@ -343,11 +345,43 @@ def test_serial_port_interrupts_through_the_io_apic() -> None:
     3:  keep 0, %rbp
         halt
     """
-    with guest.machine(guest.build(MACROS + body).image, stdin=b"typed\n") as td:
+
+
+def test_serial_port_interrupts_through_the_io_apic() -> None:
+    with guest.machine(guest.build(MACROS + ECHO).image, stdin=b"typed\n") as td:
         ending = td.run(1_000_000, None)
         assert ending.end.reason == "halt"
         assert bytes(td.console.data) == b"typed"
         assert td.memory.read(guest.RESULTS, 1) == b"\x05"
+
+
+def test_a_sleeping_guest_wakes_when_somebody_types() -> None:
+    with guest.machine(guest.build(MACROS + ECHO).image) as td:
+        out, into = os.pipe()
+        td.keyboard = Keyboard(out)
+        shown = td.console.send
+
+        def next_key(byte: int) -> None:
+            shown(byte)
+            os.write(into, b"bc\n"[byte - ord("a") : byte - ord("a") + 1])
+
+        td.vmm.ports.uart.send = next_key
+        os.write(into, b"a")
+        assert td.run(1_000_000, None).end.reason == "halt"
+        assert bytes(td.console.data) == b"abc"
+        os.close(into)
+        os.close(out)
+
+
+def test_the_end_of_what_is_typed_is_the_end_of_waiting() -> None:
+    with guest.machine(guest.build(MACROS + ECHO).image) as td:
+        out, into = os.pipe()
+        td.keyboard = Keyboard(out)
+        os.write(into, b"xy")
+        os.close(into)
+        assert td.run(1_000_000, None).end.detail == "every vCPU halted and nothing will wake one"
+        assert bytes(td.console.data) == b"xy"
+        os.close(out)
 
 
 def apic(index: int, sent: list[Message] | None = None) -> LocalApic:

@@ -9,10 +9,11 @@ from dsl import model, rules, tree
 from dsl.declare import LAYOUT, declare, prelude
 from dsl.diagnostics import Reporter
 from dsl.layout import Layout
-from dsl.lower import lower_flow, walk
+from dsl.lower import lower_flow
 from dsl.model import Never, RecordRef, Span
 from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature
+from dsl.waive import walk
 
 ENTRY = "boot"
 

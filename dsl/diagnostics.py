@@ -97,10 +97,15 @@ class Reporter:
         return len(self._found)
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` may have been meant as, or nothing."""
+    return next(iter(difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)), "")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    close = closest(word, known)
+    return f"did you mean `{close}`?" if close else ""
 
 
 def join_words(words: Iterable[str], last: str = "or") -> str:

@@ -7,7 +7,6 @@ that the trust rules do not report its absence.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 from dsl import model, tree
@@ -16,6 +15,7 @@ from dsl.diagnostics import did_you_mean, join_words
 from dsl.lower_expression import ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
+from dsl.waive import waive
 
 ALL_ONES = (1 << 64) - 1
 LEVELS = {4 << 10: "LEVEL_4K", 2 << 20: "LEVEL_2M"}
@@ -50,7 +50,7 @@ class FlowLowerer(ExpressionLowerer):
             if lowered is not None:
                 yield from lowered
                 continue
-            waive(statement, self)
+            waive(statement, self.program, self.scope, self.signature.name)
             if isinstance(statement, tree.Handoff | tree.Return | tree.Fail):
                 yield model.Fail(0, statement.span)  # so that the path ends where the author ended it
 
@@ -381,7 +381,7 @@ class FlowLowerer(ExpressionLowerer):
     def error_number(self, name: tree.Name) -> int | None:
         if code := self.names.errors.get(name.text):
             return code.number
-        if name.text not in self.program.lost:
+        if name.text not in self.program.lost and self.program.first("error", name.text):
             self.error(
                 "N01",
                 name.span,
@@ -389,46 +389,3 @@ class FlowLowerer(ExpressionLowerer):
                 did_you_mean(name.text, self.names.errors),
             )
         return None
-
-
-def waive(statement: tree.Statement, lowerer: FlowLowerer) -> None:
-    """Notes what `statement`, which did not check, may have been about."""
-    waived, program = lowerer.program.waived, lowerer.program
-    for node in walk(statement):
-        if isinstance(node, tree.Name):
-            variable = lowerer.scope.find(node.text)
-            if variable is not None:
-                waived.variables.add((lowerer.signature.name, variable.id))
-            waived.regions.add(node.text)
-    called = {n.callee.text for n in walk(statement) if isinstance(n, tree.Call)}
-    match statement:
-        case tree.Measure():
-            called = {"measure_blob"}
-        case tree.Separate():
-            called = {"separate"}
-        case tree.Accept():
-            called = {"accept"}
-        case tree.Park():
-            called = {"park_aps"}
-        case _:
-            pass
-    for name in called:
-        effects = program.names.effects.get(name)
-        guess = did_you_mean(name, program.names.effects).removeprefix("did you mean `").removesuffix("`?")
-        effects = effects or program.names.effects.get(guess)
-        if effects is not None:
-            waived.effects.update(effects.gives)
-            waived.effects.update(["separated"] if effects.separates else [])
-        elif name in program.signatures:
-            waived.effects.update(("log", "accepted", "parked", "separated"))
-
-
-def walk(node: object) -> Iterator[object]:
-    """`node` and everything below it."""
-    if isinstance(node, tuple):
-        for item in node:
-            yield from walk(item)
-    elif dataclasses.is_dataclass(node) and not isinstance(node, model.Span):
-        yield node
-        for f in dataclasses.fields(node):
-            yield from walk(getattr(node, f.name))

@@ -48,7 +48,7 @@ class ExpressionLowerer:
         self.names = program.names
         self.error = program.reporter.error
         self.signature = signature
-        self.scope = Scope(program)
+        self.scope = Scope(program, signature.name)
         self.mutable: set[int] = set()  # ids of variables that a callee may write to
 
     # ---- what an expression may be used as
@@ -80,6 +80,8 @@ class ExpressionLowerer:
         """An error that arises here needs somewhere to go."""
         if not self.signature.fallible and not self.signature.fatal:
             name = self.signature.name
+            if not self.program.first("error path", name):
+                return
             hint = "declare the flow `fails`, or begin it with `on error fatal`"
             self.error("T08", span, f"{what}, but `{name}` does not say what becomes of an error", hint)
 
@@ -285,7 +287,7 @@ class ExpressionLowerer:
             parameters = tuple(p for p in primitive.parameters if not p.state)
             result, fallible = primitive.result, primitive.fallible
         else:
-            if name not in self.program.lost:
+            if name not in self.program.lost and self.program.first("callee", name):
                 callable_ = [p.name for p in self.names.primitives.values() if not p.internal]
                 hint = did_you_mean(name, [*callable_, *self.program.signatures])
                 self.error("N01", callee.span, f"there is no flow or primitive `{name}`", hint)

@@ -65,6 +65,13 @@ class Program:
     signatures: dict[str, Signature]
     lost: frozenset[str]
     waived: Waived = field(default_factory=Waived)
+    told: set[tuple[str, ...]] = field(default_factory=set)
+
+    def first(self, *cause: str) -> bool:
+        """Whether `cause` was not reported yet: a name that is not there is told where it first stands."""
+        new = cause not in self.told
+        self.told.add(cause)
+        return new
 
 
 def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
@@ -107,8 +114,9 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
 class Scope:
     """The variables of one flow. A name that did not check is there as None."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, flow: str) -> None:
         self._program = program
+        self._flow = flow
         self._stack: list[dict[str, Variable | None]] = [{}]
         self._next = 0
 
@@ -140,13 +148,19 @@ class Scope:
     def __contains__(self, name: str) -> bool:
         return any(name in frame for frame in self._stack)
 
+    def variables(self) -> list[Variable]:
+        return [v for frame in self._stack for v in frame.values() if v is not None]
+
+    def known(self) -> list[str]:
+        """Every name that an expression may use here."""
+        p = self._program
+        return [*(n for frame in self._stack for n in frame), *p.sections, *p.regions, *p.names.constants]
+
     def unknown(self, name: tree.Name) -> None:
         p = self._program
-        if name.text in p.lost:
+        if name.text in p.lost or not p.first("name", self._flow, name.text):
             return
-        known = [n for frame in self._stack for n in frame]
-        known += [*p.sections, *p.regions, *p.names.constants]
-        hint = did_you_mean(name.text, known)
+        hint = did_you_mean(name.text, self.known())
         if name.text in p.names.primitives or name.text in p.signatures:
             hint = f"a call is written `{name.text}(...)`"
         p.reporter.error("N01", name.span, f"there is no `{name.text}` here", hint)

@@ -71,7 +71,7 @@ class CallRules(ValueWalker):
         for value, parameter, argument in zip(values, parameters, call.arguments, strict=True):
             filled = parameter.type == Bytes() and (parameter.mutable or parameter.name in effects.writes)
             if not filled or value.trust == SHARED:
-                self.check_trust(value, parameter, argument, call)
+                self.check_trust(value, parameter, argument, call, after)
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
         self.needs(effects, call, given, after)
         self.limits(effects, given)
@@ -91,31 +91,28 @@ class CallRules(ValueWalker):
     # ---- trust of arguments: T01, T02, T03
 
     def check_trust(
-        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call
+        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call, state: State
     ) -> None:
         if value.trust.value >= parameter.provenance.value:
             return
-        have, want = value.trust.name.lower(), parameter.provenance.name.lower()
+        wanted = parameter.provenance
+        have, want = value.trust.name.lower(), wanted.name.lower()
         name, plain = describe(argument), describe(argument).strip("`")
         if value.trust == SHARED:
             hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
-            self.error(
-                "T02",
-                argument.span,
-                f"{name} is shared with the VMM, `{call.callee}` would read it in place",
-                hint,
-            )
+            message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
+            self.distrust("T02", argument, wanted, state, message, hint)
         elif isinstance(parameter.type, Scalar | EnumRef):
             hint = bound_hint(argument)
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes a {want} number"
-            self.error("T03", argument.span, message, hint)
+            self.distrust("T03", argument, wanted, state, message, hint)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
             simple = isinstance(argument, model.Variable | model.RegionOf)
             hint = f"measure it first: `measure {plain if simple else 'x'} into {self.kind_of(value)}`"
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
-            self.error("T01", argument.span, message, hint)
+            self.distrust("T01", argument, wanted, state, message, hint)
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""
@@ -152,8 +149,10 @@ class CallRules(ValueWalker):
     ) -> None:
         for step in effects.needs:
             if step == "separated":
-                open_ = [n for n in FIRMWARE_RTMRS if f"rtmr{n}" not in state.must]
-                if open_ and not self.has("separated", state.must):
+                if self.has("separated", state.must):
+                    continue
+                open_ = [n for n in FIRMWARE_RTMRS if RTMRS[n] not in state.must and self.first(("open", n))]
+                if open_:
                     which = " and ".join(f"RTMR[{n}]" for n in open_)
                     hint = f"`separate {', '.join(f'RTMR[{n}]' for n in open_)}` before it"
                     self.error(
@@ -161,7 +160,8 @@ class CallRules(ValueWalker):
                     )
             elif not self.has(step, state.must):
                 code, what, hint = MISSING[step]
-                self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
+                if self.first(step):
+                    self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
             elif step == "accepted" and not effects.accepts and not self.assume:
                 self.same_plan(call, given, state)
 
@@ -179,7 +179,8 @@ class CallRules(ValueWalker):
                 if "accepted" in self.program.waived.effects:
                     continue
                 message = f"{describe(argument)} is not the RAM plan that was accepted"
-                self.error("T04", argument.span, message, "pass the plan that `accept` took")
+                if self.first(("plan", value.thing.id)):
+                    self.error("T04", argument.span, message, "pass the plan that `accept` took")
 
     def give(self, step: str, span: Span, state: State) -> None:
         if step in state.may and not self.assume:
@@ -197,7 +198,7 @@ class CallRules(ValueWalker):
     ) -> None:
         for data, rtmr in effects.measures:
             number = self.rtmr(given[rtmr])
-            if number is not None and RTMRS[number] in state.may:
+            if number is not None and RTMRS[number] in state.may and self.first(("closed", number)):
                 hint = "measure before `separate`"
                 self.error(
                     "T07",

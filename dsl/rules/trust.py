@@ -83,9 +83,8 @@ def branch(walker: ValueWalker, condition: Expression, state: State, only_fails:
             culprit = condition.left if left else condition.right
     hint = "only a bounds check may look at it: `require n <= LIMIT`; to decide on it, measure it"
     name = describe(culprit)
-    walker.error(
-        "T01", culprit.span, f"the flow branches on {name}, which the VMM chose and no RTMR records", hint
-    )
+    message = f"the flow branches on {name}, which the VMM chose and no RTMR records"
+    walker.distrust("T01", culprit, Provenance.MEASURED, state, message, hint)
 
 
 def refine(walker: ValueWalker, condition: Expression, truth: bool, state: State) -> None:

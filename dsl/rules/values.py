@@ -3,6 +3,8 @@ T06)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from dsl import model
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Scalar, Span
@@ -50,6 +52,7 @@ class ValueWalker:
         self._next_thing = 0
         self.places: dict[int, Place] = {}
         self.region_things: dict[str, Thing] = {}
+        self.told: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- provided by the walker
 
@@ -66,6 +69,39 @@ class ValueWalker:
 
     def error(self, code: str, span: Span, message: str, hint: str = "") -> None:
         self.program.reporter.error(code, span, message, hint)
+
+    def first(self, cause: object) -> bool:
+        """Whether `cause` is new; one mistake is told once, where it first does harm."""
+        new = cause not in self.told
+        self.told.add(cause)
+        return new
+
+    def distrust(
+        self, code: str, e: Expression, wanted: Provenance, state: State, message: str, hint: str
+    ) -> None:
+        """Reports that `e` is worth less than `wanted`, once for all uses of what it names; from here on it
+        counts as worth that."""
+        cause = self._identity(e, state)
+        if isinstance(e, model.Variable | model.RegionOf) and cause in state.trust:
+            have = state.trust[cause]
+            if have != Provenance.SHARED:  # that it is read twice is another mistake
+                state.trust[cause] = Provenance(max(have.value, wanted.value))
+        if cause is None or self.first((code, cause, wanted)):
+            self.error(code, e.span, message, hint)
+
+    def _identity(self, e: Expression, state: State) -> Any:
+        """The same for all expressions that name the same value; None for one that is made where it
+        stands."""
+        match e:
+            case model.Variable():
+                thing = state.variables.get(self.key(e))
+                return thing.id if thing is not None else self.key(e)
+            case model.RegionOf():
+                return self.region_things[e.name].id
+            case model.FieldOf() | model.Index() | model.Slice():
+                base = self._identity(e.base, state)
+                return None if base is None else (base, type(e).__name__, getattr(e, "field", ""))
+        return None
 
     def new_value(self, state: State, trust: Provenance, place: Place, most: int | None) -> Value:
         self._next_thing += 1
@@ -147,7 +183,7 @@ class ValueWalker:
         return Value(state.trust.get(self.key(e), TRUSTED))
 
     def _region_value(self, e: model.RegionOf, state: State) -> Value:
-        if e.carved and not self.has("accepted", state.must):
+        if e.carved and not self.has("accepted", state.must) and self.first("accepted"):
             message = f"memory region `{e.name}` is used before RAM is accepted on every path"
             self.error("T04", e.span, message, "`accept` the RAM plan first")
         section = self.program.sections.get(e.name)
@@ -168,14 +204,8 @@ class ValueWalker:
     def _bound(self, e: Expression, state: State, what: str) -> State | None:
         after, value = self.value(e, state)
         if value.trust.value < TRUSTED.value:
-            name = describe(e)
-            hint = bound_hint(e)
-            self.error(
-                "T03",
-                e.span,
-                f"{name} is {value.trust.name.lower()}: it cannot be {what} before it is checked",
-                hint,
-            )
+            message = f"{describe(e)} is {value.trust.name.lower()}: it cannot be {what} before it is checked"
+            self.distrust("T03", e, TRUSTED, after or state, message, bound_hint(e))
         return after
 
     def _slice(self, e: model.Slice, state: State) -> tuple[State | None, Value]:

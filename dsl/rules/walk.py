@@ -28,6 +28,7 @@ def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete
         walker.finish(flows[entry])
     for flow in flows.values():
         if flow.name not in walker.walked:
+            walker.told = set()
             walker.assume = True  # never called: nothing is known of where it would stand
             walker.run(flow)
     return walker.worst
@@ -72,7 +73,7 @@ class Walker(CallRules):
     def call_flow(self, call: model.Call, values: list[Value], state: State) -> tuple[State | None, Value]:
         flow, signature = self.flows[call.callee], self.program.signatures[call.callee]
         for value, parameter, argument in zip(values, signature.parameters, call.arguments, strict=True):
-            self.check_trust(value, parameter, argument, call)
+            self.check_trust(value, parameter, argument, call, state)
         self.calls += 1
         if self.calls > MAX_CALLS:
             hint = "call flows less deeply"
@@ -173,6 +174,9 @@ class Walker(CallRules):
                 after, value = self.value(s.value, state)
                 if after is not None:
                     self.bind(s.variable, value, after)
+                if isinstance(s, model.Assign):  # another value, another cause
+                    own = self.key(s.variable)
+                    self.told = {c for c in self.told if not (isinstance(c, tuple) and own in c)}
                 return after
             case model.Do():
                 return self.value(s.value, state)[0]

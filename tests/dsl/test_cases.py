@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from casefile import Case, read_cases, rendered
 
+from dsl.api import check_source, shipped_flows
 from dsl.diagnostics import RULES
 
 ALL = read_cases()
@@ -34,6 +35,26 @@ def test_each_rule_has_three_refused_and_one_accepted_example(code: str) -> None
 def test_one_run_reports_mistakes_of_several_kinds() -> None:
     case = next(c for c in ALL if c.title == "three mistakes of three kinds")
     assert [d.code for d in case.check().diagnostics] == ["T01", "T03", "T07"]
+
+
+def test_a_flow_with_three_mistakes_reports_three() -> None:
+    text = shipped_flows()["linux"].read_text()
+    no_accept = text.replace("    accept ram\n", "")
+    three = no_accept.replace("start_log", "strat_log").replace(
+        "load_linux(placement)?", "load_linux(placement)"
+    )
+    assert [d.code for d in check_source(no_accept).diagnostics] == ["T04"]
+    assert [d.code for d in check_source(three).diagnostics] == ["N01", "T04", "T08"]
+
+
+@pytest.mark.parametrize("word", ["start_log", "accept ram", "park aps", "separate", "measure", "let "])
+def test_any_line_of_the_linux_flow_left_out_is_one_mistake(word: str) -> None:
+    lines = shipped_flows()["linux"].read_text().splitlines(keepends=True)
+    numbers = [n for n, line in enumerate(lines) if line.strip().startswith(word)]
+    assert numbers
+    for number in numbers:
+        found = check_source("".join(lines[:number] + lines[number + 1 :])).diagnostics
+        assert len(found) == 1, (lines[number], found)
 
 
 def test_colour_changes_nothing_but_colour() -> None:

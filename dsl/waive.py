@@ -1,0 +1,86 @@
+"""What may a statement that did not check have done? That counts as done, so that the trust rules do not
+report its absence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from dsl import model, tree
+from dsl.declare import Effects
+from dsl.diagnostics import closest
+from dsl.model import Bytes
+from dsl.scope import Program, Scope
+
+SUGAR = {
+    tree.Measure: "measure_blob",
+    tree.Separate: "separate",
+    tree.Accept: "accept",
+    tree.Park: "park_aps",
+}
+STEPS = ("log", "accepted", "parked", "separated")
+
+
+def waive(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
+    """Notes what `statement` of `flow`, which did not check, may have been about."""
+    for name in (n.text for n in walk(statement) if isinstance(n, tree.Name)):
+        _waive_name(name, program, scope, flow)
+        _waive_name(closest(name, scope.known()), program, scope, flow)
+    if isinstance(statement, tree.Measure) and _is_unknown(statement.subject, program, scope):
+        for variable in scope.variables():
+            if variable.type == Bytes():
+                _waive_name(variable.name, program, scope, flow)
+        program.waived.regions.update(program.sections)
+    if type(statement) in SUGAR:
+        _waive_effects(program.names.effects[SUGAR[type(statement)]], program)
+        return
+    for call in walk(statement):
+        if isinstance(call, tree.Call):
+            _waive_call(call, program)
+
+
+def _waive_name(name: str, program: Program, scope: Scope, flow: str) -> None:
+    variable = scope.find(name)
+    if variable is not None:
+        program.waived.variables.add((flow, variable.id))
+    program.waived.regions.add(name)
+
+
+def _is_unknown(subject: tree.Expression, program: Program, scope: Scope) -> bool:
+    """Whether nothing tells what `subject` was to be: a name that is like no name that is there."""
+    names = [n.text for n in walk(subject) if isinstance(n, tree.Name)]
+    known = scope.known()
+    return any(n not in known and not closest(n, known) for n in names)
+
+
+def _waive_call(call: tree.Call, program: Program) -> None:
+    """The effects of the callee; of the one that is spelt almost like it; or of all that it may have been."""
+    names, name = program.names, call.callee.text
+    callable_ = [p.name for p in names.primitives.values() if not p.internal]
+    if name not in names.primitives and name not in program.signatures:
+        name = closest(name, [*callable_, *program.signatures])
+    if name in program.signatures:
+        program.waived.effects.update(STEPS)
+    elif name in names.effects:
+        _waive_effects(names.effects[name], program)
+    else:
+        for other in callable_:
+            parameters = [p for p in names.primitives[other].parameters if not p.state]
+            if len(parameters) == len(call.arguments):
+                _waive_effects(names.effects[other], program)
+
+
+def _waive_effects(effects: Effects, program: Program) -> None:
+    program.waived.effects.update(effects.gives)
+    program.waived.effects.update(["separated"] if effects.separates else [])
+
+
+def walk(node: object) -> Iterator[object]:
+    """`node` and everything below it."""
+    if isinstance(node, tuple):
+        for item in node:
+            yield from walk(item)
+    elif dataclasses.is_dataclass(node) and not isinstance(node, model.Span):
+        yield node
+        for f in dataclasses.fields(node):
+            yield from walk(getattr(node, f.name))

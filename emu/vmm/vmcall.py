@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emu.apic import EMULATED as APIC_EMULATED
-from emu.apic import LocalApic
+from emu.apic import FIXED, LocalApic, Message
 from emu.memory import LARGE, Memory
 from emu.signals import End
 from emu.tdx import status
@@ -197,7 +197,7 @@ class Vmm:
         memory.write(gpa, quote.answer(buffer).write(buffer), shared=True)
         if self.notify:
             target, vector = self.notify
-            self.apics[target].post(vector)
+            self.ports.interrupt(Message(vector, FIXED, target, logical=False))
         return status.VMCALL_SUCCESS
 
     def fatal(self, index: int, r: Gpr) -> int:

@@ -1,0 +1,124 @@
+"""What do the VMM's devices and its quoting service answer?"""
+
+from __future__ import annotations
+
+import guest
+import pytest
+
+from emu.apic import Message
+from emu.signals import EmuError, End
+from emu.tdx.module import R10, R11, R12, R13, RCX
+from emu.vmm import aml
+from emu.vmm.devices import Ports, parse_time
+from emu.vmm.ioapic import BASE, IoApic
+
+SHARED = 1 << 47
+
+
+def test_clock_starts_where_it_is_told_and_runs() -> None:
+    elapsed = [0.0]
+    ports = Ports(lambda _: None, elapsed=lambda: elapsed[0], epoch="2031-12-31T23:59:58")
+
+    def clock() -> list[int]:
+        def register(number: int) -> int:
+            ports.write(0x70, 1, number)
+            return ports.read(0x71, 1)
+
+        return [register(number) for number in (0x32, 9, 8, 7, 4, 2, 0, 6)]
+
+    assert clock() == [0x20, 0x31, 0x12, 0x31, 0x23, 0x59, 0x58, 4]  # a Wednesday
+    elapsed[0] = 3.5
+    assert clock() == [0x20, 0x32, 0x01, 0x01, 0, 0, 0x01, 5]
+
+
+def test_time_that_is_none() -> None:
+    assert parse_time("2026-02-03 04:05:06").hour == 4
+    with pytest.raises(EmuError, match="expected a date and time"):
+        parse_time("noon")
+
+
+@pytest.mark.parametrize(
+    ("port", "size", "value", "reason"),
+    [
+        (0x600, 1, 0x34, "shutdown"),
+        (0x604, 2, 0x2000, "shutdown"),
+        (0x64, 1, 0xFE, "reset"),
+        (0xCF9, 1, 6, "reset"),
+        (0xF4, 4, 0x10, "debug-exit"),
+    ],
+)
+def test_ports_that_end_the_run(port: int, size: int, value: int, reason: str) -> None:
+    ports = Ports(lambda _: None)
+    with pytest.raises(End) as end:
+        ports.write(port, size, value)
+    assert end.value.reason == reason
+    ports.write(0x600, 1, 0x14)  # a sleep type without the enable bit
+    ports.write(0x64, 1, 0xAA)
+
+
+def test_io_apic_sends_on_rising_edges_unless_masked() -> None:
+    sent: list[Message] = []
+    chip = IoApic(sent.append)
+
+    def register(number: int, value: int) -> None:
+        chip.write(0, number)
+        chip.write(0x10, value)
+
+    register(0x18, 0x10044)
+    register(0x19, 0x03000000)
+    chip.set_line(4, True)
+    assert sent == []
+    register(0x18, 0x44)
+    chip.set_line(4, True)
+    assert sent == []
+    chip.set_line(4, False)
+    chip.set_line(4, True)
+    assert sent == [Message(0x44, 0, 3, logical=False)]
+    assert (chip.read(0x10), chip.read(0)) == (0x44, 0x18)
+    chip.write(0, 1)
+    assert chip.read(0x10) == 0x00170011
+    register(0x40, 0xFFFFFFFF)  # behind the last pin
+    assert chip.read(0x10) == 0
+
+
+def test_device_memory_elsewhere_is_empty() -> None:
+    ports = Ports(lambda _: None)
+    ports.write_memory(0xD0000000, 4, 1)
+    assert ports.read_memory(0xD0000000, 8) == 0
+    ports.write_memory(BASE, 4, 1)
+    assert ports.read_memory(BASE + 0x10, 4) == 0x00170011
+
+
+def test_quote_is_plainly_none_and_is_notified() -> None:
+    with guest.machine(guest.build("main: halt\n").image) as td:
+
+        def call(function: int, r12: int, r13: int = 0) -> list[int]:
+            r = [0] * 16
+            r[RCX], r[R11], r[R12], r[R13] = 0xFC00, function, r12, r13
+            td.vmm.handle(0, r)
+            return r
+
+        td.vcpus[0].apic.write(0x80F, 0x1FF)
+        assert call(0x10000, 1)[R10 : R12 + 1] == [0, 2, 0]
+        assert call(0x10000, 2)[R10] == 1 << 63
+        assert call(0x10004, 0x51)[R10] == 0
+        assert call(0x10001, 0x900000 | SHARED, 0x2000)[R10] == 0
+        report = bytes(range(256)) * 4
+        request = (1).to_bytes(8, "little") + bytes(8) + (1024).to_bytes(4, "little") + bytes(4) + report
+        td.memory.write(0x900000, request, shared=True)
+        assert call(0x10002, 0x900000 | SHARED, 0x3000)[R10] == 1 << 63  # its end is not shared
+        assert call(0x10002, 0x900000 | SHARED, 0x2000)[R10] == 0
+        answer = td.memory.read(0x900000, 0x2000, shared=True)
+        size = int.from_bytes(answer[20:24], "little")
+        text = answer[24 : 24 + size]
+        assert answer[8:16] == bytes(8)
+        assert text.startswith(b"EMULATED, NOT A QUOTE")
+        assert report[128:192].hex().encode() in text
+        assert not any(answer[24 + size :])
+        assert td.vcpus[0].apic.irr == 1 << 0x51
+
+
+def test_package_lengths() -> None:
+    assert aml.package_length(0x3E) == b"\x3f"
+    assert aml.package_length(0x3F) == b"\x41\x04"
+    assert aml.eisa_id("PNP0501") == bytes.fromhex("0c41d00501")

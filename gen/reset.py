@@ -29,6 +29,7 @@ from peachpy.x86_64 import (
     ebp,
     esi,
     rax,
+    rcx,
     rdx,
     si,
     word,
@@ -203,6 +204,8 @@ def _park(unit: Unit) -> None:
         CMP(dword[rdx + MAILBOX_APIC_ID], ebp)
         JNE(wait)
         MOV(rax, [rdx + MAILBOX_VECTOR])
+        MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before
+        MOVCR(cr3, rcx)
         MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
         JMP(rax)
 

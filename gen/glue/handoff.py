@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from peachpy.x86_64 import (
     ADD,
+    AND,
     CLD,
     JMP,
+    JNZ,
+    LABEL,
     LEA,
     MOV,
     SUB,
     XOR,
+    Label,
     eax,
     ebp,
     ebx,
@@ -39,12 +43,14 @@ from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = 0x20_0000
+# Present, writable, page size: a 1 GiB page of a PDPT (SDM vol. 3A, 4.5.4).
+GIB_PAGE, GIB, PDPT_ENTRIES = 0x83, 1 << 30, 512
 
 
 def park_aps(b: Builder) -> None:  # (mailbox, paging)
     """Page 0 of the region is the mailbox; the APs' own page tables follow and outlive the shim's.
 
-    They map the park loop and what it reads; memory for the OS's wakeup code is added in the handoff.
+    They map the park loop and what it reads; the OS's wakeup code, wherever it lies, is added in the handoff.
     """
     (mailbox,) = b.save(rdi)
     pool = b.context.ap_paging
@@ -101,10 +107,7 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
         MOV(rsi, [rax + b.offset("Placement", "load")])
         MOV(rcx, [rax + b.offset("Placement", "kernel") + b.offset("Linux", "protected_size")])
 
-    LEA(rdi, [Symbol(CONTEXT, b.context.ap_paging)])
-    low_memory()
-    pages_arguments(ALL)
-    b.checked("page_map")
+    _open_park_tables(b)
     for part in (low_memory, window, protected_part):
         MOV(rdi, [rsp + paging])
         part()
@@ -116,6 +119,23 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
     MOV(rsi, [rsp + page])
     MOV(rsi, [rsi])
     JMP(Symbol("enter_payload"))
+
+
+def _open_park_tables(b: Builder) -> None:
+    """The parked APs' tables become the OS's: 512 GiB in 1 GiB pages, for a wakeup vector anywhere."""
+    more = Label("more")
+    MOV(rax, [Symbol(CONTEXT, b.context.ap_paging + b.offset("Paging", "tables"))])
+    MOV(rdi, [rax])  # PML4 entry 0: the PDPT, made by park_aps
+    AND(rdi, -PAGE)
+    MOV(eax, GIB_PAGE)
+    MOV(edx, GIB)
+    MOV(ecx, PDPT_ENTRIES)
+    LABEL(more)
+    MOV([rdi], rax)
+    ADD(rdi, 8)
+    ADD(rax, rdx)
+    SUB(ecx, 1)
+    JNZ(more)
 
 
 def emit_enter_payload(unit: Unit) -> None:

@@ -7,14 +7,14 @@
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
-        .loc    1 109 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/reset.py:109
         .loc    1 110 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/reset.py:110
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/reset.py:110
         .loc    1 111 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/reset.py:111
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/reset.py:111
         .loc    1 112 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/reset.py:112
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/reset.py:112
+        .loc    1 113 0
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/reset.py:113
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -23,10 +23,10 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
-        .loc    1 116 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/reset.py:116
         .loc    1 117 0
-        .byte   0xf4                                                    # hlt                                           | gen/reset.py:117
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/reset.py:117
+        .loc    1 118 0
+        .byte   0xf4                                                    # hlt                                           | gen/reset.py:118
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
@@ -35,34 +35,34 @@ reset_vector_16:
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
-        .loc    1 124 0
-        .byte   0xfc                                                    # cld                                           | gen/reset.py:124
         .loc    1 125 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/reset.py:125
+        .byte   0xfc                                                    # cld                                           | gen/reset.py:125
+        .loc    1 126 0
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/reset.py:126
 .Lreset_real.put:
-        .loc    1 127 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/reset.py:127
         .loc    1 128 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/reset.py:128
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/reset.py:128
         .loc    1 129 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/reset.py:129
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/reset.py:129
         .loc    1 130 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/reset.py:130
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/reset.py:130
         .loc    1 131 0
-        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:131
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/reset.py:131
         .loc    1 132 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/reset.py:132
+        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:132
         .loc    1 133 0
-        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:133
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/reset.py:133
         .loc    1 134 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/reset.py:134
+        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:134
+        .loc    1 135 0
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/reset.py:135
 .Lreset_real.stop:
-        .loc    1 136 0
-        .byte   0xfa                                                    # cli                                           | gen/reset.py:136
         .loc    1 137 0
-        .byte   0xf4                                                    # hlt                                           | gen/reset.py:137
+        .byte   0xfa                                                    # cli                                           | gen/reset.py:137
         .loc    1 138 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/reset.py:138
+        .byte   0xf4                                                    # hlt                                           | gen/reset.py:138
+        .loc    1 139 0
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/reset.py:139
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
@@ -71,7 +71,7 @@ reset_real:
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/reset.py:140
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/reset.py:141
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -86,14 +86,14 @@ not_a_td:
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
-        .loc    1 150 0
-        .byte   0xfc                                                    # cld                                           | gen/reset.py:150
         .loc    1 151 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/reset.py:151
+        .byte   0xfc                                                    # cld                                           | gen/reset.py:151
         .loc    1 152 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/reset.py:152
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/reset.py:152
         .loc    1 153 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/reset.py:153
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/reset.py:153
+        .loc    1 154 0
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/reset.py:154
         .loc    2 214 0
         .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/paging.py:214
         .loc    2 215 0
@@ -175,37 +175,37 @@ reset_td:
         .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/paging.py:259
         .loc    2 260 0
         .byte   0x75, 0xb3                                              # jnz .run                                      | gen/paging.py:260
-        .loc    1 155 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/reset.py:155
         .loc    1 156 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/reset.py:156
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/reset.py:156
         .loc    1 157 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/reset.py:157
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/reset.py:157
+        .loc    1 158 0
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/reset.py:158
 .Lreset_td.hold:
-        .loc    1 161 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/reset.py:161
+        .loc    1 162 0
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/reset.py:162
 .Lreset_td.poll:
-        .loc    1 164 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:164
         .loc    1 165 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/reset.py:165
+        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:165
         .loc    1 166 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/reset.py:166
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/reset.py:166
         .loc    1 167 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/reset.py:167
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/reset.py:167
+        .loc    1 168 0
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/reset.py:168
 .Lreset_td.enter:
-        .loc    1 170 0
-        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/reset.py:170
         .loc    1 171 0
-        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/reset.py:171
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/reset.py:171
         .loc    1 172 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/reset.py:172
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/reset.py:172
         .loc    1 173 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/reset.py:173
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/reset.py:173
         .loc    1 174 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/reset.py:174
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/reset.py:174
         .loc    1 175 0
-        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/reset.py:175
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/reset.py:175
+        .loc    1 176 0
+        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/reset.py:176
         .size   reset_td, . - reset_td
 .Lend.reset_td:
 
@@ -214,26 +214,26 @@ reset_td:
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 180 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/reset.py:180
-        .loc    1 182 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/reset.py:182
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/reset.py:182
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/reset.py:182
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/reset.py:182
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/reset.py:182
+        .loc    1 181 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/reset.py:181
         .loc    1 183 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/reset.py:183
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/reset.py:183
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/reset.py:183
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/reset.py:183
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/reset.py:183
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/reset.py:183
         .loc    1 184 0
-        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/reset.py:184
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/reset.py:184
         .loc    1 185 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/reset.py:185
+        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/reset.py:185
         .loc    1 186 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/reset.py:186
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/reset.py:186
         .loc    1 187 0
-        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/reset.py:187
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/reset.py:187
         .loc    1 188 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/reset.py:188
+        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/reset.py:188
+        .loc    1 189 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/reset.py:189
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
@@ -242,25 +242,29 @@ reset_long:
         .globl  ap_park
         .type   ap_park, @function
 ap_park:
-        .loc    1 198 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/reset.py:198
+        .loc    1 199 0
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/reset.py:199
 .Lap_park.wait:
-        .loc    1 200 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:200
         .loc    1 201 0
-        .byte   0x66, 0x83, 0x3a, 0x01                                  # cmp word [rdx], 1                             | gen/reset.py:201
+        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:201
         .loc    1 202 0
-        .byte   0x75, 0xf8                                              # jne .wait                                     | gen/reset.py:202
+        .byte   0x66, 0x83, 0x3a, 0x01                                  # cmp word [rdx], 1                             | gen/reset.py:202
         .loc    1 203 0
-        .byte   0x39, 0x6a, 0x04                                        # cmp [rdx + 4], ebp                            | gen/reset.py:203
+        .byte   0x75, 0xf8                                              # jne .wait                                     | gen/reset.py:203
         .loc    1 204 0
-        .byte   0x75, 0xf3                                              # jne .wait                                     | gen/reset.py:204
+        .byte   0x39, 0x6a, 0x04                                        # cmp [rdx + 4], ebp                            | gen/reset.py:204
         .loc    1 205 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/reset.py:205
+        .byte   0x75, 0xf3                                              # jne .wait                                     | gen/reset.py:205
         .loc    1 206 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/reset.py:206
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/reset.py:206
         .loc    1 207 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/reset.py:207
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/reset.py:207
+        .loc    1 208 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/reset.py:208
+        .loc    1 209 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/reset.py:209
+        .loc    1 210 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/reset.py:210
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
@@ -269,10 +273,10 @@ ap_park:
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/reset.py:213
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/reset.py:213
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/reset.py:213
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/reset.py:213
+        .quad   0x0000000000000000                                      # null                                          | gen/reset.py:216
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/reset.py:216
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/reset.py:216
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/reset.py:216
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -281,8 +285,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x001f                                                  # limit                                         | gen/reset.py:215
-        .long   gdt                                                     # base                                          | gen/reset.py:216
+        .short  0x001f                                                  # limit                                         | gen/reset.py:218
+        .long   gdt                                                     # base                                          | gen/reset.py:219
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -291,8 +295,8 @@ gdt_pointer:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/reset.py:220
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/reset.py:221
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/reset.py:223
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/reset.py:224
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -301,7 +305,7 @@ reset_window_check:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/reset.py:223
+        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/reset.py:226
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -310,7 +314,7 @@ ap_gate:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/reset.py:225
+        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/reset.py:228
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
 

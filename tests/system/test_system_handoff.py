@@ -123,10 +123,10 @@ def test_every_ap_is_parked_and_listed(linux: Firmware, vmm: str, vcpus: int) ->
     assert all(apic < 255 for _, _, _, apic, _ in small)
 
 
-def test_an_ap_leaves_the_park_loop_by_the_mailbox(linux: Firmware) -> None:
-    """As an operating system does it (ACPI 6.5, 5.2.12.19): command 1, APIC id and vector."""
-    target = 0x9000
-    with stopped(replace(linux.config, vcpus=3)) as td:
+@pytest.mark.parametrize("target", [0x9000, 0x3000_0000, 0x1_4000_1000], ids=hex)
+def test_an_ap_leaves_the_park_loop_by_the_mailbox(linux: Firmware, target: int) -> None:
+    """As an operating system does it (ACPI 6.5, 5.2.12.19): command 1, APIC id, any vector."""
+    with stopped(replace(linux.config, vcpus=3, memory=6 << 30)) as td:
         mailbox = mailbox_of(td)
         td.machine.memory.write(target, b"\xeb\xfe")  # jmp to itself
         td.machine.memory.write(mailbox, struct.pack("<HHIQ", 1, 0, 2, target))

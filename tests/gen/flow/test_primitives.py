@@ -185,15 +185,19 @@ def test_handoff_opens_windows_and_enters_with_the_boot_protocols_registers(cpu:
     cpu.cpu.reg_write(x86.UC_X86_REG_CS, SELECTOR_CODE64)
     hook = cpu.cpu.hook_add(UC_HOOK_INSN_INVALID, kernel)
     boot_params = cpu.place(page.to_bytes(8, "little") + PAGE.to_bytes(8, "little"))
+    pml4, pdpt = HEAP + 0xD0000, HEAP + 0xD1000
+    cpu.put(pml4, pdpt | 0x23)
+    cpu.put(cpu.state(cpu.context.ap_paging), pml4)
     with pytest.raises(AssertionError, match="stack"):  # it does not return
         cpu.call("prim_handoff_linux", placement, boot_params, paging)
     cpu.cpu.hook_del(hook)
     assert [(arguments[0], *arguments[1:5]) for _, arguments in cpu.calls] == [
-        (cpu.state(cpu.context.ap_paging), 0, 0, 0x200000, 7),
         (paging, 0, 0, 0x200000, 7),
         (paging, 0x1000000, 0x1000000, 0x2000000, 7),
         (paging, 0x1234000, 0x1234000, 0x11000, 7),
     ]
+    # The parked APs find 512 GiB mapped one to one, writable and executable, in pages of 1 GiB.
+    assert [cpu.u64(pdpt + 8 * i) for i in range(512)] == [i << 30 | 0x83 for i in range(512)]
     assert seen.pop("RSI") == page
     assert seen.pop("RIP") == entry
     assert (seen.pop("CS"), seen.pop("DS"), seen.pop("SS")) == (0x10, 0x18, 0x18)

@@ -134,9 +134,14 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
             return;
         }
     }
-    uint32_t available;
     uint64_t page;
-    if (!td_code_at(v, address, &available, &page)) return;
+    const code_page *known = &v->code[(address >> 12) & (CODE_SLOTS - 1)];
+    if (known->gla_page == (address & ~0xFFFULL)) {
+        page = known->gpa_page;
+    } else {
+        uint32_t available;
+        if (!td_code_at(v, address, &available, &page)) return;
+    }
     block *b = slot_of(v, address);
     if (b->address != address || b->page != page || b->size != size || v->rescan) {
         v->rescan = 0;

@@ -42,6 +42,7 @@ typedef struct {
     uint64_t gpa;     /* without the shared bit */
     uint32_t perms;   /* UC_PROT_* usable for later accesses of the same kind of caller */
     uint32_t shared;
+    uint32_t of_user; /* a page that user mode may reach */
     uint32_t error;   /* #PF error code when it is one */
 } walk;
 
@@ -155,7 +156,7 @@ enum {
     ENV_TR = 352, ENV_GDT = 376, ENV_IDT = 400, ENV_CR = 424, ENV_EFER = 592
 };
 enum { ENV_ERROR_CODE_FROM_END = 184 };
-enum { RFLAGS_IF = 1 << 9, MSR_TSC_AUX = (int)0xC0000103, MSR_STAR = (int)0xC0000081, MSR_LSTAR = (int)0xC0000082, MSR_FMASK = (int)0xC0000084 };
+enum { RFLAGS_IF = 1 << 9, RFLAGS_AC = 1 << 18, MSR_TSC_AUX = (int)0xC0000103, MSR_STAR = (int)0xC0000081, MSR_LSTAR = (int)0xC0000082, MSR_FMASK = (int)0xC0000084 };
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 enum {
     HF_CS32 = 1 << 4, HF_SS32 = 1 << 5, HF_ADDSEG = 1 << 6, HF_PE = 1 << 7, HF_LMA = 1 << 14,

@@ -9,7 +9,7 @@ enum {
 #define PTE_ADDRESS 0x000FFFFFFFFFF000ULL
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
-enum { CR0_PG = 1u << 31, CR0_WP = 1 << 16, CR4_SMEP = 1 << 20 };
+enum { CR0_PG = 1u << 31, CR0_WP = 1 << 16, CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21 };
 
 typedef struct {
     uint64_t cr0, cr3, cr4;
@@ -84,6 +84,7 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
         if (!(entry & PTE_A)) *slot = entry | PTE_A;
         table = entry & PTE_ADDRESS;
     }
+    out->of_user = (uint32_t)user_ok;
     int may_write = user ? writable && user_ok : writable || !(p.cr0 & CR0_WP);
     int may_fetch = executable && (user ? user_ok : !(user_ok && (p.cr4 & CR4_SMEP)));
     int may_read = user ? user_ok : 1;
@@ -100,6 +101,15 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
     return WALK_OK;
 }
 
+/* SMAP: no access of the kernel's to pages of the user while AC is clear. The engine keeps entries made under AC apart. */
+static int smap_forbids(td_vcpu *v) {
+    uint64_t cr4, flags;
+    uc_reg_read(v->uc, UC_X86_REG_CR4, &cr4);
+    if (!(cr4 & CR4_SMAP)) return 0;
+    uc_reg_read(v->uc, UC_X86_REG_RFLAGS, &flags);
+    return !(flags & RFLAGS_AC);
+}
+
 bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *out, void *data) {
     td_vcpu *v = data;
     if (v->alias != (uint64_t)NO_ADDRESS) {
@@ -110,7 +120,8 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
     uint16_t cs = 0;
     uc_reg_read(uc, UC_X86_REG_CS, &cs);
     walk w;
-    int r = td_walk(v, gla, access, (cs & 3) == 3, &w);
+    int user = (cs & 3) == 3, r = td_walk(v, gla, access, user, &w);
+    if (r == WALK_OK && w.of_user && !user && access != TD_FETCH && smap_forbids(v)) r = page_fault(&w, access, 0, PF_P);
     if (r == WALK_OK && access == TD_FETCH) {
         code_page *c = &v->code[(gla >> 12) & (CODE_SLOTS - 1)];
         c->gla_page = gla & ~0xFFFULL, c->gpa_page = w.gpa & ~0xFFFULL;

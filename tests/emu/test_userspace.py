@@ -171,3 +171,32 @@ def test_page_of_the_kernel(access: str, error: int) -> None:
         td.run(100_000, None)
         assert td.memory.read(guest.RESULTS + 0xF00, 1) == b"\x0e"
         assert int.from_bytes(td.memory.read(guest.RESULTS + 0xF08, 8), "little") == error
+
+
+@pytest.mark.parametrize(("access", "error"), [("movb (%rbx), %al", 1), ("movb %al, (%rbx)", 3)])
+def test_the_kernel_keeps_off_pages_of_the_user(access: str, error: int) -> None:
+    """SMAP: STAC opens, CLAC closes; the stack and the tables are on pages of the kernel alone."""
+    body = f"""
+    main:
+        movl $0x40000000, %ebx
+        andb $~4, pdpt(%rip)            /* 0 to 1 GiB and 3 to 4 GiB are the kernel's */
+        andb $~4, pdpt + 24(%rip)
+        movq %cr3, %rax
+        movq %rax, %cr3
+        movq %cr4, %rax
+        orl $0x200000, %eax
+        movq %rax, %cr4
+        stac
+        movb $7, (%rbx)
+        movb (%rbx), %al
+        keep 0, %rax
+        clac
+        {access}
+        halt
+    """
+    with guest.machine(guest.build(body).image, memory=(1 << 30) + (64 << 20)) as td:
+        td.memory.set_states(1 << 30, 4096, td.lib.TD_PAGE_MAPPED)
+        td.run(100_000, None)
+        assert td.memory.read(guest.RESULTS, 1) == b"\x07"
+        assert td.memory.read(guest.RESULTS + 0xF00, 1) == b"\x0e"
+        assert int.from_bytes(td.memory.read(guest.RESULTS + 0xF08, 8), "little") == error

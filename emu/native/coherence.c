@@ -1,7 +1,11 @@
-/* What must one vCPU's engine forget when another vCPU, or the host, writes code?
- * Each engine notices only its own stores into pages it has translated. So a page of private memory is either executed
- * or written by different vCPUs, never both: the first store of one takes the page's code from all others, the first
- * fetch of one takes their TLB entries for writing. */
+/* What must an engine forget when code is written: by another vCPU, by the host, or by its own vCPU?
+ *
+ * Across vCPUs a page of private memory is either executed or written: the first store of one takes the page's code from
+ * all others, the first fetch of one takes their TLB entries for writing.
+ *
+ * Within one vCPU the engine watches stores only through TLB entries that may also fetch; through others it looks at the
+ * first store alone, whatever else of the page is translated, and is then five times as fast. So a page gets watched
+ * entries, and no others, once the vCPU has fetched from it. */
 #include "core.h"
 
 #define ALIAS 0xFFFFF6FFFFFFF000ULL /* any page address will do: nothing of it stays in the TLB */
@@ -28,25 +32,34 @@ static void take_code(td_vm *vm, const td_vcpu *writer, uint64_t page) {
     vm->executors[page] = writer ? who & bit_of(writer) : 0;
 }
 
-int td_foreign_code(const td_vcpu *v, uint64_t gpa) {
-    uint64_t who = v->vm->executors[gpa >> 12];
-    return (who & ~bit_of(v)) || (v->index >= 63 && who);
-}
+/* Someone else than this vCPU, by the page's bits. */
+static int foreign(const td_vcpu *v, uint64_t who) { return (who & ~bit_of(v)) || (v->index >= 63 && who); }
 
-void td_claim_write(td_vcpu *v, uint64_t gpa) {
-    uint64_t page = gpa >> 12;
-    if (td_foreign_code(v, gpa)) take_code(v->vm, v, page);
-    v->vm->writers[page] |= bit_of(v);
-}
-
-void td_claim_code(td_vcpu *v, uint64_t gpa) {
+static void claim_code(td_vcpu *v, uint64_t page) {
     td_vm *vm = v->vm;
-    uint64_t page = gpa >> 12, who = vm->writers[page], own = bit_of(v);
+    uint64_t who = vm->writers[page], own = bit_of(v);
+    int first = !(vm->executors[page] & own);
     vm->executors[page] |= own;
-    if (!(who & ~own) && (v->index < 63 || !who)) return;
+    if (!foreign(v, who) && !(first && who & own)) return;
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        if (vm->vcpus[i] != v && who & bit_of(vm->vcpus[i])) uc_ctl_flush_tlb(vm->vcpus[i]->uc);
-    vm->writers[page] &= own;
+        if (who & bit_of(vm->vcpus[i]) && (first || vm->vcpus[i] != v)) uc_ctl_flush_tlb(vm->vcpus[i]->uc);
+    vm->writers[page] &= first ? 0 : own;
+}
+
+/* An entry for this access is about to go into the TLB; returns what it may be used for. */
+uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms) {
+    td_vm *vm = v->vm;
+    uint64_t page = gpa >> 12;
+    if (access == TD_FETCH) {
+        claim_code(v, page);
+        return perms & ~(uint32_t)UC_PROT_WRITE;
+    }
+    perms &= ~(uint32_t)UC_PROT_EXEC; /* the first fetch has to come by here */
+    if (!(perms & UC_PROT_WRITE)) return perms;
+    if (access == TD_READ && vm->executors[page]) return perms & ~(uint32_t)UC_PROT_WRITE;
+    if (foreign(v, vm->executors[page])) take_code(vm, v, page);
+    vm->writers[page] |= bit_of(v);
+    return vm->executors[page] & bit_of(v) ? perms | UC_PROT_EXEC : perms;
 }
 
 void td_host_wrote(td_vm *vm, uint64_t gpa, uint64_t size) {

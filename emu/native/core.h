@@ -123,9 +123,7 @@ int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int wri
 uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page);
 
 /* coherence.c */
-void td_claim_code(td_vcpu *v, uint64_t gpa);
-void td_claim_write(td_vcpu *v, uint64_t gpa);
-int td_foreign_code(const td_vcpu *v, uint64_t gpa);
+uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms);
 
 /* blocks.c */
 void td_forget(td_vcpu *v, block *b);

@@ -131,15 +131,7 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
         }
     }
     if (r == WALK_OK) {
-        /* The engine's stores are slow through an entry that also fetches: give one or the other. */
-        if (access == TD_WRITE) w.perms &= ~(uint32_t)UC_PROT_EXEC;
-        else if (w.perms & UC_PROT_EXEC) w.perms &= ~(uint32_t)UC_PROT_WRITE;
-        if (!w.shared) {
-            if (access == TD_FETCH) td_claim_code(v, w.gpa);
-            if (access == TD_WRITE) td_claim_write(v, w.gpa);
-            else if ((w.perms & UC_PROT_WRITE) && td_foreign_code(v, w.gpa)) w.perms &= ~(uint32_t)UC_PROT_WRITE;
-            else if (w.perms & UC_PROT_WRITE) td_claim_write(v, w.gpa);
-        }
+        if (!w.shared) w.perms = td_claim(v, w.gpa, access, w.perms);
         out->paddr = w.shared ? w.gpa | v->vm->m.shared_bit : w.gpa;
         out->perms = (uc_prot)w.perms;
         return true;

@@ -217,3 +217,49 @@ def test_all_asleep_ends_the_run() -> None:
     """
     end = run(body).ending.end
     assert (end.reason, end.detail) == ("halt", "every vCPU halted and nothing will wake one")
+
+
+@pytest.mark.parametrize("alias", [0x812000, (5 << 30) + 0x812000], ids=["same address", "not executable"])
+def test_code_that_the_processor_itself_wrote(alias: int) -> None:
+    """Each of two functions of one page is patched by two stores, through its own address or another one."""
+    body = f"""
+    .set CODE, 0x812000
+    boot:
+        movabsq $0x8000000000000087, %rax   /* 5 GiB: the first GiB again, not executable */
+        movq %rax, pdpt + 5 * 8(%rip)
+        movq %cr3, %rax
+        movq %rax, %cr3
+        movl $CODE, %edi
+        movabsq ${alias}, %rsi
+        movq %rdi, %r8
+        movl $2, %ebx
+    1:  movw $0x00b8, (%r8)                 /* mov $0, %eax; add $0, %eax; ret */
+        movl $0x05000000, 2(%r8)
+        movl $0, 6(%r8)
+        movb $0xc3, 10(%r8)
+        addq $0x200, %r8
+        decl %ebx
+        jnz 1b
+        movl $100, %ebp
+    2:  movl %ebp, 1(%rsi)
+        movl %ebp, 6(%rsi)
+        movl %ebp, 0x201(%rsi)
+        movl %ebp, 0x206(%rsi)
+        leal (%rbp, %rbp), %edx
+        call *%rdi
+        cmpl %edx, %eax
+        je 3f
+        incq RESULTS
+    3:  leaq 0x200(%rdi), %rax
+        call *%rax
+        cmpl %edx, %eax
+        je 4f
+        incq RESULTS + 8
+    4:  decl %ebp
+        jnz 2b
+        movq $1, RESULTS + 16
+        halt
+    others:
+        halt
+    """
+    assert run(body, vcpus=1).words[:3] == (0, 0, 1)

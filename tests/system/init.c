@@ -14,7 +14,7 @@ enum {
     WAIT4 = 61, MKDIR = 83, MKNOD = 133, REBOOT = 169, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204,
     CLOCK_GETTIME = 228, GETCPU = 309
 };
-enum { CHARACTER = 0020600, SIGFPE = 8, SIGSEGV = 11, TIOCGSERIAL = 0x541E, TIOCSSERIAL = 0x541F };
+enum { CHARACTER = 0020600, SIGFPE = 8, SIGSEGV = 11, TCSBRK = 0x5409, TIOCGSERIAL = 0x541E, TIOCSSERIAL = 0x541F };
 enum { PAGES = 256 };
 
 static int kmsg;
@@ -123,6 +123,7 @@ static void console(void) {
     long got = call(READ, tty, (long)line, sizeof line, 0);
     call(WRITE, tty, (long)"you said: ", 10, 0);
     call(WRITE, tty, (long)line, got > 0 ? got : 0, 0);
+    call(IOCTL, tty, TCSBRK, 1, 0); /* wait until it is out: a kernel message may come in between otherwise */
 }
 
 void run(void) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError
 from emu.symbols import read
 from emu.tdx.launch import ORDERS
-from emu.tdx.module import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, SEPT_VE_DISABLE, TdParams
+from emu.tdx.params import TdParams
 from emu.vcpu import VE_VECTOR, Vcpu
 from emu.vmm import devices
 from emu.vmm import launch as vmm_launch
@@ -24,7 +24,7 @@ from emu.vmm import policy as policies
 from emu.vmm.devices import EPOCH
 from emu.vmm.script import Script
 
-__all__ = ["EmuError", "Report", "RunConfig", "run"]
+__all__ = ["EmuError", "Report", "RunConfig", "TdParams", "run"]
 
 HOST_PAGE_SIZES = ("2M", "4K")
 MAX_VCPUS = 512  # more than the 300 at which tables and loops outgrow a byte; each costs host memory
@@ -41,24 +41,21 @@ class RunConfig:
     memory: int = 2 << 30
     vcpus: int = 1
     vmm: str = "td-shim"
-    gpaw: int = 48
     kernel: bytes | None = None
     initrd: bytes | None = None
     cmdline: str = ""
     until: str = "handoff"
-    mrtd_order: str = "interleaved"
+    mrtd_order: str = "single-pass"
     elf: Path | None = None
     host_page_size: str = "2M"
     hob: bytes | None = None
     max_instructions: int = 20_000_000_000
     skip_count: tuple[str, ...] = ()
-    no_rbp_mod: bool = True  # False: a host of before 2024, whose module lets TDVMCALL expose RBP
-    td: TdParams | None = None  # TD_PARAMS as a whole, instead of those made of gpaw, vcpus and no_rbp_mod
+    td: TdParams = field(default_factory=TdParams)  # TD_PARAMS but for `vcpus`, which are those above
     seed: int = 0  # of the order in which vCPUs take turns
     rtc: str = EPOCH.isoformat()  # what the clock shows at the start
     stdin: bytes = b""  # what the serial port receives
     script: Path | None = None  # a file of functions that watch and change what the VMM does (emu.vmm.script)
-    sept_ve_disable: bool = True  # ATTRIBUTES bit 28, which the host chooses and guests insist on
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,6 @@ class Report:
 
 
 def _check(config: RunConfig) -> None:
-    if config.gpaw not in (48, 52):
-        raise EmuError(f"gpaw {config.gpaw}: expected 48 or 52")
     if config.mrtd_order not in ORDERS:
         raise EmuError(f"mrtd order {config.mrtd_order!r}: expected one of {', '.join(ORDERS)}")
     if config.host_page_size not in HOST_PAGE_SIZES:
@@ -119,10 +114,7 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
     if config.script:
         policy = Script(config.script, policy)
     launch = policy.launch(vmm_launch.prepare(inputs, preset))
-    flags = (CONFIG_NO_RBP_MOD if config.no_rbp_mod else 0) | (CONFIG_GPAW52 if config.gpaw == 52 else 0)
-    attributes = SEPT_VE_DISABLE if config.sept_ve_disable else 0
-    made = TdParams(gpaw=config.gpaw, vcpus=config.vcpus, attributes=attributes, config_flags=flags)
-    params = policy.params(config.td or made)
+    params = policy.params(replace(config.td, vcpus=config.vcpus))
     return create(
         launch,
         params,

@@ -299,7 +299,7 @@ def create(
     until: Until,
     symbols: Symbols,
     *,
-    mrtd_order: str = "interleaved",
+    mrtd_order: str = "single-pass",
     large_pages: bool = True,
     skip_count: tuple[str, ...] = (),
     listener: Callable[[bytes], None] | None = None,

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from emu.api import RunConfig
 from gen.formats import tdvf
 from gen.hostlib import load
 from tdforge import boot, show
@@ -18,7 +19,7 @@ from tdforge.commands import build_flow, read
 from tdforge.errors import UserError
 from tdforge.flows import find_flow
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import Launch, launch
+from tdforge.launch import launch, symbols_of
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -116,10 +117,11 @@ def measure() -> tuple[str, list[Bar]]:
     data = read(kernel.path, "kernel")
 
     def start(memory: int, until: str, skip: tuple[str, ...]) -> dict[str, Any]:
-        wanted = Launch(
-            image, built.image, data, cmdline=boot.CMDLINE, memory=memory, until=until, skip_count=skip
-        )
-        report = launch(wanted, console=None)
+        config = RunConfig(
+            image, str(built.image), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
+            elf=symbols_of(built.image), skip_count=skip,
+        )  # fmt: skip
+        report = launch(config, console=None)
         if not report.met:
             raise UserError(f"{show_size(memory)}: no {until}; {show.end_line(report.to_json()['end'])}")
         return dict(report.to_json())

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from emu.api import RunConfig
 from tdforge import show
 from tdforge.cli import exit_code, positive, size, until
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
 from tdforge.flows import find_flow, short
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import Launch, launch
+from tdforge.launch import launch, symbols_of
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -65,9 +66,10 @@ def boot(given: argparse.Namespace) -> int:
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
     check_payload(image, data, str(kernel.path))
-    wanted = Launch(
+    wanted = RunConfig(
         image=image,
-        image_path=built.image,
+        image_name=str(built.image),
+        elf=symbols_of(built.image),
         kernel=data,
         initrd=read(given.initrd, "initrd") if given.initrd else None,
         cmdline=given.cmdline,
@@ -88,7 +90,7 @@ def boot(given: argparse.Namespace) -> int:
     return 0
 
 
-def _show_handoff(page: Console, wanted: Launch) -> None:
+def _show_handoff(page: Console, wanted: RunConfig) -> None:
     """A run of its own to the hand-over, so that the summary comes before the kernel's text.
 
     The emulated TD is deterministic: the run that goes on to the kernel measures the same.

@@ -12,7 +12,7 @@ from emu.signals import EmuError
 from emu.vmm.devices import EPOCH, parse_time
 from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
-from tdforge import __version__, commands, sight
+from tdforge import __version__, commands, sight, td
 from tdforge.errors import UserError
 from tdforge.sizes import parse_size
 
@@ -135,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
         "--rtc", type=moment, default=EPOCH.isoformat(), metavar="TIME",
         help="what the clock shows at the start, in UTC; default: %(default)s",
     )  # fmt: skip
+    td.add_options(run)
+    machine = [action for action in run._actions if action.dest != "help"]  # so far: what makes the run
+    run.set_defaults(machine={action.dest: action.default for action in machine})
     run.add_argument("--report", type=Path, metavar="FILE", help="write the boot report as JSON")
     run.add_argument("--event-log", type=Path, metavar="FILE", help="write the CC event log")
     run.add_argument(
@@ -146,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
         subs, "diff-run", sight.diff_run, "compare two runs: two images, traces or reports",
         "tdforge diff-run before.jsonl after.jsonl",
     )  # fmt: skip
-    sight.add_diff_options(two, run)
+    sight.add_diff_options(two, [action for action in machine if action.dest != "image"])
     return top
 
 

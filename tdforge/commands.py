@@ -20,9 +20,9 @@ from tdforge.errors import UserError
 from tdforge.flows import SUFFIX, find_flow, short
 
 if TYPE_CHECKING:
+    from emu.api import RunConfig
     from emu.keyboard import Keyboard
     from gen.build import BuildResult
-    from tdforge.launch import Launch
 
 OK, FAILED = 0, 1
 MAX_INPUT = 1 << 30  # bytes; more than any image, kernel or initrd that a TD below 4 GiB can take
@@ -195,7 +195,7 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
         )
 
 
-def wanted(given: argparse.Namespace) -> "Launch":
+def wanted(given: argparse.Namespace) -> "RunConfig":
     """What the options of `tdforge run` ask for. UserError."""
     image = read_image(given.image)
     kernel = read(given.kernel, "kernel") if given.kernel else None
@@ -204,11 +204,14 @@ def wanted(given: argparse.Namespace) -> "Launch":
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
-    from tdforge.launch import Launch
+    from emu.api import RunConfig
+    from tdforge.launch import symbols_of
+    from tdforge.td import parameters
 
-    return Launch(
+    return RunConfig(
         image=image,
-        image_path=given.image,
+        image_name=str(given.image),
+        elf=symbols_of(given.image),
         kernel=kernel,
         initrd=initrd,
         cmdline=given.cmdline,
@@ -218,8 +221,11 @@ def wanted(given: argparse.Namespace) -> "Launch":
         script=given.script,
         seed=given.seed,
         rtc=given.rtc,
-        stdin=read(given.stdin, "input") if given.stdin else None,
+        stdin=read(given.stdin, "input") if given.stdin else b"",
         until=given.until,
+        td=parameters(given),
+        mrtd_order=given.mrtd_order,
+        host_page_size=given.host_page_size,
     )
 
 
@@ -240,13 +246,14 @@ def run(given: argparse.Namespace) -> int:
     from tdforge import sight
     from tdforge.launch import launch
 
-    what = sight.resumed(given) if given.resume else wanted(given)
+    config, point = sight.resumed(given) if given.resume else (wanted(given), None)
     stream = sys.stderr if given.json else sys.stdout
-    with sight.looking(given, what.image_path.name) as look, typing(given) as keyboard:
+    with sight.looking(given, Path(config.image_name).name) as look, typing(given) as keyboard:
         report = launch(
-            what,
+            config,
             lambda text: print(text, end="", file=stream, flush=True),
             look.observer,
+            point,
             given.save,
             keyboard,
         )

@@ -3,16 +3,18 @@
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from emu.api import RunConfig
 from emu.observe import Observer, Several
 from emu.sight import diff, kernelsyms, snapshot
 from emu.sight.gdb import Debugger
 from emu.sight.profile import Profile
+from emu.sight.snapshot import Snapshot
 from emu.sight.timeline import Timeline
 from emu.sight.trace import JSON_SUFFIX, Trace, text
 from emu.signals import EmuError
@@ -20,7 +22,7 @@ from gen.formats import tdvf
 from gen.formats.errors import FormatError
 from tdforge import show
 from tdforge.errors import UserError
-from tdforge.launch import Launch, launch
+from tdforge.launch import launch
 
 OK, DIFFERENT = 0, 1
 ROWS = 40  # of a printed profile
@@ -54,42 +56,28 @@ def add_options(run: argparse.ArgumentParser) -> None:
     points.add_argument("--resume", type=Path, metavar="FILE", help="go on from a saved point; no IMAGE then")
 
 
-# Options of `tdforge run` that `tdforge diff-run` takes for both of two images
-MACHINE = frozenset(
-    ("kernel", "initrd", "cmdline", "memory", "vcpus", "vmm", "script", "until", "stdin", "seed", "rtc")
-)
-
-
-def add_diff_options(two: argparse.ArgumentParser, run: argparse.ArgumentParser) -> None:
-    """What `tdforge diff-run` takes."""
+def add_diff_options(two: argparse.ArgumentParser, machine: Sequence[argparse.Action]) -> None:
+    """What `tdforge diff-run` takes: two subjects, and the machine's options for both of two images."""
     for name in ("a", "b"):
         two.add_argument(name, type=Path, metavar=name.upper(), help="an image, a trace, or a report as JSON")
     both = two.add_argument_group("for two images, as in `tdforge run`")
-    for action in run._actions:
-        if action.dest in MACHINE:
-            both._add_action(action)
+    for action in machine:
+        both._add_action(action)
 
 
-def resumed(given: argparse.Namespace) -> Launch:
+def resumed(given: argparse.Namespace) -> tuple[RunConfig, Snapshot]:
     """The run of a snapshot file. UserError, also for options that the snapshot has already settled."""
-    settled = {"IMAGE": given.image, "--kernel": given.kernel, "--initrd": given.initrd}
-    settled["--cmdline"] = given.cmdline
-    for name, value in settled.items():
-        if value:
-            raise UserError(f"{name} cannot be given with --resume: the snapshot holds it")
+    for name, default in given.machine.items():
+        if name != "until" and getattr(given, name) != default:
+            option = "IMAGE" if name == "image" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} cannot be given with --resume: the snapshot holds it")
     try:
         config, point = snapshot.read(given.resume)
     except EmuError as error:
         raise UserError(str(error)) from error
     if point.handed_over and given.until == "handoff":
         raise UserError(f"{given.resume} lies behind the handoff: give --until halt or console:TEXT")
-    return Launch(
-        image=config.image,
-        image_path=Path(config.image_name),
-        kernel=config.kernel,
-        until=given.until,
-        resumed=(config, point),
-    )
+    return replace(config, until=given.until), point
 
 
 @dataclass

@@ -15,7 +15,7 @@ from emu.tdx.measure import CHUNK, PAGE, Region, add_record, extend_record
 from emu.tdx.params import TdParams
 
 LEVEL_4K = 0
-ORDERS = ("interleaved", "two-pass")
+ORDERS = ("single-pass", "two-pass")
 
 
 class State(enum.Enum):
@@ -105,8 +105,8 @@ def _must(result: int, what: str) -> None:
         raise EmuError(f"{what}: the TDX module answers {result:#018x}")
 
 
-def build(params: TdParams, regions: Iterable[Region], hob_address: int, order: str = "interleaved") -> Td:
-    """A TD as its VMM launches it, one host call after another. Order "interleaved": each page is added and
+def build(params: TdParams, regions: Iterable[Region], hob_address: int, order: str = "single-pass") -> Td:
+    """A TD as its VMM launches it, one host call after another. Order "single-pass": each page is added and
     extended before the next (mainline KVM); "two-pass": a region's pages are all added, then all extended
     (out-of-tree KVM of the 8.2 era). EmuError tells which call the module refuses.
     """
@@ -121,7 +121,7 @@ def build(params: TdParams, regions: Iterable[Region], hob_address: int, order: 
         for gpa in addresses:
             if result := td.page_add(gpa, region):
                 _must(result, f"TDH.MEM.PAGE.ADD of GPA {gpa:#x}")
-            if region.measured and order == "interleaved":
+            if region.measured and order == "single-pass":
                 _extend(td, gpa)
         if region.measured and order == "two-pass":
             for gpa in addresses:

@@ -34,7 +34,6 @@ class Choices:
 class TdParams:
     """TD_PARAMS of one TD; `vcpus` are initialised, `max_vcpus` (0: as many) could be."""
 
-    gpaw: int = 48
     vcpus: int = 1
     attributes: int = SEPT_VE_DISABLE
     xfam: int = 3
@@ -45,6 +44,11 @@ class TdParams:
     mrownerconfig: bytes = bytes(DIGEST)
     max_vcpus: int = 0
     choices: Choices = Choices()
+
+    @property
+    def gpaw(self) -> int:
+        """Width of a guest physical address: 48 or 52 bits."""
+        return 52 if self.config_flags & CONFIG_GPAW52 else 48
 
     def check(self) -> None:
         """EmuError: what TDH.MNG.INIT refuses, in one line."""

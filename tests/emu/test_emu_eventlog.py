@@ -87,11 +87,11 @@ PATTERN = bytes(range(256)) * 16
 @pytest.mark.parametrize(
     ("regions", "order", "start"),
     [
-        ([], "interleaved", "38b060a751ac9638"),
-        ([Region(0, bytes(4096), False)], "interleaved", "8f3e9a8aca6784ea"),
-        ([Region(0xFFFFF000, bytes(4096), False)], "interleaved", "8d411e4377a0da03"),
-        ([Region(0x1000, bytes(4096), True)], "interleaved", "ca76d5541328afef"),
-        ([Region(0x800000, PATTERN + bytes(4096), True)], "interleaved", "c41527c4db3ed59e"),
+        ([], "single-pass", "38b060a751ac9638"),
+        ([Region(0, bytes(4096), False)], "single-pass", "8f3e9a8aca6784ea"),
+        ([Region(0xFFFFF000, bytes(4096), False)], "single-pass", "8d411e4377a0da03"),
+        ([Region(0x1000, bytes(4096), True)], "single-pass", "ca76d5541328afef"),
+        ([Region(0x800000, PATTERN + bytes(4096), True)], "single-pass", "c41527c4db3ed59e"),
         ([Region(0x800000, PATTERN + bytes(4096), True)], "two-pass", "aeed2ba26d77e417"),
     ],
 )

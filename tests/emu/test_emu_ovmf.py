@@ -8,7 +8,7 @@ import struct
 import pytest
 from debian import ovmf
 
-from emu.api import Report, RunConfig, run
+from emu.api import Report, RunConfig, TdParams, run
 
 FEW = 3_000_000  # instructions; OVMF has accepted everything and moved on to its devices long before
 
@@ -21,7 +21,12 @@ def image() -> bytes:
 
 def boot(image: bytes, **settings: object) -> Report:
     """OVMF of 2022 exposes RBP in TDVMCALL, which only older modules allow."""
-    values = {"vmm": "qemu", "until": "halt", "max_instructions": FEW, "no_rbp_mod": False} | settings
+    values = {
+        "vmm": "qemu",
+        "until": "halt",
+        "max_instructions": FEW,
+        "td": TdParams(config_flags=0),
+    } | settings
     return run(RunConfig(image=image, image_name="OVMF.fd", **values))  # type: ignore[arg-type]
 
 
@@ -75,7 +80,7 @@ def test_one_neighbourhood_is_split_by_the_sections(image: bytes) -> None:
 
 
 def test_mrtd_in_both_orders(image: bytes) -> None:
-    for order in ("interleaved", "two-pass"):
+    for order in ("single-pass", "two-pass"):
         report = boot(image, memory=64 << 20, mrtd_order=order, max_instructions=1000)
         assert report.mrtd == expected_mrtd(image, order == "two-pass")
 
@@ -86,7 +91,7 @@ def test_same_run_twice(image: bytes) -> None:
 
 
 def test_a_current_module_refuses_its_register_mask(image: bytes) -> None:
-    report = boot(image, memory=128 << 20, no_rbp_mod=True)
+    report = boot(image, memory=128 << 20, td=TdParams())
     assert report.end["reason"] == "illegal"
     assert "0xffec" in str(report.end["detail"])
 

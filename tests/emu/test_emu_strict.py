@@ -164,7 +164,6 @@ def test_instructions_of_named_symbols_are_counted_apart(tmp_path: Path) -> None
         ({"vmm": "bochs"}, "vmm 'bochs': expected one of td-shim"),
         ({"until": "tomorrow"}, "expected handoff, halt or console:TEXT"),
         ({"until": "console:"}, "expected handoff, halt or console:TEXT"),
-        ({"gpaw": 47}, "gpaw 47"),
         ({"memory": 4096}, "at least 16 MiB"),
         ({"vcpus": 0}, "vcpus 0"),
         ({"kernel": b"MZ" * 400}, "HdrS"),

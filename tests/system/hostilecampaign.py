@@ -26,6 +26,7 @@ from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made
 from emu.api import RunConfig
 from emu.machine import Machine
 from emu.tdx.measure import Region
+from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
 
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
@@ -204,7 +205,7 @@ def configuration(firmware: Firmware, seed: int) -> RunConfig:
         memory=(64, 64, 128)[seed % 3] * MIB,
         vcpus=1 + seed // 2 % 3,
         initrd=b"initrd" * 1000 if seed % 2 else None,
-        gpaw=52 if seed % 5 == 0 else 48,
+        td=TdParams(config_flags=CONFIG_NO_RBP_MOD | (CONFIG_GPAW52 if seed % 5 == 0 else 0)),
         max_instructions=1_000_000_000,
     )
 

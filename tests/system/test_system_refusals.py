@@ -12,7 +12,7 @@ import judges
 import pytest
 from tdbox import Firmware, finish, launched
 
-from emu.api import Report, run
+from emu.api import Report, TdParams, run
 
 ERROR = b"\x01\0\0\0"  # the separator of a boot that failed
 CI_RUNS = 150
@@ -62,7 +62,7 @@ def test_a_command_line_longer_than_the_kernel_takes(linux: Firmware) -> None:
 
 def test_a_td_whose_host_left_sept_ve_on(linux: Firmware) -> None:
     """The host could then inject #VE anywhere: refused before anything is read."""
-    report = run(replace(linux.config, sept_ve_disable=False))
+    report = run(replace(linux.config, td=TdParams(attributes=0)))
     assert refusal(report) == "tdforge: SEPT_VE_DISABLE is not set"
     assert report.rtmr == (judges.extended(ERROR),) * 2 + (bytes(48).hex(),) * 2
 

@@ -64,7 +64,7 @@ def rows() -> Iterator[Row]:
 
     yield _entry("gpr.rbx48", "RBX is the GPA width, 48", rbx=48)
     row = _entry("gpr.rbx52", "RBX is the GPA width, 52", rbx=52)
-    yield Row(row.key, row.what, row.section, row.source, (), row.expect, td={"gpaw": 52, "config_flags": 5})
+    yield Row(row.key, row.what, row.section, row.source, (), row.expect, td={"config_flags": 5})
     yield _entry("gpr.rcx_r8", "RCX and R8 are the host's value, here the TD HOB", rcx=at.HOB, r8=at.HOB)
     yield Row(
         "entry.gpr.rdx",

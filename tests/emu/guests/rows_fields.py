@@ -366,7 +366,7 @@ def _fields() -> Iterator[Row]:
         ("NUM_L2_VMS", 0x9010000100000005, 0, "", {}),
         ("MAX_VCPUS", 0x1110000200000002, 4, "", {"max_vcpus": 4}),
         ("GPAW", 0x1110000000000003, 0, "gpaw48", {}),
-        ("GPAW", 0x1110000000000003, 1, "gpaw52", {"gpaw": 52, "config_flags": 5}),
+        ("GPAW", 0x1110000000000003, 1, "gpaw52", {"config_flags": 5}),
         ("ATTRIBUTES", 0x1110000300000000, 1 << 28, "", {}),
         ("XFAM", 0x1110000300000001, 0xE7, "", {"xfam": 0xE7}),
         ("TSC_FREQUENCY", 0x111000010000000C, 80, "", {"tsc_25mhz": 80}),

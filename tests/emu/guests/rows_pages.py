@@ -13,7 +13,7 @@ SOURCE = "tdg_mem_page_accept.c"
 INVALID_RCX, ALREADY, MISMATCH = 0xC000010000000001, 0x00000B0A00000000, 0xC0000B0B00000000
 FREE, M2 = at.FREE, 2 << 20
 BIT47, BIT51 = 1 << 47, 1 << 51
-WIDE = {"gpaw": 52, "config_flags": 5}
+WIDE = {"config_flags": 5}
 PENDING = 1 << 62
 MAP = 0x10001
 

@@ -81,7 +81,7 @@ def _info() -> Iterator[Row]:
         "changed", "VP.INFO changes RAX, RCX, RDX, R8 to R11 and nothing else", {"rax": 0, "changed": every}
     )
     yield row("gpaw48", "RCX is the GPA width, 48", {"rcx": 48})
-    yield row("gpaw52", "RCX is the GPA width, 52", {"rcx": 52}, gpaw=52, config_flags=5)
+    yield row("gpaw52", "RCX is the GPA width, 52", {"rcx": 52}, config_flags=5)
     yield row("attributes", "RDX is ATTRIBUTES", {"rdx": 1 << 28})
     yield row("attributes_debug", "RDX shows DEBUG", {"rdx": 1 << 28 | 1}, attributes=1 << 28 | 1)
     yield row("vcpus", "R8 is NUM_VCPUS and MAX_VCPUS", {"r8": 1 << 32 | 1})

@@ -73,7 +73,7 @@ def result(row: Row) -> Result:
     choices = Choices(stop_at_refused_vmcall=False, **named)
     params = TdParams(choices=choices, **settings)
     config = RunConfig(
-        image=build(row), image_name=f"{row.key}.bin", memory=at.MEMORY, vcpus=params.vcpus, gpaw=params.gpaw,
+        image=build(row), image_name=f"{row.key}.bin", memory=at.MEMORY, vcpus=params.vcpus,
         until="halt", max_instructions=LIMIT, host_page_size=host_pages, td=params,
     )  # fmt: skip
     report = run(config)

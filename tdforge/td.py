@@ -1,0 +1,108 @@
+"""Which options choose what the host fixes when it creates the TD (TDH.MNG.INIT) and adds its pages?"""
+
+import argparse
+
+from emu.api import HOST_PAGE_SIZES
+from emu.tdx import params
+from emu.tdx.launch import ORDERS
+from emu.tdx.params import DIGEST, TdParams
+
+ATTRIBUTES = {
+    "debug": params.DEBUG,
+    "sept_ve_disable": params.SEPT_VE_DISABLE,
+    "migratable": params.MIGRATABLE,
+    "pks": params.PKS,
+    "perfmon": params.PERFMON,
+}
+DEFAULT = TdParams()
+GPAW_WIDE = TdParams(config_flags=params.CONFIG_GPAW52).gpaw
+
+
+def number(text: str) -> int:
+    """argparse type: a whole number, also as 0x..."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if value < 0 or value >> 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of up to 64 bits, such as 0x10000000")
+    return value
+
+
+def attributes(text: str) -> int:
+    """argparse type: a number, or names of attributes."""
+    if text[:1].isdigit():
+        return number(text)
+    value = 0
+    for name in text.lower().split(","):
+        if name not in ATTRIBUTES:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no attribute; write a number or some of {','.join(ATTRIBUTES)}"
+            )
+        value |= ATTRIBUTES[name]
+    return value
+
+
+def digest(text: str) -> bytes:
+    """argparse type: 48 bytes in hexadecimal."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != DIGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {DIGEST} bytes ({2 * DIGEST} hexadecimal digits)")
+    return value
+
+
+def add_options(run: argparse.ArgumentParser) -> None:
+    """The options of `tdforge run`."""
+    group = run.add_argument_group("the TD as its host creates it (Base specification, TD_PARAMS)")
+    group.add_argument(
+        "--attributes", type=attributes, default=DEFAULT.attributes, metavar="BITS",
+        help=f"a number, or names of {', '.join(ATTRIBUTES)}; default: sept_ve_disable",
+    )  # fmt: skip
+    group.add_argument(
+        "--xfam", type=number, default=DEFAULT.xfam, metavar="BITS",
+        help=f"the extended state that the guest may use; default: {DEFAULT.xfam:#x} (x87 and SSE)",
+    )  # fmt: skip
+    group.add_argument(
+        "--gpaw", type=int, choices=(48, GPAW_WIDE), default=DEFAULT.gpaw,
+        help="width of guest physical addresses, whose highest bit means shared; default: %(default)s",
+    )  # fmt: skip
+    group.add_argument(
+        "--rbp-mod", action="store_true",
+        help="leave out NO_RBP_MOD: TDVMCALL may expose RBP to the VMM, as guests before 2024 do",
+    )  # fmt: skip
+    digests = {
+        "mrconfigid": "of the configuration",
+        "mrowner": "of the owner",
+        "mrownerconfig": "of the owner's configuration",
+    }
+    for name, whose in digests.items():
+        group.add_argument(
+            f"--{name}", type=digest, default=getattr(DEFAULT, name), metavar="HEX",
+            help=f"{DIGEST} bytes {whose}, as the TD report shows them; default: zeros",
+        )  # fmt: skip
+    group.add_argument(
+        "--mrtd-order", choices=ORDERS, default=ORDERS[0],
+        help="is each page extended when added, or a section after all its pages; default: %(default)s",
+    )  # fmt: skip
+    group.add_argument(
+        "--host-page-size", choices=HOST_PAGE_SIZES, default=HOST_PAGE_SIZES[0],
+        help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: %(default)s",
+    )  # fmt: skip
+
+
+def parameters(given: argparse.Namespace) -> TdParams:
+    """TD_PARAMS of the options."""
+    flags = 0 if given.rbp_mod else params.CONFIG_NO_RBP_MOD
+    if given.gpaw == GPAW_WIDE:
+        flags |= params.CONFIG_GPAW52
+    return TdParams(
+        attributes=given.attributes,
+        xfam=given.xfam,
+        config_flags=flags,
+        mrconfigid=given.mrconfigid,
+        mrowner=given.mrowner,
+        mrownerconfig=given.mrownerconfig,
+    )

@@ -135,7 +135,7 @@ def test_round_trip(items: list[tuple[int, int, bytes, bytes]]) -> None:
 
 
 @given(st.integers(0, len(LOG) - 1), st.integers(1, 255))
-def test_a_changed_byte_gives_another_log_or_one_clear_line(offset: int, change: int) -> None:
+def test_a_changed_byte_gives_a_log_or_one_clear_line(offset: int, change: int) -> None:
     area = bytearray(AREA)
     area[offset] ^= change
     with one_line():

@@ -72,7 +72,7 @@ def test_round_trip_whatever_follows(hobs: list[hob.Hob], rest: bytes) -> None:
 
 
 @given(st.integers(0, 271), st.integers(1, 255))
-def test_a_changed_byte_gives_another_list_or_one_clear_line(offset: int, change: int) -> None:
+def test_a_changed_byte_gives_a_list_or_one_clear_line(offset: int, change: int) -> None:
     data = bytearray(hob.write(0x1000, SAMPLE))
     data[offset] ^= change
     with one_line():

@@ -34,10 +34,6 @@ class Memory:
         """The TD_PAGE_* byte of the page, unmapped beyond the backed space."""
         return int(self.layout.pages[gpa >> 12]) if gpa < self.span else 0
 
-    def is_private(self, gpa: int) -> bool:
-        """True when the page is mapped and accepted."""
-        return bool(self.state(gpa) & self.lib.TD_PAGE_STATE == self.lib.TD_PAGE_MAPPED)
-
     def read(self, gpa: int, size: int, shared: bool = False) -> bytes:
         """Bytes as the module or the host sees them; no state check."""
         base = self.layout.shared if shared else self.layout.ram

@@ -20,7 +20,7 @@ from emu.vmm.vmcall import Vmm
 
 RESET_VECTOR = 0xFFFFFFF0
 VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT, NMI_VECTOR = 20, 8, 14, 2
-MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+MASK32 = (1 << 32) - 1
 ENGINE_XCR0 = 7  # x87, SSE, AVX
 FMASK, FMASK_AT_ENTRY = 0xC0000084, 0x20200  # td_vmcs_init.c
 EFER, TSC = 0xC0000080, 0x10

@@ -16,7 +16,7 @@ from tdforge import __version__, commands, sight, td
 from tdforge.errors import UserError
 from tdforge.sizes import parse_size
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def size(text: str) -> int:

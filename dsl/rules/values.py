@@ -12,7 +12,6 @@ from dsl.rules.state import Place, State, Thing, Value, join, least
 from dsl.scope import Program
 
 TRUSTED = Provenance.TRUSTED
-VMM_SECTIONS = ("TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam", "CFV")
 
 
 def describe(e: Expression) -> str:

@@ -16,7 +16,6 @@ class Outcome(enum.Enum):
 
 
 PE, NE, WP, NW, CD, PG = 1 << 0, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
-CR0_RESERVED = 0x1FFAFFC0  # bits 28:19, 17, 15:6: writes are ignored
 MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = (
     1 << 6,
     1 << 13,

@@ -157,5 +157,7 @@ def test_a_mutated_image_gives_a_value_or_one_line(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         image[-data.draw(st.integers(0x321, 0x400))] = data.draw(st.integers(0, 255))
     with one_line():
-        found = mrtd(bytes(image), data.draw(st.sampled_from(Order)), data.draw(st.sampled_from([None, *Vmm])))
+        found = mrtd(
+            bytes(image), data.draw(st.sampled_from(Order)), data.draw(st.sampled_from([None, *Vmm]))
+        )
         assert found.chunks_extended <= 16 * found.pages_added

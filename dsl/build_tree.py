@@ -261,7 +261,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Enumeration(c[0], members, self._span(meta), self._doc(meta))
 
     def record_field(self, meta: Meta, c: list[Any]) -> tree.RecordField:
-        return tree.RecordField(c[0], c[1], self._span(meta))
+        return tree.RecordField(c[1], c[2], c[0] is not None, self._span(meta))
 
     def record(self, meta: Meta, c: list[Any]) -> tree.Record:
         align = integer(c[1]) if c[1] else 0
@@ -296,17 +296,14 @@ class TreeBuilder(Transformer[Token, Any]):
     def separates(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("separates", meta, c)
 
-    def accepts(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("accepts", meta, c)
-
-    def parks(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("parks", meta, c)
+    def makes(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("makes", meta, c)
 
     def gives(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("gives", meta, c)
 
     def needs(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("needs", meta, c)
+        return self._effect("needs", meta, [x for x in c if x is not None])
 
     def writes(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("writes", meta, c)

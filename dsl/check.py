@@ -13,7 +13,7 @@ from dsl.lower import lower_flow
 from dsl.model import Never, RecordRef, Span
 from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature
-from dsl.waive import walk
+from dsl.tree import walk
 
 ENTRY = "boot"
 

@@ -48,9 +48,10 @@ class Effects:
 
     measures: tuple[tuple[str, str], ...] = ()
     separates: tuple[str, ...] = ()
-    accepts: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    makes: tuple[tuple[str, str], ...] = ()
+    needs_marks: tuple[tuple[str, str], ...] = ()
     writes: tuple[str, ...] = ()
     log_bytes: int = 0
     log_sizes: tuple[str, ...] = ()
@@ -71,6 +72,7 @@ class Names:
         default_factory=dict
     )  # primitive -> the parameter its result is a part of
     states: dict[str, str] = field(default_factory=dict)  # state -> record
+    hidden: dict[tuple[str, str], None] = field(default_factory=dict)  # records' fields that flows do not see
     places: dict[str, Span] = field(default_factory=dict)
 
     def copy(self) -> Names:
@@ -227,6 +229,8 @@ def _declare_record(item: tree.Record, names: Names, reporter: Reporter) -> None
         size, own = size_and_align(kind, names)
         offset = _up(offset, own)
         fields.append(RecordField(part.name.text, kind, offset, part.doc))
+        if part.internal:
+            names.hidden[item.name.text, part.name.text] = None
         offset, align = offset + size, max(align, own)
     align = max(align, item.align)
     names.records[item.name.text] = Record(item.name.text, tuple(fields), _up(offset, align), align, item.doc)
@@ -259,8 +263,9 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
             reporter.error("N01", error.span, f"there is no error `{error.text}`", hint)
     known = {p.name for p in parameters}
     for effect in item.effects:
-        for operand in effect.names:
-            if effect.word not in ("gives", "needs") and operand.text not in known:
+        marks = effect.word == "makes" or (effect.word == "needs" and len(effect.names) == 2)
+        for operand in effect.names[: 1 if marks else None]:
+            if (marks or effect.word not in ("gives", "needs")) and operand.text not in known:
                 reporter.error("N01", operand.span, f"there is no parameter `{operand.text}`")
     name = item.name.text
     names.effects[name] = effects_of(item.effects)
@@ -284,12 +289,17 @@ def effects_of(effects: Iterable[tree.Effect]) -> Effects:
     def operands(word: str) -> tuple[str, ...]:
         return tuple(n.text for e in by_word.get(word, ()) for n in e.names)
 
+    def pairs(word: str) -> tuple[tuple[str, str], ...]:
+        two = (e.names for e in by_word.get(word, ()) if len(e.names) == 2)
+        return tuple((first.text, second.text) for first, second in two)
+
     return Effects(
-        measures=tuple((e.names[0].text, e.names[1].text) for e in by_word.get("measures", ())),
+        measures=pairs("measures"),
         separates=operands("separates"),
-        accepts=operands("accepts"),
         gives=operands("gives"),
-        needs=operands("needs"),
+        needs=tuple(e.names[0].text for e in by_word.get("needs", ()) if len(e.names) == 1),
+        makes=pairs("makes"),
+        needs_marks=pairs("needs"),
         writes=operands("writes"),
         log_bytes=sum(e.number for e in by_word.get("logs", ())),
         log_sizes=operands("logs"),

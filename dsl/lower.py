@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from dsl import model, tree
 from dsl.declare import BOOL, U64, resolve
 from dsl.diagnostics import did_you_mean, join_words
-from dsl.lower_expression import ExpressionLowerer, is_number, show
+from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
 from dsl.waive import waive
 
-ALL_ONES = (1 << 64) - 1
 LEVELS = {4 << 10: "LEVEL_4K", 2 << 20: "LEVEL_2M"}
 
 
@@ -115,7 +114,7 @@ class FlowLowerer(ExpressionLowerer):
         return self.effect(self.sugar(tree.Name(prefix + kind.text, kind.span), arguments, s))
 
     def accept(self, s: tree.Accept) -> list[Statement] | None:
-        limit: tree.Expression = s.limit or tree.Number(ALL_ONES, s.span)
+        limit: tree.Expression = s.limit or tree.Number(U64_MAX, s.span)
         word = LEVELS.get(s.page.value) if s.page else "LEVEL_2M"
         if word is None:
             assert s.page is not None

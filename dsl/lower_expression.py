@@ -22,6 +22,7 @@ from dsl.model import (
 from dsl.scope import Program, Scope, Signature
 
 ARITHMETIC = ("+", "-", "*")
+U64_MAX = (1 << 64) - 1
 
 
 def show(kind: Type) -> str:
@@ -122,6 +123,8 @@ class ExpressionLowerer:
             case tree.Unary():
                 wanted = BOOL if e.op == "not" else U64
                 operand = self.of_type(e.operand, wanted, f"the operand of `{e.op}`")
+                if e.op == "~" and isinstance(operand, model.Literal):
+                    return model.Literal(~int(operand.value) & U64_MAX, U64, e.span)
                 return operand and model.Unary(e.op, operand, wanted, e.span)
             case tree.Binary():
                 return self.binary(e)
@@ -162,9 +165,14 @@ class ExpressionLowerer:
             case RecordRef(name):
                 fields = self.names.records[name].fields
                 for f in fields:
+                    if f.name == word and (name, word) in self.names.hidden:
+                        self.error(
+                            "N04", e.name.span, f"`{word}` is for generated code, a flow names the region"
+                        )
+                        return None
                     if f.name == word:
                         return model.FieldOf(base, name, word, f.offset, f.type, e.span)
-                known = [f.name for f in fields]
+                known = [f.name for f in fields if (name, f.name) not in self.names.hidden]
             case _:
                 known = []
         hint = did_you_mean(word, known) or (f"it has {', '.join(f'`{k}`' for k in known)}" if known else "")

@@ -3,6 +3,8 @@ place."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dsl.model import Span
@@ -380,6 +382,7 @@ class Enumeration:
 class RecordField:
     name: Name
     type: TypeName
+    internal: bool
     span: Span
     doc: str = ""
 
@@ -425,3 +428,14 @@ class File:
 
     declarations: tuple[Declaration, ...]
     lost: frozenset[str] = frozenset()
+
+
+def walk(node: object) -> Iterator[object]:
+    """`node`, of this tree or of the model, and everything below it."""
+    if isinstance(node, tuple):
+        for item in node:
+            yield from walk(item)
+    elif dataclasses.is_dataclass(node) and not isinstance(node, Span):
+        yield node
+        for f in dataclasses.fields(node):
+            yield from walk(getattr(node, f.name))

@@ -3,14 +3,12 @@ report its absence."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-
-from dsl import model, tree
+from dsl import tree
 from dsl.declare import Effects
 from dsl.diagnostics import closest
 from dsl.model import Bytes
 from dsl.scope import Program, Scope
+from dsl.tree import walk
 
 SUGAR = {
     tree.Measure: "measure_blob",
@@ -18,7 +16,7 @@ SUGAR = {
     tree.Accept: "accept",
     tree.Park: "park_aps",
 }
-STEPS = ("log", "accepted", "parked", "separated")
+STEPS = ("log", "accepted", "parked", "separated", "loaded", "filled")
 
 
 def waive(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
@@ -72,15 +70,5 @@ def _waive_call(call: tree.Call, program: Program) -> None:
 
 def _waive_effects(effects: Effects, program: Program) -> None:
     program.waived.effects.update(effects.gives)
+    program.waived.effects.update(mark for _, mark in effects.makes)
     program.waived.effects.update(["separated"] if effects.separates else [])
-
-
-def walk(node: object) -> Iterator[object]:
-    """`node` and everything below it."""
-    if isinstance(node, tuple):
-        for item in node:
-            yield from walk(item)
-    elif dataclasses.is_dataclass(node) and not isinstance(node, model.Span):
-        yield node
-        for f in dataclasses.fields(node):
-            yield from walk(getattr(node, f.name))

@@ -3,20 +3,20 @@ primitive needs, takes and ends against those taken before (T04 to T07, T09, T10
 
 from __future__ import annotations
 
-from dataclasses import replace
+from abc import abstractmethod
 
 from dsl import model
 from dsl.declare import Effects
 from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, Scalar, Span, Text, Unit
-from dsl.rules.state import RTMRS, Place, State, Value
-from dsl.rules.values import TRUSTED, ValueWalker, bound_hint, describe
+from dsl.rules.state import RTMRS, Place, State, Use, Value
+from dsl.rules.values import TRUSTED, ValueWalker
+from dsl.rules.words import bound_hint, describe
 from dsl.scope import Program, Signature
 
 UNTRUSTED, MEASURED, SHARED = Provenance.UNTRUSTED, Provenance.MEASURED, Provenance.SHARED
-FIRMWARE_RTMRS = (
-    0,
-    1,
-)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS and its applications
+FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS
+
+Given = dict[str, tuple[Value, model.Expression]]  # what a call passes for each parameter
 
 # Which rule a missing or repeated step breaks, what is said of it, and what to do.
 MISSING = {
@@ -38,6 +38,14 @@ REPEATED = {
     "accepted": ("T04", "RAM may already be accepted, and no page is accepted twice", "accept it once"),
     "parked": ("T09", "the APs may already be parked", "park them once"),
 }
+# The same for a thing that a step needs to be marked by another.
+UNMARKED = {
+    "accepted": ("T04", "is not the RAM plan that was accepted", "pass the plan that `accept` took"),
+    "parked": ("T09", "is not the mailbox that the APs watch", "pass the region of `park aps on REGION`"),
+    "loaded": ("T08", "is not loaded on every path to here", "`load_linux(...)?` first"),
+    "filled": ("T08", "is not filled on every path to here", "`zero_page(...)?` first"),
+}
+ENTERED = "entered"  # the step of a handoff: what it opened stays open if it fails
 
 
 class CallRules(ValueWalker):
@@ -47,11 +55,9 @@ class CallRules(ValueWalker):
         super().__init__(program)
         self.log_areas: list[tuple[Value, model.Expression]] = []
 
-    def note_granted(self, step: str) -> None:
-        raise NotImplementedError
-
+    @abstractmethod
     def call_flow(self, call: model.Call, values: list[Value], state: State) -> tuple[State | None, Value]:
-        raise NotImplementedError
+        """Walks the flow that is called; no state if it does not come back."""
 
     def call(self, call: model.Call, state: State) -> tuple[State | None, Value]:
         after: State | None = state
@@ -63,6 +69,7 @@ class CallRules(ValueWalker):
             values.append(value)
         if after is None:
             return None, Value(TRUSTED)
+        values = [self.now(value, after) for value in values]
         if call.is_flow:
             return self.call_flow(call, values, after)
         primitive = self.names.primitives[call.callee]
@@ -73,20 +80,30 @@ class CallRules(ValueWalker):
             if not filled or value.trust == SHARED:
                 self.check_trust(value, parameter, argument, call, after)
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
-        self.needs(effects, call, given, after)
-        self.limits(effects, given)
-        self.measure_and_separate(effects, call, given, after)
-        self.log(effects, call, given, after)
-        self.write(primitive, effects, call, given, after)
-        self.read_shared(parameters, given, after)
-        for step in effects.gives:
-            self.give(step, call.span, after)
-        for name in effects.accepts:
-            thing = given[name][0].thing
-            after.plans |= {thing.id} if thing is not None else set()
+        self.frame.fails(after if primitive.fallible else None)
+        self.effects(primitive, effects, call, given, after)
+        result = self.result(primitive, given, after)
         if isinstance(primitive.result, Never):
-            return None, Value(TRUSTED)
-        return after, self.result(primitive, given, after)
+            after.may |= {ENTERED}
+        self.frame.fails(after if primitive.fallible else None)
+        return (None if isinstance(primitive.result, Never) else after), result
+
+    def effects(
+        self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
+    ) -> None:
+        """Asks for and notes what the prelude says that a primitive does."""
+        self.needs(effects, call, state)
+        self.needs_marks(effects, call, given, state)
+        self.limits(effects, given)
+        self.measure_and_separate(effects, call, given, state)
+        self.log(effects, call, given, state)
+        self.write(primitive, effects, call, given, state)
+        self.read_shared(primitive, given, state)
+        for step in effects.gives:
+            self.give(step, call.span, state)
+        for name, mark in effects.makes:
+            thing = given[name][0].thing
+            state.marks |= {(thing.identity, mark)} if thing is not None else set()
 
     # ---- trust of arguments: T01, T02, T03
 
@@ -116,13 +133,11 @@ class CallRules(ValueWalker):
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""
-        root = value.thing.place.root if value.thing is not None else ""
-        section = self.program.sections.get(root) if isinstance(root, str) else None
-        if section is not None and section.kind == "Payload":
+        roots = {p.root for p in value.thing.places} if value.thing is not None else set()
+        kinds = {s.kind for s in self.program.sections.values() if s.name in roots}
+        if "Payload" in kinds:
             return 'RTMR[1] as blob("...")'
-        return (
-            f'RTMR[{int(section is not None and section.kind == "PayloadParam")}] as platform_config("...")'
-        )
+        return f'RTMR[{int("PayloadParam" in kinds)}] as platform_config("...")'
 
     def check_result(self, value: Value, signature: Signature, e: model.Expression) -> None:
         if value.trust.value >= signature.result_provenance.value:
@@ -140,62 +155,42 @@ class CallRules(ValueWalker):
 
     # ---- order of steps: T01 (log), T04, T07, T09
 
-    def needs(
-        self,
-        effects: Effects,
-        call: model.Call,
-        given: dict[str, tuple[Value, model.Expression]],
-        state: State,
-    ) -> None:
+    def needs(self, effects: Effects, call: model.Call, state: State) -> None:
         for step in effects.needs:
-            if step == "separated":
-                if self.has("separated", state.must):
-                    continue
-                open_ = [n for n in FIRMWARE_RTMRS if RTMRS[n] not in state.must and self.first(("open", n))]
-                if open_:
-                    which = " and ".join(f"RTMR[{n}]" for n in open_)
-                    hint = f"`separate {', '.join(f'RTMR[{n}]' for n in open_)}` before it"
-                    self.error(
-                        "T07", call.span, f"{which} has no separator on every path to this handoff", hint
-                    )
-            elif not self.has(step, state.must):
+            if self.has(step, state.must):
+                continue
+            if step != "separated":
                 code, what, hint = MISSING[step]
                 if self.first(step):
                     self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
-            elif step == "accepted" and not effects.accepts and not self.assume:
-                self.same_plan(call, given, state)
+                continue
+            open_ = [n for n in FIRMWARE_RTMRS if RTMRS[n] not in state.must and self.first(("open", n))]
+            if open_:
+                which = " and ".join(f"RTMR[{n}]" for n in open_)
+                hint = f"`separate {', '.join(f'RTMR[{n}]' for n in open_)}` before it"
+                message = f"not every path to this handoff separates {which}"
+                self.error("T07", call.span, message, hint)
 
-    def same_plan(
-        self, call: model.Call, given: dict[str, tuple[Value, model.Expression]], state: State
-    ) -> None:
-        plans = {
-            p.type
-            for e, x in self.names.effects.items()
-            for p in self.names.primitives[e].parameters
-            if p.name in x.accepts
-        }
-        for value, argument in given.values():
-            if argument.type in plans and value.thing is not None and value.thing.id not in state.plans:
-                if "accepted" in self.program.waived.effects:
-                    continue
-                message = f"{describe(argument)} is not the RAM plan that was accepted"
-                if self.first(("plan", value.thing.id)):
-                    self.error("T04", argument.span, message, "pass the plan that `accept` took")
+    def needs_marks(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
+        for name, mark in effects.needs_marks:
+            value, argument = given[name]
+            if self.assume or mark in self.program.waived.effects or value.thing is None:
+                continue
+            if mark in MISSING and mark not in state.must:
+                code, what, hint = MISSING[mark]
+                if self.first(mark):
+                    self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
+            elif (value.thing.identity, mark) not in state.marks and self.first((mark, value.thing.identity)):
+                code, what, hint = UNMARKED[mark]
+                self.error(code, argument.span, f"{describe(argument)} {what}", hint)
 
     def give(self, step: str, span: Span, state: State) -> None:
         if step in state.may and not self.assume:
             code, message, hint = REPEATED[step]
             self.error(code, span, message, hint)
         state.grant(step)
-        self.note_granted(step)
 
-    def measure_and_separate(
-        self,
-        effects: Effects,
-        call: model.Call,
-        given: dict[str, tuple[Value, model.Expression]],
-        state: State,
-    ) -> None:
+    def measure_and_separate(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         for data, rtmr in effects.measures:
             number = self.rtmr(given[rtmr])
             if number is not None and RTMRS[number] in state.may and self.first(("closed", number)):
@@ -221,10 +216,11 @@ class CallRules(ValueWalker):
                     "separate it once, outside of loops",
                 )
             state.grant(RTMRS[number])
-            self.note_granted(RTMRS[number])
 
     def rtmr(self, given: tuple[Value, model.Expression]) -> int | None:
         value, e = given
+        if self.assume and value.constant is None:
+            return None
         if not isinstance(value.constant, int):
             self.error("T07", e.span, "which RTMR it is must be a constant", "write `RTMR[0]` or `RTMR[1]`")
         elif value.constant in FIRMWARE_RTMRS:
@@ -243,29 +239,45 @@ class CallRules(ValueWalker):
     # ---- memory: T02, T05, T06
 
     def write(
-        self,
-        primitive: Primitive,
-        effects: Effects,
-        call: model.Call,
-        given: dict[str, tuple[Value, model.Expression]],
-        state: State,
+        self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
     ) -> None:
+        """What a step fills must stay, and so must what it then points to; what it only changes is worth no
+        more than what it put there."""
+        kept: set[Use] = set()
         for parameter in primitive.parameters:
-            fills = parameter.name in effects.writes
-            if parameter.state or parameter.type != Bytes() or not (fills or parameter.mutable):
+            if parameter.state:
                 continue
             value, argument = given[parameter.name]
-            place = value.thing.place if value.thing is not None else self.unknown_place()
-            self.writable(place, argument, call)
-            for other, writer in state.written:
-                if other.overlaps(place) and not (effects.gives and writer == call.callee):
-                    message = f"{describe(argument)} already holds what `{writer}` wrote there"
-                    self.error("T06", argument.span, message, "give each step a region of its own")
-                    break
+            places = value.thing.places if value.thing is not None else ()
+            fills = parameter.name in effects.writes
+            if parameter.type != Bytes() or not (fills or parameter.mutable):
+                kept |= {Use(place, call.callee, reads=True) for place in places}
+                continue
+            for place in places:
+                self.writable(place, argument, call)
+            self.undisturbed(places, argument, effects, call, state)
             if fills:
-                state.written |= {(place, call.callee)}
+                kept |= {Use(place, call.callee) for place in places}
             elif isinstance(primitive.result, Bytes):
-                state.lower(place, primitive.result_provenance, self.places)
+                state.lower(places, primitive.result_provenance, self.places)
+        if effects.writes:
+            state.used |= kept
+
+    def undisturbed(
+        self,
+        places: tuple[Place, ...],
+        argument: model.Expression,
+        effects: Effects,
+        call: model.Call,
+        state: State,
+    ) -> None:
+        for use in sorted(state.used, key=lambda u: (u.reads, u.by)):
+            if any(use.place.overlaps(p) for p in places) and not (effects.gives and use.by == call.callee):
+                message = f"{describe(argument)} already holds what `{use.by}` wrote there"
+                if use.reads:
+                    message = f"{describe(argument)} holds what `{use.by}` was given, which must not change"
+                self.error("T06", argument.span, message, "give each step a region of its own")
+                return
 
     def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
         section = self.program.sections.get(place.root) if isinstance(place.root, str) else None
@@ -278,44 +290,35 @@ class CallRules(ValueWalker):
             message = f"`{call.callee}` would write over `{section.name}` ({section.kind})"
             self.error("T06", argument.span, message, "use TempMem or a memory region")
 
-    def read_shared(
-        self,
-        parameters: tuple[Parameter, ...],
-        given: dict[str, tuple[Value, model.Expression]],
-        state: State,
-    ) -> None:
-        for parameter in parameters:
-            value, argument = given[parameter.name]
-            if parameter.provenance != SHARED or value.trust != SHARED or value.thing is None:
+    def read_shared(self, primitive: Primitive, given: Given, state: State) -> None:
+        for parameter in primitive.parameters:
+            if parameter.state or parameter.provenance != SHARED:
                 continue
-            place = value.thing.place
-            if any(place.overlaps(before) for before in state.copied):
+            value, argument = given[parameter.name]
+            if value.trust != SHARED or value.thing is None:
+                continue
+            if any(place.overlaps(before) for place in value.thing.places for before in state.copied):
                 message = (
                     f"{describe(argument)} is read a second time: the VMM may have changed it in between"
                 )
                 self.error("T02", argument.span, message, "use the private copy that the first read made")
-            state.copied |= {place}
+            state.copied |= set(value.thing.places)
 
     # ---- sizes: T10
 
-    def limits(self, effects: Effects, given: dict[str, tuple[Value, model.Expression]]) -> None:
+    def limits(self, effects: Effects, given: Given) -> None:
         for name, most in effects.limits:
             value, argument = given[name]
             if not isinstance(value.constant, str):
-                self.error(
-                    "T10", argument.span, f"`{name}` goes to the event log and must be a constant text"
-                )
+                if not self.assume:
+                    self.error(
+                        "T10", argument.span, f"`{name}` goes to the event log and must be a constant text"
+                    )
             elif len(value.constant) > most:
                 message = f"`{name}` has {len(value.constant)} bytes, its event has room for {most}"
                 self.error("T10", argument.span, message, "shorten it")
 
-    def log(
-        self,
-        effects: Effects,
-        call: model.Call,
-        given: dict[str, tuple[Value, model.Expression]],
-        state: State,
-    ) -> None:
+    def log(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         cost = effects.log_bytes
         for name in effects.log_sizes:
             value, argument = given[name]
@@ -338,12 +341,12 @@ class CallRules(ValueWalker):
         if self.assume:
             return
         for value, argument in self.log_areas:
-            place = value.thing.place if value.thing is not None else Place(0)
-            if place.end is None and place.exact:
-                continue  # BFV: that it is written at all is reported
-            if place.end is None or not place.exact:
+            place = value.thing.place if value.thing is not None else None
+            if place is None:
                 message = f"the size of {describe(argument)} is not known at build time"
                 self.error("T10", argument.span, message, "log into a whole region")
+            elif place.end is None:
+                continue  # BFV: that it is written at all is reported
             elif place.end - place.start < self.worst:
                 have = place.end - place.start
                 need = -(-self.worst // 4096) * 4
@@ -354,9 +357,7 @@ class CallRules(ValueWalker):
 
     # ---- results
 
-    def result(
-        self, primitive: Primitive, given: dict[str, tuple[Value, model.Expression]], state: State
-    ) -> Value:
+    def result(self, primitive: Primitive, given: Given, state: State) -> Value:
         if isinstance(primitive.result, Scalar | EnumRef | Unit | Never | Text):
             return Value(primitive.result_provenance)
         things = [v.thing for v, _ in given.values() if v.thing is not None]
@@ -365,14 +366,16 @@ class CallRules(ValueWalker):
         most = max(known) if known and len(known) == len(sizes) else None
         of = self.names.extents.get(primitive.name)
         if of is not None:
+            for value, argument in given.values():
+                if value.trust.value < MEASURED.value:
+                    self.frame.doubts.append(argument)
             value = given[of][0]
             if value.thing is not None:
-                place = replace(value.thing.place, exact=False)
-                return self.new_value(state, value.trust, place, value.thing.most)
+                places = tuple(p.bounds() for p in value.thing.places)
+                return self.new_value(state, value.trust, places, value.thing.most)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
-        place = self.unknown_place()
-        source = [given[n][0].thing for n in filled] or (things if len(things) == 1 else [])
-        if source and source[0] is not None:
-            bounds = source[0].place
-            place = replace(bounds, exact=bounds.exact and primitive.result == Bytes() and not known[1:])
-        return self.new_value(state, primitive.result_provenance, place, most)
+        source = [v.thing for n in filled for v in [given[n][0]] if v.thing is not None]
+        if len(source) == len(known) == 1:  # all of it, as `share` gives it
+            return self.new_value(state, primitive.result_provenance, source[0].places, most)
+        places = tuple({p.bounds() for thing in source or things for p in thing.places})
+        return self.new_value(state, primitive.result_provenance, places or self.unknown_place(), most)

@@ -3,9 +3,10 @@ join."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from dsl.model import Provenance
+from dsl.model import Expression, Provenance
+from dsl.scope import Signature
 
 RTMRS = tuple(f"rtmr{n}" for n in range(4))
 
@@ -20,6 +21,21 @@ class Place:
     end: int | None = None
     exact: bool = False  # start and end are not only bounds
 
+    def part(self, low: int | None, high: int | None) -> Place:
+        """[low, high) of this place, as far as the numbers are known."""
+        if not self.exact:
+            return self
+        return Place(
+            self.root,
+            self.start + (low or 0),
+            self.end if high is None else self.start + high,
+            exact=low is not None and high is not None,
+        )
+
+    def bounds(self) -> Place:
+        """Somewhere in this place."""
+        return replace(self, exact=False)
+
     def overlaps(self, other: Place) -> bool:
         if self.root != other.root:
             return False
@@ -30,11 +46,22 @@ class Place:
 
 @dataclass(frozen=True)
 class Thing:
-    """A value that is more than a number: bytes, a record, a list. `most`: it spans at most so many bytes."""
+    """A value that is more than a number: bytes, a record, a list. `places`: where all that it spans lies;
+    `most`: at most so many bytes."""
 
     id: int
-    place: Place
+    places: tuple[Place, ...]
     most: int | None
+
+    @property
+    def place(self) -> Place | None:
+        """Where it lies if that is known exactly."""
+        return self.places[0] if len(self.places) == 1 and self.places[0].exact else None
+
+    @property
+    def identity(self) -> object:
+        """The same for all names of the same thing."""
+        return self.id if self.place is None else (self.place.root, self.place.start)
 
 
 @dataclass(frozen=True)
@@ -46,17 +73,28 @@ class Value:
     constant: int | str | None = None
 
 
+@dataclass(frozen=True)
+class Use:
+    """A step that put bytes where they must stay, or (`reads`) left something behind that points to them."""
+
+    place: Place
+    by: str
+    reads: bool = False
+
+
 @dataclass
 class State:
     """`must`: steps taken on every path that leads here; `may`: on some. Steps are `log`, `plan`, `accepted`,
-    `parked` and `rtmr0` to `rtmr3` (separated)."""
+    `parked`, `entered` and `rtmr0` to `rtmr3` (separated). `marks`: what the prelude's `makes` said of
+    things, by identity, on every path."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Thing] = field(default_factory=dict)
     must: frozenset[str] = frozenset()
     may: frozenset[str] = frozenset()
-    plans: frozenset[int] = frozenset()  # things that `accept` made good on every path
-    written: frozenset[tuple[Place, str]] = frozenset()
+    marks: frozenset[tuple[object, str]] = frozenset()
+    constants: dict[tuple[int, int], int | str] = field(default_factory=dict)
+    used: frozenset[Use] = frozenset()
     copied: frozenset[Place] = frozenset()
     logged: int = 0
 
@@ -66,8 +104,9 @@ class State:
             dict(self.variables),
             self.must,
             self.may,
-            self.plans,
-            self.written,
+            self.marks,
+            dict(self.constants),
+            self.used,
             self.copied,
             self.logged,
         )
@@ -76,11 +115,38 @@ class State:
         self.must |= {step}
         self.may |= {step}
 
-    def lower(self, place: Place, trust: Provenance, things: dict[int, Place]) -> None:
-        """Whatever lies in `place` is worth no more than `trust` from here on."""
+    def lower(
+        self, places: tuple[Place, ...], trust: Provenance, things: dict[int, tuple[Place, ...]]
+    ) -> None:
+        """Whatever lies in `places` is worth no more than `trust` from here on."""
         for key, own in things.items():
-            if own.overlaps(place) and key in self.trust and self.trust[key].value > trust.value:
+            if key in self.trust and self.trust[key].value > trust.value and overlap(own, places):
                 self.trust[key] = trust
+
+    def name_alike(self, old: Thing, new: Thing) -> None:
+        """What is marked of `old` is so of `new`."""
+        self.marks |= {(new.identity, mark) for owner, mark in self.marks if owner == old.identity}
+
+
+@dataclass
+class Frame:
+    """One call of a flow while it is walked, or what a `try` attempts. `exits`: where it returns, `failed`:
+    where an error leaves it; `doubts`: untrusted values that decide whether one does."""
+
+    signature: Signature
+    number: int
+    exits: State | None = None
+    failed: State | None = None
+    result: Value | None = None
+    doubts: list[Expression] = field(default_factory=list)
+
+    def fails(self, state: State | None) -> None:
+        if state is not None:
+            self.failed = join(self.failed, state.copy())
+
+
+def overlap(some: tuple[Place, ...], others: tuple[Place, ...]) -> bool:
+    return any(a.overlaps(b) for a in some for b in others)
 
 
 def least(*values: Provenance) -> Provenance:
@@ -99,8 +165,9 @@ def join(a: State | None, b: State | None) -> State | None:
         a.variables | b.variables,
         a.must & b.must,
         a.may | b.may,
-        a.plans & b.plans,
-        a.written | b.written,
+        a.marks & b.marks,
+        {key: c for key, c in a.constants.items() if b.constants.get(key) == c},
+        a.used | b.used,
         a.copied | b.copied,
         max(a.logged, b.logged),
     )

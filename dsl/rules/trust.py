@@ -3,11 +3,16 @@ number (T03)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dsl import model
 from dsl.declare import BOOL
 from dsl.model import Expression, Provenance, Scalar
 from dsl.rules.state import State
-from dsl.rules.values import ValueWalker, describe
+from dsl.rules.words import describe
+
+if TYPE_CHECKING:
+    from dsl.rules.values import ValueWalker
 
 ORDER = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}  # each with its mirror image
 NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
@@ -53,7 +58,7 @@ def comparison(e: Expression) -> tuple[model.Variable, str, Expression] | None:
 
 def branch(walker: ValueWalker, condition: Expression, state: State, only_fails: bool) -> None:
     """T01: a branch on an untrusted value is allowed only as the bounds check that binds it, or as one side
-    of which nothing but an error comes (`only_fails`)."""
+    of which nothing but an error comes (`only_fails`), which no caller may then decide by."""
     if isinstance(condition, model.Unary) and condition.op == "not":
         branch(walker, condition.operand, state, only_fails)
         return
@@ -72,7 +77,10 @@ def branch(walker: ValueWalker, condition: Expression, state: State, only_fails:
             culprit: Expression = bound
         elif worth(walker, bound, state) != Provenance.TRUSTED:
             culprit = bound
-        elif op in ORDER or only_fails:
+        elif op in ORDER:
+            return
+        elif only_fails:
+            walker.frame.doubts.append(variable)
             return
         else:
             culprit = variable
@@ -120,7 +128,7 @@ def refine(walker: ValueWalker, condition: Expression, truth: bool, state: State
         relation = relation if truth else NEGATED[relation]
         if name is None or relation not in ("<", "<=", "==") or name.type == BOOL:
             continue
-        if worth(walker, limit, state) == Provenance.TRUSTED and _bounds(name, limit):
+        if worth(walker, limit, state) == Provenance.TRUSTED and _bounds(walker, name, limit, state):
             state.trust[walker.key(name)] = Provenance.TRUSTED
 
 
@@ -132,11 +140,14 @@ def _other_side(
     return None, op, bound
 
 
-def _bounds(variable: model.Variable, limit: Expression) -> bool:
+def _bounds(walker: ValueWalker, variable: model.Variable, limit: Expression, state: State) -> bool:
     """A constant that no value of the type exceeds is no bound."""
-    if not isinstance(limit, model.Literal) or not isinstance(variable.type, Scalar):
+    value = limit.value if isinstance(limit, model.Literal) else None
+    if isinstance(limit, model.Variable):
+        value = state.constants.get(walker.key(limit))
+    if value is None or not isinstance(variable.type, Scalar):
         return True
-    return int(limit.value) < (1 << variable.type.bits) - 1
+    return int(value) < (1 << variable.type.bits) - 1
 
 
 def _empty(condition: model.Binary, truth: bool) -> Expression | None:

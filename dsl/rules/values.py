@@ -3,41 +3,23 @@ T06)."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from dsl import model
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Scalar, Span
-from dsl.rules.state import Place, State, Thing, Value, join, least
+from dsl.rules.state import Frame, Place, State, Thing, Value, join, least
+from dsl.rules.trust import branch, refine
+from dsl.rules.words import bound_hint, describe
 from dsl.scope import Program
+from dsl.tree import walk
 
 TRUSTED = Provenance.TRUSTED
 
 
-def describe(e: Expression) -> str:
-    """How a message calls an expression."""
-    match e:
-        case model.Variable() | model.RegionOf():
-            return f"`{e.name}`"
-        case model.FieldOf():
-            base = describe(e.base).strip("`")
-            return f"`{base}.{e.field}`" if base != "this" else f"`{e.field}`"
-        case model.Call():
-            return f"what `{e.callee}` returns"
-        case model.Slice() | model.Index():
-            base = describe(e.base)
-            return f"a part of {base}" if base != "this" else base
-    return "this"
-
-
-def bound_hint(e: Expression) -> str:
-    """How an untrusted number becomes a trusted one."""
-    if isinstance(e, model.Variable):
-        return f"check it first: `require {e.name} <= LIMIT`"
-    return "bind it and check it first: `let n = ...`, `require n <= LIMIT`"
-
-
-class ValueWalker:
+class ValueWalker(ABC):
     """Evaluates expressions on a state, in the order in which generated code does."""
 
     def __init__(self, program: Program) -> None:
@@ -48,21 +30,27 @@ class ValueWalker:
         )
         self.worst = 0
         self.next_frame = 0
-        self._next_thing = 0
-        self.places: dict[int, Place] = {}
+        self.last_thing = 0
+        self.places: dict[int, tuple[Place, ...]] = {}
+        self.frames: list[Frame] = []
         self.region_things: dict[str, Thing] = {}
         self.told: set[object] = set()  # causes that were reported: what else comes of them is not
 
-    # ---- provided by the walker
+    @abstractmethod
+    def call(self, call: model.Call, state: State) -> tuple[State | None, Value]:
+        """Walks a call; no state if it does not come back."""
+
+    # ---- the flow that is walked
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[-1]
 
     def key(self, variable: model.Variable) -> tuple[int, int]:
-        raise NotImplementedError
+        return self.frame.number, variable.id
 
     def is_waived(self, variable: model.Variable) -> bool:
-        raise NotImplementedError
-
-    def call(self, call: model.Call, state: State) -> tuple[State | None, Value]:
-        raise NotImplementedError
+        return (self.frame.signature.name, variable.id) in self.program.waived.variables
 
     # ---- things
 
@@ -102,16 +90,18 @@ class ValueWalker:
                 return None if base is None else (base, type(e).__name__, getattr(e, "field", ""))
         return None
 
-    def new_value(self, state: State, trust: Provenance, place: Place, most: int | None) -> Value:
-        self._next_thing += 1
-        thing = Thing(self._next_thing, place, most)
-        self.places[thing.id] = place
+    def new_value(
+        self, state: State, trust: Provenance, places: tuple[Place, ...], most: int | None
+    ) -> Value:
+        self.last_thing += 1
+        thing = Thing(self.last_thing, places, most)
+        self.places[thing.id] = places
         state.trust[thing.id] = trust
         return Value(trust, thing)
 
-    def unknown_place(self) -> Place:
-        self._next_thing += 1
-        return Place(self._next_thing)
+    def unknown_place(self) -> tuple[Place, ...]:
+        self.last_thing += 1
+        return (Place(self.last_thing),)
 
     def start(self) -> State:
         """What is known before the first step: what the VMM loaded is untrusted, what the launch measured is
@@ -129,11 +119,17 @@ class ValueWalker:
     def _region(self, state: State, name: str, size: int | None, trust: Provenance) -> None:
         thing = self.region_things.get(name)
         if thing is None:
-            value = self.new_value(state, trust, Place(name, 0, size, exact=True), size)
+            value = self.new_value(state, trust, (Place(name, 0, size, exact=True),), size)
             assert value.thing is not None
             self.region_things[name] = value.thing
         else:
             state.trust[thing.id] = trust
+
+    def now(self, value: Value, state: State) -> Value:
+        """`value` when `state` is reached: a call since may have written to where it lies."""
+        if value.thing is None:
+            return value
+        return replace(value, trust=least(value.trust, state.trust[value.thing.id]))
 
     def has(self, step: str, steps: frozenset[str]) -> bool:
         return self.assume or step in steps or step in self.program.waived.effects
@@ -161,7 +157,7 @@ class ValueWalker:
             case model.Index():
                 after, base = self.value(e.base, state)
                 after = self._bound(e.index, after, "an index") if after is not None else None
-                return after, self.part(base, e.type, after or state)
+                return after, self.part(self.now(base, after or state), e.type, after or state)
             case model.Slice():
                 return self._slice(e, state)
             case model.Unary():
@@ -171,15 +167,14 @@ class ValueWalker:
                 return self._binary(e, state)
 
     def _variable(self, e: model.Variable, state: State) -> Value:
+        key = self.key(e)
+        thing = state.variables.get(key)
         if self.is_waived(e):
-            thing = state.variables.get(self.key(e))
             if thing is not None:
                 state.trust[thing.id] = TRUSTED
-            return Value(TRUSTED, thing)
-        thing = state.variables.get(self.key(e))
-        if thing is not None:
-            return Value(state.trust.get(thing.id, TRUSTED), thing)
-        return Value(state.trust.get(self.key(e), TRUSTED))
+            return Value(TRUSTED, thing, state.constants.get(key))
+        owner: int | tuple[int, int] = key if thing is None else thing.id
+        return Value(state.trust.get(owner, TRUSTED), thing, state.constants.get(key))
 
     def _region_value(self, e: model.RegionOf, state: State) -> Value:
         if e.carved and not self.has("accepted", state.must) and self.first("accepted"):
@@ -197,8 +192,9 @@ class ValueWalker:
         if isinstance(kind, Scalar | EnumRef):
             return Value(whole.trust)
         thing = whole.thing
-        place = Place(thing.place.root) if thing is not None else self.unknown_place()
-        return self.new_value(state, whole.trust, place, thing.most if thing is not None else None)
+        if thing is None:
+            return self.new_value(state, whole.trust, self.unknown_place(), None)
+        return self.new_value(state, whole.trust, tuple({Place(p.root) for p in thing.places}), thing.most)
 
     def _bound(self, e: Expression, state: State, what: str) -> State | None:
         after, value = self.value(e, state)
@@ -211,28 +207,27 @@ class ValueWalker:
         after, base = self.value(e.base, state)
         for bound in (e.start, e.end):
             after = self._bound(bound, after, "a bound of a slice") if after is not None else None
+        base = self.now(base, after or state)
         low = e.start.value if isinstance(e.start, model.Literal) else None
         high = e.end.value if isinstance(e.end, model.Literal) else None
         thing = base.thing
-        place, most = self.unknown_place(), None
+        places = self.unknown_place()
+        most = None
         if thing is not None:
-            begin = thing.place.start + (int(low) if low is not None and thing.place.exact else 0)
-            known = low is not None and high is not None and thing.place.exact
-            end = thing.place.start + int(high) if high is not None and thing.place.exact else thing.place.end
-            place = Place(thing.place.root, begin, end, exact=known)
+            places = tuple(p.part(_number(low), _number(high)) for p in thing.places)
             most = thing.most
         if high is not None:
             length = max(0, int(high) - int(low or 0))
             most = length if most is None else min(most, length)
-        return after, self.new_value(after or state, base.trust, place, most)
+        return after, self.new_value(after or state, base.trust, places, most)
 
     def _binary(self, e: model.Binary, state: State) -> tuple[State | None, Value]:
-        from dsl.rules.trust import refine
-
         after, left = self.value(e.left, state)
         if after is None:
             return None, left
         if e.op in ("and", "or"):
+            if left.trust.value < Provenance.MEASURED.value and calls(e.right):
+                branch(self, e.left, after, only_fails=False)
             skipped = after.copy()
             refine(self, e.left, e.op == "and", after)
             refine(self, e.left, e.op != "and", skipped)
@@ -240,3 +235,12 @@ class ValueWalker:
             return join(skipped, taken), Value(least(left.trust, right.trust))
         after, right = self.value(e.right, after)
         return after, Value(least(left.trust, right.trust))
+
+
+def _number(value: int | str | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def calls(e: Expression) -> bool:
+    """Whether something is called in `e`."""
+    return any(isinstance(node, model.Call) for node in walk(e))

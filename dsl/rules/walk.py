@@ -3,16 +3,15 @@ rules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from dsl import model
-from dsl.model import ListOf, Never, Provenance, Scalar, Span, Unit
-from dsl.rules.calls import CallRules
-from dsl.rules.state import State, Value, join
+from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
+from dsl.rules.calls import ENTERED, CallRules
+from dsl.rules.state import Frame, State, Thing, Value, join
 from dsl.rules.trust import branch, refine
-from dsl.scope import Program, Signature
+from dsl.rules.values import calls
+from dsl.rules.words import describe
+from dsl.scope import Program
 
-MAX_PASSES = 8  # trust has four levels and only falls from pass to pass
 MAX_CALLS = 2000
 
 
@@ -34,18 +33,6 @@ def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete
     return walker.worst
 
 
-@dataclass
-class Frame:
-    """One call of a flow while it is walked."""
-
-    flow: model.Flow
-    signature: Signature
-    number: int
-    exits: State | None = None
-    result: Value | None = None
-    granted: set[str] = field(default_factory=set)
-
-
 class Walker(CallRules):
     """Walks flows statement by statement; calls of flows are walked where they stand."""
 
@@ -53,10 +40,9 @@ class Walker(CallRules):
         super().__init__(program)
         self.flows = flows
         self.walked: set[str] = set()
-        self.frames: list[Frame] = []
         self.calls = 0
 
-    def run(self, flow: model.Flow) -> State | None:
+    def run(self, flow: model.Flow) -> None:
         """Walks `flow` as if nothing had been done before; parameters are worth what they are declared."""
         state = self.start()
         signature = self.program.signatures[flow.name]
@@ -66,7 +52,7 @@ class Walker(CallRules):
                 values.append(Value(parameter.provenance))
             else:
                 values.append(self.new_value(state, parameter.provenance, self.unknown_place(), None))
-        return self.enter(flow, values, state)
+        self.enter(flow, values, state)
 
     # ---- flows
 
@@ -79,56 +65,56 @@ class Walker(CallRules):
             hint = "call flows less deeply"
             self.error("T10", call.span, f"more than {MAX_CALLS} calls of flows have to be followed", hint)
             return None, Value(Provenance.TRUSTED)
-        declared: list[Value] = []
         inner = state.copy()
-        for value, parameter in zip(values, signature.parameters, strict=True):
-            if value.thing is None:
-                declared.append(Value(parameter.provenance, None, value.constant))
-            else:
-                thing = value.thing
-                inside = self.new_value(inner, parameter.provenance, thing.place, thing.most)
-                declared.append(inside)
-                if inside.thing is not None and thing.id in inner.plans:
-                    inner.plans |= {inside.thing.id}
-        after = self.enter(flow, declared, inner)
-        frame = self.last_frame
-        if after is not None:
-            for value, inside, parameter in zip(values, declared, signature.parameters, strict=True):
-                if value.thing is None or inside.thing is None:
-                    continue
-                if after.trust[inside.thing.id].value > parameter.provenance.value:
-                    old = after.trust[value.thing.id]
-                    after.trust[value.thing.id] = max(
-                        old, after.trust[inside.thing.id], key=lambda p: p.value
-                    )
-                if inside.thing.id in after.plans:
-                    after.plans |= {value.thing.id}
-        if self.frames:
-            self.frames[-1].granted |= frame.granted
+        declared = [
+            Value(parameter.provenance, None, value.constant)
+            if value.thing is None
+            else self.alike(inner, parameter.provenance, value.thing)
+            for value, parameter in zip(values, signature.parameters, strict=True)
+        ]
+        after, frame = self.enter(flow, declared, inner)
+        if signature.fallible:
+            self.frame.fails(frame.failed)
+            self.frame.doubts += frame.doubts
         result = Value(signature.result_provenance)
-        if after is not None and not isinstance(flow.result, Scalar | model.EnumRef | Unit | Never):
-            inside_result = frame.result.thing if frame.result is not None else None
-            place = inside_result.place if inside_result else self.unknown_place()
-            most = inside_result.most if inside_result else None
-            result = self.new_value(after, signature.result_provenance, place, most)
-            if inside_result and inside_result.id in after.plans and result.thing is not None:
-                after.plans |= {result.thing.id}
+        if after is None:
+            return None, result
+        for value, inside, parameter in zip(values, declared, signature.parameters, strict=True):
+            if value.thing is None or inside.thing is None:
+                continue
+            if after.trust[inside.thing.id].value > parameter.provenance.value:
+                old = after.trust[value.thing.id]
+                after.trust[value.thing.id] = max(old, after.trust[inside.thing.id], key=lambda p: p.value)
+            after.name_alike(inside.thing, value.thing)
+        if not isinstance(flow.result, Scalar | model.EnumRef | Unit | Never):
+            made = frame.result.thing if frame.result is not None else None
+            if made is None:
+                return after, self.new_value(after, signature.result_provenance, self.unknown_place(), None)
+            return after, self.alike(after, signature.result_provenance, made)
         return after, result
 
-    def enter(self, flow: model.Flow, values: list[Value], state: State) -> State | None:
-        """Walks the body; the state where the flow returns, None if it never does."""
+    def alike(self, state: State, trust: Provenance, thing: Thing) -> Value:
+        """Another name for `thing`, or a copy of it, worth `trust`."""
+        value = self.new_value(state, trust, thing.places, thing.most)
+        assert value.thing is not None
+        state.name_alike(thing, value.thing)
+        return value
+
+    def enter(self, flow: model.Flow, values: list[Value], state: State) -> tuple[State | None, Frame]:
+        """Walks the body; the state where the flow returns, None if it never does, and how it was left."""
         self.walked.add(flow.name)
         self.next_frame += 1
-        frame = Frame(flow, self.program.signatures[flow.name], self.next_frame)
+        frame = Frame(self.program.signatures[flow.name], self.next_frame)
         self.frames.append(frame)
+        frame.fails(state if frame.signature.fallible else None)
         for variable, value in zip(flow.parameters, values, strict=False):
             self.bind(variable, value, state)
         end = self.block(flow.body, state)
         if end is not None:
             self.falls_off(flow, end)
             frame.exits = join(frame.exits, end)
-        self.last_frame = self.frames.pop()
-        return None if isinstance(flow.result, Never) else frame.exits
+        self.frames.pop()
+        return None if isinstance(flow.result, Never) else frame.exits, frame
 
     def falls_off(self, flow: model.Flow, end: State) -> None:
         last = flow.span
@@ -139,24 +125,16 @@ class Walker(CallRules):
         elif not isinstance(flow.result, Unit):
             self.error("T08", brace, f"a path of `{flow.name}` ends here without a result", "add `return`")
 
-    @property
-    def frame(self) -> Frame:
-        return self.frames[-1]
-
-    def key(self, variable: model.Variable) -> tuple[int, int]:
-        return self.frame.number, variable.id
-
-    def is_waived(self, variable: model.Variable) -> bool:
-        return (self.frame.flow.name, variable.id) in self.program.waived.variables
-
-    def note_granted(self, step: str) -> None:
-        self.frame.granted.add(step)
-
     def bind(self, variable: model.Variable, value: Value, state: State) -> None:
+        key = self.key(variable)
         if value.thing is not None:
-            state.variables[self.key(variable)] = value.thing
+            state.variables[key] = value.thing
         else:
-            state.trust[self.key(variable)] = value.trust
+            state.trust[key] = value.trust
+        if value.constant is not None:
+            state.constants[key] = value.constant
+        else:
+            state.constants.pop(key, None)
 
     # ---- statements
 
@@ -172,6 +150,10 @@ class Walker(CallRules):
         match s:
             case model.Let() | model.Assign():
                 after, value = self.value(s.value, state)
+                if after is not None and isinstance(s.value.type, RecordRef) and value.thing is not None:
+                    value = self.alike(
+                        after, value.trust, value.thing
+                    )  # a copy: what is done to one is not to both
                 if after is not None:
                     self.bind(s.variable, value, after)
                 if isinstance(s, model.Assign):  # another value, another cause
@@ -191,6 +173,7 @@ class Walker(CallRules):
             case model.Return():
                 return self.return_(s, state)
             case model.Fail():
+                self.frame.fails(state)
                 return None
 
     def if_(self, s: model.If, state: State) -> State | None:
@@ -218,13 +201,18 @@ class Walker(CallRules):
         return joined if s.arms else after
 
     def try_(self, s: model.Try, state: State) -> State | None:
-        self.frames[-1], outer = Frame(self.frame.flow, self.frame.signature, self.frame.number), self.frame
+        outer = self.frame
+        attempt = Frame(outer.signature, outer.number)
+        self.frames[-1] = attempt
         before = state.copy()
         after, value = self.value(s.call, state)
-        attempt, self.frames[-1] = self.frame, outer
-        outer.granted |= attempt.granted
-        failed = join(before, after) or before
-        failed.may |= frozenset(attempt.granted)
+        self.frames[-1] = outer
+        failed = join(before, attempt.failed)
+        assert failed is not None
+        if any(calls(a) for a in s.call.arguments):  # their errors are not this statement's
+            outer.fails(attempt.failed)
+            outer.doubts += attempt.doubts
+        self.handlers(s, attempt, failed)
         if after is not None and s.variable is not None:
             self.bind(s.variable, value, after)
         joined = self.block(s.body, after) if after is not None or s.body else None
@@ -232,29 +220,51 @@ class Walker(CallRules):
             joined = join(joined, self.block(handler.body, failed.copy()))
         return joined
 
+    def handlers(self, s: model.Try, attempt: Frame, failed: State) -> None:
+        """What may not be decided by an error, or be gone on from."""
+        if all(h.body and isinstance(h.body[-1], model.Fail) for h in s.handlers):
+            self.frame.doubts += attempt.doubts  # an error is an error, whichever: up to who handles it
+            return
+        for culprit in attempt.doubts[:1]:
+            hint = "measure it first, or let every handler end with `fail`"
+            message = (
+                f"the flow decides by an error of `{s.call.callee}`, which depends on {describe(culprit)}"
+            )
+            self.error("T01", s.call.span, message, hint)
+        if ENTERED in failed.may and ENTERED not in self.program.waived.effects:
+            hint = "let its error end the flow: `handoff` without `try`, or `fail` in every handler"
+            message = "the payload's window may be writable and executable after a handoff that failed"
+            self.error("T05", s.call.span, message, hint)
+
     def for_(self, s: model.For, state: State) -> State | None:
-        after, value = self.value(s.items, state)
-        if after is None:
+        base, value = self.value(s.items, state)
+        if base is None:
             return None
         capacity = s.items.type.capacity if isinstance(s.items.type, ListOf) else 1
-        start, per_round = after, 0
-        for _ in range(MAX_PASSES):
+        keys, newest = tuple(base.trust), self.last_thing
+
+        def before(state: State) -> object:
+            """What `state` says of what there was before the loop: from pass to pass it only shrinks."""
+            places = {u.place for u in state.used} | state.copied
+            old = {p for p in places if isinstance(p.root, str) or p.root <= newest}
+            return [state.trust[k] for k in keys], state.must, state.may, state.marks, state.constants, old
+
+        start, per_round = base, 0
+        while True:
             inside = start.copy()
+            inside.logged = base.logged + per_round * (capacity - 1)  # so many rounds may have gone before
             self.bind(s.variable, self.part(value, s.variable.type, inside), inside)
+            logged = inside.logged
             end = self.block(s.body, inside)
-            if end is not None:
-                per_round = max(per_round, end.logged - start.logged)
-                end.logged = start.logged
+            most = max(per_round, end.logged - logged) if end is not None else per_round
             joined = join(start.copy(), end)
             assert joined is not None
-            settled = all(joined.trust.get(k) == v for k, v in start.trust.items())
-            done = settled and joined.may == start.may and joined.written == start.written
-            start = joined
-            if done and joined.copied == start.copied:
-                break
-        start.logged += per_round * capacity
-        self.worst = max(self.worst, start.logged)
-        return start
+            settled = most == per_round and before(joined) == before(start)
+            start, per_round = joined, most
+            start.logged = base.logged + per_round * capacity
+            if settled:
+                self.worst = max(self.worst, start.logged)
+                return start
 
     def return_(self, s: model.Return, state: State) -> State | None:
         after: State | None = state
@@ -267,10 +277,11 @@ class Walker(CallRules):
         return None
 
     def _either(self, value: Value, state: State) -> Value:
-        """What is returned on several paths: where it lies is known only if it is the same thing."""
+        """What is returned on several paths."""
         before = self.frame.result
         if before is None or before.thing is None or value.thing is None or before.thing == value.thing:
             return value
         sizes = (before.thing.most, value.thing.most)
         most = None if None in sizes else max(s for s in sizes if s is not None)
-        return self.new_value(state, value.trust, self.unknown_place(), most)
+        places = tuple({p.bounds() for p in (*before.thing.places, *value.thing.places)})
+        return self.new_value(state, value.trust, places, most)

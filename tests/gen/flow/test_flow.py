@@ -43,7 +43,7 @@ flow total(vmm: Vmm) -> u64 fails {
 flow item(vmm: Vmm, i: u64) -> u64 fails { return vmm.resources[i].start }
 flow count(vmm: Vmm) -> u64 { return vmm.resources.count }
 flow part(data: bytes, a: u64, b: u64) -> bytes fails { return data[a .. b] }
-flow attempt(data: untrusted bytes) -> u64 {
+flow attempt(data: measured bytes) -> u64 {
     try let found = hob_extent(data) { return found.size }
     on hob_truncated { return 1000 }
     on _ { return 2000 }

@@ -40,7 +40,8 @@ firmware small {
     svn     1
     image below 4 GiB {
         code    BFV
-        hob     TD_HOB   64 KiB  at 0x0080_0000
+        hob     Payload  64 KiB  at 0x0080_0000  measured
+        list    TD_HOB   64 KiB
         paging  TempMem  48 KiB
         stack   TempMem  32 KiB  guarded
     }

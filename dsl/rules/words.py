@@ -1,0 +1,29 @@
+"""How do messages call an expression, and what do they advise?"""
+
+from __future__ import annotations
+
+from dsl import model
+from dsl.model import Expression
+
+
+def describe(e: Expression) -> str:
+    """How a message calls an expression."""
+    match e:
+        case model.Variable() | model.RegionOf():
+            return f"`{e.name}`"
+        case model.FieldOf():
+            base = describe(e.base).strip("`")
+            return f"`{base}.{e.field}`" if base != "this" else f"`{e.field}`"
+        case model.Call():
+            return f"what `{e.callee}` returns"
+        case model.Slice() | model.Index():
+            base = describe(e.base)
+            return f"a part of {base}" if base != "this" else base
+    return "this"
+
+
+def bound_hint(e: Expression) -> str:
+    """How an untrusted number becomes a trusted one."""
+    if isinstance(e, model.Variable):
+        return f"check it first: `require {e.name} <= LIMIT`"
+    return "bind it and check it first: `let n = ...`, `require n <= LIMIT`"

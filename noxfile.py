@@ -1,9 +1,11 @@
 """Which sessions are there, and what do they run? `nox -l` lists them; `./run NAME` needs no nox of your own.
 
 All sessions share one environment, `.nox/env-<python version>`: the compiler wheel alone takes 400 MB.
+`.nox/env` leads to the one used last.
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -16,12 +18,13 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from tdforge.apt import Apt, cache_dir, tree_digest  # noqa: E402 (the checkout is no installed package here)
+from tdforge.apt import Apt, alone, cache_dir, tree_digest  # noqa: E402 (the checkout is no installed package here)
 from tdforge.errors import UserError  # noqa: E402
 
 ENV = ROOT / ".nox" / f"env-{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = str(ENV / "bin" / "python")
 STAMP = ENV / "tdforge-stamp"
+LINK = ENV.parent / "env"
 
 # PeachPy, upstream commit 257881e as Debian ships it (python3-peachpy 0.0~git20211013.257881e-1.1, bookworm
 # and trixie alike): digest of the package's .py files by tdforge.apt.tree_digest.
@@ -31,6 +34,8 @@ PEACHPY_PLACE = "usr/lib/python3/dist-packages/peachpy"
 nox.needs_version = ">=2022.11.21"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "tests"]
+# nox looks for uv even where no session makes an environment; nobody has to care that there is none.
+logging.getLogger("nox").addFilter(lambda record: "uv binary" not in record.getMessage())
 
 
 def say(text: str) -> None:
@@ -48,7 +53,8 @@ def peachpy_source() -> Path:
                 "PeachPy comes from Debian's package python3-peachpy and this machine has no apt; "
                 f"unpack that package into {kept} by hand"
             )
-        Apt(cache_dir(), say).unpack("python3-peachpy", kept, only=PEACHPY_PLACE)
+        with alone(cache_dir()):
+            Apt(cache_dir(), say).unpack("python3-peachpy", kept, only=PEACHPY_PLACE)
     if (found := tree_digest(source, "*.py")) != PEACHPY_DIGEST:
         raise UserError(
             f"{source}: tree digest is {found}, not {PEACHPY_DIGEST}; remove {kept} and try again"
@@ -73,43 +79,52 @@ def wanted_stamp() -> str:
     return total.hexdigest()
 
 
+def make_environment() -> None:
+    """Make or renew the shared environment. Raises UserError or CalledProcessError."""
+    say(f"preparing {ENV.relative_to(ROOT)} (once; about 500 MB, most of it the compiler)")
+    peachpy_source()  # before the long part: its lack is the likelier failure
+    if not Path(PYTHON).exists() or not STAMP.is_file():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)], check=True)
+    STAMP.unlink(missing_ok=True)
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--editable", f"{ROOT}[tests,lint]"], check=True)
+    install_peachpy()
+    STAMP.write_text(wanted_stamp())
+
+
 def prepare(session: nox.Session) -> None:
     """Bring the shared environment up to date; nothing to do when its stamp matches."""
-    wanted = wanted_stamp()
-    if not STAMP.is_file() or STAMP.read_text() != wanted:
-        say(f"preparing {ENV.relative_to(ROOT)} (once; about 500 MB, most of it the compiler)")
-        try:
-            peachpy_source()  # before the long part: its lack is the likelier failure
-            if not Path(PYTHON).exists() or not STAMP.is_file():
-                subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)], check=True)
-            STAMP.unlink(missing_ok=True)
-            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, "--editable", f"{ROOT}[tests,lint]"], check=True)
-            install_peachpy()
-        except UserError as error:
-            session.error(str(error))
-        except subprocess.CalledProcessError as error:
-            session.error(f"could not prepare {ENV}: {error}")
-        STAMP.write_text(wanted)
+    try:
+        with alone(ENV.parent, "use a checkout of your own"):  # a second ./run waits here
+            if not STAMP.is_file() or STAMP.read_text() != wanted_stamp():
+                make_environment()
+            LINK.unlink(missing_ok=True)
+            LINK.symlink_to(ENV.name)
+    except UserError as error:
+        session.error(str(error))
+    except subprocess.CalledProcessError as error:
+        say(f"{' '.join(error.cmd)}: exit code {error.returncode}")
+        session.error("could not prepare the environment (see above); the first call needs the network")
     os.environ["PATH"] = f"{ENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
 def python(session: nox.Session, *words: str) -> None:
     """Run the environment's Python with `words`, in the checkout."""
-    session.run(PYTHON, *words, external=True)
+    session.run(PYTHON, *words, external=True, log=False)
 
 
 @nox.session(python=False)
 def build(session: nox.Session) -> None:
     """Build every flow of dsl/flows into build/."""
     prepare(session)
-    for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
-        python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
+    with alone(ROOT / "build"):
+        for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
+            python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
 
 
 @nox.session(python=False)
 def boot(session: nox.Session) -> None:
-    """Build linux.tdf and boot a kernel with it in the emulated TD; `-- --kernel FILE` chooses the kernel."""
+    """Build linux.tdf and boot Debian's kernel with it in the emulated TD; `-- --help` tells the options."""
     prepare(session)
     python(session, "-m", "tdforge.boot", *session.posargs)
 

@@ -3,6 +3,7 @@
 Only the standard library is used: the nox sessions call this before anything is installed.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -10,7 +11,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tdforge.errors import UserError
@@ -24,6 +26,24 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "tdforge"
+
+
+@contextmanager
+def alone(
+    folder: Path, otherwise: str = "set XDG_CACHE_HOME to a folder that can be written"
+) -> Iterator[None]:
+    """One process at a time fills `folder`, which is made.
+
+    Raises UserError if it cannot be written to; `otherwise` is what a person does then.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); {otherwise}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tree_digest(root: Path, pattern: str) -> str:

@@ -15,11 +15,10 @@ from emu.api import RunConfig
 from gen.formats import tdvf
 from gen.hostlib import load
 from tdforge import boot, show
-from tdforge.commands import build_flow, read
+from tdforge.commands import read
 from tdforge.errors import UserError
-from tdforge.flows import find_flow
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import launch, symbols_of
+from tdforge.launch import launch
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -111,15 +110,14 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def measure() -> tuple[str, list[Bar]]:
     """The page's text and the bars. Raises UserError."""
-    built = build_flow(find_flow(boot.FLOW), boot.OUT)
-    image = read(built.image, "image")
+    image_path, image, elf = boot.build_image()
     kernel = find_kernel(None, lambda text: show.err().print(f"tdforge: {text}"))
     data = read(kernel.path, "kernel")
 
     def start(memory: int, until: str, skip: tuple[str, ...]) -> dict[str, Any]:
         config = RunConfig(
-            image, str(built.image), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
-            elf=symbols_of(built.image), skip_count=skip,
+            image, str(image_path), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
+            elf=elf, skip_count=skip,
         )  # fmt: skip
         report = launch(config, console=None)
         if not report.met:

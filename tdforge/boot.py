@@ -10,6 +10,7 @@ from rich.console import Console
 
 from emu.api import RunConfig
 from tdforge import show
+from tdforge.apt import alone
 from tdforge.cli import exit_code, positive, size, until
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
@@ -21,6 +22,7 @@ from tdforge.tiny import BANNER
 
 FLOW = "linux"
 OUT = Path("build")
+KERNEL = OUT / "vmlinuz"
 # Early text by TDVMCALL; the rest takes away what a TD without devices need not have: random placement,
 # 5-level paging, machine-check MSRs, a bus scan, an IOAPIC, more serial ports.
 CMDLINE = (
@@ -58,18 +60,20 @@ def boot(given: argparse.Namespace) -> int:
     def say(text: str) -> None:
         page.print(f"tdforge: {text}")
 
-    built = build_flow(find_flow(FLOW), OUT)
-    image = read(built.image, "image")
-    say(f"built {short(built.image)} from {FLOW}.tdf ({show_size(len(image))})")
+    image_path, image, elf = build_image()
+    say(f"built {short(image_path)} from {FLOW}.tdf ({show_size(len(image))})")
     kernel = find_kernel(given.kernel, say)
-    say(f"kernel {kernel.path}: {kernel.origin}")
+    if given.kernel is None:
+        link(KERNEL, kernel.path)
+    linked = "" if given.kernel else f"; {KERNEL} leads to it"
+    say(f"kernel {kernel.version.split(' ')[0]}, {kernel.origin}{linked}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
     check_payload(image, data, str(kernel.path))
     wanted = RunConfig(
         image=image,
-        image_name=str(built.image),
-        elf=symbols_of(built.image),
+        image_name=str(image_path),
+        elf=elf,
         kernel=data,
         initrd=read(given.initrd, "initrd") if given.initrd else None,
         cmdline=given.cmdline,
@@ -82,12 +86,27 @@ def boot(given: argparse.Namespace) -> int:
     report = launch(replace(wanted, until=wish), lambda text: print(text, end="", flush=True))
     print(flush=True)
     end = show.end_line(report.end)
-    if missing := [text for text in _expected(kernel) if text not in report.console]:
+    missing = [text for text in _expected(kernel) if text not in report.console]
+    if missing and given.until is None:
         raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
     if not report.met:
         raise UserError(f"{wish} did not come to pass; the run ended with {end}")
-    say(f"done: {report.end['detail']}")
+    say(f"done: {report.end['detail'] or report.end['reason']}")
     return 0
+
+
+def build_image() -> tuple[Path, bytes, bytes | None]:
+    """Build the flow into `OUT`, one process at a time: path, image, ELF. Raises UserError."""
+    with alone(OUT, "run it in a checkout of your own"):
+        path = build_flow(find_flow(FLOW), OUT).image
+        return path, read(path, "image"), symbols_of(path)
+
+
+def link(name: Path, target: Path) -> None:
+    """Make `name` a symbolic link to `target`, whatever it was before."""
+    with alone(name.parent, ""):
+        name.unlink(missing_ok=True)
+        name.symlink_to(target.absolute())
 
 
 def _show_handoff(page: Console, wanted: RunConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gen.formats import linux
 from gen.formats.errors import FormatError
-from tdforge.apt import Apt, Say, cache_dir
+from tdforge.apt import Apt, Say, alone, cache_dir
 from tdforge.errors import UserError, printable
 from tdforge.tiny import VERSION, tiny_payload
 
@@ -43,15 +43,19 @@ def find_kernel(named: Path | None, say: Say, apt: Apt | None = None, cache: Pat
     if named is not None:
         return named_kernel(named)
     cache = cache or cache_dir()
+    with alone(cache):
+        return _found_kernel(say, apt or Apt(cache, say), cache)
+
+
+def _found_kernel(say: Say, apt: Apt, cache: Path) -> Kernel:
     try:
-        return _debian_kernel(apt or Apt(cache, say), cache / "kernels")
+        return _debian_kernel(apt, cache / "kernels")
     except UserError as error:
         say(f"no kernel from Debian: {error}")
     kept = sorted((cache / "kernels").glob("*/boot/vmlinuz-*"), key=lambda path: version_key(path.name))
     if kept:
         return Kernel(kept[-1], _version(kept[-1]), "fetched from Debian earlier")
     path = cache / "tiny-payload.bzImage"
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tiny_payload())
     return Kernel(path, _version(path), "a tiny payload of tdforge's own, no Linux kernel")
 

@@ -4,15 +4,12 @@ The caches they fill are the user's own, so that a second run fetches nothing.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tdforge.apt import Apt, cache_dir
+from tdforge.apt import Apt, alone, cache_dir
 from tdforge.kernel import find_kernel
 
 HOME = cache_dir()  # read before any test moves it
@@ -23,22 +20,13 @@ def _quiet(text: str) -> None:
     del text
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One test process at a time fills the cache."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    with (HOME / "tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 @cache
 def ovmf() -> Path:
     """Debian's OVMF.fd: `$TDFORGE_OVMF`, else out of package ovmf, fetched once into the cache."""
     if named := os.environ.get("TDFORGE_OVMF"):
         return Path(named)
     path = HOME / "ovmf" / "usr/share/ovmf/OVMF.fd"
-    with _alone():
+    with alone(HOME):
         if not path.is_file():
             Apt(HOME, _quiet).unpack("ovmf", HOME / "ovmf", only="usr/share/ovmf/")
     return path
@@ -49,8 +37,7 @@ def kernel() -> Path:
     """Debian's TDX-enabled kernel: `$TDFORGE_KERNEL`, else the one `tdforge run` takes by itself."""
     if named := os.environ.get("TDFORGE_KERNEL"):
         return Path(named)
-    with _alone():
-        return find_kernel(None, _quiet, cache=HOME).path
+    return find_kernel(None, _quiet, cache=HOME).path
 
 
 @cache
@@ -59,7 +46,7 @@ def tool(name: str, package: str) -> tuple[str, ...]:
     if found := shutil.which(name):
         return (found,)
     place = HOME / "tools" / package
-    with _alone():
+    with alone(HOME):
         if not list(place.rglob(f"usr/bin/{name}")):
             _unpack_with_libraries(package, place)
     folders = sorted({str(path.parent) for path in place.rglob("*.so*")})

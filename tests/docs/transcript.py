@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOW = "my.tdf"
-ACTIVATE = ".nox/env-3.11/bin/activate"
+ACTIVATE = ".nox/env/bin/activate"
 # The sessions the tutorial names, as noxfile.py runs them in an environment that is already there.
 RUN = """#!/bin/sh
 set -eu
 case $1 in
     build) python -m tdforge build dsl/flows/linux.tdf -o build ;;
-    boot) shift 2; python -m tdforge.boot "$@" ;;
+    boot) shift; python -m tdforge.boot "$@" ;;
     *) exit 2 ;;
 esac
 """
@@ -149,11 +150,11 @@ class Checkout:
             "pytest": (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "ignore"),
         }
         for name, words in (here | tools).items():
-            self.script(folder / name, f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+            self.script(folder / name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         self.script(place / "run", RUN)
         activate = place / ACTIVATE
         activate.parent.mkdir(parents=True)
-        activate.write_text(f"export PATH={folder}:$PATH\n")
+        activate.write_text(f"export PATH={shlex.quote(str(folder))}:$PATH\n")
         self.env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120", "TERM": "dumb"}
         for name in [name for name in self.env if name.startswith("PYTEST_")]:
             del self.env[name]

@@ -143,6 +143,8 @@ class Apt:
             (self._state / folder).mkdir(parents=True, exist_ok=True)
         self._options = self._private_options()
         self._run("apt-get", "-q", "update")
+        if not self._has_private_lists():  # apt-get calls that a success
+            raise UserError("Debian's package lists cannot be fetched; is there a network?")
 
     def _require(self) -> None:
         if not self.available():

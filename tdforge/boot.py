@@ -36,11 +36,11 @@ EXPECTED = ("tdx: Guest detected", "Linux version ")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Options after `./run boot --`."""
+    """Options of `./run boot`."""
     made = argparse.ArgumentParser(
-        prog="run boot --",
+        prog="./run boot",
         description="Build linux.tdf and boot a kernel with it in the emulated TD.",
-        epilog="example: ./run boot -- --kernel /boot/vmlinuz --memory 512M",
+        epilog="example: ./run boot --kernel /boot/vmlinuz --memory 512M",
     )
     made.add_argument(
         "--kernel", type=Path, metavar="FILE", help="default: Debian's current 6.12 cloud kernel"
@@ -65,8 +65,9 @@ def boot(given: argparse.Namespace) -> int:
     kernel = find_kernel(given.kernel, say)
     if given.kernel is None:
         link(KERNEL, kernel.path)
-    linked = "" if given.kernel else f"; {KERNEL} leads to it"
-    say(f"kernel {kernel.version.split(' ')[0]}, {kernel.origin}{linked}")
+        say(f"kernel: {kernel.origin}; {KERNEL} leads to it")
+    else:
+        say(f"kernel: {kernel.path}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
     check_payload(image, data, str(kernel.path))

@@ -83,7 +83,9 @@ def _image_package(apt: Apt) -> str:
                 return name
     names = apt.names(IMAGE_PACKAGE)
     if not names:
-        raise UserError(f"no package matches {IMAGE_PACKAGE}; is Debian's security archive missing?")
+        raise UserError(
+            "no package matches linux-image-6.12.*-cloud-amd64; is Debian's security archive missing?"
+        )
     return max(names, key=version_key)
 
 

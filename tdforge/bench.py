@@ -18,7 +18,7 @@ from tdforge import boot, show
 from tdforge.commands import read
 from tdforge.errors import UserError
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import launch
+from tdforge.launch import launch, symbols_of
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -110,14 +110,14 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def measure() -> tuple[str, list[Bar]]:
     """The page's text and the bars. Raises UserError."""
-    image_path, image, elf = boot.build_image()
+    image_path, image = boot.build_image()
     kernel = find_kernel(None, lambda text: show.err().print(f"tdforge: {text}"))
     data = read(kernel.path, "kernel")
 
     def start(memory: int, until: str, skip: tuple[str, ...]) -> dict[str, Any]:
         config = RunConfig(
             image, str(image_path), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
-            elf=elf, skip_count=skip,
+            elf=symbols_of(image_path), skip_count=skip,
         )  # fmt: skip
         report = launch(config, console=None)
         if not report.met:

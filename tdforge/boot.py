@@ -60,7 +60,7 @@ def boot(given: argparse.Namespace) -> int:
     def say(text: str) -> None:
         page.print(f"tdforge: {text}")
 
-    image_path, image, elf = build_image()
+    image_path, image = build_image()
     say(f"built {short(image_path)} from {FLOW}.tdf ({show_size(len(image))})")
     kernel = find_kernel(given.kernel, say)
     if given.kernel is None:
@@ -74,7 +74,7 @@ def boot(given: argparse.Namespace) -> int:
     wanted = RunConfig(
         image=image,
         image_name=str(image_path),
-        elf=elf,
+        elf=symbols_of(image_path),
         kernel=data,
         initrd=read(given.initrd, "initrd") if given.initrd else None,
         cmdline=given.cmdline,
@@ -96,11 +96,11 @@ def boot(given: argparse.Namespace) -> int:
     return 0
 
 
-def build_image() -> tuple[Path, bytes, bytes | None]:
-    """Build the flow into `OUT`, one process at a time: path, image, ELF. Raises UserError."""
+def build_image() -> tuple[Path, bytes]:
+    """Build the flow into `OUT`, one process at a time: the image's path and content. Raises UserError."""
     with alone(OUT, "run it in a checkout of your own"):
         path = build_flow(find_flow(FLOW), OUT).image
-        return path, read(path, "image"), symbols_of(path)
+        return path, read(path, "image")
 
 
 def link(name: Path, target: Path) -> None:

@@ -38,7 +38,6 @@ VARIES = (
     (re.compile(r"^(BFV .*)0x[0-9a-f]+ +[0-9]+ +0x[0-9a-f]+ +0x1 "), r"\1<code> "),
     (re.compile(r"0x8[0-9a-f]{5}\b"), "<gpa>"),
     (re.compile(r"^(wrong\.tdf:)[0-9]+:| +[0-9]+ \|"), r"\1<line>"),
-    (re.compile(r"kernel /\S+: .*"), "<kernel>"),
 )
 
 

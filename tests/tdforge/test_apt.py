@@ -2,12 +2,13 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tdforge import apt
-from tdforge.apt import Apt, cache_dir, tree_digest
+from tdforge.apt import Apt, alone, cache_dir, tree_digest
 from tdforge.errors import UserError
 
 
@@ -79,3 +80,43 @@ def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("TDFORGE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "tdforge"
+
+
+class NoNetwork(Apt):
+    """apt-get as it is without a network: an update that fetched nothing is a success, a download is not."""
+
+    def _run(self, tool: str, *words: str, cwd: Path | None = None, check: bool = True) -> str:
+        if "download" in words:
+            raise UserError("E: Unable to locate package")
+        return ""
+
+
+def test_without_a_network_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is there a network"):
+        NoNetwork(tmp_path).unpack("linux", tmp_path / "linux")
+    with pytest.raises(UserError, match="is there a network"):
+        NoNetwork(tmp_path).names("linux-image")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot write to .*file.*; set XDG_CACHE_HOME"),
+        alone(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_the_second_process_waits_and_says_so(tmp_path: Path) -> None:
+    other = "import sys, pathlib, tdforge.apt\nwith tdforge.apt.alone(pathlib.Path(sys.argv[1])): print('in')"
+    with alone(tmp_path):
+        process = subprocess.Popen(
+            [sys.executable, "-c", other, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"tdforge: waiting for another process at work in {tmp_path}\n"
+        assert process.poll() is None
+    assert process.communicate()[0] == "in\n"

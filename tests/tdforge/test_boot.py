@@ -1,12 +1,14 @@
 """Does `./run boot` build, boot and tell, and does it fail in one line when the kernel stays silent?"""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from debian import kernel as debian_kernel
 
 from tdforge import boot
+from tdforge.kernel import named_kernel
 from tdforge.tiny import BANNER, tiny_payload
 
 
@@ -50,3 +52,16 @@ def test_no_kernel_at_all(kernel: Path, capsys: pytest.CaptureFixture[str]) -> N
     kernel.write_bytes(b"MZ" + bytes(4000))
     assert boot.main(["--kernel", str(kernel)]) == 1
     assert "tdforge: not a Linux bzImage" in capsys.readouterr().err
+
+
+def test_a_run_to_the_handoff_asks_for_no_banner(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert boot.main(["--kernel", str(kernel), "--memory", "256M", "--until", "handoff"]) == 0
+    assert "tdforge: done: handoff" in capsys.readouterr().out
+
+
+def test_the_kernel_that_was_found_is_linked(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(named_kernel(kernel), origin="an archive")
+    monkeypatch.setattr(boot, "find_kernel", lambda named, say: found)
+    assert boot.main(["--memory", "256M", "--until", "handoff"]) == 0
+    assert Path("build/vmlinuz").resolve() == kernel.resolve()
+    assert boot.main(["--memory", "256M", "--until", "handoff"]) == 0

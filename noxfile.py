@@ -54,7 +54,7 @@ def peachpy_source() -> Path:
                 f"unpack that package into {kept} by hand"
             )
         with alone(cache_dir()):
-            Apt(cache_dir(), say).unpack("python3-peachpy", kept, only=PEACHPY_PLACE)
+            Apt(cache_dir(), say).unpack(["python3-peachpy"], kept, only=(PEACHPY_PLACE,))
     if (found := tree_digest(source, "*.py")) != PEACHPY_DIGEST:
         raise UserError(
             f"{source}: tree digest is {found}, not {PEACHPY_DIGEST}; remove {kept} and try again"

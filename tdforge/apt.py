@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,32 +95,43 @@ class Apt:
             else []
         )
 
-    def unpack(self, package: str, into: Path, only: str = "") -> None:
-        """Download the candidate version of `package` and put its files below `into`, which is emptied first.
+    def missing(self, package: str) -> list[str]:
+        """`package` and those that it needs and this machine lacks: what `apt-get install` would bring."""
+        self._require()
+        if not self._names(re.escape(package)):
+            self._update()
+        plan = self._run("apt-get", "--simulate", "--no-install-recommends", "install", package)
+        return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
-        `only`: prefix of the paths to keep, such as "boot/"; a kernel package is mostly modules.
+    def unpack(self, packages: Sequence[str], into: Path, only: tuple[str, ...] = ("",)) -> None:
+        """Download the candidate versions of `packages` and put their files below `into`, which is emptied
+        first.
+
+        `only`: prefixes of the paths to keep, such as "boot/"; a kernel package is mostly modules.
         """
         self._require()
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
-            deb = self._download(package, Path(scratch))
             tree = Path(scratch) / "tree"
-            _extract(deb, tree, only)
+            tree.mkdir()
+            for deb in self._download(packages, Path(scratch)):
+                _extract(deb, tree, only)
             if into.exists():
                 shutil.rmtree(into)
             tree.rename(into)
 
-    def _download(self, package: str, folder: Path) -> Path:
-        self._say(f"downloading Debian package {package}")
+    def _download(self, packages: Sequence[str], folder: Path) -> list[Path]:
+        names = " ".join(packages)
+        self._say(f"downloading Debian package {names}")
         try:
-            self._run("apt-get", "-q", "download", package, cwd=folder)
+            self._run("apt-get", "-q", "download", *packages, cwd=folder)
         except UserError:
             self._update()  # no lists yet, or lists that name a version the archive has dropped
-            self._run("apt-get", "-q", "download", package, cwd=folder)
+            self._run("apt-get", "-q", "download", *packages, cwd=folder)
         debs = sorted(folder.glob("*.deb"))
-        if len(debs) != 1:
-            raise UserError(f"apt-get download {package}: expected one .deb, found {len(debs)}")
-        return debs[0]
+        if len(debs) != len(packages):
+            raise UserError(f"apt-get download {names}: expected {len(packages)} .deb, found {len(debs)}")
+        return debs
 
     def _names(self, pattern: str) -> list[str]:
         names: Iterable[str] = self._run("apt-cache", "pkgnames", check=False).split()
@@ -171,8 +182,10 @@ class Apt:
         return done.stdout
 
 
-def _extract(deb: Path, into: Path, only: str) -> None:
-    """Regular files only, each below `into`: Debian 12's Python 3.11.2 has no extraction filters yet."""
+def _extract(deb: Path, into: Path, only: tuple[str, ...]) -> None:
+    """Regular files, and links to them, that stay below `into`: Debian 12's Python 3.11.2 has no extraction
+    filters yet.
+    """
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     root = into.resolve()
     with (
@@ -182,11 +195,14 @@ def _extract(deb: Path, into: Path, only: str) -> None:
         for member in archive:
             name = member.name.removeprefix("./")
             target = (root / name).resolve()
-            content = archive.extractfile(member) if member.isreg() and name.startswith(only) else None
-            if content is None or not target.is_relative_to(root):
+            if not name.startswith(only) or not target.is_relative_to(root):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                shutil.copyfileobj(content, file)
+            if member.issym() and (target.parent / member.linkname).resolve().is_relative_to(root):
+                target.symlink_to(member.linkname)
+            elif content := archive.extractfile(member) if member.isreg() else None:
+                with target.open("wb") as file:
+                    shutil.copyfileobj(content, file)
+                target.chmod(0o755 if member.mode & 0o100 else 0o644)
     if unpacker.returncode != 0:
         raise UserError(f"{deb.name}: dpkg-deb could not unpack it (exit code {unpacker.returncode})")

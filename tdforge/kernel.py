@@ -69,7 +69,7 @@ def _debian_kernel(apt: Apt, kernels: Path) -> Kernel:
     package = _image_package(apt)
     place = kernels / package
     if not list(place.glob("boot/vmlinuz-*")):
-        apt.unpack(package, place, only="boot/vmlinuz-")
+        apt.unpack([package], place, only=("boot/vmlinuz-",))
     found = sorted(place.glob("boot/vmlinuz-*"))
     if not found:
         raise UserError(f"{package} has no boot/vmlinuz-*")

@@ -13,7 +13,6 @@ from tdforge.apt import Apt, alone, cache_dir
 from tdforge.kernel import find_kernel
 
 HOME = cache_dir()  # read before any test moves it
-SYSTEM = ("libc6", "libgcc", "libstdc++", "libcrypt1", "libssl")  # every Debian machine has them
 
 
 def _quiet(text: str) -> None:
@@ -28,7 +27,7 @@ def ovmf() -> Path:
     path = HOME / "ovmf" / "usr/share/ovmf/OVMF.fd"
     with alone(HOME):
         if not path.is_file():
-            Apt(HOME, _quiet).unpack("ovmf", HOME / "ovmf", only="usr/share/ovmf/")
+            Apt(HOME, _quiet).unpack(["ovmf"], HOME / "ovmf", only=("usr/share/ovmf/",))
     return path
 
 
@@ -47,21 +46,12 @@ def tool(name: str, package: str) -> tuple[str, ...]:
         return (found,)
     place = HOME / "tools" / package
     with alone(HOME):
-        if not list(place.rglob(f"usr/bin/{name}")):
+        if not (place / "usr/bin" / name).exists():
             _unpack_with_libraries(package, place)
     folders = sorted({str(path.parent) for path in place.rglob("*.so*")})
-    return ("env", f"LD_LIBRARY_PATH={':'.join(folders)}", str(next(place.rglob(f"usr/bin/{name}"))))
+    return ("env", f"LD_LIBRARY_PATH={':'.join(folders)}", str(place / "usr/bin" / name))
 
 
 def _unpack_with_libraries(package: str, place: Path) -> None:
     apt = Apt(HOME, _quiet)
-    seen: set[str] = set()
-    waiting = apt.depends(package)
-    while waiting:
-        library = waiting.pop()
-        if library in seen or not library.startswith("lib") or library.startswith(SYSTEM):
-            continue
-        seen.add(library)
-        apt.unpack(library, place / library, only="usr/lib/")
-        waiting += apt.depends(library)
-    apt.unpack(package, place / package, only="usr/bin/")
+    apt.unpack(apt.missing(package), place, only=("usr/bin/", "usr/lib/", "usr/share/", "lib/"))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,19 +43,26 @@ def test_a_digest_sees_each_change(change: str, tmp_path: Path) -> None:
 
 
 class LocalApt(Apt):
-    """An archive whose one package is built on the spot."""
+    """An archive whose packages are built on the spot."""
 
-    def _download(self, package: str, folder: Path) -> Path:
-        content = folder / "content"
+    def _download(self, packages: Sequence[str], folder: Path) -> list[Path]:
+        return [self._build(package, folder) for package in packages]
+
+    @staticmethod
+    def _build(package: str, folder: Path) -> Path:
+        content = folder / f"content of {package}"
         (content / "DEBIAN").mkdir(parents=True)
         (content / "DEBIAN" / "control").write_text(
             f"Package: {package}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: test\n"
         )
-        for name in ("boot/vmlinuz-1", "boot/config-1", "lib/modules/a.ko"):
+        for name in ("boot/vmlinuz-1", "boot/config-1", "lib/modules/a.ko", f"usr/bin/{package}"):
             (content / name).parent.mkdir(parents=True, exist_ok=True)
             (content / name).write_text(name)
+        (content / "usr" / "bin" / package).chmod(0o4755)
+        (content / "usr" / "bin" / f"{package}.1").symlink_to(package)
         (content / "boot" / "vmlinuz-link").symlink_to("/etc/passwd")
-        deb = folder / "package.deb"
+        (content / "boot" / "vmlinuz-up").symlink_to("../../../../../../../../../etc/passwd")
+        deb = folder / f"{package}.deb"
         subprocess.run(["dpkg-deb", "--build", str(content), str(deb)], check=True, capture_output=True)
         return deb
 
@@ -62,16 +70,25 @@ class LocalApt(Apt):
 def test_only_what_is_wanted_is_unpacked(tmp_path: Path) -> None:
     place = tmp_path / "kernels" / "linux"
     (place / "old").mkdir(parents=True)
-    LocalApt(tmp_path).unpack("linux", place, only="boot/vmlinuz-")
+    LocalApt(tmp_path).unpack(["linux"], place, only=("boot/vmlinuz-",))
     found = [path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()]
     assert found == ["boot/vmlinuz-1"]
     assert (place / "boot" / "vmlinuz-1").read_text() == "boot/vmlinuz-1"
 
 
+def test_programs_and_links_of_several_packages_work(tmp_path: Path) -> None:
+    LocalApt(tmp_path).unpack(["one", "two"], tmp_path / "tools", only=("usr/bin/", "usr/lib/"))
+    for name in ("one", "two"):
+        program = tmp_path / "tools" / "usr" / "bin" / name
+        assert program.stat().st_mode & 0o7777 == 0o755
+        assert program.with_suffix(".1").resolve() == program.resolve()
+    assert not (tmp_path / "tools" / "boot").exists()
+
+
 def test_a_machine_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apt.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="this machine has no apt"):
-        Apt(tmp_path).unpack("linux", tmp_path / "linux")
+        Apt(tmp_path).unpack(["linux"], tmp_path / "linux")
 
 
 def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

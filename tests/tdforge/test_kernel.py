@@ -1,6 +1,7 @@
 """Does the kernel finder take the named kernel, else Debian's newest, else what is at hand?"""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,13 @@ class FakeApt(Apt):
     def names(self, pattern: str) -> list[str]:
         return self.all_names
 
-    def unpack(self, package: str, into: Path, only: str = "") -> None:
+    def unpack(self, packages: Sequence[str], into: Path, only: tuple[str, ...] = ("",)) -> None:
         if self.broken:
             raise UserError("the archive cannot be reached")
-        self.unpacked.append(package)
+        self.unpacked += packages
         (into / "boot").mkdir(parents=True)
-        (into / "boot" / f"vmlinuz-{package.removeprefix('linux-image-')}").write_bytes(tiny_payload())
+        for package in packages:
+            (into / "boot" / f"vmlinuz-{package.removeprefix('linux-image-')}").write_bytes(tiny_payload())
 
 
 NEWEST = "linux-image-6.12.117+deb12-cloud-amd64"

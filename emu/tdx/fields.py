@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emu.tdx import hostfields
+
 RESERVED = 0xFF << 24 | 7 << 47 | 1 << 55 | 1 << 62  # id bits 31:24, 49:47, 55 and 62
 LAST_ELEMENT_AND_FIELD = 0xF << 34 | 0x1FF << 38
 CLASS_AND_CODE = 0x3F << 56 | 0xFFFFFF
+CONTEXT, SIZE = 7 << 52, 3 << 32
 NULL_ID = (1 << 64) - 1
 ALL = (1 << 64) - 1
 TD, VP, SYS = "TD", "VP", "SYS"  # whose fields: VM.RD/WR, VP.RD/WR, SYS.RD
@@ -39,10 +42,8 @@ class Field:
 BYTE, WORD, DOUBLE = 0xFF, 0xFFFF, 0xFFFFFFFF
 
 FIELDS: tuple[Field, ...] = (
-    # In the order of the module's tables, which is the order of iteration; without fields of nested VMs.
-    Field(TD, 0x8010000000000001, "FATAL", readable=0),
-    Field(TD, 0x8010000200000002, "NUM_TDCX", readable=0),
-    Field(TD, 0x8010000300000004, "CHLDCNT", readable=0),
+    # In the order of the module's tables, which is the order of iteration. Those of nested VMs that do not
+    # exist are no fields, but L2_CTLS and TSC_DEADLINE always are.
     Field(TD, 0x8010000300000020, "TD_UUID", elements=4),
     Field(TD, 0x9010000200000001, "NUM_VCPUS", readable=DOUBLE),
     Field(TD, 0x9010000100000005, "NUM_L2_VMS", readable=WORD),
@@ -66,8 +67,9 @@ FIELDS: tuple[Field, ...] = (
     Field(VP, 0xA020000200000002, "VCPU_INDEX", readable=DOUBLE),
     Field(VP, 0xA020000000000007, "CPUID_SUPERVISOR_VE", readable=BYTE, writable=BYTE),
     Field(VP, 0xA020000000000008, "CPUID_USER_VE", readable=BYTE, writable=BYTE),
+    Field(VP, 0xA020000300000050, "L2_CTLS", elements=4, writable=7),
+    Field(VP, 0xA020000300000058, "TSC_DEADLINE", elements=4, writable=ALL),
     Field(VP, 0xA120000000000000, "CPUID_CONTROL", elements=128, readable=BYTE, writable=3),
-    Field(SYS, 0x0000000200000000, "NUM_PKGS", readable=0),
     Field(SYS, 0x0800000200000000, "VENDOR_ID", readable=DOUBLE),
     Field(SYS, 0x0800000100000003, "MINOR_VERSION", readable=WORD),
     Field(SYS, 0x0800000100000004, "MAJOR_VERSION", readable=WORD),
@@ -88,6 +90,14 @@ def of(scope: str) -> tuple[Field, ...]:
     return tuple(field for field in FIELDS if field.scope == scope)
 
 
+HOST = {TD: hostfields.TD, VP: hostfields.VP, SYS: hostfields.SYS}
+
+
+def is_null(identifier: int) -> bool:
+    """Whether this is the id of no field; its context does not count."""
+    return identifier | CONTEXT == NULL_ID
+
+
 def find(scope: str, identifier: int) -> tuple[Field, int] | None:
     """Field and element that a single-element id names; None where the module says FIELD_ID_INCORRECT."""
     if identifier & (RESERVED | LAST_ELEMENT_AND_FIELD):
@@ -97,14 +107,23 @@ def find(scope: str, identifier: int) -> tuple[Field, int] | None:
         element = key - (field.id & CLASS_AND_CODE)
         if 0 <= element < field.elements:
             return field, element
+    if hostfields.known(HOST[scope], key >> 56, key & 0xFFFFFF):
+        return Field(scope, identifier, "of the host", readable=0), 0
     return None
 
 
 def following(scope: str, identifier: int) -> int:
-    """The next readable id after this one, all ones at the end; the first one for the null id."""
-    found = None if identifier == NULL_ID else find(scope, identifier)
-    if identifier != NULL_ID and found is None:
+    """The next readable id after this one, all ones at the end; the first one for the null id. Within a field
+    the size bits stay those of the id that was given.
+    """
+    fields = of(scope)
+    if is_null(identifier):
+        return fields[0].id
+    found = find(scope, identifier)
+    if found is None or found[0] not in fields:
         return NULL_ID
-    every = [(field, element) for field in of(scope) for element in range(field.elements)]
-    rest = every[every.index(found) + 1 :] if found else every
-    return next((field.id + element for field, element in rest if field.readable), NULL_ID)
+    field, element = found
+    if element + 1 < field.elements:
+        return (identifier & ~CONTEXT | field.id & CONTEXT) + 1
+    at = fields.index(field) + 1
+    return fields[at].id if at < len(fields) else NULL_ID

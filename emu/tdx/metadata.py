@@ -20,6 +20,7 @@ FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_LOCAL_ATTESTATION, FEATURE_NO_R
 INTEL, MAJOR, MINOR = 0x8086, 1, 5
 GPA_ATTRIBUTES = 0x807F  # sept_manager.h GUEST_L2_GPA_ATTR_MASK
 PAGE, HEADER, QUAD = 4096, 8, 8
+LAST_FIELD = 38  # bits 46:38 of a sequence header: how many fields follow the first
 
 Value = Callable[["TdxModule", "VcpuModel", int], int]
 
@@ -54,6 +55,8 @@ VALUES: dict[str, Value] = {
     "VCPU_INDEX": lambda m, v, e: v.index,
     "CPUID_SUPERVISOR_VE": lambda m, v, e: v.cpuid_supervisor_ve,
     "CPUID_USER_VE": lambda m, v, e: v.cpuid_user_ve,
+    "L2_CTLS": lambda m, v, e: v.l2_ctls[e],
+    "TSC_DEADLINE": lambda m, v, e: v.l2_tsc_deadline[e],
     "CPUID_CONTROL": lambda m, v, e: v.cpuid_control.get(e, 0),
     "VENDOR_ID": lambda m, v, e: INTEL,
     "MINOR_VERSION": lambda m, v, e: MINOR,
@@ -77,9 +80,11 @@ def read(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str, with_next: bool
     r[R8] = 0
     if with_next:
         r[RDX] = NULL_ID
+    if scope == TD and r[RAX] >> 17 & 0x7F:
+        return status.OPERAND_INVALID | status.RAX
     if r[RCX] and scope != SYS:
         return status.OPERAND_INVALID | status.RCX
-    if with_next and identifier == NULL_ID:
+    if with_next and fields.is_null(identifier):
         r[RDX] = fields.following(scope, identifier)
         return status.FIRST_FIELD_ID
     found = fields.find(scope, identifier)
@@ -127,6 +132,10 @@ def _store(module: TdxModule, vcpu: VcpuModel, name: str, element: int, new: int
             vcpu.cpuid_supervisor_ve = new
         case "CPUID_USER_VE":
             vcpu.cpuid_user_ve = new
+        case "L2_CTLS":
+            vcpu.l2_ctls[element] = new
+        case "TSC_DEADLINE":
+            vcpu.l2_tsc_deadline[element] = new
         case "CPUID_CONTROL":
             vcpu.cpuid_control[element] = new
 
@@ -157,23 +166,32 @@ def sys_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
 
 
 def sys_rdall(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
-    """Leaf 12: a metadata list, here with one sequence per field."""
+    """Leaf 12: a metadata list; neighbours of one size are one sequence (metadata_generic.c
+    md_dump_sequence).
+    """
     first, r[R8] = r[R8], NULL_ID
     if r[RDX] % PAGE or not module.gpa_valid(r[RDX], may_be_shared=False):
         return status.OPERAND_INVALID | status.RDX
-    gpa, _ = module.reach(r[RDX], "TDG.SYS.RDALL")
-    identifier = fields.following(SYS, NULL_ID) if first == NULL_ID else first
-    if fields.find(SYS, identifier) is None:
-        return status.FIELD_ID_INCORRECT
-    body, sequences = b"", 0
-    while identifier != NULL_ID:
-        found = fields.find(SYS, identifier)
-        assert found is not None
-        body += identifier.to_bytes(QUAD, "little") + value(module, vcpu, *found).to_bytes(QUAD, "little")
-        sequences += 1
-        identifier = fields.following(SYS, identifier)
-    size = HEADER + len(body)
-    header = size.to_bytes(2, "little") + sequences.to_bytes(2, "little") + bytes(4)
+    gpa, _ = module.reach(r[RDX], "TDG.SYS.RDALL", write=True)
+    every = fields.of(SYS)
+    start = 0
+    if not fields.is_null(first):
+        found = fields.find(SYS, first)
+        if found is None or found[0] not in every or (found[0].id ^ first) & fields.SIZE:
+            return status.FIELD_ID_INCORRECT
+        start = every.index(found[0])
+    sequences: list[list[Field]] = []
+    for field in every[start:]:
+        if sequences and field.id == sequences[-1][-1].id + 1:
+            sequences[-1].append(field)
+        else:
+            sequences.append([field])
+    quads = []
+    for sequence in sequences:
+        quads.append(sequence[0].id | (len(sequence) - 1) << LAST_FIELD)
+        quads += [value(module, vcpu, field, 0) for field in sequence]
+    body = b"".join(quad.to_bytes(QUAD, "little") for quad in quads)
+    header = (HEADER + len(body)).to_bytes(2, "little") + len(sequences).to_bytes(2, "little") + bytes(4)
     module.memory.write(gpa, header + body)
     return status.SUCCESS
 

@@ -71,7 +71,9 @@ __all__ = [
 MASK_FORBIDDEN = 1 << RAX | 1 << RCX | 1 << RSP | 1 << RBP  # RBP under NO_RBP_MOD only
 RTMRS, RTMR_DATA_ALIGN = 4, 64
 VP_STATE_ALIGN = 256
+MAX_VMS = 4  # of one TD, itself included (tdx_tdvps.h)
 TDCALL_LENGTH = 4
+VM_RD = 7  # the only leaf that has a version 1; it refuses higher ones itself
 
 
 @dataclass
@@ -85,6 +87,8 @@ class VcpuModel:
     cpuid_control: dict[int, int] = field(
         default_factory=dict
     )  # CPUID_CONTROL[], bit 0 supervisor, bit 1 user
+    l2_ctls: list[int] = field(default_factory=lambda: [0] * MAX_VMS)  # of nested VMs; kept, without effect
+    l2_tsc_deadline: list[int] = field(default_factory=lambda: [(1 << 64) - 1] * MAX_VMS)
     msrs: dict[int, int] = field(default_factory=dict)
     xcr0: int = 1
 
@@ -145,18 +149,19 @@ class TdxModule:
         """No bits at or above GPAW, and private unless the operand allows shared."""
         return not gpa >> self.params.gpaw and (may_be_shared or not gpa & self.memory.shared_bit)
 
-    def reach(self, gpa: int, what: str) -> tuple[int, bool]:
+    def reach(self, gpa: int, what: str, write: bool = False) -> tuple[int, bool]:
         """Walk of an operand page: GPA without the shared bit and whether it is shared; may end in #VE or
-        the run.
+        the run (helpers.c check_walk_and_map_guest_side_gpa).
         """
+        lib = self.memory.lib
         bare, shared = gpa & ~self.memory.shared_bit, bool(gpa & self.memory.shared_bit)
-        state = self.memory.state(bare) & self.memory.lib.TD_PAGE_STATE
-        if shared and state == self.memory.lib.TD_PAGE_SHARED:
-            return bare, True
-        if not shared and state == self.memory.lib.TD_PAGE_MAPPED:
-            return bare, False
-        if state == self.memory.lib.TD_PAGE_PENDING and not shared and not self.pending_ve_disabled:
-            raise VirtualizationException(48, gpa=gpa, length=TDCALL_LENGTH)
+        state = self.memory.state(bare) & lib.TD_PAGE_STATE
+        if state == (lib.TD_PAGE_SHARED if shared else lib.TD_PAGE_MAPPED):
+            return bare, shared
+        pending = state == lib.TD_PAGE_PENDING and not self.pending_ve_disabled
+        if state == lib.TD_PAGE_UNMAPPED if shared else pending:
+            access = 3 if write else 1  # what the page did not allow: reading, and writing where it is asked
+            raise VirtualizationException(48, access, gpa=gpa, length=TDCALL_LENGTH)
         raise End(
             "sept-violation", f"{what} names GPA {gpa:#x}, which is not {'shared' if shared else 'accepted'}"
         )
@@ -212,7 +217,7 @@ class TdxModule:
             return status.OPERAND_BUSY | status.RTMR
         if not self.gpa_valid(r[RCX], may_be_shared=True):
             return status.OPERAND_INVALID | status.RCX
-        gpa, shared = self.reach(r[RCX], LEAF_NAMES[4])
+        gpa, shared = self.reach(r[RCX], LEAF_NAMES[4], write=True)
         report_data = self.memory.read(data_gpa, 64, data_shared)
         self.memory.write(gpa, report.build(self.info(), report_data), shared)
         return status.SUCCESS
@@ -256,7 +261,7 @@ class TdxModule:
         if not long_mode_code or cpl:
             raise GP
         leaf, version = r[RAX] & 0xFFFF, r[RAX] >> 16 & 0xFF
-        if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and not (leaf == 7 and version == 1)):
+        if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and leaf != VM_RD):
             self.tdcalls[f"invalid {r[RAX]:#x}"] += 1
             r[RAX] = status.OPERAND_INVALID | status.RAX
             return False

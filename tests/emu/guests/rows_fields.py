@@ -93,8 +93,45 @@ def _rd() -> Iterator[Row]:
         "VM.RD of a field of the host",
         tdcall(7, rcx=0, rdx=0x8010000000000001),
         {"rax": NOT_READABLE, "r8": 0},
+        source="tdr_tdcs_fields_lookup.c",
+    )
+    for key, what, leaf, identifier, answer in (
+        ("vm_host_timeout", "VM.RD of HP_LOCK_TIMEOUT", 7, 0x9110000300000011, NOT_READABLE),
+        ("vm_host_msrs", "VM.RD of the last MSR bitmap", 7, 0x20100003000001FF, NOT_READABLE),
+        ("vp_host_vmcs", "VP.RD of a VMCS field: VPID", 9, 0x0024000100000000, NOT_READABLE),
+        ("vp_host_half", "VP.RD of the upper half of a VMCS field", 9, 0x0024000100000001, ID_INCORRECT),
+        ("vp_host_gpr", "VP.RD of a saved general register", 9, 0x1020000300000003, NOT_READABLE),
+        ("sys_host", "SYS.RD of NUM_PKGS", 11, 0x0000000200000000, NOT_READABLE),
+    ):
+        table = {7: "tdr_tdcs", 9: "tdvps", 11: "global_sys"}[leaf]
+        yield row(
+            key,
+            what,
+            tdcall(leaf, rcx=0, rdx=identifier),
+            {"rax": answer, "r8": 0},
+            f"{table}_fields_lookup.c",
+        )
+    yield row(
+        "cpuid_values",
+        "VM.RD of CPUID_VALUES: FIELD_ID_INCORRECT",
+        tdcall(7, rcx=0, rdx=0x9410000300000000),
+        {"rax": ID_INCORRECT},
         status="simplified",
-        why="a few host fields are known; the others answer FIELD_ID_INCORRECT",
+        why="a field of the host whose codes hold a CPUID leaf; a module says NOT_READABLE for those it has",
+    )
+    yield row(
+        "null_context",
+        "The context of a null id does not count",
+        tdcall(0x10007, rcx=0, rdx=ALL_ONES & ~(7 << 52)),
+        {"rax": FIRST_ID, "rdx": 0x8010000300000020},
+        source="metadata_generic.h is_null_field_id",
+    )
+    yield row(
+        "next_size",
+        "Within a field the next id keeps the size bits that were given, and gets its context",
+        tdcall(0x10007, rcx=0, rdx=0x1300000000000002),
+        {"rax": 0, "rdx": 0x1310000000000003},
+        source="metadata_generic.c",
     )
     yield row(
         "vm_v1",
@@ -144,6 +181,13 @@ def _rd() -> Iterator[Row]:
         {"rax": FIRST_ID, "rdx": 0xA020000200000002},
         vp,
     )
+    yield row(
+        "vp_next",
+        "L2_CTLS follows CPUID_USER_VE, nested VMs or not",
+        tdcall(9, rcx=0, rdx=0xA020000000000008),
+        {"rax": 0, "rdx": 0xA020000300000050},
+        "tdvps_fields_lookup.c",
+    )
     sys = "tdg_sys_rd.c"
     yield row(
         "sys",
@@ -178,10 +222,35 @@ def _rd() -> Iterator[Row]:
         "rdall",
         "SYS.RDALL fills the buffer and ends",
         tdcall(12, rdx=B, r8=ALL_ONES),
-        {"rax": 0, "r8": ALL_ONES},
+        {
+            "rax": 0,
+            "r8": ALL_ONES,
+            f"mem.{B:#x}": 8 << 16 | 168,  # bytes and sequences
+            f"mem.{B + 8:#x}": 0x0800000200000000,
+            f"mem.{B + 16:#x}": 0x8086,
+        },
         rdall,
-        status="simplified",
-        why="every field is a sequence of its own; a module joins neighbours",
+    )
+    yield row(
+        "rdall_joined",
+        "SYS.RDALL joins neighbours of one size: MINOR_VERSION and MAJOR_VERSION",
+        tdcall(12, rdx=B, r8=0x0800000100000003),
+        {
+            "rax": 0,
+            f"mem.{B:#x}": 7 << 16 | 152,
+            f"mem.{B + 8:#x}": 0x0800004100000003,
+            f"mem.{B + 16:#x}": 5,
+            f"mem.{B + 24:#x}": 1,
+            f"mem.{B + 32:#x}": 0x0A00000200000000,
+        },
+        "metadata_generic.c md_dump_sequence",
+    )
+    yield row(
+        "rdall_size",
+        "SYS.RDALL from an id with another size",
+        tdcall(12, rdx=B, r8=0x0800000300000003),
+        {"rax": ID_INCORRECT, "r8": ALL_ONES},
+        rdall,
     )
     yield row(
         "rdall_align",
@@ -326,8 +395,22 @@ def _wr() -> Iterator[Row]:
         (tdcall(10, rcx=0, rdx=control + 127, r8=3, r9=3), tdcall(9, rcx=0, rdx=control + 127)),
         {"0.rax": 0, "rax": 0, "r8": 3, "rdx": ALL_ONES},
         vp,
-        status="simplified",
-        why="the fields of nested VMs that would follow are missing",
+    )
+    yield row(
+        "vp_l2_ctls",
+        "VP.WR of L2_CTLS of a VM that does not exist is kept",
+        (
+            tdcall(10, rcx=0, rdx=0xA020000300000051, r8=5, r9=7),
+            tdcall(9, rcx=0, rdx=0xA020000300000051),
+        ),
+        {"0.rax": 0, "rax": 0, "r8": 5, "rdx": 0xA020000300000052},
+        "metadata_vp.c",
+    )
+    yield row(
+        "host",
+        "VM.WR of a field of the host",
+        tdcall(8, rcx=0, rdx=0x9110000300000011, r8=1, r9=ALL_ONES),
+        {"rax": NOT_WRITABLE, "r8": 0},
     )
     yield row(
         "vp_control_end",
@@ -416,6 +499,7 @@ def _fields() -> Iterator[Row]:
     yield row("VCPU_INDEX", 9, 0xA020000200000002, 0)
     yield row("CPUID_SUPERVISOR_VE", 9, 0xA020000000000007, 0)
     yield row("CPUID_USER_VE", 9, 0xA020000000000008, 0)
+    yield row("TSC_DEADLINE[1]", 9, 0xA020000300000059, ALL_ONES, "tsc_deadline")
     yield row("CPUID_CONTROL[0]", 9, 0xA120000000000000, 0, "cpuid_control")
     yield row("VENDOR_ID", 11, 0x0800000200000000, 0x8086)
     yield row("MAJOR_VERSION", 11, 0x0800000100000004, 1)
@@ -429,7 +513,7 @@ def _fields() -> Iterator[Row]:
         status="simplified",
         why="only the features that are modelled are shown: no migration, no partitioning",
     )
-    yield row("MIG_ATTRIBUTES", 11, 0xA000000300000000, 0, status="simplified", why="no migration")
+    yield row("MIG_ATTRIBUTES", 11, 0xA000000300000000, 0)
     yield row("SYS_ATTRIBUTES", 11, 0x0A00000200000000, 0)
 
 

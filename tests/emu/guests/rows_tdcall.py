@@ -24,7 +24,7 @@ from .common import (
     B,
     make,
 )
-from .rows import FILL, Row, Step, absent, code, tdcall
+from .rows import ALL_ONES, FILL, Row, Step, absent, code, tdcall
 
 
 def _encoding() -> Iterator[Row]:
@@ -36,7 +36,12 @@ def _encoding() -> Iterator[Row]:
         yield row(f"leaf{leaf}", f"Leaf {leaf} does not exist", tdcall(leaf), bad)
     for leaf in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 18, 22, 23, 25):
         yield row(f"version{leaf}", f"Leaf {leaf} has no version 1", tdcall(0x10000 | leaf, rcx=0xFC00), bad)
-    yield row("version7", "Leaf 7 has no version 2", tdcall(0x20007, rcx=0, rdx=0), bad)
+    yield row(
+        "version7",
+        "Leaf 7 has no version 2, which it says itself: R8 is zero, RDX all ones",
+        tdcall(0x20007, rcx=0, rdx=0),
+        {"vector": 3, "rax": INVALID, "r8": 0, "rdx": ALL_ONES, "changed": RAX | RDX | R8},
+    )
     yield row("reserved24", "RAX bit 24 is reserved", tdcall(1 << 24 | 1), bad)
     yield row("reserved63", "RAX bit 63 is reserved", tdcall(1 << 63 | 1), bad)
     yield row("compat", "In 32-bit code it is #GP(0)", tdcall(1, cs=at.CS32), GP)

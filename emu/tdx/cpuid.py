@@ -22,11 +22,11 @@ def bits(*numbers: int) -> int:
     return sum(1 << number for number in numbers)
 
 
-# SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT AES RDRAND hypervisor. No FMA, AVX, F16C, XSAVE:
+# SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline AES RDRAND hypervisor. No FMA, AVX, F16C, XSAVE:
 # the CPU engine executes VEX-coded instructions wrongly.
-LEAF1_ECX = bits(0, 1, 9, 13, 19, 20, 21, 22, 23, 25, 30, 31)
-# FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
-LEAF1_EDX = bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26)
+LEAF1_ECX = bits(0, 1, 9, 13, 19, 20, 21, 22, 23, 24, 25, 30, 31)
+# FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2; PSE36 is fixed to 0
+LEAF1_EDX = bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 19, 23, 24, 25, 26)
 # FSGSBASE BMI1 SMEP BMI2 RDSEED ADX SMAP. No ERMS: the engine runs REP MOVSB one byte per step. No LA57.
 LEAF7_EBX = bits(0, 3, 7, 8, 18, 19, 20)
 LEAF7_EDX = bits(29)  # ARCH_CAPABILITIES
@@ -120,6 +120,8 @@ def lookup(leaf: int, subleaf: int, caller: Caller) -> Registers | None:
     if row.leaf == 1:
         ebx |= (caller.index & 0xFF) << 24
         ecx |= 1 << 27 if caller.cr4 >> 18 & 1 else 0  # OSXSAVE
+    elif row.leaf == 7 and row.subleaf == 0:
+        ecx |= 1 << 4 if caller.cr4 >> 22 & 1 else 0  # OSPKE
     elif row.leaf == 0x15:
         ebx = caller.tsc_25mhz
     elif row.leaf == 0x80000001 and caller.long_mode_code:

@@ -34,7 +34,10 @@ def accept(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
     gpa, level = operand_gpa(module, r[RCX], levels=2), r[RCX] & LEVEL
     if gpa is None:
         return status.OPERAND_INVALID | status.RCX
-    if module.busy("accept", module.params.choices.accept_busy):
+    lib, state = module.memory.lib, module.memory.state(gpa)
+    inside = level == 0 and state & lib.TD_PAGE_2M and state & lib.TD_PAGE_STATE == lib.TD_PAGE_MAPPED
+    # The walk that ends above the level asked for takes no lock
+    if not inside and module.busy("accept", module.params.choices.accept_busy):
         return status.OPERAND_BUSY | status.RCX
     result = int(module.memory.lib.td_accept(module.memory.vm, gpa, level))
     if result == NOT_RETIRED:
@@ -53,6 +56,16 @@ def _leaf(module: TdxModule, gpa: int, what: str) -> tuple[int, bool]:
     if kind not in (lib.TD_PAGE_MAPPED, lib.TD_PAGE_PENDING):
         raise End("sept-violation", f"{what} of GPA {gpa:#x}, where the VMM has no private page")
     return int(bool(state & lib.TD_PAGE_2M)), kind == lib.TD_PAGE_PENDING
+
+
+def _has_table(module: TdxModule, gpa: int, level: int) -> bool:
+    """Whether the SEPT entry of this level leads to smaller pages."""
+    if level == 0 or gpa >= module.memory.span:
+        return False
+    size = min(SIZES[level], module.memory.span - gpa)
+    if level == 1 and module.memory.state(gpa) & module.memory.lib.TD_PAGE_2M:
+        return False
+    return any(module.memory.states(gpa, size))
 
 
 def attr_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
@@ -79,10 +92,10 @@ def attr_wr(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
     if gpa is None:
         return status.OPERAND_INVALID | status.RCX
     wanted = operand & LEVEL
-    level, pending = _leaf(module, gpa, "TDG.MEM.PAGE.ATTR.WR")
-    if wanted > level:
+    if _has_table(module, gpa, wanted):
         return status.PAGE_SIZE_MISMATCH | wanted
-    if wanted < level:
+    level, pending = _leaf(module, gpa, "TDG.MEM.PAGE.ATTR.WR")
+    if wanted != level:
         raise End("sept-violation", f"TDG.MEM.PAGE.ATTR.WR of GPA {gpa:#x}: its page is a larger one")
     r[RCX] = operand | (PENDING if pending else 0)
     return status.SUCCESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 
 from emu.machine import Machine
 from emu.signals import End, Fault, VirtualizationException
-from emu.tdx.module import R8, R9, R10, R11, RAX, RCX, RDX, VcpuModel
+from emu.tdx.module import R8, R9, R10, R11, RAX, RCX, RDX, Choices, VcpuModel
 
 OPERAND = 0xC000010000000000
 SHARED = 1 << 47
@@ -231,3 +232,11 @@ def test_pending_page_without_sept_ve_disable_raises_ve(td: Machine) -> None:
     with pytest.raises(VirtualizationException) as ve:
         call(td, rax=2, rcx=PENDING_RAM, rdx=0)
     assert (ve.value.reason, ve.value.gpa) == (48, PENDING_RAM)
+
+
+def test_accept_inside_an_accepted_large_page_takes_no_lock(td: Machine) -> None:
+    """The walk ends above the level asked for, before the entry would be locked (tdg_mem_page_accept.c)."""
+    assert call(td, rax=6, rcx=PENDING_RAM | 1)[RAX] == 0
+    td.module.params = dataclasses.replace(td.module.params, choices=Choices(accept_busy=1))
+    assert call(td, rax=6, rcx=PENDING_RAM)[RAX] == 0x00000B0A00000001
+    assert call(td, rax=6, rcx=PENDING_RAM | 1)[RAX] == 0x8000020000000001

@@ -124,6 +124,8 @@ def _features() -> Iterator[Row]:
         ("fma", "ecx", 12, 0, "no FMA without XFAM[2]"),
         ("avx", "ecx", 28, 0, "no AVX without XFAM[2]"),
         ("f16c", "ecx", 29, 0, "no F16C without XFAM[2]"),
+        ("tsc_deadline", "ecx", 24, 1, "the TSC deadline timer, which is the VMM's choice, is there"),
+        ("pse36", "edx", 17, 0, "no PSE-36"),
         ("mce", "edx", 7, 1, "MCE is there"),
         ("pae", "edx", 6, 1, "PAE is there"),
         ("sse2", "edx", 26, 1, "SSE2 is there"),
@@ -146,6 +148,26 @@ def _features() -> Iterator[Row]:
     )
     for key, register, number, what in seven:
         yield _row(f"7.{key}", f"Leaf 7: {what}", (bit(7, register, number),), {"vector": 3, "rax": 0})
+    yield _row(
+        "7.ospke_on",
+        "Leaf 7: OSPKE is 1 while CR4.PKE is",
+        (code("0f22e0", rax=0x440660), bit(7, "ecx", 4)),
+        {"0.vector": 3, "rax": 1},
+        td={"xfam": 0x203},
+    )
+    native = (
+        "TDX_1.5.01 verifies these at TDH.SYS.INIT and shows them; the emulated CPU lacks them: leaf 1 DTES64, "
+        "DS-CPL, PDCM, PCID, XSAVE, VME, DS; leaf 7 TSC_ADJUST, FDP_EXCPTN_ONLY, INVPCID, CLFLUSHOPT, CLWB, SHA, "
+        "MOVDIRI, MOVDIR64B, MD_CLEAR, SPEC_CTRL, STIBP, L1D_FLUSH, CORE_CAPABILITIES, SSBD; leaf 80000008 WBNOINVD"
+    )
+    yield _row(
+        "native",
+        "Features that every CPU with TDX has",
+        (bit(7, "ebx", 10),),
+        {"rax": 0},
+        status="simplified",
+        why=native,
+    )
     no_xsave = (
         "every CPU with TDX has it; the engine executes VEX-coded instructions wrongly, so it is hidden"
     )

@@ -58,7 +58,7 @@ def _rtmr() -> Iterator[Row]:
         "pending",
         "A pending page: #VE(48) with SEPT_VE_DISABLE off, RAX still the leaf",
         tdcall(2, rcx=FREE, rdx=0),
-        {"vector": 20, "ve_rcx": 48, "ve_r9": FREE, "at": 0, "changed": 0},
+        {"vector": 20, "ve_rcx": 48, "ve_rdx": 1, "ve_r8": 0, "ve_r9": FREE, "at": 0, "changed": 0},
         td={"attributes": 0},
     )
     yield row(
@@ -148,8 +148,15 @@ def _report() -> Iterator[Row]:
         "rcx_pending",
         "RCX pending: #VE(48)",
         tdcall(4, rcx=FREE, rdx=data, r8=0),
-        {"vector": 20, "ve_rcx": 48, "ve_r9": FREE},
+        {"vector": 20, "ve_rcx": 48, "ve_rdx": 3, "ve_r8": 0, "ve_r9": FREE},
         td={"attributes": 0},
+    )
+    yield row(
+        "device",
+        "RDX is shared memory the VMM gives to a device: #VE(48)",
+        tdcall(4, rcx=B, rdx=SHARED | 0xC0000000, r8=0),
+        {"vector": 20, "ve_rcx": 48, "ve_rdx": 1, "ve_r9": SHARED | 0xC0000000, "changed": 0},
+        source="helpers.c check_walk_and_map_guest_side_gpa",
     )
     yield row(
         "rdx_pending",

@@ -289,6 +289,19 @@ def _attributes() -> Iterator[Row]:
         (accept(FREE), tdcall(24, rcx=FREE | 1, rdx=0, r8=0)),
         {"rax": MISMATCH | 1},
     )
+    share = vmcall(0x10001, r12=FREE | BIT47, r13=0x1000)
+    yield row(
+        "wr_mismatch_hole",
+        "The same where the first of them is gone",
+        (share, tdcall(24, rcx=FREE | 1, rdx=0, r8=0)),
+        {"0.r10": 0, "rax": MISMATCH | 1, "rcx": 0, "rdx": 0},
+    )
+    yield row(
+        "wr_mismatch_1g",
+        "ATTR.WR: 1 GiB where smaller pages are: PAGE_SIZE_MISMATCH, level 2",
+        tdcall(24, rcx=2, rdx=0, r8=0),
+        {"rax": MISMATCH & ~0xFFFFFFFF | 2},
+    )
     yield row(
         "wr_larger",
         "ATTR.WR: 4 KiB inside a 2 MiB page: TD exit",

@@ -59,6 +59,7 @@ class LocalApic:
     isr: int = 0
     tpr: int = 0
     nmi: bool = False
+    self_ipi: int = 0  # what was last written there
     svr: int = 0xFF
     icr: int = 0
     initial: int = 0
@@ -113,14 +114,16 @@ class LocalApic:
 
     # -- the module's part
 
-    def read_native(self, register: int) -> int | None:
-        """RDMSR that does not leave the TD; None is #GP."""
+    def read_native(self, register: int) -> int:
+        """RDMSR that does not leave the TD: it reads the virtual-APIC page, whatever a bare x2APIC would do
+        (Intel SDM volume 3, 30.5).
+        """
         if register == TPR:
             return self.tpr
         if register == PPR:
             return self.ppr
-        if register in (EOI, SELF_IPI):
-            return None
+        if register == SELF_IPI:
+            return self.self_ipi
         for first, bits in ((ISR, self.isr), (IRR, self.irr)):
             if first <= register < first + 8:
                 return bits >> 32 * (register - first) & 0xFFFFFFFF
@@ -134,6 +137,7 @@ class LocalApic:
             self.isr &= ~(1 << top(self.isr)) if self.isr else ~0
         elif register == SELF_IPI and FIRST_VECTOR <= value <= 0xFF:
             self.irr |= 1 << value
+            self.self_ipi = value
         else:
             return False
         return True

@@ -10,6 +10,7 @@ from typing import Any
 
 from emu.apic import NATIVE as APIC_NATIVE
 from emu.apic import LocalApic
+from emu.decode import port_qualification, prefixes, string_info
 from emu.memory import Memory
 from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
@@ -24,53 +25,20 @@ MASK32 = (1 << 32) - 1
 ENGINE_XCR0 = 7  # x87, SSE, AVX
 FMASK, FMASK_AT_ENTRY = 0xC0000084, 0x20200  # td_vmcs_init.c
 EFER, TSC = 0xC0000080, 0x10
-CR4_PAE, IF = 1 << 5, 1 << 9
+IF = 1 << 9
 
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
 EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
 EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54, "PCONFIG": 65}
-PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "LMSW", "XSETBV"))
+PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "MOV_CR8", "LMSW"))
+UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT", "PCONFIG"))  # #UD beyond CPL 0
 PORT_ACCESS = frozenset(("IN", "OUT", "INS", "OUTS"))
-PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65))
 
 
 def instruction_names(lib: Any, ffi: Any) -> dict[int, str]:
     """TD_INSN_* numbers of the native core by name, without the prefix."""
     constants = (name for name in dir(lib) if name.startswith("TD_INSN_"))
     return {int(getattr(lib, name)): name.removeprefix("TD_INSN_") for name in constants}
-
-
-@dataclass(frozen=True)
-class Prefixed:
-    """Prefixes of an instruction: REX (0 if none), whether 66h is among them, where the opcode begins."""
-
-    rex: int
-    operand16: bool
-    start: int
-
-
-def prefixes(code: bytes, mode: int) -> Prefixed:
-    """Skips legacy prefixes and REX."""
-    rex, operand16, at = 0, False, 0
-    while code[at] in PREFIXES or (mode == 64 and code[at] & 0xF0 == 0x40):
-        rex = code[at] if code[at] not in PREFIXES else 0
-        operand16 |= code[at] == 0x66
-        at += 1
-    return Prefixed(rex, operand16, at)
-
-
-def port_qualification(code: bytes, mode: int, dx: int) -> int:
-    """Exit qualification of an I/O instruction (Intel SDM volume 3, table 28-5)."""
-    p = prefixes(code, mode)
-    opcode = code[p.start]
-    string = 0x6C <= opcode <= 0x6F
-    immediate = 0xE4 <= opcode <= 0xE7
-    size = 1 if not opcode & 1 else 2 if p.operand16 != (mode == 16) else 4
-    is_in = opcode in (0xE4, 0xE5, 0xEC, 0xED, 0x6C, 0x6D)
-    port = code[p.start + 1] if immediate else dx & 0xFFFF
-    repeated = 0xF3 in code[: p.start] or 0xF2 in code[: p.start]
-    flags = is_in << 3 | string << 4 | repeated << 5 | immediate << 6
-    return (size - 1) | flags | port << 16
 
 
 @dataclass
@@ -144,6 +112,13 @@ class Vcpu:
         if stop.kind == lib.TD_STOP_EPT_VE:
             access = (1, 2, 4)[stop.access]
             gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
+            if (
+                stop.shared and self.model.ve is not None
+            ):  # the CPU raises this #VE, and only into an empty area
+                raise End(
+                    "sept-violation",
+                    f"access to shared GPA {gpa:#x} before TDG.VP.VEINFO.GET of the last #VE",
+                )
             self.virtualization_exception(VirtualizationException(48, access | 0x180, int(stop.gla), gpa))
             return False
         self.over()
@@ -247,9 +222,13 @@ class Vcpu:
             return
         if (name in PRIVILEGED and regs.cpl) or (name in PORT_ACCESS and regs.cpl > (regs.rflags >> 12 & 3)):
             raise GP
+        if name in UNKNOWN_TO_USERS and regs.cpl:
+            raise UD
         if name in PORT_ACCESS:
-            qualification = port_qualification(bytes(self.stop.bytes), regs.mode, int(regs.gpr[RDX]))
-            raise VirtualizationException(EXIT_REASON[name], qualification, length=length)
+            code = bytes(self.stop.bytes)
+            qualification = port_qualification(code, regs.mode, int(regs.gpr[RDX]))
+            info = string_info(code, regs.mode) if name in ("INS", "OUTS") else 0
+            raise VirtualizationException(EXIT_REASON[name], qualification, length=length, info=info)
         match name:
             case "CPUID":
                 self.cpuid(length)
@@ -263,7 +242,13 @@ class Vcpu:
                 self.xsetbv(length)
             case "XGETBV":
                 self.xgetbv(length)
-            case "RDPMC":
+            case "MOV_CR8":
+                self.task_priority(length)
+            case "STORE_TABLE":
+                if regs.cpl and regs.cr4 & control.CR4_UMIP:
+                    raise GP
+                self.lib.td_pass_once(self.handle)
+            case "RDPMC" | "RDTSC" | "RDTSCP":  # the latter two come here only when CR4.TSD forbids them
                 raise GP
             case "UD":
                 raise UD
@@ -326,6 +311,9 @@ class Vcpu:
             raise GP
         if access is msr.Access.VE:
             raise VirtualizationException(32 if is_write else 31, length=length)
+        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+        if is_write and not msr.native_takes(index, value):
+            raise GP
         if index in msr.ENGINE:
             self.lib.td_pass_once(self.handle)
             return
@@ -341,7 +329,6 @@ class Vcpu:
             self.set_edx_eax(value)
             self.retire(length)
             return
-        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
         if index == EFER:
             if control.write_efer(int(regs.efer), value) is Outcome.VE:
                 raise VirtualizationException(control.EFER_VE_REASON, length=length)
@@ -364,10 +351,7 @@ class Vcpu:
             if not self.apic.write_native(index, (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32):
                 raise GP
         else:
-            value = self.apic.read_native(index)
-            if value is None:
-                raise GP
-            self.set_edx_eax(value)
+            self.set_edx_eax(self.apic.read_native(index))
         self.retire(length)
 
     def control_register(self, number: int, length: int) -> None:
@@ -380,30 +364,43 @@ class Vcpu:
         if regs.mode != 64:
             value &= MASK32
         if number == 0:
-            outcome = control.write_cr0(int(regs.cr0), value, int(regs.cr4))
+            outcome = control.write_cr0(int(regs.cr0), value, int(regs.cr4), regs.mode == 64)
+            value = value & ~control.CR0_RESERVED | control.ET
         else:
             params = self.module.params
-            outcome = control.write_cr4(int(regs.cr4), value, int(regs.cr0), params.xfam, params.attributes)
+            cr0, cr3 = int(regs.cr0), int(regs.cr3)
+            outcome = control.write_cr4(int(regs.cr4), value, cr0, cr3, params.xfam, params.attributes)
         if outcome is Outcome.GP:
             raise GP
         if outcome is Outcome.VE:
             raise VirtualizationException(control.CR_VE_REASON, number | register << 8, length=length)
-        if number == 4 and not value & CR4_PAE and regs.cr0 & control.PG:
-            raise GP
         if self.observer:
             old = int(regs.cr4 if number else regs.cr0)
             self.observer.on_control(self, f"CR{number}", old, value)
-        if number == 0:
-            self.lib.td_pass_once(self.handle)
-            return
         self.retire(length)
-        self.lib.td_write_cr4(self.handle, value)
+        (self.lib.td_write_cr4 if number else self.lib.td_write_cr0)(self.handle, value)
+
+    def task_priority(self, length: int) -> None:
+        """MOV to and from CR8: bits 7:4 of the virtual APIC's TPR (Intel SDM volume 3, 30.3)."""
+        regs = self.regs
+        code = bytes(self.stop.bytes)
+        p = prefixes(code, regs.mode)
+        register = (code[p.start + 2] & 7) | (p.rex & 1) << 3
+        if code[p.start + 1] == 0x20:
+            regs.gpr[register] = self.apic.tpr >> 4
+        elif regs.gpr[register] > 0xF:
+            raise GP
+        else:
+            self.apic.tpr = int(regs.gpr[register]) << 4
+        self.retire(length)
 
     def xsetbv(self, length: int) -> None:
         """XSETBV. The engine gets only the states it knows."""
         regs = self.regs
         if not regs.cr4 & control.CR4_OSXSAVE:
             raise UD
+        if regs.cpl:
+            raise GP
         value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
         if control.write_xcr0(regs.gpr[RCX] & MASK32, value, self.module.params.xfam) is Outcome.GP:
             raise GP

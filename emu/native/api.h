@@ -36,7 +36,8 @@ enum {
     TD_INSN_INS, TD_INSN_OUTS, TD_INSN_INVD, TD_INSN_WBINVD, TD_INSN_XSETBV, TD_INSN_MONITOR,
     TD_INSN_MWAIT, TD_INSN_RDTSC, TD_INSN_RDTSCP, TD_INSN_RDPMC, TD_INSN_RDRAND, TD_INSN_RDSEED,
     TD_INSN_MOV_CR0, TD_INSN_MOV_CR4, TD_INSN_LMSW, TD_INSN_VMCALL, TD_INSN_PCONFIG, TD_INSN_UD,
-    TD_INSN_SYSCALL, TD_INSN_XGETBV
+    TD_INSN_SYSCALL, TD_INSN_XGETBV, TD_INSN_MOV_CR8,
+    TD_INSN_STORE_TABLE /* SGDT, SIDT, SLDT, STR, SMSW: not for users under CR4.UMIP */
 };
 
 typedef struct {
@@ -131,6 +132,7 @@ void td_skip_time(td_vcpu *v, uint64_t ticks);
 void td_arm_handoff(td_vcpu *v, int on);
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);
 void td_pass_once(td_vcpu *v); /* lets the engine execute the instruction at RIP by itself */
+void td_write_cr0(td_vcpu *v, uint64_t value);
 void td_write_cr4(td_vcpu *v, uint64_t value);
 td_fault *td_last_fault(td_vcpu *v);
 void td_flush(td_vcpu *v);

@@ -211,17 +211,32 @@ static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
 }
 
 /* MSRs that a TD reads and writes without an exit and that the engine implements itself
- * (intel/tdx-module TDX_1.5.01, msr_config_lookup.c). */
-static int engine_msr(uint32_t index, int write) {
+ * (intel/tdx-module TDX_1.5.01, msr_config_lookup.c). Python knows which values a CPU refuses; the engine takes all. */
+static int engine_msr(uc_engine *uc, uint32_t index, int write) {
+    uint64_t low, high;
     switch (index) {
-    case 0x174: case 0x175: case 0x176: case 0x277:
-    case 0xC0000081: case 0xC0000082: case 0xC0000084:
-    case 0xC0000100: case 0xC0000101: case 0xC0000102: case 0xC0000103:
-        return 1;
-    case 0xC0000080:
+    case 0x174: case 0x175: case 0x176: case 0x277: case 0xC0000080: case 0xC0000084: case 0xC0000103:
         return !write;
+    case 0xC0000081:
+        return 1;
+    case 0xC0000082: case 0xC0000100: case 0xC0000101: case 0xC0000102: /* the kernel writes these all the time */
+        if (!write) return 1;
+        uc_reg_read(uc, UC_X86_REG_RAX, &low);
+        uc_reg_read(uc, UC_X86_REG_RDX, &high);
+        high = (high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF);
+        return (uint64_t)((int64_t)(high << 16) >> 16) == high;
     }
     return 0;
+}
+
+/* CR4.TSD keeps the time from users. */
+static int time_forbidden(uc_engine *uc) {
+    uint64_t cr4;
+    uint16_t cs;
+    uc_reg_read(uc, UC_X86_REG_CR4, &cr4);
+    if (!(cr4 & 4)) return 0;
+    uc_reg_read(uc, UC_X86_REG_CS, &cs);
+    return (cs & 3) != 0;
 }
 
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
@@ -245,6 +260,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         return;
     case TD_INSN_RDTSC:
     case TD_INSN_RDTSCP:
+        if (time_forbidden(uc)) break;
         td_settle(v, address);
         value = td_read_tsc(v);
         uint64_t low = value & 0xFFFFFFFF, high = value >> 32;
@@ -277,7 +293,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     case TD_INSN_WRMSR: {
         uint64_t index = 0;
         uc_reg_read(uc, UC_X86_REG_RCX, &index);
-        if (engine_msr((uint32_t)index, kind == TD_INSN_WRMSR)) return;
+        if (engine_msr(uc, (uint32_t)index, kind == TD_INSN_WRMSR)) return;
         break;
     }
     }

@@ -173,11 +173,16 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
         case 0xD1: return TD_INSN_XSETBV;
         case 0xF9: return TD_INSN_RDTSCP;
         }
+        if (reg == 4 || (reg < 2 && (i->modrm & 0xC0) != 0xC0)) return TD_INSN_STORE_TABLE;
         return reg == 6 ? TD_INSN_LMSW : TD_INSN_NONE;
+    case 0x00: return reg < 2 ? TD_INSN_STORE_TABLE : TD_INSN_NONE;
+    case 0x20: return reg == 0 && i->rex & 4 ? TD_INSN_MOV_CR8 : TD_INSN_NONE;
     case 0x05: return TD_INSN_SYSCALL;
     case 0x08: return TD_INSN_INVD;
     case 0x09: return TD_INSN_WBINVD;
-    case 0x22: return reg == 0 && !(i->rex & 4) ? TD_INSN_MOV_CR0 : reg == 4 && !(i->rex & 4) ? TD_INSN_MOV_CR4 : TD_INSN_NONE;
+    case 0x22:
+        if (reg == 0) return i->rex & 4 ? TD_INSN_MOV_CR8 : TD_INSN_MOV_CR0;
+        return reg == 4 && !(i->rex & 4) ? TD_INSN_MOV_CR4 : TD_INSN_NONE;
     case 0x30: return TD_INSN_WRMSR;
     case 0x31: return TD_INSN_RDTSC;
     case 0x32: return TD_INSN_RDMSR;

@@ -333,6 +333,12 @@ void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n) {
     v->range_count = n < MAX_RANGES ? n : MAX_RANGES;
     memcpy(v->ranges, ranges, v->range_count * sizeof *ranges);
 }
+/* Sets CR0 as MOV does: the engine enters or leaves long mode with it. */
+void td_write_cr0(td_vcpu *v, uint64_t value) {
+    td_put_regs(v);
+    uc_reg_write(v->uc, UC_X86_REG_CR0, &value);
+    uc_ctl_flush_tlb(v->uc);
+}
 /* Sets CR4. The engine decodes BMI instructions only under CR4.OSFXSR, a real CPU always: its own flag stays set. */
 void td_write_cr4(td_vcpu *v, uint64_t value) {
     td_get_regs(v);
@@ -346,7 +352,6 @@ void td_write_cr4(td_vcpu *v, uint64_t value) {
 void td_pass_once(td_vcpu *v) { v->pass = td_get_regs(v)->rip; }
 td_fault *td_last_fault(td_vcpu *v) { return &v->fault; }
 void td_flush(td_vcpu *v) { uc_ctl_flush_tlb(v->uc); }
-
 
 uint64_t td_get_msr(td_vcpu *v, uint32_t index) {
     uc_x86_msr m = {.rid = index};

@@ -15,7 +15,8 @@ class Outcome(enum.Enum):
     VE = "#VE"
 
 
-PE, NE, WP, NW, CD, PG = 1 << 0, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
+PE, ET, NE, WP, NW, CD, PG = 1 << 0, 1 << 4, 1 << 5, 1 << 16, 1 << 29, 1 << 30, 1 << 31
+CR0_RESERVED = 0x1FFAFFC0  # bits 28:19, 17, 15:6: writes are ignored
 MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = (
     1 << 6,
     1 << 13,
@@ -27,14 +28,14 @@ MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = (
     1 << 19,
 )
 CR4_UNAVAILABLE = SMXE | 1 << 15 | ~((1 << 26) - 1) & (1 << 64) - 1
-CR4_LA57, CR4_OSXSAVE = 1 << 12, 1 << 18
+CR4_PAE, CR4_UMIP, CR4_LA57, CR4_PCIDE, CR4_OSXSAVE = 1 << 5, 1 << 11, 1 << 12, 1 << 17, 1 << 18
 SCE, LME, LMA, NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 EFER_VE_REASON, CR_VE_REASON = 32, 28
 
 
-def write_cr0(old: int, new: int, cr4: int) -> Outcome:
+def write_cr0(old: int, new: int, cr4: int, code64: bool) -> Outcome:
     """MOV to CR0. Order of the checks as in the module: fixed bits, PG without PE, WP under CET, then #VE
-    causes.
+    causes; last what a CPU refuses to a TD, whose EFER.LME is always set (Intel SDM volume 2, MOV to CR).
     """
     if new >> 32 or not new & NE:
         return Outcome.GP
@@ -44,12 +45,14 @@ def write_cr0(old: int, new: int, cr4: int) -> Outcome:
         return Outcome.GP
     if (old & PE and not new & PE) or (new & CD and not old & CD) or (new & NW and not old & NW):
         return Outcome.VE
+    if (old ^ new) & PG and (code64 or (cr4 & CR4_PCIDE if old & PG else not cr4 & CR4_PAE)):
+        return Outcome.GP
     return Outcome.NATIVE
 
 
-def write_cr4(old: int, new: int, cr0: int, xfam: int, attributes: int) -> Outcome:
+def write_cr4(old: int, new: int, cr0: int, cr3: int, xfam: int, attributes: int) -> Outcome:
     """MOV to CR4. The CPU of this emulator has none of the bits that 1.5.01 leaves to the CPU, LA57
-    included.
+    included. Paging in a TD is that of 64-bit mode, so PAE stays (Intel SDM volume 2, MOV to CR).
     """
     if new & (CR4_UNAVAILABLE | KL | CR4_LA57):
         return Outcome.GP
@@ -63,6 +66,10 @@ def write_cr4(old: int, new: int, cr0: int, xfam: int, attributes: int) -> Outco
         return Outcome.GP
     if new & VMXE or (old & MCE and not new & MCE):
         return Outcome.VE
+    if cr0 & PG and not new & CR4_PAE:
+        return Outcome.GP
+    if new & ~old & CR4_PCIDE and (not cr0 & PG or cr3 & 0xFFF):
+        return Outcome.GP
     return Outcome.NATIVE
 
 

@@ -44,6 +44,4 @@ SYS: tuple[Range, ...] = (
 
 def known(ranges: tuple[Range, ...], class_code: int, field_code: int) -> bool:
     """Whether one of these fields has this code."""
-    return any(
-        kind == class_code and first <= field_code < first + count for kind, first, count in ranges
-    )
+    return any(kind == class_code and first <= field_code < first + count for kind, first, count in ranges)

@@ -34,6 +34,11 @@ class Row:
 
 
 XSS, DEBUGCTL = 0xDA0, 0x1D9
+SPEC_CTRL, PRED_CMD, FLUSH_CMD, PAT, FMASK, TSC_AUX = 0x48, 0x49, 0x10B, 0x277, 0xC0000084, 0xC0000103
+# What a CPU takes natively (Intel SDM volume 4, table 2-2): addresses, words of 32 bits, command and control bits
+CANONICAL = frozenset((0x175, 0x176, 0x600, 0xC0000082, 0xC0000100, 0xC0000101, 0xC0000102))
+TAKEN = {SPEC_CTRL: 0x5FF, PRED_CMD: 1, FLUSH_CMD: 1, FMASK: 0xFFFFFFFF, TSC_AUX: 0xFFFFFFFF}
+MEMORY_TYPES = frozenset((0, 1, 4, 5, 6, 7))  # UC WC WT WP WB UC-
 XSS_STATES = 0x1FD00  # supervisor states that IA32_XSS may name (Intel SDM volume 1, 13.3)
 DEBUGCTL_TR, DEBUGCTL_BTS, DEBUGCTL_UNCORE_PMI = 1 << 6, 1 << 7, 1 << 13
 DEBUGCTL_RESERVED = 7 << 3 | ((1 << 64) - 1) & ~0xFFFF  # msr_defs.h
@@ -49,7 +54,8 @@ def _each(numbers: tuple[int, ...], read: Access, write: Access) -> Iterator[Row
 
 
 ROWS: tuple[Row, ...] = (
-    *_each((0x48, 0x49, 0x10B, 0x174, 0x175, 0x176, 0x277, 0x600), N, N),
+    *_each((0x48, 0x174, 0x175, 0x176, 0x277, 0x600), N, N),
+    *_each((PRED_CMD, FLUSH_CMD), G, N),  # native, and a CPU lets them be written only
     Row(0x808, 0x80C, N, N),
     Row(0x80E, 0x80E, N, N),
     Row(0x810, 0x827, N, N),
@@ -120,6 +126,15 @@ def access(index: int, is_write: bool, xfam: int, attributes: int = 0) -> Access
     if xfam & row.xfam != row.xfam or attributes & row.attributes != row.attributes:
         return Access.GP
     return row.write if is_write else row.read
+
+
+def native_takes(index: int, value: int) -> bool:
+    """Whether a CPU takes this value natively, or refuses it with #GP."""
+    if index in CANONICAL:
+        return value >> 47 in (0, (1 << 17) - 1)
+    if index == PAT:
+        return MEMORY_TYPES.issuperset(value.to_bytes(8, "little"))
+    return not value & ~TAKEN.get(index, value)
 
 
 def written(index: int, old: int, new: int, xfam: int) -> tuple[Access, int]:

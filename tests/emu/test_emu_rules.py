@@ -28,11 +28,19 @@ START_CR0, START_CR4, START_EFER = 0x31, 0x40, 0x901
     ],
 )
 def test_cr0(new: int, outcome: Outcome) -> None:
-    assert control.write_cr0(START_CR0, new, START_CR4) is outcome
+    assert control.write_cr0(START_CR0, new, START_CR4 | 0x20, code64=False) is outcome
+
+
+def test_cr0_paging_of_long_mode() -> None:
+    """EFER.LME is always set: no paging without PAE, none switched on or off by 64-bit code."""
+    assert control.write_cr0(START_CR0, 0x80010033, START_CR4, code64=False) is GP
+    assert control.write_cr0(0x80010033, 0x10033, 0x660, code64=True) is GP
+    assert control.write_cr0(0x80010033, 0x10033, 0x660, code64=False) is NATIVE
+    assert control.write_cr0(0x80010033, 0x10033, 0x20660, code64=False) is GP  # PCIDE
 
 
 def test_cr0_wp_under_cet() -> None:
-    assert control.write_cr0(0x80010033, 0x80000033, 1 << 23 | 0x660) is GP
+    assert control.write_cr0(0x80010033, 0x80000033, 1 << 23 | 0x660, code64=True) is GP
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,7 @@ def test_cr0_wp_under_cet() -> None:
     ],
 )
 def test_cr4(new: int, xfam: int, attributes: int, outcome: Outcome) -> None:
-    assert control.write_cr4(START_CR4, new, 0x80010033, xfam, attributes) is outcome
+    assert control.write_cr4(START_CR4, new, 0x80010033, 0, xfam, attributes) is outcome
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,16 @@ def _cr0() -> Iterator[Row]:
             CR0,
             HELPERS,
             (write0(BASE0 | bits),),
-            {"vector": 3},
-            status="simplified",
-            why="the write has no effect but, unlike on a CPU, the bits read back",
+            reads(BASE0),
         )
+    yield Row(
+        "cr0.pg_off",
+        "Clearing PG in 64-bit mode is #GP(0)",
+        CR0,
+        "CPU architecture",
+        (write0(BASE0 & ~(1 << 31)),),
+        GP,
+    )
     yield row("et", "ET stays 1", BASE0 & ~0x10, reads(BASE0))
     for name, value in (
         ("wp", BASE0 & ~(1 << 16)),
@@ -201,7 +207,6 @@ def _cr4() -> Iterator[Row]:
     )
     free = (
         ("vme", 0),
-        ("pvi", 1),
         ("tsd", 2),
         ("de", 3),
         ("pse", 4),
@@ -215,6 +220,65 @@ def _cr4() -> Iterator[Row]:
     )
     for name, bit in free:
         yield row(name, f"{name.upper()} is the guest's", 1 << bit, reads(BASE4 | 1 << bit))
+    yield row("pvi", "PVI is the guest's", 2, reads(BASE4 | 2), "simplified", NOT_ENFORCED)
+    cpu = "CPU architecture"
+    yield Row(
+        "cr4.tsd_user",
+        "Under TSD, RDTSC in user mode is #GP(0)",
+        CR4,
+        cpu,
+        (write4(BASE4 | 4), code("0f31"), code("0f31", cs=at.USER_CS)),
+        GP | {"1.vector": 3},
+    )
+    yield Row(
+        "cr4.tsd_user_p",
+        "Under TSD, RDTSCP in user mode is #GP(0)",
+        CR4,
+        cpu,
+        (write4(BASE4 | 4), code("0f01f9", cs=at.USER_CS)),
+        GP,
+    )
+    sidt = code("0f010f", cs=at.USER_CS, rdi=at.USER_WINDOW + at.BUFFER)
+    yield Row("cr4.umip_off", "Without UMIP, SIDT in user mode is native", CR4, cpu, (sidt,), {"vector": 3})
+    for name, what, step in (
+        ("sidt", "SIDT", sidt),
+        ("sgdt", "SGDT", code("0f0107", cs=at.USER_CS, rdi=at.USER_WINDOW + at.BUFFER)),
+        ("sldt", "SLDT", code("0f00c0", cs=at.USER_CS)),
+        ("str", "STR", code("0f00c8", cs=at.USER_CS)),
+        ("smsw", "SMSW", code("0f01e0", cs=at.USER_CS)),
+    ):
+        yield Row(
+            f"cr4.umip_{name}",
+            f"Under UMIP, {what} in user mode is #GP(0)",
+            CR4,
+            cpu,
+            (write4(BASE4 | 1 << 11), step),
+            GP,
+        )
+    yield Row(
+        "cr4.de_dr4",
+        "Under DE, DR4 does not exist: #UD",
+        CR4,
+        cpu,
+        (write4(BASE4 | 8), code("0f21e0")),
+        {"vector": 6, "at": 0},
+    )
+    yield Row(
+        "cr4.pcide_cr3",
+        "Setting PCIDE while CR3 has bits in 11:0 is #GP(0)",
+        CR4,
+        cpu,
+        (code("0f20d8 0c08 0f22d8"), write4(BASE4 | 1 << 17)),
+        GP | {"0.vector": 3},
+    )
+    yield Row(
+        "cr4.pcide_pg",
+        "Clearing PG under PCIDE is #GP(0)",
+        CR4,
+        cpu,
+        (write4(BASE4 | 1 << 17), write0(BASE0 & ~(1 << 31))),
+        GP | {"0.vector": 3},
+    )
     for name, bit in (("osfxsr", 9), ("osxmmexcpt", 10), ("osxsave", 18)):
         value = BASE4 & ~(1 << bit)
         yield Row(

@@ -123,19 +123,17 @@ XFAM_CET, XFAM_UINTR, XFAM_LBR, XFAM_PT = (
 NO_CPUID = "the emulated CPU does not have the feature, which is one of the two cases"
 CLASSES = (
     _kept("spec_ctrl", "SPEC_CTRL", 0x48, value=1, why=KEPT),
-    Class("pred_cmd", "PRED_CMD", 0x49, 0x49, NATIVE, NATIVE, status="simplified",
-          why="a CPU lets it be written only; here it also reads, as zero"),
-    Class("flush_cmd", "FLUSH_CMD", 0x10B, 0x10B, NATIVE, NATIVE, status="simplified",
-          why="a CPU lets it be written only; here it also reads, as zero"),
+    Class("pred_cmd", "PRED_CMD, which a CPU only writes", 0x49, 0x49, GP, NATIVE),
+    Class("flush_cmd", "FLUSH_CMD, which a CPU only writes", 0x10B, 0x10B, GP, NATIVE),
     _kept("sysenter_cs", "SYSENTER_CS", 0x174, value=0x10),
     _kept("sysenter", "SYSENTER_ESP and EIP", 0x175, 0x176, value=0x12345678),
     _kept("pat", "PAT", 0x277, value=0x0007010600070106),
     _kept("ds_area", "DS_AREA", 0x600, value=0x1000, why=KEPT),
     _kept("tpr", "x2APIC TPR", 0x808, value=0x10),
     Class("ppr", "x2APIC PPR; writing is #GP on a CPU", 0x80A, 0x80A, NATIVE, GP, 0),
-    Class("eoi", "x2APIC EOI; reading is #GP on a CPU", 0x80B, 0x80B, GP, NATIVE, 0),
+    Class("eoi", "x2APIC EOI; reading reads the virtual-APIC page", 0x80B, 0x80B, NATIVE, NATIVE, 0),
     Class("isr", "x2APIC ISR, TMR and IRR; writing is #GP on a CPU", 0x810, 0x827, NATIVE, GP, 0),
-    Class("self_ipi", "x2APIC SELF_IPI; reading is #GP on a CPU", 0x83F, 0x83F, GP, NATIVE, 0x40),
+    _kept("self_ipi", "x2APIC SELF_IPI; reading reads the virtual-APIC page", 0x83F, value=0x40),
     _kept("star", "STAR and LSTAR", 0xC0000081, 0xC0000082, value=0x0000123400001234),
     _kept("fmask", "FMASK", 0xC0000084, value=0x47700),
     _kept("fs_base", "FS_BASE, GS_BASE, KERNEL_GS_BASE", 0xC0000100, 0xC0000102, value=0x7FFF12345678),
@@ -274,6 +272,27 @@ def _special() -> Iterator[Row]:
         (wrmsr(0x1D9, 1 << 13), rdmsr(0x1D9)),
         {"0.vector": 3, "rax": 0},
     )
+    for key, what, index, value in (
+        ("lstar", "LSTAR", 0xC0000082, 1 << 47),
+        ("sysenter", "SYSENTER_EIP", 0x176, 1 << 63),
+        ("fs_base", "FS_BASE", 0xC0000100, 1 << 47),
+        ("gs_base", "GS_BASE", 0xC0000101, 0xFFFF << 48),
+        ("kernel_gs_base", "KERNEL_GS_BASE", 0xC0000102, 1 << 62),
+    ):
+        yield row(
+            f"canonical.{key}",
+            f"An address in {what} that is not canonical is #GP(0)",
+            (wrmsr(index, value),),
+            outcome(0, GP, 0),
+        )
+    for key, what, index, value in (
+        ("pat", "Memory type 2 in PAT", 0x277, 0x0007040600070402),
+        ("fmask", "Bit 32 of FMASK", 0xC0000084, 1 << 32),
+        ("tsc_aux", "Bit 32 of TSC_AUX", 0xC0000103, 1 << 32),
+        ("spec_ctrl", "Bit 63 of SPEC_CTRL", 0x48, 1 << 63),
+        ("pred_cmd", "Bit 63 of PRED_CMD", 0x49, 1 << 63),
+    ):
+        yield row(f"refused.{key}", f"{what} is #GP(0)", (wrmsr(index, value),), outcome(0, GP, 0))
     yield row(
         "high_halves", "RDMSR clears the upper halves of RAX and RDX", (rdmsr(0xBD),), {"rax": 1, "rdx": 0}
     )

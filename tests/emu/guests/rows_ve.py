@@ -13,7 +13,16 @@ INJECT = "td_other_exits.c tdx_inject_ve"
 NO_PLACE = 0xC000070400000000  # NO_VALID_VE_INFO
 
 
-def _ve(key: str, what: str, text: str, reason: int, length: int, qualification: int = 0, **regs: int) -> Row:
+def _ve(
+    key: str,
+    what: str,
+    text: str,
+    reason: int,
+    length: int,
+    qualification: int = 0,
+    info: int = 0,
+    **regs: int,
+) -> Row:
     expect = {
         "vector": 20,
         "ve_status": 0,
@@ -21,7 +30,7 @@ def _ve(key: str, what: str, text: str, reason: int, length: int, qualification:
         "ve_rdx": qualification,
         "ve_r8": 0,
         "ve_r9": 0,
-        "ve_r10": length,
+        "ve_r10": info << 32 | length,
         "at": 0,
         "changed": 0,
     }
@@ -48,10 +57,16 @@ def _instructions() -> Iterator[Row]:
     yield _ve("out16", "OUT DX, AX", "66ef", 30, 2, 0x03F80001, rdx=0x3F8)
     yield _ve("out32", "OUT DX, EAX", "ef", 30, 1, 0x0CF80003, rdx=0xCF8)
     yield _ve("out_imm", "OUT 80h, AL", "e680", 30, 2, 0x00800040)
-    yield _ve("insb", "INSB: string", "6c", 30, 1, 0x03F80018, rdx=0x3F8, rdi=at.BUFFER)
+    # Instruction information: bits 9:7 address size, 17:15 segment of OUTS (Intel SDM volume 3, table 28-8)
+    yield _ve("insb", "INSB: string", "6c", 30, 1, 0x03F80018, rdx=0x3F8, rdi=at.BUFFER, info=0x100)
     yield _ve(
-        "rep_outsb", "REP OUTSB: string and REP", "f36e", 30, 2, 0x03F80030, rdx=0x3F8, rsi=at.BUFFER, rcx=4
-    )
+        "rep_outsb", "REP OUTSB: string and REP; from DS", "f36e", 30, 2, 0x03F80030,
+        rdx=0x3F8, rsi=at.BUFFER, rcx=4, info=0x18100,
+    )  # fmt: skip
+    yield _ve(
+        "outsw_fs", "OUTSW from FS with 32-bit addresses", "6467666f", 30, 4, 0x03F80011,
+        rdx=0x3F8, rsi=at.BUFFER, info=0x20080,
+    )  # fmt: skip
     user = code("ec", cs=at.USER_CS, rdx=0x3F8)
     yield Row(
         "ve.in_user",
@@ -70,12 +85,32 @@ def _instructions() -> Iterator[Row]:
             (code(text, cs=at.USER_CS),),
             {"vector": 13, "error": 0, "at": 0},
         )
-    yield absent(
-        "ve.apic_write",
-        "APIC-write: reason 56",
+    for key, text in (("monitor", "0f01c8"), ("mwait", "0f01c9"), ("pconfig", "0f01c5")):
+        yield Row(
+            f"ve.{key}_user",
+            f"{key.upper()} in user mode is #UD",
+            OTHER,
+            "CPU architecture",
+            (code(text, cs=at.USER_CS),),
+            {"vector": 6, "at": 0},
+        )
+    yield Row(
+        "ve.vmcall_user",
+        "VMCALL in user mode is #VE(18), too",
         REASONS,
-        "the virtual APIC never exits after a write here",
+        "CPU architecture",
+        (code("0f01c1", cs=at.USER_CS),),
+        {"vector": 20, "ve_rcx": 18, "at": 0},
+    )
+    yield Row(
+        "ve.apic_write",
+        "APIC-write: a self-IPI with a vector below 16",
+        REASONS,
         DISPATCH,
+        (code("0f30", rcx=0x83F, rax=5, rdx=0),),
+        {"vector": 13, "error": 0},
+        status="simplified",
+        why="refused with #GP(0); on a CPU it is an APIC-write exit, which the module makes #VE(56)",
     )
 
 
@@ -112,6 +147,15 @@ def _delivery() -> Iterator[Row]:
         source,
         (code("f4", keep_ve=True), code("f4")),
         {"0.vector": 20, "vector": 8, "error": 0},
+    )
+    yield Row(
+        "ve.second_shared",
+        "An access to shared device memory before VEINFO.GET is no #VE, the CPU leaves it to the VMM: TD exit",
+        DELIVERY,
+        "CPU architecture",
+        (code("f4", keep_ve=True), code("8b07", rdi=at.SHARED_WINDOW + 0xC0000018)),
+        end="sept-violation",
+        detail="TDG.VP.VEINFO.GET",
     )
     yield Row(
         "ve.kept",
@@ -223,6 +267,23 @@ def _others() -> Iterator[Row]:
         (code("0f23c0 0f21c1", rax=0x1234),),
         {"vector": 3, "rcx": 0x1234},
     )
+    cr8 = "CR8 is the upper half of the x2APIC's TPR"
+    steps = (code("440f22c0 440f20c1", rax=5), code("0f32", rcx=0x808))
+    yield Row("native.mov_cr8", cr8, OTHER, DISPATCH, steps, {"0.vector": 3, "0.rcx": 5, "rax": 0x50})
+    yield Row(
+        "native.mov_cr8_tpr",
+        "and the TPR is CR8",
+        OTHER,
+        DISPATCH,
+        (code("0f30", rcx=0x808, rax=0x73, rdx=0), code("440f20c1")),
+        {"vector": 3, "rcx": 7},
+    )
+    gp = {"vector": 13, "error": 0, "at": 0}
+    yield Row(
+        "gp.cr8", "CR8 above 15 is #GP(0)", OTHER, "CPU architecture", (code("440f22c0", rax=0x10),), gp
+    )
+    user_cr8 = code("440f20c1", cs=at.USER_CS)
+    yield Row("gp.cr8_user", "CR8 in user mode is #GP(0)", OTHER, "CPU architecture", (user_cr8,), gp)
     sidt = code("0f010f 0fb70f", rdi=at.BUFFER)
     yield Row("native.sidt", "SIDT is native", OTHER, DISPATCH, (sidt,), {"vector": 3, "rcx": 511})
     yield Row(

@@ -1,4 +1,6 @@
-"""What does an instruction say that the TDX module has to answer? Prefixes, and the VM-exit fields of port I/O."""
+"""What does an instruction say that the TDX module has to answer? Prefixes, and the VM-exit fields of port
+I/O.
+"""
 
 from __future__ import annotations
 

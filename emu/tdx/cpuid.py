@@ -22,8 +22,8 @@ def bits(*numbers: int) -> int:
     return sum(1 << number for number in numbers)
 
 
-# SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline AES RDRAND hypervisor. No FMA, AVX, F16C, XSAVE:
-# the CPU engine executes VEX-coded instructions wrongly.
+# SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline AES RDRAND hypervisor. No FMA, AVX,
+# F16C, XSAVE: the CPU engine executes VEX-coded instructions wrongly.
 LEAF1_ECX = bits(0, 1, 9, 13, 19, 20, 21, 22, 23, 24, 25, 30, 31)
 # FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT CLFSH MMX FXSR SSE SSE2; PSE36 is fixed to 0
 LEAF1_EDX = bits(0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 19, 23, 24, 25, 26)

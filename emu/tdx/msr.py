@@ -35,7 +35,7 @@ class Row:
 
 XSS, DEBUGCTL = 0xDA0, 0x1D9
 SPEC_CTRL, PRED_CMD, FLUSH_CMD, PAT, FMASK, TSC_AUX = 0x48, 0x49, 0x10B, 0x277, 0xC0000084, 0xC0000103
-# What a CPU takes natively (Intel SDM volume 4, table 2-2): addresses, words of 32 bits, command and control bits
+# What a CPU takes natively (Intel SDM volume 4, table 2-2): addresses, words of 32 bits, control bits
 CANONICAL = frozenset((0x175, 0x176, 0x600, 0xC0000082, 0xC0000100, 0xC0000101, 0xC0000102))
 TAKEN = {SPEC_CTRL: 0x5FF, PRED_CMD: 1, FLUSH_CMD: 1, FMASK: 0xFFFFFFFF, TSC_AUX: 0xFFFFFFFF}
 MEMORY_TYPES = frozenset((0, 1, 4, 5, 6, 7))  # UC WC WT WP WB UC-

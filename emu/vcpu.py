@@ -112,13 +112,10 @@ class Vcpu:
         if stop.kind == lib.TD_STOP_EPT_VE:
             access = (1, 2, 4)[stop.access]
             gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
-            if (
-                stop.shared and self.model.ve is not None
-            ):  # the CPU raises this #VE, and only into an empty area
-                raise End(
-                    "sept-violation",
-                    f"access to shared GPA {gpa:#x} before TDG.VP.VEINFO.GET of the last #VE",
-                )
+            if stop.shared and self.model.ve is not None:
+                # The CPU itself raises this #VE, and only into an empty area (Intel SDM volume 3, 26.5.7.1)
+                why = "before TDG.VP.VEINFO.GET of the last #VE"
+                raise End("sept-violation", f"access to shared GPA {gpa:#x} {why}")
             self.virtualization_exception(VirtualizationException(48, access | 0x180, int(stop.gla), gpa))
             return False
         self.over()

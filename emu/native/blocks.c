@@ -33,21 +33,34 @@ static int mode_now(td_vcpu *v) {
     return h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
 }
 
-static int site_known(td_vcpu *v, uint64_t address) {
+/* Where an address is in the table, or the free place for it. */
+static uint64_t *site_of(td_vcpu *v, uint64_t address) {
     uint32_t at = (uint32_t)(address * 0x9E3779B97F4A7C15ULL >> 40) & (MAX_SITES - 1);
-    for (; v->sites[at]; at = (at + 1) & (MAX_SITES - 1))
-        if (v->sites[at] == address) return 1;
-    return 0;
+    while (v->sites[at] != (uint64_t)NO_ADDRESS && v->sites[at] != address) at = (at + 1) & (MAX_SITES - 1);
+    return &v->sites[at];
 }
 
+static int site_known(td_vcpu *v, uint64_t address) { return *site_of(v, address) == address; }
+
+/* A guest that makes code at ever new addresses (programs do, one after the other) fills the table: td_run then begins
+ * a new one. Every hook costs a little at each translation, so they are few. */
 static void site_add(td_vcpu *v, uint64_t address) {
-    uint32_t at = (uint32_t)(address * 0x9E3779B97F4A7C15ULL >> 40) & (MAX_SITES - 1);
-    if (v->site_count >= MAX_SITES - 1) abort(); /* far beyond what any firmware and kernel hold */
-    while (v->sites[at]) at = (at + 1) & (MAX_SITES - 1);
-    v->sites[at] = address;
-    v->site_count++;
-    uc_hook hook;
-    uc_hook_add(v->uc, &hook, UC_HOOK_CODE, (void *)td_on_site, v, address, address);
+    if (v->site_count >= MAX_SITES / 2) {
+        v->sites_full = v->stopped = 1;
+        uc_emu_stop(v->uc);
+        return;
+    }
+    *site_of(v, address) = address;
+    uc_hook *hook = &v->site_hooks[v->site_count++];
+    uc_hook_add(v->uc, hook, UC_HOOK_CODE, (void *)td_on_site, v, address, address);
+}
+
+void td_sites_clear(td_vcpu *v) {
+    for (uint32_t i = 0; i < v->site_count; i++) uc_hook_del(v->uc, v->site_hooks[i]);
+    for (int i = 0; i < MAX_SITES; i++) v->sites[i] = (uint64_t)NO_ADDRESS;
+    v->site_count = 0, v->sites_full = 0;
+    for (uint32_t i = 0; v->sight && i < v->sight->break_count; i++) td_site_watch(v, v->sight->breaks[i]);
+    td_forget_code(v);
 }
 
 void td_site_watch(td_vcpu *v, uint64_t address) {

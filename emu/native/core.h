@@ -20,7 +20,7 @@ struct td_vm {
     uint64_t removals;   /* how often pages went away: every vCPU must forget its translations */
 };
 
-enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 14, MAX_RANGES = 16, MAX_VCPUS = 1024 };
+enum { BLOCK_SLOTS = 1 << 16, CODE_SLOTS = 1 << 12, MAX_SITES = 1 << 13, MAX_RANGES = 16, MAX_VCPUS = 1024 };
 enum { NO_ADDRESS = -1 };
 
 /* One translated block, seen and counted. */
@@ -102,7 +102,9 @@ struct td_vcpu {
     td_range ranges[MAX_RANGES];
     uint32_t range_count;
     uint64_t sites[MAX_SITES];
+    uc_hook site_hooks[MAX_SITES];
     uint32_t site_count;
+    int sites_full;
     code_page code[CODE_SLOTS];
     block blocks[BLOCK_SLOTS];
 };
@@ -132,6 +134,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
 void td_settle(td_vcpu *v, uint64_t rip);
 void td_site_watch(td_vcpu *v, uint64_t address);
+void td_sites_clear(td_vcpu *v);
 
 /* sight.c; all but _free, _add and _told need v->sight */
 void td_sight_free(td_vcpu *v);

@@ -159,6 +159,7 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     v->last_rep = v->pass = v->alias = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < BLOCK_SLOTS; i++) v->blocks[i].address = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < MAX_SITES; i++) v->sites[i] = (uint64_t)NO_ADDRESS;
     if ((e = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc))) return fail(v, "open", e), NULL;
     uc_ctl_set_cpu_model(v->uc, UC_CPU_X86_SKYLAKE_CLIENT);
     if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL))) return fail(v, "TLB mode", e), NULL;
@@ -259,6 +260,10 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
         uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
         td_load_context(v);
         td_settle(v, v->regs.rip);
+        if (v->sites_full) {
+            td_sites_clear(v);
+            continue;
+        }
         if (v->exception >= 0) {
             int software = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END + 4) != 0;
             uint32_t code = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END);

@@ -146,7 +146,7 @@ def test_efer_write_of_the_same_value_and_native_msrs() -> None:
         keep 0, %rax
         movl $0xC0000102, %ecx
         movl $0x12345678, %eax
-        movl $0x9ABC, %edx
+        movl $0x1ABC, %edx
         wrmsr
         xorl %eax, %eax
         rdmsr
@@ -166,7 +166,7 @@ def test_efer_write_of_the_same_value_and_native_msrs() -> None:
     """
     outcome = run(body)
     assert outcome.exception is None
-    assert outcome.words[:5] == (0xD01, 0x12345678, 0x9ABC, 0x20, 0x1001)
+    assert outcome.words[:5] == (0xD01, 0x12345678, 0x1ABC, 0x20, 0x1001)
 
 
 PROTECT = """
@@ -395,3 +395,33 @@ def test_same_input_same_run_whatever_the_slices() -> None:
                 ended = made.run(vcpu.count + step, None).end.reason != "limit"
             results.append((vcpu.count, made.memory.read(RESULTS, 256)))
     assert all(result == results[0] for result in results)
+
+
+def test_ever_new_addresses_of_watched_instructions() -> None:
+    """Code that moves on for ever, as one program after another does, takes no table of the emulator's beyond its
+    end.
+    """
+    body = """
+    main:
+        movl $6, %eax
+        movl $0x1000001, %ecx
+        .byte 0x66, 0x0f, 0x01, 0xcc
+        movl $0x1000000, %edi
+        movl $9000, %ebp
+        xorl %esi, %esi
+    1:  movl $0xC3A20F, (%rdi)
+        movl $0x21, %eax
+        xorl %ecx, %ecx
+        call *%rdi
+        cmpl $0x65746E49, %ebx
+        jne 2f
+        incl %esi
+    2:  addl $64, %edi
+        decl %ebp
+        jnz 1b
+        keep 0, %rsi
+        halt
+    """
+    found = run(body)
+    assert found.words[0] == 9000
+    assert found.count == run(body, vcpus=2).count

@@ -156,9 +156,9 @@ def _features() -> Iterator[Row]:
         td={"xfam": 0x203},
     )
     native = (
-        "TDX_1.5.01 verifies these at TDH.SYS.INIT and shows them; the emulated CPU lacks them: leaf 1 DTES64, "
-        "DS-CPL, PDCM, PCID, XSAVE, VME, DS; leaf 7 TSC_ADJUST, FDP_EXCPTN_ONLY, INVPCID, CLFLUSHOPT, CLWB, SHA, "
-        "MOVDIRI, MOVDIR64B, MD_CLEAR, SPEC_CTRL, STIBP, L1D_FLUSH, CORE_CAPABILITIES, SSBD; leaf 80000008 WBNOINVD"
+        "TDH.SYS.INIT asks for these and the TD sees them, but the emulated CPU lacks them: leaf 1 DTES64, "
+        "DS-CPL, PDCM, PCID, XSAVE, VME, DS; leaf 7 TSC_ADJUST, FDP_EXCPTN_ONLY, INVPCID, CLFLUSHOPT, CLWB, "
+        "SHA, MOVDIRI, MOVDIR64B, MD_CLEAR, SPEC_CTRL, STIBP, L1D_FLUSH, CORE_CAPABILITIES, SSBD"
     )
     yield _row(
         "native",

@@ -67,6 +67,14 @@ def _instructions() -> Iterator[Row]:
         "outsw_fs", "OUTSW from FS with 32-bit addresses", "6467666f", 30, 4, 0x03F80011,
         rdx=0x3F8, rsi=at.BUFFER, info=0x20080,
     )  # fmt: skip
+    yield Row(
+        "ve.hlt_at_0",
+        "HLT at address 0",
+        REASONS,
+        DISPATCH,
+        (tdcall(6, rcx=0), code("c607f4 ffe7", rdi=0)),  # mov byte [rdi], F4; jmp rdi
+        {"vector": 20, "ve_rcx": 12, "rip": 0},
+    )
     user = code("ec", cs=at.USER_CS, rdx=0x3F8)
     yield Row(
         "ve.in_user",
@@ -150,7 +158,7 @@ def _delivery() -> Iterator[Row]:
     )
     yield Row(
         "ve.second_shared",
-        "An access to shared device memory before VEINFO.GET is no #VE, the CPU leaves it to the VMM: TD exit",
+        "An access to shared device memory before VEINFO.GET goes to the VMM: TD exit, no #DF",
         DELIVERY,
         "CPU architecture",
         (code("f4", keep_ve=True), code("8b07", rdi=at.SHARED_WINDOW + 0xC0000018)),

@@ -5,7 +5,7 @@
  *
  * Within one vCPU the engine watches stores only through TLB entries that may also fetch; through others it looks at the
  * first store alone, whatever else of the page is translated, and is then five times as fast. So a page gets watched
- * entries, and no others, once the vCPU has fetched from it. */
+ * entries once the vCPU has fetched from it; through an alias that may not be executed it is as with another vCPU. */
 #include "core.h"
 
 #define ALIAS 0xFFFFF6FFFFFFF000ULL /* any page address will do: nothing of it stays in the TLB */
@@ -50,6 +50,7 @@ static void claim_code(td_vcpu *v, uint64_t page) {
 uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms) {
     td_vm *vm = v->vm;
     uint64_t page = gpa >> 12;
+    uint32_t fetchable = perms & UC_PROT_EXEC;
     if (access == TD_FETCH) {
         claim_code(v, page);
         return perms & ~(uint32_t)UC_PROT_WRITE;
@@ -57,7 +58,8 @@ uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms) {
     perms &= ~(uint32_t)UC_PROT_EXEC; /* the first fetch has to come by here */
     if (!(perms & UC_PROT_WRITE)) return perms;
     if (access == TD_READ && vm->executors[page]) return perms & ~(uint32_t)UC_PROT_WRITE;
-    if (foreign(v, vm->executors[page])) take_code(vm, v, page);
+    /* An alias that may not be executed cannot be watched: its store takes the code from this vCPU, too. */
+    if (foreign(v, vm->executors[page]) || (vm->executors[page] && !fetchable)) take_code(vm, fetchable ? v : NULL, page);
     vm->writers[page] |= bit_of(v);
     return vm->executors[page] & bit_of(v) ? perms | UC_PROT_EXEC : perms;
 }

@@ -398,8 +398,8 @@ def test_same_input_same_run_whatever_the_slices() -> None:
 
 
 def test_ever_new_addresses_of_watched_instructions() -> None:
-    """Code that moves on for ever, as one program after another does, takes no table of the emulator's beyond its
-    end.
+    """Code that moves on for ever, as one program after another does, takes no table of the emulator's beyond
+    its end.
     """
     body = """
     main:
@@ -425,3 +425,26 @@ def test_ever_new_addresses_of_watched_instructions() -> None:
     found = run(body)
     assert found.words[0] == 9000
     assert found.count == run(body, vcpus=2).count
+
+
+@pytest.mark.parametrize("store", ["movb $0x90, (%rsi)", "incl 0x100(%rsi)"])
+def test_a_store_makes_no_page_executable(store: str) -> None:
+    """Code is patched through an alias that is not executable; executing the alias is still a page fault."""
+    body = f"""
+    .set ALIAS, (5 << 30) + 0x812000
+    main:
+        movabsq $0x8000000000000087, %rax   /* 5 GiB: the first GiB again, not executable */
+        movq %rax, pdpt + 5 * 8(%rip)
+        movl $0x812000, %edi
+        movabsq $ALIAS, %rsi
+        movw $0xc390, (%rdi)                /* nop; ret */
+        call *%rdi
+        {store}
+        call *%rdi
+        keep 0, %rdi
+        call *%rsi
+        halt
+    """
+    found = run(body)
+    assert found.words[0] == 0x812000
+    assert found.exception == (14, 0x11, (5 << 30) + 0x812000, (5 << 30) + 0x812000)

@@ -81,7 +81,7 @@ def wanted_stamp() -> str:
 
 def make_environment() -> None:
     """Make or renew the shared environment. Raises UserError or CalledProcessError."""
-    say(f"preparing {ENV.relative_to(ROOT)} (once; about 500 MB, most of it the compiler)")
+    say(f"preparing {ENV.relative_to(ROOT)} (once; about 700 MB, most of it the compiler)")
     peachpy_source()  # before the long part: its lack is the likelier failure
     if not Path(PYTHON).exists() or not STAMP.is_file():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)], check=True)

@@ -114,6 +114,8 @@ def _sources(firmware: Firmware, include: Path) -> list[Source]:
     for name, text in headers.items():
         (include / name).write_text(text)
     core = PROJECT / "runtime-c"
+    if not core.is_dir():
+        raise BuildError(f"no C core in {core}: tdforge runs from its checkout, not from a wheel")
     return [Source(path, (core / "include", include)) for path in sorted((core / "src").glob("*.c"))]
 
 

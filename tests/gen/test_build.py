@@ -231,3 +231,9 @@ def test_the_shipped_stack_is_deep_enough_with_room(built: BuildResult) -> None:
     depth = stack_depth(generate(firmware), objects)
     boot = next(f for f in stack.of_units(generate(firmware)).values() if f.name == "flow_boot")
     assert boot.frame < depth < 36 << 10
+
+
+def test_without_the_c_core_it_says_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gen.build.PROJECT", tmp_path)
+    with pytest.raises(BuildError, match="runs from its checkout"):
+        build(FLOW, tmp_path)

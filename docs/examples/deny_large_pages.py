@@ -1,4 +1,4 @@
-"""A VMM script: `tdforge run build/linux.bin --kernel build/vmlinuz --script docs/examples/deny_large_pages.py`
+"""For `tdforge run build/linux.bin --kernel build/vmlinuz --script docs/examples/deny_large_pages.py`.
 
 This host maps RAM in 4 KiB pages only, lies about the version of its GHCI, prints each call that is no port
 access, and answers every second MapGPA with RETRY. Each function is a hook of emu/vmm/policy.py.

@@ -308,6 +308,9 @@ class TreeBuilder(Transformer[Token, Any]):
     def writes(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("writes", meta, c)
 
+    def keeps(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("keeps", meta, c)
+
     def limits(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("limits", meta, c[:1], integer(c[1]))
 

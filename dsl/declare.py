@@ -53,6 +53,7 @@ class Effects:
     makes: tuple[tuple[str, str], ...] = ()
     needs_marks: tuple[tuple[str, str], ...] = ()
     writes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     log_bytes: int = 0
     log_sizes: tuple[str, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
@@ -301,6 +302,7 @@ def effects_of(effects: Iterable[tree.Effect]) -> Effects:
         makes=pairs("makes"),
         needs_marks=pairs("needs"),
         writes=operands("writes"),
+        keeps=operands("keeps"),
         log_bytes=sum(e.number for e in by_word.get("logs", ())),
         log_sizes=operands("logs"),
         limits=tuple((e.names[0].text, e.number) for e in by_word.get("limits", ())),

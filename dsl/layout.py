@@ -12,9 +12,9 @@ PAGE = 4096
 FOUR_GIB = 1 << 32  # the reset vector lies 16 bytes below; TDVF design guide, firmware volume
 LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; TempMem and TD_HOB lie in the lower part
 MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
-MAX_BFV = 16 << 20
+MAX_BFV = 2 << 20  # its pages share one page table (gen/paging.py)
 
-KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam")
+KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
@@ -78,6 +78,10 @@ class Layout:
             self._error("N01", section.kind.span, f"there is no section type `{kind}`", hint)
             return cursor
         e820 = self._one_of(section.attributes, E820, "reserved" if kind in ("BFV", "CFV") else "ram")
+        if kind == "BFV" and e820 != "reserved":
+            place = next(a.span for a in section.attributes if a.text in E820)
+            hint = "leave the word out"
+            self._error("T06", place, "parked APs run the code of BFV for as long as the OS runs", hint)
         access = self._section_access(section)
         measured = any(a.text == "measured" for a in section.attributes)
         for attribute in section.attributes:
@@ -125,7 +129,7 @@ class Layout:
             hint = f"write `up to {section.size.value >> 10} KiB` to bound it"
             self._error("T06", section.size.span, "BFV is as large as the code", hint)
         if section.size.value % MIN_BFV or not 0 < section.size.value <= MAX_BFV:
-            self._error("T06", section.size.span, "the bound of BFV is a multiple of 64 KiB, at most 16 MiB")
+            self._error("T06", section.size.span, "the bound of BFV is a multiple of 64 KiB, at most 2 MiB")
         return section.size.value
 
     def _extent(self, section: tree.Section, cursor: int | None) -> tuple[int | None, int | None]:
@@ -222,12 +226,10 @@ class Layout:
             total += region.size.value
             access = self._one_of(region.attributes, ACCESS, "rw")
             for attribute in region.attributes:
-                if attribute.text in ("rx", "rwx"):
-                    self._error(
-                        "T05",
-                        attribute.span,
-                        f"memory region `{name}` is never executable while the shim runs",
-                    )
+                if attribute.text in ACCESS and attribute.text != "rw":
+                    why = "the firmware clears and fills it"
+                    message = f"memory region `{name}` cannot be `{attribute.text}`: {why}"
+                    self._error("T05", attribute.span, message, "leave the word out")
                 elif attribute.text in ("guarded", "measured"):
                     self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
             e820 = self._one_of(region.attributes, E820, "reserved")

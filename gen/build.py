@@ -127,10 +127,10 @@ def _write_listings(folder: Path, listings: list[Listing]) -> None:
 
 
 def stack_depth(units: list[Unit], objects: list[Path]) -> int:
-    """The deepest call chain of the flow, with an exception on top of it, in bytes."""
+    """The deepest call chain of the flow or of an exception, which starts at the top again, in bytes."""
     functions = stack.of_objects(objects) | stack.of_units(units)
     exceptions = (stack.depth(functions, handler(vector)) for vector in range(VECTORS))
-    return stack.depth(functions, "reset_long") + _EXCEPTION_FRAME + max(exceptions)
+    return max(stack.depth(functions, "reset_long"), _EXCEPTION_FRAME + max(exceptions))
 
 
 def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], linked: Linked) -> None:

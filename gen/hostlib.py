@@ -32,18 +32,9 @@ FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werr
 # Undefined behaviour ends the process at once: no runtime library is needed.
 SANITIZE = ("-fsanitize=undefined,bounds,integer-divide-by-zero", "-fsanitize-trap=all")
 
-# What tdf_base.h and sha384.h declare by hand and Python needs as well.
-BASE = """
-typedef uint32_t status_t;
-struct span { uint8_t *data; uint64_t size; };
-struct layout_entry { uint64_t start, end; uint32_t kind; uint32_t e820; };
-struct layout { uint32_t count; uint32_t carved_count; uint64_t carve_limit; struct layout_entry entries[]; };
-struct sha384 { uint64_t state[8]; uint8_t block[128]; uint64_t total; };
-void sha384_blocks(uint64_t state[8], const uint8_t *data, uint64_t count);
-void sha384_start(struct sha384 *hash);
-void sha384_update(struct sha384 *hash, const struct span *data);
-void sha384_finish(struct sha384 *hash, uint8_t digest[48]);
-void sha384(const struct span *data, uint8_t digest[48]);
+# Headers that are written by hand, and what memory.c calls the C library's functions in a hosted build.
+HEADERS = ("tdf_base.h", "sha384.h")
+HOSTED = """
 void *tdf_memcpy(void *to, const void *from, size_t size);
 void *tdf_memmove(void *to, const void *from, size_t size);
 void *tdf_memset(void *to, int value, size_t size);
@@ -130,13 +121,20 @@ def _load(sanitize: bool) -> Lib:
         names.records, names.enumerations, tuple(names.errors.values()), names.constants, names.primitives
     )
     ffi = cffi.FFI()
-    ffi.cdef(BASE + _declarations(header))
+    ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
     path = _build(header, SANITIZE if sanitize else ())
     return Lib(ffi, ffi.dlopen(str(path)), {name: each.number for name, each in names.errors.items()})
 
 
+def _header(name: str) -> str:
+    return (SOURCES / "include" / name).read_text()
+
+
 def _declarations(header: str) -> str:
-    """A generated header as cffi reads it: no preprocessor, no assertions, no alignment."""
+    """A header as cffi reads it: sizes, but no function bodies, assertions or alignment."""
+    header = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    header = re.sub(r"^static inline .*?\}$", "", header, flags=re.DOTALL | re.MULTILINE)
+    header = re.sub(r"^#define (\w+) (\d+)u$", r"enum { \1 = \2 };", header, flags=re.MULTILINE)
     lines = [line for line in header.splitlines() if not line.startswith(("#", "_Static_assert"))]
     return re.sub(r"_Alignas\(\d+\) ", "", "\n".join(lines))
 

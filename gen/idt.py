@@ -1,4 +1,5 @@
-"""What happens on an exception? A fixed IDT leads every vector to `fatal` with a text that names it.
+"""What happens on an exception? A fixed IDT leads every vector to `fatal` with a text that names it, on a
+stack that is there whatever became of RSP (gen/reset.py, TSS).
 
 The table is measured read-only data: a gate splits its handler's address, which no ELF relocation can do, but
 all handlers lie in the last 64 KiB below 4 GiB, so only the low 16 bits vary and those the linker fills (and
@@ -58,8 +59,8 @@ _NAME_ROWS = (
 )
 NAMES = tuple(name for row in _NAME_ROWS for name in row.split())
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
-# 64-bit interrupt gate, present, DPL 0, IST 0: Intel SDM volume 3A, figure 6-8. IF is cleared on entry.
-GATE_TYPE = 0x8E00
+# 64-bit interrupt gate, present, DPL 0, IST 1: Intel SDM volume 3A, figure 6-8. IF is cleared on entry.
+GATE_TYPE = 0x8E01
 
 TEXT = b"tdforge: #xx(eeeeeeee) at iiiiiiiiiiiiiiii on aaaaaaaaaaaaaaaa\0"
 """Name, error code (for #VE: exit reason), RIP, address (CR2; for #VE: GLA); hexadecimal."""
@@ -68,7 +69,7 @@ TEXT = b"tdforge: #xx(eeeeeeee) at iiiiiiiiiiiiiiii on aaaaaaaaaaaaaaaa\0"
 def emit_idt(unit: Unit) -> None:
     """`idt_pointer` for LIDT, the table, one handler for each vector, and the way to `fatal`."""
     for vector in range(VECTORS):
-        with unit.code(handler(vector), section=".text.reset", align=1):
+        with unit.code(handler(vector), section=".reset", align=1):
             if vector not in WITH_ERROR_CODE:
                 PUSH(0)
             PUSH(vector)
@@ -89,7 +90,7 @@ def _common(unit: Unit) -> None:
 
     For #VE the module's record comes first: a second #VE before TDG.VP.VEINFO.GET would become #DF.
     """
-    with unit.code("exception_common", section=".text.reset"):
+    with unit.code("exception_common", section=".reset"):
         other, report = Label("other"), Label("report")
         CMP(qword[rsp], VE)
         JNE(other)
@@ -111,7 +112,7 @@ def _common(unit: Unit) -> None:
 
 def _fatal_exception(unit: Unit) -> None:
     """`_Noreturn void fatal_exception(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address)`."""
-    with unit.code("fatal_exception", section=".text.reset"):
+    with unit.code("fatal_exception", section=".reset"):
         MOV(r8, rdi)
         AND(r8, VECTORS - 1)
         MOV(r9, rsi)
@@ -138,7 +139,7 @@ def _fatal_exception(unit: Unit) -> None:
 
 def _hex(unit: Unit) -> None:
     """RCX hexadecimal digits of RSI, written downwards from the last one at RDI."""
-    with unit.code("put_hex", section=".text.reset"):
+    with unit.code("put_hex", section=".reset"):
         digit, decimal = Label("digit"), Label("decimal")
         LABEL(digit)
         MOV(rax, rsi)

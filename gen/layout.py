@@ -6,10 +6,8 @@ from dsl.model import Firmware
 from gen.errors import BuildError
 from gen.flow.names import LAYOUT, region_symbols
 from gen.formats.linux import E820Type
-from gen.formats.tdvf import SECTION_TYPES
+from gen.formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
 from gen.x86 import DD, DQ, Symbol, Unit
-
-CARVED = 0x100  # TDF_LAYOUT_CARVED
 
 
 def emit_layout(unit: Unit, firmware: Firmware) -> None:
@@ -34,5 +32,5 @@ def emit_layout(unit: Unit, firmware: Firmware) -> None:
         for region in firmware.memory:
             DQ(0, f"{region.name}: carved")
             DQ(region.size, "size")
-            DD(CARVED, "carved")
+            DD(LAYOUT_CARVED, "carved")
             DD(int(E820Type[region.e820.upper()]), region.e820)

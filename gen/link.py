@@ -1,8 +1,8 @@
 """How do sources and listings become one linked firmware volume? By clang and lld of the `ziglang` wheel.
 
-The volume ends at 4 GiB and is packed against it: data, rodata, text, each on pages of its own. The last KiB
-before the reset vector stays free for metadata. Paths that reach debug information are relative, so the same
-sources give the same bytes in any directory.
+The volume ends at 4 GiB and is packed against it: data, rodata, text, each on pages of its own; .reset, what
+16-bit code and gates reach, is the last of the text. The last KiB stays free for metadata.
+Paths that reach debug information are relative, so the same sources give the same bytes in any directory.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def script(firmware: Firmware, sizes: _Sizes) -> str:
 SECTIONS {{
     .data {sizes.data_start:#x} : {{ *(.data .data.*) *(.bss .bss.* COMMON) }}
     .rodata {sizes.rodata_start:#x} : {{ *(.rodata .rodata.*) }}
-    .text {sizes.text_start:#x} : {{ *(.text .text.*) }}
+    .text {sizes.text_start:#x} : {{ *(.text .text.*) *(.reset) }}
     .resetvec {TOP - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
     /DISCARD/ : {{ *(.eh_frame) *(.comment) *(.llvm_addrsig) *(.stack_sizes) *(.note*) }}
 }}

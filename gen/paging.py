@@ -41,13 +41,13 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from gen.formats.paging import PageBit
 from gen.formats.tdvf import PAGE, TOP
 from gen.x86 import DD, REP_STOSD, Symbol, Unit
 
 LARGE_PAGE = 0x20_0000
-# Page-table entry bits: Intel SDM volume 3A, section 4.5.5, tables 4-15 to 4-20.
-PRESENT, WRITABLE, LARGE = 1 << 0, 1 << 1, 1 << 7
-NO_EXECUTE_HIGH = 1 << 31  # bit 63, in the upper half of the entry
+PRESENT, WRITABLE, LARGE = int(PageBit.PRESENT), int(PageBit.WRITABLE), int(PageBit.LARGE)
+NO_EXECUTE_HIGH = int(PageBit.NO_EXECUTE) >> 32  # in the upper half of the entry
 ACCESS = {"r": (PRESENT, NO_EXECUTE_HIGH), "rw": (PRESENT | WRITABLE, NO_EXECUTE_HIGH), "rx": (PRESENT, 0)}
 """Rights by name: (low flags, high flags). None is both writable and executable."""
 

@@ -23,6 +23,7 @@ from peachpy.x86_64 import (
     XOR,
     Label,
     al,
+    ax,
     dword,
     dx,
     eax,
@@ -35,6 +36,7 @@ from peachpy.x86_64 import (
     word,
 )
 
+from dsl.declare import prelude
 from gen.formats.acpi import MP_MAILBOX, MailboxCommand
 from gen.formats.layout import offset_of
 from gen.paging import Plan, Region, emit_build
@@ -51,6 +53,7 @@ from gen.x86 import (
     LIDT,
     LJMP,
     LODSB_CS,
+    LTR,
     MOVCR,
     MOVOFFSET,
     MOVSEG,
@@ -71,7 +74,7 @@ from gen.x86 import (
 # The last 64 KiB: what 16-bit code and 16-bit gate offsets reach. The linker checks fields counted from here.
 WINDOW = 0xFFFF_0000
 
-SELECTOR_CODE32, SELECTOR_CODE64, SELECTOR_DATA = 0x08, 0x10, 0x18
+SELECTOR_CODE32, SELECTOR_CODE64, SELECTOR_DATA, SELECTOR_TSS = 0x08, 0x10, 0x18, 0x20
 # Flat descriptors, accessed bit set so that the CPU never writes to them: Intel SDM volume 3A, section 3.4.5.
 GDT = (
     (0x0000_0000_0000_0000, "null"),
@@ -79,6 +82,9 @@ GDT = (
     (0x00AF_9B00_0000_FFFF, "0x10: 64-bit code"),
     (0x00CF_9300_0000_FFFF, "0x18: data"),
 )
+
+# 64-bit TSS: size, place of IST1 in it, access byte of its descriptor. Intel SDM volume 3A, 8.7 and 3.5.
+TSS_SIZE, TSS_IST1, TSS_AVAILABLE = 104, 36, 0x89
 
 # CR4: PAE, MCE (a TD never clears it), OSFXSR, OSXMMEXCPT. CR0: PG WP NE ET MP PE (CD or NW would fault).
 # Intel SDM volume 3A, section 2.5; TDX module base specification, "CR0 and CR4 handling".
@@ -90,7 +96,7 @@ MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = (
 )
 
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
-DEBUG_PORT, COM1 = 0x402, 0x3F8
+DEBUG_PORT, COM1 = 0x402, prelude().constants["COM1"].value
 
 
 def emit_reset(unit: Unit, layout: Plan, stack: Region) -> None:
@@ -101,6 +107,7 @@ def emit_reset(unit: Unit, layout: Plan, stack: Region) -> None:
     _long_mode(unit, stack)
     _park(unit)
     _tables(unit)
+    _task(unit, stack)
 
 
 def _vector(unit: Unit) -> None:
@@ -120,7 +127,7 @@ def _vector(unit: Unit) -> None:
 
 def _real_mode(unit: Unit) -> None:
     """Not a TD: say so on the debug port and COM1, then stop."""
-    with unit.code("reset_real", section=".text.reset", bits=16):
+    with unit.code("reset_real", section=".reset", bits=16):
         put, stop = Label("put"), Label("stop")
         CLD()
         MOVOFFSET(si, Symbol("not_a_td") - WINDOW)
@@ -137,7 +144,7 @@ def _real_mode(unit: Unit) -> None:
         CLI()
         HLT()
         JMP(stop)
-    with unit.data("not_a_td", section=".rodata.reset", align=1):
+    with unit.data("not_a_td", section=".reset", align=1):
         DB(NOT_A_TD, "read with CS overrides by 16-bit code")
 
 
@@ -146,7 +153,7 @@ def _protected_mode(unit: Unit, layout: Plan) -> None:
 
     EBP carries the vCPU index to 64-bit mode. Nothing here can fault visibly: there is no IDT yet.
     """
-    with unit.code("reset_td", section=".text.reset", bits=32):
+    with unit.code("reset_td", section=".reset", bits=32):
         hold, enter = Label("hold"), Label("enter")
         CLD()
         LGDT([Symbol("gdt_pointer")])
@@ -177,13 +184,15 @@ def _protected_mode(unit: Unit, layout: Plan) -> None:
 
 
 def _long_mode(unit: Unit, stack: Region) -> None:
-    with unit.code("reset_long", section=".text.reset"):
+    with unit.code("reset_long", section=".reset"):
         MOV(eax, SELECTOR_DATA)
         for segment in (ds, es, ss, fs, gs):
             MOVSEG(segment, eax)
         TEST(ebp, ebp)
         JNZ(Symbol("ap_park"))
         MOV(esp, stack.end)
+        MOV(eax, SELECTOR_TSS)
+        LTR(ax)
         LIDT([Symbol("idt_pointer")])
         CALL(Symbol("flow_entry"))
         UD2()
@@ -193,8 +202,11 @@ def _park(unit: Unit) -> None:
     """The AP's last loop: wait for the OS's wakeup command (ACPI mailbox version 0, one wakeup for each AP).
 
     The AP's id is taken to be its vCPU index. Only the command is written back; the vector is 64 bits wide.
+
+    There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
+    registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
     """
-    with unit.code("ap_park", section=".text.reset"):
+    with unit.code("ap_park", section=".reset"):
         wait = Label("wait")
         MOV(rdx, [Symbol("ap_mailbox")])
         LABEL(wait)
@@ -211,11 +223,16 @@ def _park(unit: Unit) -> None:
 
 
 def _tables(unit: Unit) -> None:
-    with unit.data("gdt", section=".rodata.reset", align=8):
+    # Data, because LTR marks the TSS as busy.
+    with unit.data("gdt", section=".data.reset", align=8):
         for descriptor, meaning in GDT:
             DQ(descriptor, meaning)
+        DW(TSS_SIZE - 1, f"{SELECTOR_TSS:#x}: TSS: limit")
+        DW(Symbol("tss") - WINDOW, "base 15:0")
+        DB(bytes([0xFF, TSS_AVAILABLE, 0, 0xFF]), "base 23:16, type, limit 19:16, base 31:24")
+        DQ(0, "base 63:32")
     with unit.data("gdt_pointer", section=".rodata.reset", align=4):
-        DW(len(GDT) * 8 - 1, "limit")
+        DW(len(GDT) * 8 + 16 - 1, "limit")
         DD(Symbol("gdt"), "base")
         BALIGN(4)
     with unit.data("reset_window_check", section=".rodata.reset", align=4, exported=False):
@@ -226,3 +243,15 @@ def _tables(unit: Unit) -> None:
         DD(0, "0: APs hold; else their PML4")
     with unit.data("ap_mailbox", section=".data.reset", align=8):
         DQ(0, "ACPI wakeup mailbox, set before the gate")
+
+
+def _task(unit: Unit, stack: Region) -> None:
+    """The TSS, for its one field: every exception starts at the top of the stack, whatever became of RSP.
+
+    No handler returns, so what lies there is no longer needed.
+    """
+    with unit.data("tss", section=".reset", align=128):  # not over a page boundary
+        DB(bytes(TSS_IST1), "no stack for other privilege levels")
+        DQ(stack.end, "IST1")
+        DB(bytes(TSS_SIZE - 2 - TSS_IST1 - 8), "IST2 to IST7")
+        DW(TSS_SIZE, "no I/O permission map")

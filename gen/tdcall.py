@@ -13,13 +13,17 @@ from typing import Any
 from peachpy.x86_64 import (
     AND,
     CALL,
+    CMP,
     JMP,
+    JNE,
     JNZ,
     LABEL,
     MOV,
     POP,
     PUSH,
     RET,
+    SHR,
+    SUB,
     TEST,
     XOR,
     Label,
@@ -50,6 +54,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from gen.formats.tdx import BUSY_RETRIES, OPERAND_BUSY
 from gen.x86 import TDCALL, Symbol, Unit
 
 # Leaves (RAX): Intel TDX module ABI, tdx_api_defs.h.
@@ -107,11 +112,24 @@ def _vp_info(unit: Unit) -> None:
 
 
 def _rtmr_extend(unit: Unit) -> None:
-    """`uint64_t tdcall_rtmr_extend(const void *digest, uint64_t index)`: 48 bytes, 64-byte aligned."""
+    """`uint64_t tdcall_rtmr_extend(const void *digest, uint64_t index)`: 48 bytes, 64-byte aligned.
+
+    Patient with registers that are locked, for the mark of a failed boot has to get there too.
+    """
     with unit.code("tdcall_rtmr_extend", section=".text.tdcall"):
+        again, done = Label("again"), Label("done")
+        MOV(r8d, BUSY_RETRIES + 1)
+        LABEL(again)
         MOV(rcx, rdi)
         MOV(rdx, rsi)
         leaf(TDG_MR_RTMR_EXTEND, reads=(rcx, rdx))
+        MOV(r9, rax)
+        SHR(r9, 32)
+        CMP(r9d, OPERAND_BUSY)
+        JNE(done)
+        SUB(r8d, 1)
+        JNZ(again)
+        LABEL(done)
         RET()
 
 

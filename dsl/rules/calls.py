@@ -255,6 +255,10 @@ class CallRules(ValueWalker):
                 continue
             for place in places:
                 self.writable(place, argument, call)
+                if primitive.result_provenance == SHARED:
+                    self.shareable(place, argument)
+                if parameter.name in effects.keeps:
+                    self.survives(place, argument)
             self.undisturbed(places, argument, effects, call, state)
             if fills:
                 kept |= {Use(place, call.callee) for place in places}
@@ -279,10 +283,31 @@ class CallRules(ValueWalker):
                 self.error("T06", argument.span, message, "give each step a region of its own")
                 return
 
+    def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
+        if not isinstance(place.root, str):
+            return None
+        return self.program.sections.get(place.root) or self.program.regions.get(place.root)
+
+    def shareable(self, place: Place, argument: model.Expression) -> None:
+        declared = self.declared(place)
+        if declared is not None and declared.e820 != "reserved":
+            message = (
+                f"{describe(argument)} is `{declared.e820}` to the OS, which would take it for private memory"
+            )
+            self.error("T02", argument.span, message, "declare it `reserved`: it stays shared")
+
+    def survives(self, place: Place, argument: model.Expression) -> None:
+        """Linux maps private what an E820 calls ACPI or NVS; shared with the VMM what it calls reserved."""
+        declared = self.declared(place)
+        if declared is None or declared.access != "rw" or declared.e820 in ("acpi", "nvs"):
+            return
+        fate = "will overwrite it" if declared.e820 == "ram" else "maps that shared with the VMM"
+        message = f"{describe(argument)} is `{declared.e820}` to the OS, which {fate}"
+        self.error("T06", argument.span, message, "declare it `acpi` or `nvs`")
+
     def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
-        section = self.program.sections.get(place.root) if isinstance(place.root, str) else None
-        region = self.program.regions.get(place.root) if isinstance(place.root, str) else None
-        declared = section or region
+        declared = self.declared(place)
+        section = declared if isinstance(declared, model.ImageSection) else None
         if declared is not None and declared.access != "rw":
             message = f"`{call.callee}` writes to {describe(argument)}, which is mapped `{declared.access}`"
             self.error("T05", argument.span, message, "only `rw` memory can be written")

@@ -68,7 +68,7 @@ class Hostile(Policy):
             self.done.append(f"TDG.MEM.PAGE.ACCEPT finds its page locked {busy} times")
             choices = replace(choices, accept_busy=busy)
         if self.chance(0.03):
-            busy = self.random.randrange(1, 8)
+            busy = (1, 2, 7, 100, 1000, 1001, 1500)[self.random.randrange(7)]
             self.done.append(f"TDG.MR.RTMR.EXTEND finds the registers locked {busy} times")
             choices = replace(choices, rtmr_busy=busy)
         if self.chance(0.02):

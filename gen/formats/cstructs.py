@@ -13,7 +13,7 @@ from uuid import UUID
 
 import construct as c
 
-from gen.formats import acpi, bundle, eventlog, guids, hob, linux, tdvf
+from gen.formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, tdx
 from gen.formats.layout import plain
 
 STRUCTS = (
@@ -75,11 +75,13 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("LINUX_XLF", linux.XLoadFlags),
     ("E820", linux.E820Type),
     ("LINUX_SETUP_DATA", linux.SetupDataType),
+    ("PAGE", paging.PageBit),
 )
 
 # Single numbers: C name and value; the source stands at the Python definition.
 NUMBERS: tuple[tuple[str, int], ...] = (
     ("TDVF_VERSION", tdvf.VERSION),
+    ("LAYOUT_CARVED", tdvf.LAYOUT_CARVED),
     ("HOB_PHIT_VERSION", hob.PHIT_VERSION),
     ("HOB_ALIGNMENT", hob.ALIGNMENT),
     ("HOB_RESOURCE_ATTR_MASK", hob.RESOURCE_ATTRIBUTES_MASK),
@@ -116,6 +118,10 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
     ("PAYLOAD_BUNDLE_ALIGNMENT", bundle.ALIGNMENT),
+    ("TDX_OPERAND_BUSY", tdx.OPERAND_BUSY),
+    ("TDX_PAGE_ALREADY_ACCEPTED", tdx.PAGE_ALREADY_ACCEPTED),
+    ("TDX_PAGE_SIZE_MISMATCH", tdx.PAGE_SIZE_MISMATCH),
+    ("TDX_BUSY_RETRIES", tdx.BUSY_RETRIES),
 )
 
 GUIDS: tuple[tuple[str, UUID], ...] = (

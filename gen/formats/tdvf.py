@@ -62,6 +62,7 @@ TYPE_NAMES = {
     SectionType.TD_PARAMS: "TD_PARAMS",
 }
 SECTION_TYPES = {name: kind for kind, name in TYPE_NAMES.items()}
+LAYOUT_CARVED = 0x100  # no section: kind of a region carved from RAM, for the C core
 
 DESCRIPTOR = (
     "tdvf_descriptor"

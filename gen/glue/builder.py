@@ -25,14 +25,15 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.declare import prelude
 from dsl.model import Firmware
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.formats.tdvf import PAGE
 from gen.x86 import MOVCR, Symbol, cr3, rsp
 
-# Access of `page_map`, as the prelude has it.
-READ, READ_WRITE, READ_EXECUTE, ALL = 1, 2, 3, 7
+_ACCESS = dict(prelude().enumerations["Access"].members)
+READ, READ_WRITE, READ_EXECUTE, ALL = (_ACCESS[name] for name in ("r", "rw", "rx", "rwx"))
 
 
 @dataclass

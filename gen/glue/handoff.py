@@ -37,14 +37,15 @@ from peachpy.x86_64 import (
 )
 
 from gen.flow.names import CONTEXT
+from gen.formats.paging import PageBit
 from gen.formats.tdvf import PAGE
 from gen.glue.builder import ALL, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
 from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = 0x20_0000
-# Present, writable, page size: a 1 GiB page of a PDPT (SDM vol. 3A, 4.5.4).
-GIB_PAGE, GIB, PDPT_ENTRIES = 0x83, 1 << 30, 512
+# A page of a PDPT is 1 GiB: SDM volume 3A, 4.5.4.
+GIB_PAGE, GIB, PDPT_ENTRIES = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE), 1 << 30, 512
 
 
 def park_aps(b: Builder) -> None:  # (mailbox, paging)

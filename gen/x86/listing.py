@@ -47,9 +47,12 @@ def _file_numbers(unit: Unit) -> dict[str, int]:
 def section_flags(section: str) -> str:
     """ELF flags and type by the customary section names."""
     base = section.split(".")[1]
-    flags = {"text": "ax", "resetvec": "ax", "rodata": "a", "data": "aw", "bss": "aw"}.get(base)
+    flags = {"text": "ax", "reset": "ax", "resetvec": "ax", "rodata": "a", "data": "aw", "bss": "aw"}.get(
+        base
+    )
     if flags is None:
-        raise ValueError(f"section {section}: name must start with .text, .resetvec, .rodata, .data or .bss")
+        known = ".text, .reset, .resetvec, .rodata, .data or .bss"
+        raise ValueError(f"section {section}: name must start with {known}")
     return f'"{flags}",@{"nobits" if base == "bss" else "progbits"}'
 
 

@@ -273,6 +273,21 @@ class MOVSEG(SystemInstruction):
         self._issue()
 
 
+class LTR(SystemInstruction):
+    """Load the task register: LTR(ax)."""
+
+    modes = frozenset({32, 64})
+
+    def __init__(self, source: Any, **kwargs: Any) -> None:
+        super().__init__("LTR", source, **kwargs)
+        if not isinstance(source, GeneralPurposeRegister16):
+            self._reject()
+        modrm = 0xC0 | 3 << 3 | source.lcode
+        self.encodings.append((0x00, lambda op: optional_rex(0, op[0]) + bytearray([0x0F, 0x00, modrm])))
+        self.in_regs = (True,)
+        self._issue()
+
+
 class _MemoryGroup(SystemInstruction):
     """An 0F 01 /n instruction with one memory operand."""
 

@@ -17,10 +17,8 @@ struct span {
     uint64_t size;
 };
 
-/* Kind of a layout entry: a TDVF section type number, or this for a region carved from RAM. */
-#define TDF_LAYOUT_CARVED 0x100u
-
-/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told. */
+/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told.
+ * kind: a TDVF section type number, or LAYOUT_CARVED for a region carved from RAM. */
 struct layout_entry {
     uint64_t start, end;
     uint32_t kind;

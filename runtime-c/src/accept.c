@@ -6,15 +6,10 @@
 #include "primitives.h"
 
 #define STATUS_CLASS(status) ((uint32_t)((status) >> 32))
-#define OPERAND_BUSY 0x80000200u
-#define PAGE_ALREADY_ACCEPTED 0x00000B0Au /* low bits: the level at which the page is mapped */
-#define PAGE_SIZE_MISMATCH 0xC0000B0Bu
 #define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
 #define LEVEL_1G 2u
 
-/* A page of the level below: how many fit, and how often the module may be found busy at one page. */
 #define PAGES_4K_IN_2M 512u
-#define BUSY_RETRIES 1000u
 
 /* The word `fallback`: 4 KiB pages left of a 2 MiB page that was refused, busy answers in a row, the level asked. */
 #define LEFT(at) ((at)->fallback & 0xFFFu)
@@ -103,15 +98,15 @@ static status_t digest_status(struct acceptance *at, uint64_t status) {
     if (ASKED(at) == NOT_ASKED)
         return TDF_E_ACCEPT_FAILED;
     switch (STATUS_CLASS(status)) {
-    case PAGE_ALREADY_ACCEPTED:
+    case TDX_PAGE_ALREADY_ACCEPTED:
         return skip(at, STATUS_LEVEL(status));
-    case PAGE_SIZE_MISMATCH:
+    case TDX_PAGE_SIZE_MISMATCH:
         if (ASKED(at) == 0)
             return TDF_E_ACCEPT_FAILED;
         at->fallback = PACK(PAGES_4K_IN_2M, 0, 1);
         return TDF_OK;
-    case OPERAND_BUSY:
-        if (BUSY(at) == BUSY_RETRIES)
+    case TDX_OPERAND_BUSY:
+        if (BUSY(at) == TDX_BUSY_RETRIES)
             return TDF_E_ACCEPT_FAILED;
         at->fallback += PACK(0, 1, 0);
         return TDF_OK;

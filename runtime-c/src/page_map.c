@@ -1,22 +1,17 @@
 /* How does a range of addresses get the access it should have in the four-level page tables?
  *
  * Source: Intel SDM volume 3, 4.5 "4-level paging". The caller flushes the TLB. */
+#include "formats.h"
 #include "primitives.h"
 
-#define PRESENT 0x1ull
-#define WRITABLE 0x2ull
-#define ACCESSED 0x20ull /* set beforehand, so that the processor has nothing to write */
-#define DIRTY 0x40ull
-#define LARGE 0x80ull
-#define NO_EXECUTE (1ull << 63)
+/* As wide as an entry, so that their complements are too. */
+#define PRESENT ((uint64_t)PAGE_PRESENT)
+#define WRITABLE ((uint64_t)PAGE_WRITABLE)
+#define LARGE ((uint64_t)PAGE_LARGE)
+#define NO_EXECUTE ((uint64_t)PAGE_NO_EXECUTE)
 #define ADDRESS 0x000FFFFFFFFFF000ull
-#define TABLE_FLAGS (PRESENT | WRITABLE | ACCESSED)
-
-/* Bits of `access`, prelude: 1 r, 2 rw, 3 rx, 7 rwx. */
-#define ACCESS_NONE 0u
-#define ACCESS_RW 2u
-#define ACCESS_RX 3u
-#define ACCESS_RWX 7u
+/* Accessed and dirty are set beforehand, so that the processor has nothing to write. */
+#define TABLE_FLAGS (PRESENT | WRITABLE | PAGE_ACCESSED)
 
 #define ENTRIES 512u
 #define LEVEL_2M 1u
@@ -27,10 +22,10 @@
 static uint64_t span_of(uint32_t level) { return 1ull << (12 + 9 * level); }
 
 static uint64_t leaf_flags(uint32_t access) {
-    uint64_t flags = PRESENT | ACCESSED | DIRTY;
-    if (access == ACCESS_RW || access == ACCESS_RWX)
+    uint64_t flags = PRESENT | PAGE_ACCESSED | PAGE_DIRTY;
+    if (access == TDF_ACCESS_RW || access == TDF_ACCESS_RWX)
         flags |= WRITABLE;
-    if (access != ACCESS_RX && access != ACCESS_RWX)
+    if (access != TDF_ACCESS_RX && access != TDF_ACCESS_RWX)
         flags |= NO_EXECUTE;
     return flags;
 }
@@ -81,11 +76,11 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
             uint64_t *entry = &table[(start >> (12 + 9 * level)) % ENTRIES];
             uint64_t span = span_of(level);
             int whole = tdf_aligned(start, span) && end - start >= span;
-            if (access == ACCESS_NONE && (!(*entry & PRESENT) || (whole && level <= LEVEL_2M))) {
+            if (access == TDF_ACCESS_NONE && (!(*entry & PRESENT) || (whole && level <= LEVEL_2M))) {
                 *entry = *entry & PRESENT ? 0 : *entry;
                 break;
             }
-            if (level == 0 || (access != ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
+            if (level == 0 || (access != TDF_ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
                 /* The neighbours in one table at once: a walk from the top for each costs ten times as much. */
                 uint64_t left = (uint64_t)(&table[ENTRIES] - entry), wanted = (end - start) / span;
                 uint64_t count = wanted < left ? wanted : left;
@@ -97,7 +92,7 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
             if (*entry & LARGE && *entry & PRESENT) {
                 /* A large page that says the same already stays whole. */
                 uint64_t wanted = (physical - start % span) | flags;
-                if (access != ACCESS_NONE && start % span <= physical && same_page(*entry, wanted))
+                if (access != TDF_ACCESS_NONE && start % span <= physical && same_page(*entry, wanted))
                     break;
             }
             if (!(*entry & PRESENT) || *entry & LARGE) {

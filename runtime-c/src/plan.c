@@ -19,7 +19,7 @@ static int is_window_section(const struct layout_entry *entry) {
 }
 
 static int is_ram_section(const struct layout_entry *entry) {
-    return entry->kind != TDF_LAYOUT_CARVED && !is_window_section(entry);
+    return entry->kind != LAYOUT_CARVED && !is_window_section(entry);
 }
 
 /* RAM as the VMM lists it. Without a type 7, type 0 is unaccepted and type 5 was added: td-shim's legacy form. */
@@ -145,7 +145,7 @@ static status_t cut_sections(const struct ram *from, const struct layout *layout
                     piece.end = entry->start;
                 } else {
                     piece.end = entry->end < rest.end ? entry->end : rest.end;
-                    piece.state = entry->kind == TDVF_TYPE_PERM_MEM ? rest.state : TDF_RAM_STATE_ADDED;
+                    piece.state = TDF_RAM_STATE_ADDED;
                     piece.e820 = entry->e820;
                     tag = section;
                     missing -= piece.end - piece.start;
@@ -177,15 +177,6 @@ static status_t add_window(const struct layout *layout, struct ram *ram) {
     return TDF_OK;
 }
 
-static int is_section(const struct layout *layout, const struct ram_range *range) {
-    for (uint32_t i = 0; i < layout->count; i++) {
-        const struct layout_entry *entry = &layout->entries[i];
-        if (entry->kind != TDF_LAYOUT_CARVED && tdf_overlap(range->start, range->end, entry->start, entry->end))
-            return 1;
-    }
-    return 0;
-}
-
 /* Makes [start, end), which lies in range `at`, a range of its own with type `e820`. */
 static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end, uint32_t e820) {
     struct ram_range *range = &ram->ranges.items[at];
@@ -203,9 +194,9 @@ static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end
     return status;
 }
 
-/* Carves one region as high as it fits below `limit`, which moves down to its start. RAM that the VMM calls added but
- * that no section of the image covers is left alone: if the claim is false, touching it ends the TD. */
-static status_t carve(struct ram *ram, const struct layout *layout, const struct layout_entry *entry, uint64_t *limit) {
+/* Carves one region as high as it fits below `limit`, which moves down to its start. RAM that was added at launch is
+ * left alone: it is a section of the image, or the VMM says so, and if that is false, touching it ends the TD. */
+static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_t *limit) {
     if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
         return TDF_E_RAM_TOO_SMALL;
     uint64_t size = tdf_align_up(entry->end, TDF_PAGE);
@@ -213,8 +204,7 @@ static status_t carve(struct ram *ram, const struct layout *layout, const struct
         const struct ram_range *range = &ram->ranges.items[i - 1];
         uint64_t end = range->end < *limit ? range->end : *limit;
         uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
-        if (range->e820 != E820_RAM || range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size ||
-            is_section(layout, range))
+        if (range->e820 != E820_RAM || range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size)
             continue;
         *limit = end - size;
         ram->carved.items[ram->carved.count].data = (uint8_t *)(uintptr_t)*limit;
@@ -240,9 +230,9 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
         return status;
     uint64_t limit = tdf_align_down(layout->carve_limit, TDF_PAGE);
     for (uint32_t i = 0; i < layout->count; i++) {
-        if (layout->entries[i].kind != TDF_LAYOUT_CARVED)
+        if (layout->entries[i].kind != LAYOUT_CARVED)
             continue;
-        if ((status = carve(out, layout, &layout->entries[i], &limit)) != TDF_OK)
+        if ((status = carve(out, &layout->entries[i], &limit)) != TDF_OK)
             return status;
     }
     return TDF_OK;

@@ -37,14 +37,17 @@ status_t zero_page(const struct span *page, const struct placement *placement, c
                    const struct span *command_line, uint64_t rsdp) {
     const struct span *image = &placement->kernel.image;
     struct boot_params *params = (struct boot_params *)page->data;
-    const uint64_t command = tdf_gpa(command_line->data);
+    uint8_t *line = page->data + sizeof *params;
+    const uint64_t command = tdf_gpa(line);
     const uint64_t header_size = placement->kernel.header_size;
-    if (page->size < sizeof *params || header_size > HEADER_SIZE_MAX ||
-        !tdf_inside(image->size, LINUX_SETUP_HEADER_OFFSET, header_size))
+    if (header_size > HEADER_SIZE_MAX || !tdf_inside(image->size, LINUX_SETUP_HEADER_OFFSET, header_size))
         return TDF_E_KERNEL_MALFORMED;
-    if (command_line->size > placement->kernel.command_line_max)
+    if (page->size < sizeof *params || command_line->size >= page->size - sizeof *params ||
+        command_line->size > placement->kernel.command_line_max)
         return TDF_E_COMMAND_LINE_TOO_LONG;
-    memset(params, 0, sizeof *params);
+    memset(params, 0, page->size);
+    /* The kernel reads up to a NUL. In a copy it can only be ours, and nothing that was not measured comes before it. */
+    memcpy(line, command_line->data, command_line->size);
     memcpy(page->data + LINUX_SETUP_HEADER_OFFSET, image->data + LINUX_SETUP_HEADER_OFFSET, header_size);
     params->hdr.root_dev = 0;
     params->hdr.ram_size = 0;

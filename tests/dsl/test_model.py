@@ -184,8 +184,8 @@ def test_stack_and_code_have_to_fit() -> None:
         "      |         ^^^^^^^^^^^^^^^^^^^^^\n"
     )
     unbound = replace(fw, image=tuple(replace(s, budget=None) for s in fw.image))
-    assert check_fits(unbound, stack_bytes=None, code_bytes=16 << 20) == []
-    assert len(check_fits(unbound, stack_bytes=None, code_bytes=(16 << 20) + 1)) == 1
+    assert check_fits(unbound, stack_bytes=None, code_bytes=2 << 20) == []
+    assert len(check_fits(unbound, stack_bytes=None, code_bytes=(2 << 20) + 1)) == 1
 
 
 def test_a_refused_flow_has_no_model() -> None:

@@ -20,7 +20,7 @@ from gen.x86 import instruction_text
 SCRIPT = """
 SECTIONS {
     . = 0xFFFF0000;
-    .text : { __text_start = .; *(.text .text.*) . = ALIGN(4096); __text_end = .; }
+    .text : { __text_start = .; *(.text .text.*) *(.reset) . = ALIGN(4096); __text_end = .; }
     .rodata : { __rodata_start = .; *(.rodata .rodata.*) . = ALIGN(4096); __rodata_end = .; }
     .data : { __data_start = .; *(.data .data.*) BYTE(0) . = ALIGN(4096); __data_end = .; }
     .resetvec 0xFFFFFFF0 : { *(.resetvec) }

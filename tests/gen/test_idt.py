@@ -48,7 +48,7 @@ def test_idt_is_complete_and_read_only(image: Linked) -> None:
     assert int.from_bytes(pointer[:2], "little") == 32 * 16 - 1
     assert int.from_bytes(pointer[2:], "little") == image.symbols["idt"]
     targets = [gate(image, vector) for vector in range(32)]
-    assert {(selector, attributes) for _, selector, attributes in targets} == {(0x10, 0x8E00)}
+    assert {(selector, attributes) for _, selector, attributes in targets} == {(0x10, 0x8E01)}
     names = {value: name for name, value in image.symbols.items()}
     assert [names[target][:13] for target, _, _ in targets] == [f"exception_{n:02}_" for n in range(32)]
 

@@ -78,7 +78,7 @@ def test_every_page_has_the_declared_rights(regions: tuple[Region, ...], link: L
 def test_empty_linked_part_maps_nothing(link: Link) -> None:
     script = """SECTIONS {
         . = 0xFFFF8000;
-        .text : { __text_start = .; *(.text .text.*) . = ALIGN(4096); __text_end = .; }
+        .text : { __text_start = .; *(.text .text.*) *(.reset) . = ALIGN(4096); __text_end = .; }
         .rodata : { *(.rodata .rodata.*) *(.data .data.*) . = ALIGN(4096); }
         __rodata_start = 0xFFFFC000; __rodata_end = 0xFFFFC000;
         __data_start = 0xFFFFD000; __data_end = 0x100000000;

@@ -76,7 +76,7 @@ def test_td_entry_state_reaches_paging_with_the_right_values(image: Linked) -> N
     assert values == [pool, 0x660, 0x8001_0033]
     jump = decode(bytes(cpu.mem_read(at, 7)), 32, at)[0]
     assert (jump.far_branch_selector, jump.far_branch32) == (0x10, image.symbols["reset_long"])
-    assert cpu.reg_read(x86.UC_X86_REG_GDTR)[1:3] == (image.symbols["gdt"], 31)
+    assert cpu.reg_read(x86.UC_X86_REG_GDTR)[1:3] == (image.symbols["gdt"], 47)
 
 
 def test_gdt_has_flat_segments(image: Linked) -> None:
@@ -91,9 +91,24 @@ def test_gdt_has_flat_segments(image: Linked) -> None:
         assert entry >> 40 & 0xFF == 0x90 | kind
 
 
+def test_the_tss_names_the_top_of_the_stack_for_exceptions(image: Linked) -> None:
+    entry = int.from_bytes(image.read(image.symbols["gdt"] + 0x20, 16), "little")
+    base = entry >> 16 & 0xFFFFFF | (entry >> 56 & 0xFF) << 24 | entry >> 64 << 32
+    assert (base, entry & 0xFFFF, entry >> 40 & 0xFF, entry >> 48 & 0xFF) == (
+        image.symbols["tss"],
+        103,
+        0x89,
+        0,
+    )
+    tss = image.read(base, 104)
+    assert int.from_bytes(tss[36:44], "little") == STACK_TOP
+    assert (tss[:36], tss[44:102], tss[102:]) == (bytes(36), bytes(58), b"\x68\0")
+    assert base % 4096 <= 4096 - 104
+
+
 def long_mode(image: Linked, index: int) -> uc.Uc:
     cpu = machine(image, uc.UC_MODE_64)
-    cpu.reg_write(x86.UC_X86_REG_GDTR, (0, image.symbols["gdt"], 31, 0))
+    cpu.reg_write(x86.UC_X86_REG_GDTR, (0, image.symbols["gdt"], 47, 0))
     cpu.reg_write(x86.UC_X86_REG_RBP, index)
     return cpu
 
@@ -104,6 +119,7 @@ def test_vcpu_0_calls_the_flow_with_stack_and_idt(image: Linked) -> None:
     assert run(cpu, image.symbols["reset_long"], lambda at, _: at == flow) == flow
     assert cpu.reg_read(x86.UC_X86_REG_RSP) == STACK_TOP - 8
     assert cpu.reg_read(x86.UC_X86_REG_IDTR)[1:3] == (image.symbols["idt"], 32 * 16 - 1)
+    assert cpu.reg_read(x86.UC_X86_REG_TR)[:3] == (0x20, image.symbols["tss"], 103)
     for segment in ("DS", "ES", "SS", "FS", "GS"):
         assert cpu.reg_read(getattr(x86, f"UC_X86_REG_{segment}")) == 0x18
     back = int.from_bytes(cpu.mem_read(STACK_TOP - 8, 8), "little")

@@ -51,6 +51,20 @@ def test_vp_info(image: Linked) -> None:
     assert td.u64(OUT + 32) == [0xEEEE_EEEE_EEEE_EEEE]
 
 
+BUSY = 0x8000_0200_0000_00A8
+
+
+@pytest.mark.parametrize(("locked", "tries", "status"), [(1, 2, 0), (1000, 1001, 0), (1001, 1001, BUSY)])
+def test_rtmr_extend_is_patient_with_locked_registers(
+    image: Linked, locked: int, tries: int, status: int
+) -> None:
+    answers = iter([BUSY] * locked + [0])
+    td = Td(image, lambda _: {"rax": next(answers)})
+    assert td.call("tdcall_rtmr_extend", 0x90_0040, 1) == status
+    assert len(td.calls) == tries
+    assert {(c.before["rax"], c.before["rcx"], c.before["rdx"]) for c in td.calls} == {(2, 0x90_0040, 1)}
+
+
 def test_rtmr_extend(image: Linked) -> None:
     td = Td(image, answering(rax=0xC000_0100_0000_0001))
     assert td.call("tdcall_rtmr_extend", 0x90_0040, 3) == 0xC000_0100_0000_0001

@@ -7,14 +7,14 @@
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
-        .loc    1 110 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/reset.py:110
-        .loc    1 111 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/reset.py:111
-        .loc    1 112 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/reset.py:112
-        .loc    1 113 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/reset.py:113
+        .loc    1 117 0
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/reset.py:117
+        .loc    1 118 0
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/reset.py:118
+        .loc    1 119 0
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/reset.py:119
+        .loc    1 120 0
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/reset.py:120
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -23,55 +23,55 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
-        .loc    1 117 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/reset.py:117
-        .loc    1 118 0
-        .byte   0xf4                                                    # hlt                                           | gen/reset.py:118
+        .loc    1 124 0
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/reset.py:124
+        .loc    1 125 0
+        .byte   0xf4                                                    # hlt                                           | gen/reset.py:125
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
-        .section .text.reset,"ax",@progbits
+        .section .reset,"ax",@progbits
         .balign 16, 0xcc
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
-        .loc    1 125 0
-        .byte   0xfc                                                    # cld                                           | gen/reset.py:125
-        .loc    1 126 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/reset.py:126
-.Lreset_real.put:
-        .loc    1 128 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/reset.py:128
-        .loc    1 129 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/reset.py:129
-        .loc    1 130 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/reset.py:130
-        .loc    1 131 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/reset.py:131
         .loc    1 132 0
-        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:132
+        .byte   0xfc                                                    # cld                                           | gen/reset.py:132
         .loc    1 133 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/reset.py:133
-        .loc    1 134 0
-        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:134
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/reset.py:133
+.Lreset_real.put:
         .loc    1 135 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/reset.py:135
-.Lreset_real.stop:
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/reset.py:135
+        .loc    1 136 0
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/reset.py:136
         .loc    1 137 0
-        .byte   0xfa                                                    # cli                                           | gen/reset.py:137
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/reset.py:137
         .loc    1 138 0
-        .byte   0xf4                                                    # hlt                                           | gen/reset.py:138
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/reset.py:138
         .loc    1 139 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/reset.py:139
+        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:139
+        .loc    1 140 0
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/reset.py:140
+        .loc    1 141 0
+        .byte   0xee                                                    # out dx, al                                    | gen/reset.py:141
+        .loc    1 142 0
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/reset.py:142
+.Lreset_real.stop:
+        .loc    1 144 0
+        .byte   0xfa                                                    # cli                                           | gen/reset.py:144
+        .loc    1 145 0
+        .byte   0xf4                                                    # hlt                                           | gen/reset.py:145
+        .loc    1 146 0
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/reset.py:146
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
-        .section .rodata.reset,"a",@progbits
+        .section .reset,"ax",@progbits
         .balign 1
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/reset.py:141
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/reset.py:148
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -81,19 +81,19 @@ not_a_td:
         .size   not_a_td, . - not_a_td
 .Lend.not_a_td:
 
-        .section .text.reset,"ax",@progbits
+        .section .reset,"ax",@progbits
         .balign 16, 0xcc
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
-        .loc    1 151 0
-        .byte   0xfc                                                    # cld                                           | gen/reset.py:151
-        .loc    1 152 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/reset.py:152
-        .loc    1 153 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/reset.py:153
-        .loc    1 154 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/reset.py:154
+        .loc    1 158 0
+        .byte   0xfc                                                    # cld                                           | gen/reset.py:158
+        .loc    1 159 0
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/reset.py:159
+        .loc    1 160 0
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/reset.py:160
+        .loc    1 161 0
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/reset.py:161
         .loc    2 214 0
         .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/paging.py:214
         .loc    2 215 0
@@ -175,108 +175,116 @@ reset_td:
         .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/paging.py:259
         .loc    2 260 0
         .byte   0x75, 0xb3                                              # jnz .run                                      | gen/paging.py:260
-        .loc    1 156 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/reset.py:156
-        .loc    1 157 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/reset.py:157
-        .loc    1 158 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/reset.py:158
-.Lreset_td.hold:
-        .loc    1 162 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/reset.py:162
-.Lreset_td.poll:
+        .loc    1 163 0
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/reset.py:163
+        .loc    1 164 0
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/reset.py:164
         .loc    1 165 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:165
-        .loc    1 166 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/reset.py:166
-        .loc    1 167 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/reset.py:167
-        .loc    1 168 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/reset.py:168
-.Lreset_td.enter:
-        .loc    1 171 0
-        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/reset.py:171
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/reset.py:165
+.Lreset_td.hold:
+        .loc    1 169 0
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/reset.py:169
+.Lreset_td.poll:
         .loc    1 172 0
-        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/reset.py:172
+        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:172
         .loc    1 173 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/reset.py:173
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/reset.py:173
         .loc    1 174 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/reset.py:174
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/reset.py:174
         .loc    1 175 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/reset.py:175
-        .loc    1 176 0
-        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/reset.py:176
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/reset.py:175
+.Lreset_td.enter:
+        .loc    1 178 0
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/reset.py:178
+        .loc    1 179 0
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/reset.py:179
+        .loc    1 180 0
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/reset.py:180
+        .loc    1 181 0
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/reset.py:181
+        .loc    1 182 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/reset.py:182
+        .loc    1 183 0
+        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/reset.py:183
         .size   reset_td, . - reset_td
 .Lend.reset_td:
 
-        .section .text.reset,"ax",@progbits
+        .section .reset,"ax",@progbits
         .balign 16, 0xcc
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 181 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/reset.py:181
-        .loc    1 183 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/reset.py:183
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/reset.py:183
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/reset.py:183
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/reset.py:183
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/reset.py:183
-        .loc    1 184 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/reset.py:184
-        .loc    1 185 0
-        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/reset.py:185
-        .loc    1 186 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/reset.py:186
-        .loc    1 187 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/reset.py:187
         .loc    1 188 0
-        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/reset.py:188
-        .loc    1 189 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/reset.py:189
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/reset.py:188
+        .loc    1 190 0
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/reset.py:190
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/reset.py:190
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/reset.py:190
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/reset.py:190
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/reset.py:190
+        .loc    1 191 0
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/reset.py:191
+        .loc    1 192 0
+        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/reset.py:192
+        .loc    1 193 0
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/reset.py:193
+        .loc    1 194 0
+        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/reset.py:194
+        .loc    1 195 0
+        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/reset.py:195
+        .loc    1 196 0
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/reset.py:196
+        .loc    1 197 0
+        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/reset.py:197
+        .loc    1 198 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/reset.py:198
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
-        .section .text.reset,"ax",@progbits
+        .section .reset,"ax",@progbits
         .balign 16, 0xcc
         .globl  ap_park
         .type   ap_park, @function
 ap_park:
-        .loc    1 199 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/reset.py:199
+        .loc    1 211 0
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/reset.py:211
 .Lap_park.wait:
-        .loc    1 201 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:201
-        .loc    1 202 0
-        .byte   0x66, 0x83, 0x3a, 0x01                                  # cmp word [rdx], 1                             | gen/reset.py:202
-        .loc    1 203 0
-        .byte   0x75, 0xf8                                              # jne .wait                                     | gen/reset.py:203
-        .loc    1 204 0
-        .byte   0x39, 0x6a, 0x04                                        # cmp [rdx + 4], ebp                            | gen/reset.py:204
-        .loc    1 205 0
-        .byte   0x75, 0xf3                                              # jne .wait                                     | gen/reset.py:205
-        .loc    1 206 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/reset.py:206
-        .loc    1 207 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/reset.py:207
-        .loc    1 208 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/reset.py:208
-        .loc    1 209 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/reset.py:209
-        .loc    1 210 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/reset.py:210
+        .loc    1 213 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/reset.py:213
+        .loc    1 214 0
+        .byte   0x66, 0x83, 0x3a, 0x01                                  # cmp word [rdx], 1                             | gen/reset.py:214
+        .loc    1 215 0
+        .byte   0x75, 0xf8                                              # jne .wait                                     | gen/reset.py:215
+        .loc    1 216 0
+        .byte   0x39, 0x6a, 0x04                                        # cmp [rdx + 4], ebp                            | gen/reset.py:216
+        .loc    1 217 0
+        .byte   0x75, 0xf3                                              # jne .wait                                     | gen/reset.py:217
+        .loc    1 218 0
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/reset.py:218
+        .loc    1 219 0
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/reset.py:219
+        .loc    1 220 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/reset.py:220
+        .loc    1 221 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/reset.py:221
+        .loc    1 222 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/reset.py:222
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
-        .section .rodata.reset,"a",@progbits
+        .section .data.reset,"aw",@progbits
         .balign 8
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/reset.py:216
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/reset.py:216
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/reset.py:216
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/reset.py:216
+        .quad   0x0000000000000000                                      # null                                          | gen/reset.py:229
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/reset.py:229
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/reset.py:229
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/reset.py:229
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/reset.py:230
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/reset.py:231
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/reset.py:232
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/reset.py:233
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -285,8 +293,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x001f                                                  # limit                                         | gen/reset.py:218
-        .long   gdt                                                     # base                                          | gen/reset.py:219
+        .short  0x002f                                                  # limit                                         | gen/reset.py:235
+        .long   gdt                                                     # base                                          | gen/reset.py:236
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -295,8 +303,8 @@ gdt_pointer:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/reset.py:223
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/reset.py:224
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/reset.py:240
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/reset.py:241
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -305,7 +313,7 @@ reset_window_check:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/reset.py:226
+        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/reset.py:243
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -314,9 +322,32 @@ ap_gate:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/reset.py:228
+        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/reset.py:245
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
+
+        .section .reset,"ax",@progbits
+        .balign 128
+        .globl  tss
+        .type   tss, @object
+tss:
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/reset.py:254
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00
+        .quad   0x0000000000826000                                      # IST1                                          | gen/reset.py:255
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/reset.py:256
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
+        .byte   0x00, 0x00
+        .short  0x0068                                                  # no I/O permission map                         | gen/reset.py:257
+        .size   tss, . - tss
+.Lend.tss:
 
         .section .rodata.paging,"a",@progbits
         .balign 4

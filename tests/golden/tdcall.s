@@ -8,24 +8,24 @@
         .globl  tdcall_vp_info
         .type   tdcall_vp_info, @function
 tdcall_vp_info:
-        .loc    1 90 0
-        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 100 0
-        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/tdcall.py:100
-        .loc    1 101 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/tdcall.py:101
-        .loc    1 102 0
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/tdcall.py:102
-        .loc    1 103 0
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/tdcall.py:103
-        .loc    1 104 0
-        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/tdcall.py:104
+        .loc    1 95 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
         .loc    1 105 0
-        .byte   0xc7, 0x47, 0x1c, 0x00, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 0                     | gen/tdcall.py:105
+        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/tdcall.py:105
         .loc    1 106 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:106
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/tdcall.py:106
+        .loc    1 107 0
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/tdcall.py:107
+        .loc    1 108 0
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/tdcall.py:108
+        .loc    1 109 0
+        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/tdcall.py:109
+        .loc    1 110 0
+        .byte   0xc7, 0x47, 0x1c, 0x00, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 0                     | gen/tdcall.py:110
+        .loc    1 111 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:111
         .size   tdcall_vp_info, . - tdcall_vp_info
 .Lend.tdcall_vp_info:
 
@@ -34,16 +34,32 @@ tdcall_vp_info:
         .globl  tdcall_rtmr_extend
         .type   tdcall_rtmr_extend, @function
 tdcall_rtmr_extend:
-        .loc    1 112 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/tdcall.py:112
-        .loc    1 113 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/tdcall.py:113
-        .loc    1 90 0
-        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 115 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:115
+        .loc    1 121 0
+        .byte   0x41, 0xb8, 0xe9, 0x03, 0x00, 0x00                      # mov r8d, 0x3e9                                | gen/tdcall.py:121
+.Ltdcall_rtmr_extend.again:
+        .loc    1 123 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/tdcall.py:123
+        .loc    1 124 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/tdcall.py:124
+        .loc    1 95 0
+        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 126 0
+        .byte   0x49, 0x89, 0xc1                                        # mov r9, rax                                   | gen/tdcall.py:126
+        .loc    1 127 0
+        .byte   0x49, 0xc1, 0xe9, 0x20                                  # shr r9, 0x20                                  | gen/tdcall.py:127
+        .loc    1 128 0
+        .byte   0x41, 0x81, 0xf9, 0x00, 0x02, 0x00, 0x80                # cmp r9d, 0x80000200                           | gen/tdcall.py:128
+        .loc    1 129 0
+        .byte   0x75, 0x06                                              # jne .done                                     | gen/tdcall.py:129
+        .loc    1 130 0
+        .byte   0x41, 0x83, 0xe8, 0x01                                  # sub r8d, 1                                    | gen/tdcall.py:130
+        .loc    1 131 0
+        .byte   0x75, 0xdb                                              # jnz .again                                    | gen/tdcall.py:131
+.Ltdcall_rtmr_extend.done:
+        .loc    1 133 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:133
         .size   tdcall_rtmr_extend, . - tdcall_rtmr_extend
 .Lend.tdcall_rtmr_extend:
 
@@ -52,18 +68,18 @@ tdcall_rtmr_extend:
         .globl  tdcall_ve_info
         .type   tdcall_ve_info, @function
 tdcall_ve_info:
-        .loc    1 90 0
-        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 123 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/tdcall.py:123
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/tdcall.py:123
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/tdcall.py:123
-        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/tdcall.py:123
-        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/tdcall.py:123
-        .loc    1 124 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:124
+        .loc    1 95 0
+        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 141 0
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/tdcall.py:141
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/tdcall.py:141
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/tdcall.py:141
+        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/tdcall.py:141
+        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/tdcall.py:141
+        .loc    1 142 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:142
         .size   tdcall_ve_info, . - tdcall_ve_info
 .Lend.tdcall_ve_info:
 
@@ -72,18 +88,18 @@ tdcall_ve_info:
         .globl  tdcall_report
         .type   tdcall_report, @function
 tdcall_report:
-        .loc    1 130 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/tdcall.py:130
-        .loc    1 131 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/tdcall.py:131
-        .loc    1 132 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/tdcall.py:132
-        .loc    1 90 0
-        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 134 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:134
+        .loc    1 148 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/tdcall.py:148
+        .loc    1 149 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/tdcall.py:149
+        .loc    1 150 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/tdcall.py:150
+        .loc    1 95 0
+        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 152 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:152
         .size   tdcall_report, . - tdcall_report
 .Lend.tdcall_report:
 
@@ -92,20 +108,20 @@ tdcall_report:
         .globl  tdcall_vm_rd
         .type   tdcall_vm_rd, @function
 tdcall_vm_rd:
-        .loc    1 140 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/tdcall.py:140
-        .loc    1 141 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/tdcall.py:141
-        .loc    1 142 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/tdcall.py:142
-        .loc    1 90 0
-        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 144 0
-        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/tdcall.py:144
-        .loc    1 145 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:145
+        .loc    1 158 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/tdcall.py:158
+        .loc    1 159 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/tdcall.py:159
+        .loc    1 160 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/tdcall.py:160
+        .loc    1 95 0
+        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 162 0
+        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/tdcall.py:162
+        .loc    1 163 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:163
         .size   tdcall_vm_rd, . - tdcall_vm_rd
 .Lend.tdcall_vm_rd:
 
@@ -114,20 +130,20 @@ tdcall_vm_rd:
         .globl  tdcall_vm_wr
         .type   tdcall_vm_wr, @function
 tdcall_vm_wr:
-        .loc    1 151 0
-        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/tdcall.py:151
-        .loc    1 152 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/tdcall.py:152
-        .loc    1 153 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/tdcall.py:153
-        .loc    1 154 0
-        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/tdcall.py:154
-        .loc    1 90 0
-        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
-        .loc    1 156 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:156
+        .loc    1 169 0
+        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/tdcall.py:169
+        .loc    1 170 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/tdcall.py:170
+        .loc    1 171 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/tdcall.py:171
+        .loc    1 172 0
+        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/tdcall.py:172
+        .loc    1 95 0
+        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/tdcall.py:95
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 174 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:174
         .size   tdcall_vm_wr, . - tdcall_vm_wr
 .Lend.tdcall_vm_wr:
 
@@ -136,50 +152,50 @@ tdcall_vm_wr:
         .globl  tdvmcall
         .type   tdvmcall, @function
 tdvmcall:
-        .loc    1 161 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:161
-        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:161
-        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:161
-        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:161
-        .loc    1 192 0
-        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/tdcall.py:192
-        .loc    1 194 0
-        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/tdcall.py:194
-        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/tdcall.py:194
-        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/tdcall.py:194
-        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/tdcall.py:194
-        .loc    1 176 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:176
-        .loc    1 177 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:177
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
         .loc    1 179 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:179
-        .loc    1 180 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:180
-        .loc    1 181 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:181
-.Ltdvmcall.answered:
+        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:179
+        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:179
+        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:179
+        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:179
+        .loc    1 210 0
+        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/tdcall.py:210
+        .loc    1 212 0
+        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/tdcall.py:212
+        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/tdcall.py:212
+        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/tdcall.py:212
+        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/tdcall.py:212
+        .loc    1 194 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:194
+        .loc    1 195 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:195
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
         .loc    1 197 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:197
-        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/tdcall.py:197
-        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/tdcall.py:197
-        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/tdcall.py:197
-        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/tdcall.py:197
-        .loc    1 166 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:166
-        .loc    1 167 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:167
-        .loc    1 169 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:169
-        .loc    1 170 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:170
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:197
+        .loc    1 198 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:198
+        .loc    1 199 0
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:199
+.Ltdvmcall.answered:
+        .loc    1 215 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:215
+        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/tdcall.py:215
+        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/tdcall.py:215
+        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/tdcall.py:215
+        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/tdcall.py:215
+        .loc    1 184 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:185
+        .loc    1 187 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:187
+        .loc    1 188 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:188
         .size   tdvmcall, . - tdvmcall
 .Lend.tdvmcall:
 
@@ -188,47 +204,47 @@ tdvmcall:
         .globl  tdvmcall_io_write
         .type   tdvmcall_io_write, @function
 tdvmcall_io_write:
-        .loc    1 161 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:161
-        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:161
-        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:161
-        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:161
-        .loc    1 205 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/tdcall.py:205
-        .loc    1 206 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/tdcall.py:206
-        .loc    1 207 0
-        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/tdcall.py:207
-        .loc    1 208 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/tdcall.py:208
-        .loc    1 209 0
-        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/tdcall.py:209
-        .loc    1 176 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:176
-        .loc    1 177 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:177
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
         .loc    1 179 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:179
-        .loc    1 180 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:180
-        .loc    1 181 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:181
+        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:179
+        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:179
+        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:179
+        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:179
+        .loc    1 223 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/tdcall.py:223
+        .loc    1 224 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/tdcall.py:224
+        .loc    1 225 0
+        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/tdcall.py:225
+        .loc    1 226 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/tdcall.py:226
+        .loc    1 227 0
+        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/tdcall.py:227
+        .loc    1 194 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:194
+        .loc    1 195 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:195
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 197 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:197
+        .loc    1 198 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:198
+        .loc    1 199 0
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:199
 .Ltdvmcall_io_write.answered:
-        .loc    1 166 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:166
-        .loc    1 167 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:167
-        .loc    1 169 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:169
-        .loc    1 170 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:170
+        .loc    1 184 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:185
+        .loc    1 187 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:187
+        .loc    1 188 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:188
         .size   tdvmcall_io_write, . - tdvmcall_io_write
 .Lend.tdvmcall_io_write:
 
@@ -237,49 +253,49 @@ tdvmcall_io_write:
         .globl  tdvmcall_io_read
         .type   tdvmcall_io_read, @function
 tdvmcall_io_read:
-        .loc    1 161 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:161
-        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:161
-        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:161
-        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:161
-        .loc    1 218 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/tdcall.py:218
-        .loc    1 219 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/tdcall.py:219
-        .loc    1 220 0
-        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/tdcall.py:220
-        .loc    1 221 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/tdcall.py:221
-        .loc    1 222 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:222
-        .loc    1 176 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:176
-        .loc    1 177 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:177
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
         .loc    1 179 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:179
-        .loc    1 180 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:180
-        .loc    1 181 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:181
+        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:179
+        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:179
+        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:179
+        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:179
+        .loc    1 236 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/tdcall.py:236
+        .loc    1 237 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/tdcall.py:237
+        .loc    1 238 0
+        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/tdcall.py:238
+        .loc    1 239 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/tdcall.py:239
+        .loc    1 240 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:240
+        .loc    1 194 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:194
+        .loc    1 195 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:195
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 197 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:197
+        .loc    1 198 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:198
+        .loc    1 199 0
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:199
 .Ltdvmcall_io_read.answered:
-        .loc    1 224 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:224
-        .loc    1 166 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:166
-        .loc    1 167 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:167
-        .loc    1 169 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:169
-        .loc    1 170 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:170
+        .loc    1 242 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:242
+        .loc    1 184 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:185
+        .loc    1 187 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:187
+        .loc    1 188 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:188
         .size   tdvmcall_io_read, . - tdvmcall_io_read
 .Lend.tdvmcall_io_read:
 
@@ -288,49 +304,49 @@ tdvmcall_io_read:
         .globl  tdvmcall_map_gpa
         .type   tdvmcall_map_gpa, @function
 tdvmcall_map_gpa:
-        .loc    1 161 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:161
-        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:161
-        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:161
-        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:161
-        .loc    1 235 0
-        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/tdcall.py:235
-        .loc    1 236 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/tdcall.py:236
-        .loc    1 237 0
-        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/tdcall.py:237
-        .loc    1 238 0
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/tdcall.py:238
-        .loc    1 239 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:239
-        .loc    1 176 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:176
-        .loc    1 177 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:177
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
         .loc    1 179 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:179
-        .loc    1 180 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:180
-        .loc    1 181 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:181
+        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:179
+        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:179
+        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:179
+        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:179
+        .loc    1 253 0
+        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/tdcall.py:253
+        .loc    1 254 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/tdcall.py:254
+        .loc    1 255 0
+        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/tdcall.py:255
+        .loc    1 256 0
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/tdcall.py:256
+        .loc    1 257 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:257
+        .loc    1 194 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:194
+        .loc    1 195 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:195
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 197 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:197
+        .loc    1 198 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:198
+        .loc    1 199 0
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:199
 .Ltdvmcall_map_gpa.answered:
-        .loc    1 241 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:241
-        .loc    1 166 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:166
-        .loc    1 167 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:167
-        .loc    1 169 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:169
-        .loc    1 170 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:170
+        .loc    1 259 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/tdcall.py:259
+        .loc    1 184 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:185
+        .loc    1 187 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:187
+        .loc    1 188 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:188
         .size   tdvmcall_map_gpa, . - tdvmcall_map_gpa
 .Lend.tdvmcall_map_gpa:
 
@@ -339,45 +355,45 @@ tdvmcall_map_gpa:
         .globl  tdvmcall_hlt
         .type   tdvmcall_hlt, @function
 tdvmcall_hlt:
-        .loc    1 161 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:161
-        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:161
-        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:161
-        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:161
-        .loc    1 249 0
-        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/tdcall.py:249
-        .loc    1 250 0
-        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/tdcall.py:250
-        .loc    1 252 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/tdcall.py:252
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/tdcall.py:252
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:252
-        .loc    1 176 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:176
-        .loc    1 177 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:177
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
         .loc    1 179 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:179
-        .loc    1 180 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:180
-        .loc    1 181 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:181
+        .byte   0x41, 0x54                                              # push r12                                      | gen/tdcall.py:179
+        .byte   0x41, 0x55                                              # push r13                                      | gen/tdcall.py:179
+        .byte   0x41, 0x56                                              # push r14                                      | gen/tdcall.py:179
+        .byte   0x41, 0x57                                              # push r15                                      | gen/tdcall.py:179
+        .loc    1 267 0
+        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/tdcall.py:267
+        .loc    1 268 0
+        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/tdcall.py:268
+        .loc    1 270 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/tdcall.py:270
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/tdcall.py:270
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/tdcall.py:270
+        .loc    1 194 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/tdcall.py:194
+        .loc    1 195 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:195
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
+        .loc    1 197 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/tdcall.py:197
+        .loc    1 198 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/tdcall.py:198
+        .loc    1 199 0
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/tdcall.py:199
 .Ltdvmcall_hlt.answered:
-        .loc    1 166 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:166
-        .loc    1 167 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:167
-        .loc    1 169 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:169
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:169
-        .loc    1 170 0
-        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:170
+        .loc    1 184 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/tdcall.py:185
+        .loc    1 187 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/tdcall.py:187
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/tdcall.py:187
+        .loc    1 188 0
+        .byte   0xc3                                                    # ret                                           | gen/tdcall.py:188
         .size   tdvmcall_hlt, . - tdvmcall_hlt
 .Lend.tdvmcall_hlt:
 
@@ -386,36 +402,36 @@ tdvmcall_hlt:
         .globl  tdvmcall_fatal
         .type   tdvmcall_fatal, @function
 tdvmcall_fatal:
-        .loc    1 261 0
-        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/tdcall.py:261
-        .loc    1 262 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:262
-        .loc    1 263 0
-        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/tdcall.py:263
-        .loc    1 264 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/tdcall.py:264
-        .loc    1 265 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/tdcall.py:265
-        .loc    1 269 0
-        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/tdcall.py:269
-        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/tdcall.py:269
-        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/tdcall.py:269
-        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/tdcall.py:269
-        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/tdcall.py:269
-        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/tdcall.py:269
-        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/tdcall.py:269
-        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/tdcall.py:269
-        .loc    1 270 0
-        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/tdcall.py:270
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:93
+        .loc    1 279 0
+        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/tdcall.py:279
+        .loc    1 280 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/tdcall.py:280
+        .loc    1 281 0
+        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/tdcall.py:281
+        .loc    1 282 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/tdcall.py:282
+        .loc    1 283 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/tdcall.py:283
+        .loc    1 287 0
+        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/tdcall.py:287
+        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/tdcall.py:287
+        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/tdcall.py:287
+        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/tdcall.py:287
+        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/tdcall.py:287
+        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/tdcall.py:287
+        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/tdcall.py:287
+        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/tdcall.py:287
+        .loc    1 288 0
+        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/tdcall.py:288
+        .loc    1 97 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/tdcall.py:97
+        .loc    1 98 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/tdcall.py:98
 .Ltdvmcall_fatal.halt:
-        .loc    1 273 0
-        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/tdcall.py:273
-        .loc    1 274 0
-        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/tdcall.py:274
+        .loc    1 291 0
+        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/tdcall.py:291
+        .loc    1 292 0
+        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/tdcall.py:292
         .size   tdvmcall_fatal, . - tdvmcall_fatal
 .Lend.tdvmcall_fatal:
 

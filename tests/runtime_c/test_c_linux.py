@@ -369,15 +369,13 @@ def test_nothing_ever_overlaps(walls, window_mib, initrd, ram_mib):
 
 class ZeroPage:
     def __init__(self, data: bytes, ram: Any, command_line: bytes = b"quiet", **placement: int) -> None:
-        self.page = guarded(b"\xaa" * 4096)
+        self.page = guarded(b"\xaa" * 8192)
         self.placement = CORE.new("placement")
         self.image = guarded(data)
         check(LIB.parse_linux(self.image, CORE.ffi.addressof(self.placement, "kernel")))
         for name, value in placement.items():
             setattr(self.placement, name, value)
-        self.line = CORE.span(command_line + b"\0")
-        self.line.size -= 1
-        check(LIB.zero_page(self.page, self.placement, ram, self.line, 0x7FFE0000))
+        check(LIB.zero_page(self.page, self.placement, ram, CORE.span(command_line), 0x7FFE0000))
         self.params = linux.BOOT_PARAMS.parse(CORE.content(self.page))
 
     @property
@@ -396,7 +394,7 @@ def test_zero_page():
     assert (header.type_of_loader, header.loadflags, header.vid_mode) == (0xFF, 1, 0xFFFF)
     assert (header.ramdisk_image, params.ext_ramdisk_image) == (0x2345_6000, 1)
     assert (header.ramdisk_size, params.ext_ramdisk_size) == (1, 2)
-    line = CORE.address(zero.line.data)
+    line = CORE.address(zero.page.data) + 4096
     assert (header.cmd_line_ptr, params.ext_cmd_line_ptr) == (line & 0xFFFFFFFF, line >> 32)
     assert header.code32_start == 0xA00400
     assert (header.root_dev, header.ext_loader_type, header.heap_end_ptr, header.setup_data) == (0, 0, 0, 0)
@@ -426,7 +424,12 @@ def test_everything_outside_the_known_fields_is_zero():
     raw = CORE.content(zero.page)
     for start, end in ((0, 0x70), (0x78, 0xC0), (0xCC, 0x1E8), (0x1E9, 0x1F1), (0x26C, 0x2D0)):
         assert raw[start:end] == bytes(end - start)
-    assert raw[0x2D0 + 20 * zero.params.e820_entries :] == bytes(4096 - 0x2D0 - 20 * zero.params.e820_entries)
+    assert not any(raw[0x2D0 + 20 * zero.params.e820_entries : 4096])
+
+
+def test_the_command_line_is_copied_and_ends_where_what_was_measured_ends():
+    zero = ZeroPage(bzimage(), plan([(7, 0, 256 * MIB)]), b"console=ttyS0 and more"[:13])
+    assert CORE.content(zero.page)[4096:] == b"console=ttyS0".ljust(4096, b"\0")
 
 
 def test_header_is_copied_by_its_own_length():
@@ -455,6 +458,9 @@ def test_command_line_limit():
     ZeroPage(bzimage(), ram, b"x" * 2047)
     with pytest.raises(CoreError, match="command_line_too_long"):
         ZeroPage(bzimage(), ram, b"x" * 2048)
+    ZeroPage(bzimage(cmdline_size=0xFFFF), ram, b"x" * 4095)
+    with pytest.raises(CoreError, match="command_line_too_long"):
+        ZeroPage(bzimage(cmdline_size=0xFFFF), ram, b"x" * 4096)
 
 
 def test_bad_memory():

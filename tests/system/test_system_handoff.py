@@ -11,7 +11,7 @@ from pathlib import Path
 import judges
 import pytest
 from debian import tool
-from tdbox import GIB, MIB, PRESETS, Firmware, Stopped, launched, payload_window, stopped
+from tdbox import GIB, LINUX, MIB, PRESETS, Firmware, Stopped, launched, made, payload_window, stopped
 
 from emu.api import run
 from emu.signals import End
@@ -192,3 +192,19 @@ def test_the_bars_hold(linux: Firmware, memory: int, kernel: bytes) -> None:
     assert report.instructions - report.instructions_apart <= MAX_INSTRUCTIONS
     assert report.pages["extended"] <= MAX_MEASURED_PAGES
     assert len(linux.image) <= 64 << 10
+
+
+def test_a_firmware_far_larger_than_what_16_bit_code_reaches(tiny: bytes, tmp_path: Path) -> None:
+    """What has to lie in the last 64 KiB does, and an exception in the rest still finds its handler."""
+    flow = tmp_path / "large.tdf"
+    line = '    if td.num_vcpus == {0} {{ print "never said, number {0}, only there to be large" }}\n'
+    more = "".join(map(line.format, range(100_000, 102_500)))
+    text = LINUX.read_text().replace("up to 64 KiB", "up to 512 KiB")
+    flow.write_text(text.replace("    start_log(event_log)?\n", f"    start_log(event_log)?\n{more}"))
+    firmware = made(flow, tmp_path / "out", tiny)
+    bfv = next(s for s in judges.sections(firmware.image) if s.type == 0)
+    assert bfv.size > 256 << 10
+    assert run(replace(firmware.config, vcpus=2)).met
+    report = run(firmware.patched("parse_hob", b"\x0f\x0b"))  # UD2
+    assert report.end["reason"] == "fatal"
+    assert "#UD" in str(report.end["detail"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import judges
 import pytest
-from tdbox import GIB, LINUX, PRESETS, Firmware, stopped
+from tdbox import GIB, LINUX, PRESETS, Firmware, made, stopped
 
 from emu.api import run
 from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
@@ -66,6 +66,18 @@ def test_the_payloads_register_does_not_depend_on_the_machine(linux: Firmware) -
     first, second = (report.rtmr for report in reports)
     assert first[1] == second[1]
     assert first[0] != second[0]
+
+
+def test_the_kernel_is_given_no_more_of_the_command_line_than_was_measured(
+    tiny: bytes, tmp_path: Path
+) -> None:
+    """A flow that measures a part of the parameters and passes that on: in the section no NUL ends it."""
+    flow = tmp_path / "part.tdf"
+    flow.write_text(LINUX.read_text().replace("text_extent(parameters)?", "parameters[0 .. 7]"))
+    with stopped(made(flow, tmp_path / "out", tiny).config) as td:
+        place = judges.boot_params(td.read, td.boot_params).command_line
+        assert td.report.rtmr[1] == judges.extended(judges.kernel_extent(tiny), b"console", bytes(4))
+        assert judges.text_at(td.read, place) == "console"
 
 
 def test_two_builds_in_two_checkouts_give_the_same_bytes(linux: Firmware, tmp_path: Path) -> None:

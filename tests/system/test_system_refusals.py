@@ -57,7 +57,7 @@ def test_a_command_line_without_end(linux: Firmware) -> None:
 def test_a_command_line_longer_than_the_kernel_takes(linux: Firmware) -> None:
     assert run(replace(linux.config, cmdline="x" * 2047)).met
     report = run(replace(linux.config, cmdline="x" * 2048))
-    assert refusal(report) == "tdforge: command line: longer than the kernel takes"
+    assert refusal(report) == "tdforge: command line: too long for kernel or page"
 
 
 def test_a_td_whose_host_left_sept_ve_on(linux: Firmware) -> None:
@@ -93,6 +93,19 @@ def test_an_exception_in_the_firmware_is_a_refusal_too(linux: Firmware) -> None:
     assert "#UD" in str(report.end["detail"])
     assert "parse_hob" in str(report.end["detail"])
     assert report.end["fault"]
+    assert report.rtmr[1] == judges.extended(ERROR)
+
+
+@pytest.mark.parametrize("place", ["guard page", "nowhere", "code"])
+def test_an_exception_without_a_stack_is_a_refusal_too(linux: Firmware, place: str) -> None:
+    """RSP where nothing can be pushed: below the stack, not canonical, in memory that is not writable."""
+    stack, _ = linux.section("stack")
+    rsp = {"guard page": stack + 0x800, "nowhere": 1 << 63, "code": linux.symbols()["parse_hob"]}[place]
+    report = run(
+        linux.patched("parse_hob", b"\x48\xbc" + struct.pack("<Q", rsp) + b"\x50")
+    )  # mov rsp; push rax
+    assert report.end["reason"] == "fatal"
+    assert str(report.end["detail"]).startswith(("tdforge: #PF", "tdforge: #SS"))
     assert report.rtmr[1] == judges.extended(ERROR)
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 import pytest
-from peachpy.x86_64 import al, ax, cl, dx, eax, ecx, r9, r13, rax, rbx, rcx, rdi, rdx, rsi, si
+from peachpy.x86_64 import al, ax, cl, cx, dx, eax, ecx, r9, r13, rax, rbx, rcx, rdi, rdx, rsi, si
 from peachpy.x86_64.registers import GeneralPurposeRegister64 as R64
 
 import gen.x86.system as system
@@ -22,6 +22,7 @@ from gen.x86 import (
     LIDT,
     LJMP,
     LODSB_CS,
+    LTR,
     MOVCR,
     MOVOFFSET,
     MOVSEG,
@@ -85,6 +86,8 @@ FORMS: list[tuple[Callable[[], SystemInstruction], str]] = [
     (lambda: MOVSEG(fs, eax), "mov fs, eax"),
     (lambda: MOVSEG(gs, eax), "mov gs, eax"),
     (lambda: MOVSEG(ss, eax), "mov ss, eax"),
+    (lambda: LTR(ax), "ltr ax"),
+    (lambda: LTR(cx), "ltr cx"),
     (lambda: LGDT([rax + 8]), "lgdt [rax + 8]"),
     (lambda: LIDT([rsp]), "lidt [rsp]"),
     (lambda: LIDT([Symbol("table")]), "lidt [rip + table]"),
@@ -150,6 +153,7 @@ def test_every_class_is_covered() -> None:
         (lambda: MOVCR(cr3, rbx), {"rbx"}, set()),
         (lambda: MOVCR(rbx, cr3), set(), {"rbx"}),
         (lambda: MOVSEG(ds, ecx), {"ecx"}, set()),
+        (lambda: LTR(cx), {"cx"}, set()),
         (lambda: LGDT([rsi + rdx * 2]), {"rsi", "rdx"}, set()),
         (lambda: TDCALL(reads=(rax, rcx), writes=(rax,)), {"rax", "rcx"}, {"rax"}),
     ],
@@ -171,6 +175,7 @@ def test_declares_registers(
         lambda: MOVCR(rax, rbx),
         lambda: MOVCR(cr0, al),
         lambda: MOVSEG(ds, rax),
+        lambda: LTR(rax),
         lambda: LGDT(rax),
         lambda: MOVOFFSET(rax, Symbol("s")),
     ],

@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ LINK_FLAGS = (
     "-e",
     "reset_vector",
 )
+KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
 _HERE = "-fdebug-compilation-dir=."
 _WHEEL = Path(ziglang.__file__).parent
 _LOADED = (".data", ".rodata", ".text", ".resetvec")
@@ -113,7 +115,19 @@ def compile_all(
     with ThreadPoolExecutor() as pool:
         objects = [pool.submit(_compile, source, root, cache) for source in sources]
         objects += [pool.submit(_assemble, listing, cache) for listing in listings]
-        return [each.result() for each in objects]
+        made = [each.result() for each in objects]
+    _prune(cache, made)
+    return made
+
+
+def _prune(cache: Path, used: Iterable[Path]) -> None:
+    """Forgets what no build has asked for in a month; the time of access says when one last did."""
+    now = time.time_ns()
+    for path in used:
+        os.utime(path, ns=(now, path.stat().st_mtime_ns))
+    for path in cache.iterdir():
+        if path.stat().st_atime_ns < now - KEPT_DAYS * DAY:
+            path.unlink(missing_ok=True)
 
 
 def _compile(source: Source, root: Path, cache: Path) -> Path:

@@ -64,6 +64,19 @@ def test_a_second_build_compiles_nothing(built: BuildResult) -> None:
     assert built.image.read_bytes() == image
 
 
+def test_objects_that_no_build_uses_are_forgotten_after_a_month(tmp_path: Path) -> None:
+    source = tmp_path / "one.c"
+    source.write_text("int one(void) { return 1; }")
+    (old,) = compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects")
+    long_ago = old.stat().st_mtime - 31 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    assert compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects") == [old]
+    os.utime(old, (long_ago, long_ago))
+    source.write_text("int one(void) { return 2; }")
+    (new,) = compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects")
+    assert list((tmp_path / "objects").iterdir()) == [new]
+
+
 def test_the_elf_is_what_lies_in_the_image(built: BuildResult) -> None:
     image = built.image.read_bytes()
     with built.elf.open("rb") as file:

@@ -55,6 +55,7 @@ class RunConfig:
     seed: int = 0  # of the order in which vCPUs take turns
     rtc: str = EPOCH.isoformat()  # what the clock shows at the start
     stdin: bytes = b""  # what the serial port receives
+    map_gpa_retry: bool = False  # MapGPA does 2 MiB at a time and answers RETRY
     script: Path | None = None  # a file of functions that watch and change what the VMM does (emu.vmm.script)
 
 
@@ -128,6 +129,7 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         rtc=devices.parse_time(config.rtc).isoformat(),
         stdin=config.stdin,
         policy=policy,
+        map_gpa_retry=config.map_gpa_retry,
     )
 
 

@@ -20,7 +20,7 @@ from emu.tdx import cpuid
 from emu.tdx.launch import build
 from emu.tdx.module import TdParams, TdxModule, VcpuModel
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices import EPOCH, Ports
+from emu.vmm.devices import EPOCH, Ports, cmos_memory
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.presets import FOUR_GIB
@@ -307,6 +307,7 @@ def create(
     rtc: str = EPOCH.isoformat(),
     stdin: bytes = b"",
     policy: Policy | None = None,
+    map_gpa_retry: bool = False,
 ) -> Machine:
     """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
     ffi, lib = engine.load()
@@ -336,10 +337,12 @@ def create(
             lambda message: machine.send(-1, message),
             lambda: machine.schedule.now / (params.tsc_25mhz * cpuid.CRYSTAL_HZ),
             rtc,
+            cmos_memory(launch.ram),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),
         policy or Policy(),
+        map_gpa_retry=map_gpa_retry,
     )
     machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count, seed)
     for index in range(params.vcpus):

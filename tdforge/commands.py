@@ -226,6 +226,7 @@ def wanted(given: argparse.Namespace) -> "RunConfig":
         td=parameters(given),
         mrtd_order=given.mrtd_order,
         host_page_size=given.host_page_size,
+        map_gpa_retry=given.map_gpa_retry,
     )
 
 

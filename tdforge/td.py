@@ -91,6 +91,10 @@ def add_options(run: argparse.ArgumentParser) -> None:
         "--host-page-size", choices=HOST_PAGE_SIZES, default=HOST_PAGE_SIZES[0],
         help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: %(default)s",
     )  # fmt: skip
+    group.add_argument(
+        "--map-gpa-retry", action="store_true",
+        help="MapGPA converts 2 MiB at a time and answers RETRY, not only when an interrupt waits",
+    )  # fmt: skip
 
 
 def parameters(given: argparse.Namespace) -> TdParams:

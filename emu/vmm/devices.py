@@ -5,7 +5,7 @@ clock, power control, I/O APIC; everything else is absent.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from emu.apic import Message
@@ -23,16 +23,44 @@ RTC_INDEX, RTC_DATA = 0x70, 0x71
 ACPI_SHUTDOWN_PORTS = (0x604, 0xB004)  # QEMU's power-management control ports
 ACPI_SLEEP = 0x600  # Cloud Hypervisor's sleep control register, named in the FADT
 SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
+LAST = datetime.datetime.max  # the clock stops there
 EPOCH = datetime.datetime(2026, 1, 1)  # what the clock shows at the start unless told otherwise
 RTC_24_HOURS, RTC_POWER_GOOD = 0x02, 0x80  # Motorola MC146818: register B, register D
+FOUR_GIB = 1 << 32
+# CMOS registers of the memory size, low byte first (QEMU hw/i386/pc.c, pc_cmos_init; Cloud Hypervisor
+# devices/src/legacy/cmos.rs has the last two): the first 640 KiB and what lies above 1 MiB in KiB, above
+# 16 MiB and above 4 GiB in units of 64 KiB
+CMOS_BASE, CMOS_EXTENDED, CMOS_EXTENDED_TOO = (0x15, 0x16), (0x17, 0x18), (0x30, 0x31)
+CMOS_ABOVE_16M, CMOS_ABOVE_4G = (0x34, 0x35), (0x5B, 0x5C, 0x5D)
 
 
 def parse_time(text: str) -> datetime.datetime:
-    """An ISO date and time, taken as UTC. EmuError when it is none."""
+    """An ISO date and time, which is UTC unless it says otherwise. EmuError when it is none."""
     try:
-        return datetime.datetime.fromisoformat(text).replace(tzinfo=None)
-    except ValueError:
+        time = datetime.datetime.fromisoformat(text)
+        return time.astimezone(datetime.UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError):
         raise EmuError(f"rtc {text!r}: expected a date and time like 2026-01-31T12:00:00") from None
+
+
+def cmos_memory(ram: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """The CMOS registers that tell how much RAM there is: below 4 GiB what begins at 0, above it the sum."""
+    ranges = list(ram)
+    low = next((end for start, end in ranges if not start), 0)
+    high = sum(end - max(start, FOUR_GIB) for start, end in ranges if end > FOUR_GIB)
+    extended = max(low - (1 << 20), 0) >> 10
+    sizes = {
+        CMOS_BASE: min(low >> 10, 640),
+        CMOS_EXTENDED: extended,
+        CMOS_EXTENDED_TOO: extended,
+        CMOS_ABOVE_16M: max(low - (16 << 20), 0) >> 16,
+        CMOS_ABOVE_4G: high >> 16,
+    }
+    found = {}
+    for registers, size in sizes.items():
+        capped = min(size, (1 << 8 * len(registers)) - 1)
+        found |= {register: capped >> 8 * place & 0xFF for place, register in enumerate(registers)}
+    return found
 
 
 def _bcd(number: int) -> int:
@@ -46,13 +74,14 @@ def _nobody(message: Message) -> None:
 @dataclass
 class Ports:
     """The devices of the VMM. `send` gets what the serial and debug ports receive, `interrupt` the messages
-    of the I/O APIC; `elapsed` tells the seconds since the start.
+    of the I/O APIC; `elapsed` tells the seconds since the start; `cmos` has registers behind the clock's.
     """
 
     send: Callable[[int], None]
     interrupt: Callable[[Message], None] = _nobody
     elapsed: Callable[[], float] = lambda: 0.0
     epoch: str = EPOCH.isoformat()
+    cmos: Mapping[int, int] = field(default_factory=dict)
     rtc_index: int = 0
     uart: Uart = field(init=False)
     ioapic: IoApic = field(init=False)
@@ -91,8 +120,11 @@ class Ports:
         return (1 << 8 * size) - 1
 
     def clock(self, register: int) -> int:
-        """A register of the real-time clock, BCD and 24 hours."""
-        now = datetime.datetime.fromisoformat(self.epoch) + datetime.timedelta(seconds=self.elapsed())
+        """A register of the real-time clock, BCD and 24 hours, or of its memory."""
+        if register in self.cmos:
+            return self.cmos[register]
+        now = datetime.datetime.fromisoformat(self.epoch)
+        now += min(datetime.timedelta(seconds=self.elapsed()), LAST - now)
         fields = {0: now.second, 2: now.minute, 4: now.hour, 6: now.isoweekday() % 7 + 1, 7: now.day}
         fields |= {8: now.month, 9: now.year % 100, 0x32: now.year // 100}
         if register in fields:

@@ -42,6 +42,8 @@ EMULATED_MSRS = frozenset(
         *range(0x400, 0x480),
     )
 )
+KVM_FEATURE_MSI_EXT_DEST_ID = 1 << 15  # Linux Documentation/virt/kvm/x86/cpuid.rst; for APIC ids above 255
+MAP_GPA_PIECE = 2 << 20  # KVM's TDX_MAP_GPA_MAX_LEN
 OPTIONAL_FUNCTIONS = 1 << 1  # GetTdVmCallInfo: SetupEventNotifyInterrupt (QEMU target/i386/kvm/tdx.c)
 
 
@@ -57,6 +59,7 @@ class Vmm:
     apics: list[LocalApic] = field(default_factory=list)
     vmcalls: Counter[str] = field(default_factory=Counter)
     msrs: dict[tuple[int, int], int] = field(default_factory=dict)
+    map_gpa_retry: bool = False  # RETRY after each piece, whether an interrupt waits or not
     notify: tuple[int, int] | None = None  # vCPU and vector of the event notification
 
     def handle(self, index: int, r: Gpr) -> None:
@@ -90,11 +93,13 @@ class Vmm:
         self.policy.on_answer(call)
 
     def cpuid(self, index: int, r: Gpr) -> int:
-        """0x0A: the hypervisor leaves, KVM's signature without features."""
+        """0x0A: the hypervisor leaves, KVM's signature and one feature."""
         leaf = r[R12] & 0xFFFFFFFF
         r[R12] = r[R13] = r[R14] = r[R15] = 0
         if leaf == 0x40000000:
             r[R12], r[R13], r[R14], r[R15] = 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D
+        elif leaf == 0x40000001:
+            r[R12] = KVM_FEATURE_MSI_EXT_DEST_ID
         elif leaf in (0xB, 0x1F):
             r[R15] = index
         return status.VMCALL_SUCCESS
@@ -158,28 +163,45 @@ class Vmm:
         return status.VMCALL_SUCCESS
 
     def map_gpa(self, index: int, r: Gpr) -> int:
-        """0x10001: converts RAM between private and shared; content is lost both ways."""
-        memory, lib = self.memory, self.memory.lib
-        start, size = r[R12] & ~memory.shared_bit, r[R13]
-        to_shared = bool(r[R12] & memory.shared_bit)
-        if r[R12] % 4096 or size % 4096 or not size:
+        """0x10001: converts memory between private and shared, piece by piece as KVM does (vmx/tdx.c,
+        tdx_map_gpa): RETRY with the next GPA when an interrupt waits. R11 keeps the shared bit.
+        """
+        given, bit = r[R12], self.memory.shared_bit
+        end = given + r[R13]
+        r[R11] = given
+        if not r[R13] or end > 2 * bit or (given ^ end - 1) & bit:
+            return status.VMCALL_INVALID_OPERAND
+        if given % 4096 or end % 4096:
             return status.VMCALL_ALIGN_ERROR
-        for gpa in range(start, start + size, 4096):
-            state = memory.state(gpa) & lib.TD_PAGE_STATE
-            if state == lib.TD_PAGE_UNMAPPED:
-                r[R11] = gpa
+        to_shared = bool(given & bit)
+        for piece in range(given, end, MAP_GPA_PIECE):
+            r[R11] = piece
+            if piece > given and (self.map_gpa_retry or self.apics[index].wanted):
+                return status.VMCALL_RETRY
+            if to_shared and piece & ~bit >= self.memory.span:
+                break  # nothing but device memory from here on
+            if not self.convert(piece & ~bit, min(MAP_GPA_PIECE, end - piece), to_shared):
                 return status.VMCALL_INVALID_OPERAND
+        r[R11] = 0
+        return status.VMCALL_SUCCESS
+
+    def convert(self, start: int, size: int, to_shared: bool) -> bool:
+        """Converts RAM, whose content is lost both ways. Device memory is shared already, and stays so: False
+        when it is to become private.
+        """
+        memory, lib = self.memory, self.memory.lib
+        states = {gpa: memory.state(gpa) & lib.TD_PAGE_STATE for gpa in range(start, start + size, 4096)}
+        if not to_shared and lib.TD_PAGE_UNMAPPED in states.values():
+            return False
         for chunk in range(start // LARGE * LARGE, start + size, LARGE):
             if memory.state(chunk) & lib.TD_PAGE_2M:
                 memory.set_states(chunk, LARGE, memory.state(chunk) & ~lib.TD_PAGE_2M)
         wanted = lib.TD_PAGE_SHARED if to_shared else lib.TD_PAGE_PENDING
-        for gpa in range(start, start + size, 4096):
-            is_shared = memory.state(gpa) & lib.TD_PAGE_STATE == lib.TD_PAGE_SHARED
-            if is_shared != to_shared:
+        for gpa, state in states.items():
+            if state != lib.TD_PAGE_UNMAPPED and (state == lib.TD_PAGE_SHARED) != to_shared:
                 lib.td_discard(memory.vm, gpa, 4096)
                 memory.set_states(gpa, 4096, wanted)
-        r[R11] = 0
-        return status.VMCALL_SUCCESS
+        return True
 
     def get_quote(self, index: int, r: Gpr) -> int:
         """0x10002: answered at once, with a text in place of a quote; then the notification."""

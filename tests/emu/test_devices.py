@@ -9,7 +9,7 @@ from emu.apic import Message
 from emu.signals import EmuError, End
 from emu.tdx.module import R10, R11, R12, R13, RCX
 from emu.vmm import aml
-from emu.vmm.devices import Ports, parse_time
+from emu.vmm.devices import Ports, cmos_memory, parse_time
 from emu.vmm.ioapic import BASE, IoApic
 
 SHARED = 1 << 47
@@ -31,10 +31,42 @@ def test_clock_starts_where_it_is_told_and_runs() -> None:
     assert clock() == [0x20, 0x32, 0x01, 0x01, 0, 0, 0x01, 5]
 
 
+def test_the_clock_stops_at_the_end_of_time() -> None:
+    ports = Ports(lambda _: None, elapsed=lambda: 1e6, epoch="9999-12-31T23:59:58")
+    assert [ports.clock(register) for register in (0x32, 9, 4, 0)] == [0x99, 0x99, 0x23, 0x59]
+
+
+@pytest.mark.parametrize(
+    ("ram", "base", "extended", "above_16m", "above_4g"),
+    [
+        ([(0, 256 << 20)], 640, 0xFFFF, 240 << 4, 0),
+        ([(0, 16 << 20)], 640, 15 << 10, 0, 0),
+        ([(0, 3 << 30), (4 << 30, 5 << 30)], 640, 0xFFFF, (3072 - 16) << 4, 1024 << 4),
+        ([(1 << 20, 2 << 20)], 0, 0, 0, 0),
+    ],
+)
+def test_cmos_tells_how_much_memory_there_is(
+    ram: list[tuple[int, int]], base: int, extended: int, above_16m: int, above_4g: int
+) -> None:
+    ports = Ports(lambda _: None, cmos=cmos_memory(ram))
+
+    def number(*registers: int) -> int:
+        return sum(ports.clock(register) << 8 * place for place, register in enumerate(registers))
+
+    assert number(0x15, 0x16) == base
+    assert number(0x17, 0x18) == number(0x30, 0x31) == extended
+    assert number(0x34, 0x35) == above_16m
+    assert number(0x5B, 0x5C, 0x5D) == above_4g
+    assert ports.clock(0x0B) == 2
+
+
 def test_time_that_is_none() -> None:
     assert parse_time("2026-02-03 04:05:06").hour == 4
+    assert parse_time("2026-02-03T04:05:06+02:00").hour == 2
     with pytest.raises(EmuError, match="expected a date and time"):
         parse_time("noon")
+    with pytest.raises(EmuError, match="expected a date and time"):
+        parse_time("0001-01-01T00:00:00+02:00")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +107,10 @@ def test_io_apic_sends_on_rising_edges_unless_masked() -> None:
     chip.set_line(4, True)
     assert sent == [Message(0x44, 0, 3, logical=False)]
     assert (chip.read(0x10), chip.read(0)) == (0x44, 0x18)
+    register(0x19, 0x03020000)  # bit 8 of the APIC id
+    chip.set_line(4, False)
+    chip.set_line(4, True)
+    assert sent[1:] == [Message(0x44, 0, 0x103, logical=False)]
     chip.write(0, 1)
     assert chip.read(0x10) == 0x00170011
     register(0x40, 0xFFFFFFFF)  # behind the last pin

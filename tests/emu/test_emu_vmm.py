@@ -125,6 +125,7 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x1E, r12=1, r14=0x3FD)[R11] == 0x60
     assert call(0x1E, r12=4, r14=0xCFC)[R11] == 0xFFFFFFFF
     assert call(0x0A, r12=0x40000000)[R12:16] == [0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D]
+    assert call(0x0A, r12=0x40000001)[R12:16] == [1 << 15, 0, 0, 0]
     assert call(0x10000)[R10] == 0
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x1800)[R10] == 0x8000000000000002
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x2000)[R10] == 0
@@ -134,12 +135,34 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x10002, r12=0x900000, r13=0x1000)[R10] == 1 << 63
     assert call(0x10001, r12=0x900000, r13=0x2000)[R10] == 0
     assert memory.state(0x900000) & 3 == lib.TD_PAGE_PENDING
-    r = call(0x10001, r12=0xF0000000 | SHARED, r13=0x1000)
+    assert call(0x10001, r12=0xF0000000 | SHARED, r13=0x1000)[R10] == 0
+    r = call(0x10001, r12=0xF0000000, r13=0x1000)
     assert (r[R10], r[R11]) == (1 << 63, 0xF0000000)
     assert call(0x10004, r12=31)[R10] == 1 << 63
     assert call(0x10004, r12=32)[R10] == 0
     assert call(0x30, r12=4, r14=0xFEC00000 | SHARED)[R11] == 0
     assert call(0x7777)[R10] == 1 << 63
+
+
+def test_map_gpa_stops_for_a_waiting_interrupt() -> None:
+    with guest.machine(guest.build("main: halt\n").image) as td:
+
+        def convert(start: int, size: int) -> tuple[int, int]:
+            r = [0] * 16
+            r[RCX], r[R11], r[R12], r[R13] = 0xFC00, 0x10001, start | SHARED, size
+            td.vmm.handle(0, r)
+            return r[R10], r[R11]
+
+        apic = td.vcpus[0].apic
+        apic.svr |= 0x100
+        apic.post(0x40)
+        assert convert(0x900000, 0x200000) == (0, 0)
+        assert convert(0xA00000, 0x300000) == (1, 0xC00000 | SHARED)
+        assert td.memory.state(0xBFF000) & 3 == td.memory.lib.TD_PAGE_SHARED
+        assert td.memory.state(0xC00000) & 3 == td.memory.lib.TD_PAGE_PENDING
+        apic.take(0x40)
+        assert convert(0xC00000, 0x100000) == (0, 0)
+        assert convert(0, SHARED) == (0, 0)  # all there is and much more, at once
 
 
 def test_unselected_registers_stay_with_the_guest() -> None:

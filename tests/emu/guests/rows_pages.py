@@ -423,8 +423,8 @@ def _conversion() -> Iterator[Row]:
     )
     yield row(
         "beyond",
-        "Memory that is none: INVALID_OPERAND and the failing GPA",
-        vmcall(MAP, r12=0x8000000 | BIT47, r13=0x1000),
+        "Memory that is none cannot be private: INVALID_OPERAND and the failing GPA",
+        vmcall(MAP, r12=0x8000000, r13=0x1000),
         {"rax": 0, "r10": 0x8000000000000000, "r11": 0x8000000},
     )
     report = tdcall(2, rcx=FREE, rdx=0)
@@ -436,12 +436,35 @@ def _conversion() -> Iterator[Row]:
         end="sept-violation",
         source="helpers.c",
     )
-    yield absent(
-        "convert.retry",
-        "MapGPA with RETRY",
-        CONVERSION,
-        "an honest VMM converts all at once; a hostile one can answer RETRY",
-        "GHCI MapGPA",
+    more = vmcall(MAP, r12=FREE + M2 | BIT47, r13=M2)
+    yield row(
+        "retry",
+        "MapGPA of 4 MiB in two pieces: RETRY, with the GPA to go on from and its shared bit",
+        (vmcall(MAP, r12=FREE | BIT47, r13=2 * M2), code("488b07", rdi=at.SHARED_WINDOW + FREE), more),
+        {"0.r10": 1, "0.r11": FREE + M2 | BIT47, "1.rax": 0, "2.r10": 0},
+        td={"map_gpa_retry": True},
+        source="KVM tdx_map_gpa",
+    )
+    yield row(
+        "size0",
+        "Size 0: INVALID_OPERAND",
+        vmcall(MAP, r12=FREE | BIT47, r13=0),
+        {"rax": 0, "r10": 0x8000000000000000, "r11": FREE | BIT47},
+        source="KVM tdx_map_gpa",
+    )
+    yield row(
+        "across",
+        "From private over the border to shared: INVALID_OPERAND",
+        vmcall(MAP, r12=BIT47 - 0x1000, r13=0x2000),
+        {"rax": 0, "r10": 0x8000000000000000},
+        source="KVM tdx_map_gpa",
+    )
+    yield row(
+        "device",
+        "Device memory is shared already",
+        vmcall(MAP, r12=0xFEC00000 | BIT47, r13=0x1000),
+        {"rax": 0, "r10": 0},
+        source="QEMU kvm_convert_memory",
     )
 
 

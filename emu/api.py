@@ -85,13 +85,18 @@ class Report:
         return values | {"rtmr": list(self.rtmr)}
 
 
+def check_vcpus(number: int) -> None:
+    """Can a TD have so many? EmuError."""
+    if not 1 <= number <= MAX_VCPUS:
+        raise EmuError(f"vcpus {number}: expected 1 to {MAX_VCPUS}")
+
+
 def _check(config: RunConfig) -> None:
     if config.mrtd_order not in ORDERS:
         raise EmuError(f"mrtd order {config.mrtd_order!r}: expected one of {', '.join(ORDERS)}")
     if config.host_page_size not in HOST_PAGE_SIZES:
         raise EmuError(f"host page size {config.host_page_size!r}: expected 2M or 4K")
-    if not 1 <= config.vcpus <= MAX_VCPUS:
-        raise EmuError(f"vcpus {config.vcpus}: expected 1 to {MAX_VCPUS}")
+    check_vcpus(config.vcpus)
     if config.initrd is not None and config.kernel is None:
         raise EmuError("an initrd without a kernel")
 

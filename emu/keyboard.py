@@ -29,7 +29,10 @@ class Keyboard:
         """What was typed, waiting up to so many seconds for it (None: until something comes or the end)."""
         if not self.open or not select.select((self.fd,), (), (), wait)[0]:
             return b""
-        data = os.read(self.fd, CHUNK)
+        try:
+            data = os.read(self.fd, CHUNK)
+        except OSError:  # the terminal has gone
+            data = b""
         self.open = bool(data)
         return data
 

@@ -31,23 +31,25 @@ AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instruc
 AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
 SLICE = 20_000_000  # instructions between two progress reports
 
+WISHES = ("handoff", "halt", "shutdown", "reset", "debug-exit")  # reasons of an end that one may want
+
 
 @dataclass(frozen=True)
 class Until:
     """What ends the run as wished."""
 
-    kind: str  # handoff, console, halt
+    kind: str  # console, or one of WISHES
     text: bytes = b""
 
     @staticmethod
     def parse(text: str) -> Until:
-        """From the command line's form: handoff, halt or console:TEXT."""
+        """From the command line's form: one of WISHES, or console:TEXT. EmuError."""
         kind, _, wanted = text.partition(":")
         if kind == "console" and wanted:
             return Until("console", wanted.encode())
-        if kind in ("handoff", "halt") and not wanted:
+        if text in WISHES:
             return Until(kind)
-        raise EmuError(f"until {text!r}: expected handoff, halt or console:TEXT")
+        raise EmuError(f"until {text!r}: expected one of {', '.join(WISHES)}, or console:TEXT")
 
 
 @dataclass(frozen=True)

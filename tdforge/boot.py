@@ -11,7 +11,7 @@ from rich.console import Console
 from emu.api import RunConfig
 from tdforge import show
 from tdforge.apt import alone
-from tdforge.cli import exit_code, positive, size, until
+from tdforge.cli import exit_code, memory, size, until, vcpus
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
 from tdforge.flows import find_flow, short
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--initrd", type=Path, metavar="FILE")
     made.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
-    made.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
-    made.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
+    made.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
+    made.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
     made.add_argument("--until", type=until, metavar="WHAT", help=f"default: console:{LAST_WORDS}")
     return made
 

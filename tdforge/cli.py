@@ -7,9 +7,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from emu.api import MAX_VCPUS, RunConfig, check_vcpus
+from emu.machine import WISHES, Until
 from emu.signals import EmuError
 from emu.vmm.devices import EPOCH, parse_time
+from emu.vmm.launch import check_memory
 from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
 from tdforge import __version__, commands, sight, td
@@ -17,6 +21,7 @@ from tdforge.errors import UserError
 from tdforge.sizes import parse_size
 
 FAILED, INTERRUPTED = 1, 130
+T = TypeVar("T")
 
 
 def size(text: str) -> int:
@@ -27,11 +32,25 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def memory(text: str) -> int:
+    """argparse type: how much memory a TD gets, in bytes."""
+    bytes_wanted = size(text)
+    _told(lambda: check_memory(bytes_wanted))
+    return bytes_wanted
+
+
 def positive(text: str) -> int:
     """argparse type: a whole number from 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def vcpus(text: str) -> int:
+    """argparse type: how many vCPUs a TD gets."""
+    number = positive(text)
+    _told(lambda: check_vcpus(number))
+    return number
 
 
 def natural(text: str) -> int:
@@ -43,26 +62,27 @@ def natural(text: str) -> int:
 
 def moment(text: str) -> str:
     """argparse type: a date and time."""
-    try:
-        return parse_time(text).isoformat()
-    except EmuError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return _told(lambda: parse_time(text)).isoformat()
 
 
 def vmm(text: str) -> str:
     """argparse type: a preset or a hostile VMM."""
-    try:
-        parse_vmm(text)
-    except EmuError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    _told(lambda: parse_vmm(text))
     return text
 
 
 def until(text: str) -> str:
     """argparse type: the condition that ends a run."""
-    if text in ("handoff", "halt") or (text.startswith("console:") and text != "console:"):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of handoff, halt, console:TEXT")
+    _told(lambda: Until.parse(text))
+    return text
+
+
+def _told(work: Callable[[], T]) -> T:
+    """What `work` returns; an EmuError becomes argparse's."""
+    try:
+        return work()
+    except EmuError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,13 +127,22 @@ def parser() -> argparse.ArgumentParser:
     run = _command(
         subs, "run", commands.run, "start an image in the emulated TD (no TDX hardware is used or needed)",
         "tdforge run build/linux.bin --kernel vmlinuz --cmdline console=ttyS0 --until console:Linux",
+        "tdforge run build/linux.bin --kernel vmlinuz --vcpus 4 --seed 7 --json --report boot.json",
+        "tdforge run build/linux.bin --kernel vmlinuz --initrd initrd --until shutdown",
+        "tdforge run build/linux.bin --kernel vmlinuz --vmm hostile:7 --trace boot.txt --timeline boot.html",
+        "tdforge run build/linux.bin --kernel vmlinuz --script docs/examples/deny_large_pages.py --profile",
+        "tdforge run build/linux.bin --kernel vmlinuz --gdb 1234",
+        "tdforge run build/linux.bin --kernel vmlinuz --save point; tdforge run --resume point --until halt",
+        "tdforge run OVMF.fd --vmm qemu --rbp-mod --until halt --max-instructions 449000000",
     )  # fmt: skip
     run.add_argument("image", type=Path, nargs="?", metavar="IMAGE")
     run.add_argument("--kernel", type=Path, metavar="FILE", help="payload the VMM loads: a Linux bzImage")
     run.add_argument("--initrd", type=Path, metavar="FILE")
     run.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
-    run.add_argument("--memory", type=size, default=size("2G"), metavar="SIZE", help="default: 2G")
-    run.add_argument("--vcpus", type=positive, default=1, metavar="N", help="default: 1")
+    run.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
+    run.add_argument(
+        "--vcpus", type=vcpus, default=1, metavar="N", help=f"up to {MAX_VCPUS}; default: 1"
+    )  # fmt: skip
     run.add_argument(
         "--vmm", type=vmm, default="td-shim", metavar="WHOSE",
         help=f"whose TD HOB and memory map: {', '.join(PRESETS)}, or hostile:SEED, hostile:SEED:WHOSE for "
@@ -124,7 +153,11 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--until", type=until, default="handoff", metavar="WHAT",
-        help="handoff (default), halt, or console:TEXT; exit code 0 when it came to pass",
+        help=f"{', '.join(WISHES)}, or console:TEXT; exit code 0 when it came to pass; default: %(default)s",
+    )  # fmt: skip
+    run.add_argument(
+        "--max-instructions", type=positive, default=RunConfig.max_instructions, metavar="N",
+        help="after so many on one vCPU the run is over; default: %(default)s",
     )  # fmt: skip
     run.add_argument(
         "--stdin", type=Path, metavar="FILE",
@@ -148,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     two = _command(
         subs, "diff-run", sight.diff_run, "compare two runs: two images, traces or reports",
         "tdforge diff-run before.jsonl after.jsonl",
+        "tdforge diff-run old/linux.bin new/linux.bin --kernel vmlinuz --vcpus 4",
     )  # fmt: skip
     sight.add_diff_options(two, [action for action in machine if action.dest != "image"])
     return top
@@ -158,10 +192,14 @@ def _command(
     name: str,
     work: Callable[[argparse.Namespace], int],
     summary: str,
-    example: str,
+    *examples: str,
 ) -> argparse.ArgumentParser:
     sub = subs.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example: {example}"
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog="\n".join(f"example: {example}" for example in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sub.set_defaults(work=work)
     return sub

@@ -223,6 +223,7 @@ def wanted(given: argparse.Namespace) -> "RunConfig":
         rtc=given.rtc,
         stdin=read(given.stdin, "input") if given.stdin else b"",
         until=given.until,
+        max_instructions=given.max_instructions,
         td=parameters(given),
         mrtd_order=given.mrtd_order,
         host_page_size=given.host_page_size,

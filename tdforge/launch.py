@@ -32,15 +32,27 @@ def launch(
     as it comes, `save` the snapshot. UserError.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    fit = show.Terminal().fit if keyboard else show.console_text
+    said = ""  # since the last progress report
+    ended_line = True
     with Status("the emulated TD starts", console=show.err()) as status:
 
         def on_console(data: bytes) -> None:
-            if console is not None:
+            nonlocal said, ended_line
+            if console is None:
+                return
+            text = fit(decoder.decode(data))
+            if text:
                 status.stop()
-                console(show.console_text(decoder.decode(data)))
+                console(text)
+                said, ended_line = said + text, text.endswith("\n")
 
         def on_progress(instructions: int) -> None:
+            nonlocal said
             status.update(f"the emulated TD runs: {instructions / 1e6:,.0f} million instructions")
+            if ended_line and not said and not keyboard:
+                status.start()  # again, when the guest is silent
+            said = ""
 
         try:
             return run(config, on_console, on_progress, observer, resume, save, keyboard)

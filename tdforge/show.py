@@ -1,5 +1,6 @@
 """How do a boot report and an image look to a person?"""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ COVERS = {
     "separator 00000000": "firmware is done, all went well",
     "separator": "the firmware failed",
 }
+# Escape sequences (ECMA-48): control sequences; strings up to their terminator, such as window titles; others
+SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z`-~\\]|)")
+UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]{0,4096}\x1b?|[ -/]*)\Z")
+HARMLESS = re.compile(r"\x1b\[[0-9;]{0,16}[A-HJKPX@m]")
 NOT_REAL = "Emulated: nothing ran on TDX hardware, and these measurements attest nothing."
 
 
@@ -46,6 +51,27 @@ def table(rows: Sequence[Sequence[str]], headings: bool = True) -> Text:
 def console_text(text: str) -> str:
     """What a guest wrote, fit for a terminal: line ends kept, other control characters made visible."""
     return printable(text.replace("\r\n", "\n").replace("\r", ""), keep="\n\t")
+
+
+class Terminal:
+    """The same for a terminal that somebody types into: what line editing needs passes, that is carriage
+    return, backspace, and the escape sequences that move the cursor within the screen, erase or colour. All
+    others are dropped, above all those that the terminal would answer as if they had been typed.
+    """
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def fit(self, text: str) -> str:
+        """The next piece of what the guest wrote; an unfinished sequence is kept for later."""
+        made, self.held = self.held + text, ""
+        if unfinished := UNFINISHED.search(made):
+            made, self.held = made[: unfinished.start()], unfinished[0]
+        return printable(SEQUENCE.sub(_harmless, made), keep="\n\t\r\b\x1b")
+
+
+def _harmless(found: re.Match[str]) -> str:
+    return found[0] if HARMLESS.fullmatch(found[0]) else ""
 
 
 def print_measurements(console: Console, report: Mapping[str, Any]) -> None:

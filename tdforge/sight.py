@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def add_diff_options(two: argparse.ArgumentParser, machine: Sequence[argparse.Ac
     """What `tdforge diff-run` takes: two subjects, and the machine's options for both of two images."""
     for name in ("a", "b"):
         two.add_argument(name, type=Path, metavar=name.upper(), help="an image, a trace, or a report as JSON")
+    two.add_argument("--json", action="store_true", help="print what was found as JSON")
     both = two.add_argument_group("for two images, as in `tdforge run`")
     for action in machine:
         both._add_action(action)
@@ -76,7 +77,7 @@ def resumed(given: argparse.Namespace) -> tuple[RunConfig, Snapshot]:
     except EmuError as error:
         raise UserError(str(error)) from error
     if point.handed_over and given.until == "handoff":
-        raise UserError(f"{given.resume} lies behind the handoff: give --until halt or console:TEXT")
+        raise UserError(f"{given.resume} lies behind the handoff: give another --until")
     return replace(config, until=given.until), point
 
 
@@ -197,6 +198,10 @@ def record(given: argparse.Namespace, image: Path, file: Path) -> Path:
 
 def tell_values(found: list[tuple[str, Any, Any]], given: argparse.Namespace) -> int:
     """Differences of two reports."""
+    if given.json:
+        values = [dict(zip(("place", "a", "b"), one, strict=True)) for one in found]
+        print(json.dumps({"same": not found, "differences": values}, indent=2))
+        return DIFFERENT if found else OK
     if not found:
         print("the same: every value of both reports")
         return OK
@@ -219,6 +224,9 @@ def line(event: dict[str, Any]) -> str:
 
 def tell(outcome: diff.Outcome, given: argparse.Namespace) -> int:
     """Differences of two traces."""
+    if given.json:
+        print(json.dumps(asdict(outcome) | {"same": outcome.same}, indent=2))
+        return OK if outcome.same else DIFFERENT
     if outcome.same:
         print(f"the same: {outcome.events:,} events")
         return OK

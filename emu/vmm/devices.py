@@ -56,7 +56,7 @@ def cmos_memory(ram: Iterable[tuple[int, int]]) -> dict[int, int]:
         CMOS_ABOVE_16M: max(low - (16 << 20), 0) >> 16,
         CMOS_ABOVE_4G: high >> 16,
     }
-    found = {}
+    found: dict[int, int] = {}
     for registers, size in sizes.items():
         capped = min(size, (1 << 8 * len(registers)) - 1)
         found |= {register: capped >> 8 * place & 0xFF for place, register in enumerate(registers)}

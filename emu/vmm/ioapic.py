@@ -32,7 +32,8 @@ class IoApic:
         self.levels[pin] = level
         entry = self.entries[pin]
         if rising and not entry & MASKED:
-            destination = entry >> 56 | (entry >> 49 & 0x7F) << 8  # bits 14:8 as KVM_FEATURE_MSI_EXT_DEST_ID says
+            # bits 14:8 of the destination: KVM_FEATURE_MSI_EXT_DEST_ID
+            destination = entry >> 56 | (entry >> 49 & 0x7F) << 8
             self.send(Message(entry & 0xFF, entry >> 8 & 7, destination, bool(entry & LOGICAL)))
 
     def read(self, offset: int) -> int:

@@ -12,7 +12,7 @@ from emu.vmm.presets import FOUR_GIB, Preset
 from gen.formats import bundle, linux, tdvf
 from gen.formats.errors import FormatError
 
-MIN_MEMORY = 16 << 20
+MIN_MEMORY, MAX_MEMORY = 16 << 20, 1 << 46  # a power of 2 that GPAW 48 has room for
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,15 @@ def _check(section: tdvf.Section, inputs: Inputs) -> None:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
 
 
+def check_memory(size: int) -> None:
+    """Can a TD have this much? EmuError."""
+    if not MIN_MEMORY <= size <= MAX_MEMORY or size % tdvf.PAGE:
+        raise EmuError(f"memory: {size} bytes; a TD gets at least 16 MiB and at most 64 TiB, in whole pages")
+
+
 def prepare(inputs: Inputs, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError tells in one line what cannot be launched."""
-    if inputs.memory < MIN_MEMORY or inputs.memory % tdvf.PAGE:
-        raise EmuError(f"memory: {inputs.memory} bytes; a TD gets at least 16 MiB, in whole pages")
+    check_memory(inputs.memory)
     sections = _metadata(inputs)
     added = [s for s in sections if s.type not in (tdvf.SectionType.TD_INFO, tdvf.SectionType.TD_PARAMS)]
     for section in added:

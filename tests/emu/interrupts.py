@@ -75,3 +75,61 @@ MACROS = """
     cli
 .endm
 """
+
+# What is typed comes back, until a new line: the serial port's interrupt through the I/O APIC
+ECHO = """
+    .macro out port, value
+        movl $\\value, %eax
+        io 1, \\port
+    .endm
+    .macro io write, port           /* one byte, value in and out in EAX */
+        movl %eax, %r15d
+        movl $1, %r12d
+        movl $\\write, %r13d
+        movl $\\port, %r14d
+        movl $0, %r10d
+        movl $0x1E, %r11d
+        movl $0, %eax
+        movl $0xFF00, %ecx
+        .byte 0x66, 0x0f, 0x01, 0xcc
+    .endm
+    .macro device offset, value     /* MMIO write of 4 bytes */
+        movl $4, %r12d
+        movl $1, %r13d
+        movabsq $0x8000FEC00000 + \\offset, %r14
+        movl $\\value, %r15d
+        movl $0, %r10d
+        movl $0x30, %r11d
+        movl $0, %eax
+        movl $0xFF00, %ecx
+        .byte 0x66, 0x0f, 0x01, 0xcc
+    .endm
+    main:
+        tables
+        gate 0x44, handler
+        start_apic
+        device 0, 0x10 + 2 * 4
+        device 0x10, 0x44
+        out 0x3FC, 8                /* OUT2 lets the interrupt out */
+        out 0x3F9, 1
+        xorl %ebp, %ebp
+    1:  sleep
+        jmp 1b
+    handler:
+        io 0, 0x3FA
+        movl %r11d, %eax
+        andl $0x0F, %eax
+        cmpl $4, %eax
+        jne 2f
+        io 0, 0x3F8
+        movl %r11d, %eax
+        cmpl $10, %eax
+        je 3f
+        io 1, 0x3F8
+        incl %ebp
+        jmp handler
+    2:  eoi
+        iretq
+    3:  keep 0, %rbp
+        halt
+    """

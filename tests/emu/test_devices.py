@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import guest
 import pytest
+from interrupts import MACROS
 
+from emu.api import RunConfig, run
 from emu.apic import Message
 from emu.signals import EmuError, End
 from emu.tdx.module import R10, R11, R12, R13, RCX
@@ -86,6 +88,17 @@ def test_ports_that_end_the_run(port: int, size: int, value: int, reason: str) -
     assert end.value.reason == reason
     ports.write(0x600, 1, 0x14)  # a sleep type without the enable bit
     ports.write(0x64, 1, 0xAA)
+
+
+@pytest.mark.parametrize(
+    ("port", "value", "wish"), [(0x600, 0x34, "shutdown"), (0xF4, 3, "debug-exit"), (0x64, 0xFE, "reset")]
+)
+def test_such_an_end_may_be_the_wish(port: int, value: int, wish: str) -> None:
+    image = guest.build(MACROS + f"main:\n out {port}, {value}\n halt").image
+    for until in (wish, "halt"):
+        report = run(RunConfig(image, "guest.bin", memory=guest.MEMORY, until=until))
+        assert report.end["reason"] == wish
+        assert report.met == (until == wish)
 
 
 def test_io_apic_sends_on_rising_edges_unless_masked() -> None:

@@ -1,4 +1,4 @@
-"""Does firmware that nobody here wrote run: Debian's OVMF.fd from reset to where it misses a PCI host bridge?"""
+"""Does firmware that nobody here wrote run: Debian's OVMF.fd from reset until it misses a PCI host bridge?"""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_one_neighbourhood_is_split_by_the_sections(image: bytes) -> None:
 
 
 def test_what_stops_it(image: bytes) -> None:
-    """As docs/emulator.md tells: it finds its RAM and runs there, then waits for a timer behind the PCI bus."""
+    """As docs/emulator.md tells: it finds its RAM, runs there, and waits for a timer behind the PCI bus."""
     reads = Reads()
     report = boot(image, reads, memory=256 << 20, max_instructions=IN_PEI)
     assert report.end["reason"] == "limit", report.end

@@ -162,8 +162,8 @@ def test_instructions_of_named_symbols_are_counted_apart(tmp_path: Path) -> None
     ("settings", "message"),
     [
         ({"vmm": "bochs"}, "vmm 'bochs': expected one of td-shim"),
-        ({"until": "tomorrow"}, "expected handoff, halt or console:TEXT"),
-        ({"until": "console:"}, "expected handoff, halt or console:TEXT"),
+        ({"until": "tomorrow"}, "debug-exit, or console:TEXT"),
+        ({"until": "console:"}, "debug-exit, or console:TEXT"),
         ({"memory": 4096}, "at least 16 MiB"),
         ({"vcpus": 0}, "vcpus 0"),
         ({"kernel": b"MZ" * 400}, "HdrS"),

@@ -134,11 +134,6 @@ def test_an_initrd_needs_a_kernel(image: Path, kernel: Path, capsys: pytest.Capt
     assert last_line(capsys) == "tdforge: --initrd needs --kernel"
 
 
-def test_too_little_memory(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(image, kernel, "--memory", "1M") == 1
-    assert "memory" in last_line(capsys)
-
-
 def test_the_report_and_the_log_agree(
     image: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

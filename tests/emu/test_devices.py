@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import guest
 import pytest
-from interrupts import MACROS
 
 from emu.api import RunConfig, run
 from emu.apic import Message
@@ -94,7 +93,8 @@ def test_ports_that_end_the_run(port: int, size: int, value: int, reason: str) -
     ("port", "value", "wish"), [(0x600, 0x34, "shutdown"), (0xF4, 3, "debug-exit"), (0x64, 0xFE, "reset")]
 )
 def test_such_an_end_may_be_the_wish(port: int, value: int, wish: str) -> None:
-    image = guest.build(MACROS + f"main:\n out {port}, {value}\n halt").image
+    registers = f"movl $1, %r12d; movl $1, %r13d; movl ${port}, %r14d; movl ${value}, %r15d"
+    image = guest.build(f"main: {registers}\n vmcall 0x1E\n halt\n").image
     for until in (wish, "halt"):
         report = run(RunConfig(image, "guest.bin", memory=guest.MEMORY, until=until))
         assert report.end["reason"] == wish

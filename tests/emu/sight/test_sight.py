@@ -268,7 +268,7 @@ def test_the_commands(
     assert cli.main(["diff-run", "--json", files["t.jsonl"], files["t.txt"]]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["same"]
-    assert told["when"]["number"] == 1
+    assert told["done"]["number"] == 1
     assert cli.main(["diff-run", "--json", files["r.json"], files["r.json"]]) == 0
     assert json.loads(capsys.readouterr().out) == {"same": True, "differences": []}
     assert cli.main(["diff-run", str(binary), files["t.txt"]]) == 1

@@ -12,6 +12,7 @@ enum {
 };
 
 enum { TD_READ = 0, TD_WRITE = 1, TD_FETCH = 2 };
+enum { TD_WATCH_READ = 1, TD_WATCH_WRITE = 2 };
 
 /* Why td_run returned. */
 enum {
@@ -150,6 +151,9 @@ int td_break_set(td_vcpu *v, uint64_t address);
 void td_break_clear(td_vcpu *v, uint64_t address);
 void td_break_pass(td_vcpu *v);
 void td_step(td_vcpu *v, int on);
+int td_watch_set(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access);
+void td_watch_clear(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access);
+uint64_t td_watch_hit(td_vcpu *v); /* the GPA of the watch that the last stop is for, all ones if it is for none */
 void td_segments(td_vcpu *v, td_segment *six);
 void td_forget_code(td_vcpu *v);
 uint8_t *td_cpu_state(td_vcpu *v, uint64_t *size);

@@ -48,7 +48,14 @@ typedef struct {
 
 enum { WALK_OK = 0, WALK_PF, WALK_SEPT, WALK_VE };
 
-enum { MAX_BREAKS = 256 };
+enum { MAX_BREAKS = 256, MAX_WATCHES = 8 };
+
+/* Memory whose accesses end td_run, by guest-physical address as the TLB has it. */
+typedef struct {
+    uint64_t gpa, size;
+    uint32_t access; /* TD_WATCH_* */
+    uc_hook hook;
+} watch;
 
 /* What observers asked for; sight.c. */
 typedef struct {
@@ -58,8 +65,12 @@ typedef struct {
     uint32_t slots, used;
     uint64_t breaks[MAX_BREAKS], break_pass, step_from;
     uint32_t break_count, step_again;
-    int stepping;
+    int stepping, hooked;
     uc_hook step_hook;
+    watch watches[MAX_WATCHES];
+    uint32_t watch_count;
+    int32_t touched;  /* the watch that the instruction at `at` has met, -1 for none */
+    uint64_t at;      /* the instruction being executed, while each is looked at */
 } td_sight;
 
 struct td_vcpu {

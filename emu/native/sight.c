@@ -12,6 +12,7 @@ static td_sight *sight_of(td_vcpu *v) {
         v->sight = calloc(1, sizeof *v->sight);
         if (!v->sight) abort();
         v->sight->break_pass = v->sight->step_from = (uint64_t)NO_ADDRESS;
+        v->sight->touched = -1;
     }
     return v->sight;
 }
@@ -148,7 +149,13 @@ static void on_step(uc_engine *uc, uint64_t address, uint32_t size, void *data) 
     td_vcpu *v = data;
     td_sight *s = v->sight;
     (void)uc, (void)size;
-    if (v->stopped || s->step_from == (uint64_t)NO_ADDRESS) return;
+    if (v->stopped) return;
+    if (s->touched >= 0 && address != s->at) { /* a REP goes on to its end */
+        pause_here(v, address);
+        return;
+    }
+    s->at = address;
+    if (s->step_from == (uint64_t)NO_ADDRESS) return;
     if (address == s->step_from && !s->step_again++) return;
     uint8_t code[16];
     insn in;
@@ -163,15 +170,71 @@ static void on_step(uc_engine *uc, uint64_t address, uint32_t size, void *data) 
     pause_here(v, address);
 }
 
+/* Every instruction is looked at while there is a step to be done or memory to be watched. */
+static void look_at_each(td_vcpu *v) {
+    td_sight *s = v->sight;
+    int on = s->stepping || s->watch_count;
+    if (on != s->hooked) {
+        if (on) uc_hook_add(v->uc, &s->step_hook, UC_HOOK_CODE, (void *)on_step, v, 1, 0);
+        else uc_hook_del(v->uc, s->step_hook);
+        s->hooked = on;
+    }
+    uc_ctl_flush_tb(v->uc);
+}
+
 /* Stops once the instruction at RIP is done, or at the first one of the handler it leads to. */
 void td_step(td_vcpu *v, int on) {
     td_sight *s = sight_of(v);
     if (on) s->step_from = td_get_regs(v)->rip, s->step_again = 0;
     if (on == s->stepping) return;
     s->stepping = on;
-    if (on) uc_hook_add(v->uc, &s->step_hook, UC_HOOK_CODE, (void *)on_step, v, 1, 0);
-    else uc_hook_del(v->uc, s->step_hook), s->step_from = (uint64_t)NO_ADDRESS;
-    uc_ctl_flush_tb(v->uc);
+    if (!on) s->step_from = (uint64_t)NO_ADDRESS;
+    look_at_each(v);
+}
+
+static void on_access(uc_engine *uc, uc_mem_type type, uint64_t gpa, int size, int64_t value, void *data) {
+    td_vcpu *v = data;
+    td_sight *s = v->sight;
+    uint32_t access = type == UC_MEM_WRITE ? TD_WATCH_WRITE : TD_WATCH_READ;
+    (void)uc, (void)value;
+    for (uint32_t i = 0; i < s->watch_count; i++) {
+        watch *w = &s->watches[i];
+        if (w->access & access && gpa < w->gpa + w->size && gpa + (uint64_t)size > w->gpa) s->touched = (int32_t)i;
+    }
+}
+
+/* Stops behind an instruction that touches these bytes; 0 when there are too many watches. */
+int td_watch_set(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access) {
+    td_sight *s = sight_of(v);
+    if (s->watch_count == MAX_WATCHES) return 0;
+    watch *w = &s->watches[s->watch_count++];
+    w->gpa = gpa, w->size = size, w->access = access;
+    int kinds = (access & TD_WATCH_READ ? UC_HOOK_MEM_READ : 0) | (access & TD_WATCH_WRITE ? UC_HOOK_MEM_WRITE : 0);
+    uint64_t before = gpa & 4095 ? gpa - ((gpa & 4095) < 63 ? gpa & 4095 : 63) : gpa; /* wide accesses begin there */
+    uc_hook_add(v->uc, &w->hook, kinds, (void *)on_access, v, before, gpa + size - 1);
+    look_at_each(v);
+    uc_ctl_flush_tlb(v->uc);
+    return 1;
+}
+
+void td_watch_clear(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access) {
+    td_sight *s = sight_of(v);
+    for (uint32_t i = 0; i < s->watch_count; i++) {
+        watch *w = &s->watches[i];
+        if (w->gpa != gpa || w->size != size || w->access != access) continue;
+        uc_hook_del(v->uc, w->hook);
+        *w = s->watches[--s->watch_count];
+        s->touched = -1;
+        look_at_each(v);
+        return;
+    }
+}
+
+uint64_t td_watch_hit(td_vcpu *v) {
+    td_sight *s = v->sight;
+    uint64_t gpa = s && s->touched >= 0 ? s->watches[s->touched].gpa : (uint64_t)NO_ADDRESS;
+    if (s) s->touched = -1;
+    return gpa;
 }
 
 /* td_run begins: what a stop for the module or the VMM interrupted is tried again. */

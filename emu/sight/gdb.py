@@ -6,6 +6,7 @@ import socket
 import string
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emu.observe import Observer
@@ -24,6 +25,21 @@ FEATURES = (
     f"PacketSize={MAX_PACKET:x};QStartNoAckMode+;qXfer:features:read+;swbreak+;hwbreak+;vContSupported+"
 )
 OK, REFUSED, NOTHING_THERE = "OK", "E01", "E0e"
+WATCHES = {"2": ("watch", 2), "3": ("rwatch", 1), "4": ("awatch", 3)}  # name of the stop; TD_WATCH_*
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A watchpoint as gdb sets it."""
+
+    kind: str
+    address: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """In a stop reply."""
+        return WATCHES[self.kind][0]
 
 
 def number(text: str) -> int:
@@ -51,6 +67,8 @@ class Debugger(Observer):
         self.machine: Machine | None = None
         self.current = self.resumed = 0
         self.breakpoints: dict[int, int] = {}
+        self.watches: dict[Watch, int] = {}
+        self.hit: Watch | None = None
         self.first: int | None = None
         self.signal = TRAP
 
@@ -68,6 +86,8 @@ class Debugger(Observer):
 
     def on_stop(self, vcpu: Vcpu) -> None:
         self.current = vcpu.model.index
+        touched = int(vcpu.lib.td_watch_hit(vcpu.handle))
+        self.hit = next((watch for watch, gpa in self.watches.items() if gpa == touched), None)
         if self.first is not None:
             vcpu.lib.td_break_clear(vcpu.handle, self.first)
             self.first = None
@@ -116,7 +136,9 @@ class Debugger(Observer):
     def stopped(self) -> str:
         """The stop reply."""
         text = f"T{self.signal:02x}thread:{self.current + 1:x};"
-        if self.signal == TRAP and int(self.vcpu.regs.rip) in self.breakpoints:
+        if self.signal == TRAP and self.hit:
+            text += f"{self.hit.name}:{self.hit.address:x};"
+        elif self.signal == TRAP and int(self.vcpu.regs.rip) in self.breakpoints:
             text += "swbreak:;"
         return text
 
@@ -146,6 +168,8 @@ class Debugger(Observer):
         for address in self.breakpoints:
             self.set_break(address, False)
         self.breakpoints.clear()
+        for watch in list(self.watches):
+            self.watch(False, watch)
         for vcpu in self.vcpus:
             vcpu.lib.td_step(vcpu.handle, False)
         if self.channel:
@@ -268,11 +292,13 @@ class Debugger(Observer):
         return all(vcpu.lib.td_break_set(vcpu.handle, address) for vcpu in self.vcpus)
 
     def breakpoint(self, on: bool, rest: str) -> str:
-        """Z and z: software and hardware breakpoints are the same here; there are no watchpoints."""
-        kind, address_text, _ = rest.split(",", 2)
+        """Z and z: software and hardware breakpoints are the same here."""
+        kind, address_text, size_text = rest.split(",", 2)
+        address = number(address_text)
+        if kind in WATCHES:
+            return self.watch(on, Watch(kind, address, number(size_text)))
         if kind not in ("0", "1"):
             return ""
-        address = number(address_text)
         users = self.breakpoints.get(address, 0) + (1 if on else -1)
         if on and users == 1 and not self.set_break(address, True):
             return REFUSED
@@ -281,6 +307,24 @@ class Debugger(Observer):
         elif address in self.breakpoints:
             del self.breakpoints[address]
             self.set_break(address, False)
+        return OK
+
+    def watch(self, on: bool, watch: Watch) -> str:
+        """A watchpoint on every vCPU: on the memory that its address leads to now."""
+        if on == (watch in self.watches):
+            return OK
+        current, accesses = self.vcpu, WATCHES[watch.kind][1]
+        if not on:
+            gpa = self.watches.pop(watch)
+            for vcpu in self.vcpus:
+                vcpu.lib.td_watch_clear(vcpu.handle, gpa, watch.size, accesses)
+            return OK
+        found = walk.translate(current.regs, current.memory, watch.address)
+        if found is None or not 0 < watch.size <= walk.PAGE - watch.address % walk.PAGE:
+            return REFUSED
+        if not all(vcpu.lib.td_watch_set(vcpu.handle, found, watch.size, accesses) for vcpu in self.vcpus):
+            return REFUSED
+        self.watches[watch] = found
         return OK
 
     def write_memory(self, head: str, data: bytes) -> str:

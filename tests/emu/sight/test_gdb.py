@@ -85,6 +85,26 @@ def test_breakpoints_registers_memory_steps(tmp_path: Path) -> None:
     assert session.finish().end.reason == "halt"
 
 
+def test_watchpoints(tmp_path: Path) -> None:
+    elf = tmp_path / "guest.elf"
+    image = guest.build(BODY).image
+    plain = run(RunConfig(image, "guest.bin", memory=guest.MEMORY, until="halt"))
+    session = Session(elf)
+    text = gdb(
+        session, elf, "break main", "continue", "watch *(long *)0x810000", "continue", "x/i $pc", "continue",
+        "delete", "rwatch -l *(long *)$rsp", "continue", "info symbol $pc",
+        "delete", "watch *(char *)0xffff8000000000", "continue", "delete", "continue",
+    )  # fmt: skip
+    changes = [line.partition(" = ")[2] for line in text.splitlines() if " value = " in line]
+    assert changes[:4] == ["0", "4661", "4661", "4662"]
+    assert [line.split()[-1] for line in text.splitlines() if "<work+" in line and ">:" in line] == ["ret"]
+    assert "main + 15" in text  # behind the call whose return address was read
+    assert "exited normally" in text
+    count = session.machine.vcpus[0].count
+    assert session.finish().end.reason == "halt"
+    assert count == plain.instructions
+
+
 def test_debugged_run_counts_the_same(tmp_path: Path) -> None:
     elf = tmp_path / "guest.elf"
     image = guest.build(BODY).image

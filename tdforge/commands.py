@@ -259,7 +259,7 @@ def run(given: argparse.Namespace) -> int:
             given.save,
             keyboard,
         )
-    facts = report.to_json()
+    facts = report.to_json() | look.facts()
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     if not facts["console"].endswith("\n"):
         print(file=stream, flush=True)

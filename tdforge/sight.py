@@ -43,7 +43,9 @@ def add_options(run: argparse.ArgumentParser) -> None:
         "--trace", type=Path, metavar="FILE",
         help=f"TDCALLs, VMCALLs, exceptions, page states, mode switches; JSON if FILE ends in {JSON_SUFFIX}",
     )  # fmt: skip
-    look.add_argument("--profile", action="store_true", help="count instructions by symbol, exactly")
+    look.add_argument(
+        "--profile", action="store_true", help="count instructions by symbol, exactly; the report has it too"
+    )
     look.add_argument("--timeline", type=Path, metavar="FILE.html", help="one page: what happened when")
     look.add_argument(
         "--gdb", type=port, metavar="PORT", help="wait for a gdb on 127.0.0.1 before the first instruction"
@@ -87,6 +89,12 @@ class Looking:
 
     observer: Observer | None
     profile: Profile | None
+
+    def facts(self) -> dict[str, Any]:
+        """What goes into the report."""
+        if not self.profile:
+            return {}
+        return {"profile": {row.name: row.instructions for row in self.profile.rows}}
 
     def show(self) -> None:
         """What goes to standard error once the run is over."""

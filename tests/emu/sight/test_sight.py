@@ -253,6 +253,8 @@ def test_the_commands(
     shown = ["--trace", files["t.jsonl"], "--profile", "--timeline", files["t.html"], "--save", files["s"]]
     assert cli.main(["run", str(binary), *options, *shown, "--report", files["r.json"]]) == 0
     assert "busy" not in capsys.readouterr().err
+    facts = json.loads(Path(files["r.json"]).read_text())
+    assert sum(facts["profile"].values()) == facts["instructions"]
     assert (
         cli.main(["run", "--resume", files["s"], "--until", "halt", "--profile", "--trace", files["t.txt"]])
         == 0

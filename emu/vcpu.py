@@ -110,13 +110,7 @@ class Vcpu:
             self.tell()
             return False
         if stop.kind == lib.TD_STOP_EPT_VE:
-            access = (1, 2, 4)[stop.access]
-            gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
-            if stop.shared and self.model.ve is not None:
-                # The CPU itself raises this #VE, and only into an empty area (Intel SDM volume 3, 26.5.7.1)
-                why = "before TDG.VP.VEINFO.GET of the last #VE"
-                raise End("sept-violation", f"access to shared GPA {gpa:#x} {why}")
-            self.virtualization_exception(VirtualizationException(48, access | 0x180, int(stop.gla), gpa))
+            self.ept_violation()
             return False
         self.over()
         return False
@@ -146,11 +140,25 @@ class Vcpu:
             vector = apic.pending() if regs.rflags & IF else None
         self.lib.td_want_window(self.handle, apic.pending() is not None or apic.nmi)
 
+    def ept_violation(self) -> None:
+        """#VE(48) for the access that the stop tells of. Qualification: what was tried, a linear address is
+        known, and whether it is the access itself or one to a page table (Intel SDM volume 3, table 28-7).
+        """
+        stop = self.stop
+        gpa = int(stop.gpa) | (self.memory.shared_bit if stop.shared else 0)
+        if stop.shared and self.model.ve is not None:
+            # The CPU itself raises this #VE, and only into an empty area (Intel SDM volume 3, 26.5.7.1)
+            why = "before TDG.VP.VEINFO.GET of the last #VE"
+            raise End("sept-violation", f"access to shared GPA {gpa:#x} {why}")
+        qualification = 0x81 if stop.in_walk else (1, 2, 4)[stop.access] | 0x180
+        self.virtualization_exception(VirtualizationException(48, qualification, int(stop.gla), gpa))
+
     def take(self, vector: int) -> None:
         """An interrupt through the guest's IDT."""
         rip = int(self.regs.rip)
         if self.lib.td_interrupt(self.handle, vector, self.stop):
-            self.over()
+            self.not_delivered(vector)
+            return
         if self.observer:
             self.observer.on_interrupt(self, vector, rip)
 
@@ -174,7 +182,7 @@ class Vcpu:
             raise End("handoff", "")
         if stop.kind == lib.TD_STOP_TRIPLE:
             raise End("triple-fault", "")
-        if stop.kind == lib.TD_STOP_SEPT:
+        if stop.kind in (lib.TD_STOP_SEPT, lib.TD_STOP_EPT_VE):
             verb = ("read from", "write to", "execution of")[stop.access]
             state = self.memory.state(int(stop.gpa)) & lib.TD_PAGE_STATE
             what = {
@@ -190,11 +198,18 @@ class Vcpu:
             "illegal", f"the CPU engine cannot execute this instruction (engine error {int(stop.stop_code)})"
         )
 
+    def not_delivered(self, vector: int) -> None:
+        """A pending page stood in the way: #VE takes the event's place, for ever if it is #DF."""
+        if self.stop.kind != self.lib.TD_STOP_EPT_VE or vector == DOUBLE_FAULT:
+            self.over()
+        self.ept_violation()
+
     def deliver(self, fault: Fault) -> None:
         """Through the guest's IDT."""
         has_error, rip = fault.error_code is not None, int(self.regs.rip)
         if self.lib.td_deliver(self.handle, fault.vector, has_error, fault.error_code or 0, self.stop):
-            self.over()
+            self.not_delivered(fault.vector)
+            return
         if self.observer:
             self.observer.on_exception(self, Raised(fault.vector, fault.error_code, rip))
 

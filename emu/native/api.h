@@ -78,6 +78,7 @@ typedef struct {
     uint64_t gpa, gla;  /* for TD_STOP_SEPT and TD_STOP_EPT_VE */
     uint32_t access;    /* TD_READ, TD_WRITE, TD_FETCH */
     uint32_t shared;    /* the access went through the shared bit */
+    uint32_t in_walk;   /* gpa is that of a page-table entry */
     uint8_t bytes[16];  /* instruction bytes at RIP */
 } td_stop;
 

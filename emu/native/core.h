@@ -42,6 +42,7 @@ typedef struct {
     uint64_t gpa;     /* without the shared bit */
     uint32_t perms;   /* UC_PROT_* usable for later accesses of the same kind of caller */
     uint32_t shared;
+    uint32_t in_walk; /* gpa is that of an entry of the page tables, which cannot be read */
     uint32_t of_user; /* a page that user mode may reach */
     uint32_t error;   /* #PF error code when it is one */
 } walk;

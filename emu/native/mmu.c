@@ -66,8 +66,8 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
         memset(&t, 0, sizeof t);
         int r = check_sept(v, table, TD_READ, &t);
         if (r != WALK_OK || t.shared) {
-            out->gpa = t.gpa, out->shared = t.shared;
-            return WALK_SEPT;
+            out->gpa = t.gpa + 8 * ((gla >> (12 + 9 * level)) & 511), out->shared = t.shared, out->in_walk = 1;
+            return t.shared ? WALK_SEPT : r;
         }
         slot = (uint64_t *)(v->vm->m.ram + t.gpa) + ((gla >> (12 + 9 * level)) & 511);
         entry = *slot;

@@ -12,13 +12,16 @@ typedef struct {
     uint32_t error;
 } nested;
 
+/* A pending page is #VE instead of the exception that was to be delivered, as the module has it; the CPU itself raises
+ * none during delivery, so that a shared page goes to the VMM. */
 static int memory_failed(td_vcpu *v, int r, const walk *w, nested *n) {
     if (r == WALK_PF) {
         v->regs.cr2 = v->miss.gla;
         n->vector = PF, n->error = w->error;
     } else {
-        v->stop.kind = TD_STOP_SEPT;
-        v->stop.gpa = w->gpa, v->stop.gla = v->miss.gla, v->stop.access = v->miss.access, v->stop.shared = w->shared;
+        v->stop.kind = r == WALK_VE && !w->shared ? TD_STOP_EPT_VE : TD_STOP_SEPT;
+        v->stop.gpa = w->in_walk ? w->gpa : w->gpa | (v->miss.gla & 4095), v->stop.gla = v->miss.gla;
+        v->stop.access = v->miss.access, v->stop.shared = w->shared, v->stop.in_walk = w->in_walk;
         n->vector = -1;
     }
     return 0;
@@ -34,7 +37,7 @@ static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int so
     walk w;
     int software = source == BY_SOFTWARE;
     uint32_t external = software ? 0 : 1, id = (uint32_t)vector * 8 + 2;
-    if (!(r->efer & (1 << 10))) return fails(n, DF, 0); /* no gates before long mode in a TD: IDT limit is 0 */
+    if (!(r->efer & (1 << 10))) return fails(n, DF, 0); /* gates of 32-bit code are not modelled */
     if ((uint32_t)vector * 16 + 15 > r->idt_limit) return fails(n, GP, id | external);
     uint64_t gate[2];
     int got = td_copy_linear(v, r->idt_base + (uint64_t)vector * 16, gate, 16, 0, 0, &w);

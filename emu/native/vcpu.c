@@ -223,6 +223,7 @@ static void pinpoint(td_vcpu *v) {
     int kind = v->miss.kind;
     if (v->miss.access == TD_FETCH) {
         if ((v->regs.rip & ~0xFFFULL) == v->miss.gla) v->miss.gla = v->regs.rip;
+        if (!v->miss.w.in_walk) v->miss.w.gpa |= v->miss.gla & 4095;
         return;
     }
     uint64_t gla = v->miss.gla;
@@ -233,7 +234,7 @@ static void pinpoint(td_vcpu *v) {
     if (n < 15) td_copy_linear(v, v->regs.rip + n, code + n, 15 - n, 0, 0, &bad);
     v->miss.kind = kind, v->miss.access = access, v->miss.w = w;
     v->miss.gla = td_touched(code, 15, &v->regs, env_seg(v, SEG_FS)->base, env_seg(v, SEG_GS)->base, gla);
-    v->miss.w.gpa |= v->miss.gla & 4095;
+    if (!w.in_walk) v->miss.w.gpa |= v->miss.gla & 4095;
     memcpy(v->stop.bytes, code, sizeof code);
 }
 
@@ -289,7 +290,7 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
         if (v->miss.kind != WALK_OK) {
             v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
             v->stop.gpa = v->miss.w.gpa, v->stop.gla = v->miss.gla;
-            v->stop.access = v->miss.access, v->stop.shared = v->miss.w.shared;
+            v->stop.access = v->miss.access, v->stop.shared = v->miss.w.shared, v->stop.in_walk = v->miss.w.in_walk;
             return finish(v, stop), 0;
         }
         if (e == UC_ERR_OK) continue;

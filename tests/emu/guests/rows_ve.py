@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import layout as at
-from .rows import Row, Step, absent, code, tdcall, vmcall
+from .rows import Row, Step, absent, code, store, tdcall, vmcall
 
 DELIVERY, REASONS, OTHER = "5.1 #VE delivery", "5.2 Exit reasons that become #VE", "5.3 Other exceptions"
 DISPATCH = "tdx_td_dispatcher.c"
@@ -358,6 +358,59 @@ def _accesses() -> Iterator[Row]:
         "Push to a pending page: #VE(48)",
         code("50", rsp=at.FREE + 0x1000),
         ve(0x182, at.FREE + 0xFF8, at.FREE + 0xFF8),
+    )
+    yield pending(
+        "pending.fetch_offset",
+        "The GPA of a fetch has its offset",
+        code("ffe7", rdi=free),
+        {"vector": 20, "ve_rdx": 0x184, "ve_r8": free, "ve_r9": free, "rip": free},
+    )
+    # A new level-4 entry leads to a pending page as the next table; entry 3 of it is read
+    linear = 5 << 39 | 3 << 30 | 8
+    table = (code("48890f", rdi=at.PML4 + 8 * 5, rcx=at.FREE | 3), code("488b07", rdi=linear))
+    yield Row(
+        "pending.table",
+        "A page table in a pending page: #VE(48), bit 8 of the qualification is 0",
+        section,
+        source,
+        table,
+        ve(0x81, linear, at.FREE + 24),
+        td={"attributes": 0},
+    )
+    yield Row(
+        "pending.table_exit",
+        "The same under SEPT_VE_DISABLE is a TD exit",
+        section,
+        source,
+        table,
+        end="sept-violation",
+        detail="not accepted",
+    )
+    # An IDT whose gates below 20 lie in a pending page, the others in an accepted one
+    base = at.FREE + 0x1000 - 16 * 20
+    load = (
+        "0f010f 488b7702 4881c640010000 bf00100001 b918000000 f348a5"  # sidt [rdi]; gates 20 to 31 to there
+    )
+    descriptor = (511).to_bytes(2, "little") + base.to_bytes(8, "little") + bytes(6)
+    split = (tdcall(6, rcx=at.FREE + 0x1000), code(load, rdi=at.BUFFER), store(at.BUFFER, descriptor))
+    yield Row(
+        "pending.delivery",
+        "An exception whose gate lies in a pending page: #VE(48) takes its place",
+        section,
+        "td_other_exits.c tdx_inject_ve",
+        (*split, code("0f011f 0f0b", rdi=at.BUFFER)),
+        ve(0x181, base + 96, base + 96) | {"at": 3},
+        td={"attributes": 0},
+    )
+    yield Row(
+        "pending.delivery_ve",
+        "A #VE whose gate lies in a pending page has no end: the next is #DF, which meets the same page",
+        section,
+        "td_other_exits.c tdx_inject_ve",
+        (store(at.BUFFER, descriptor), code("0f011f f4", rdi=at.BUFFER)),
+        end="sept-violation",
+        detail="not accepted",
+        td={"attributes": 0},
     )
     retry = (code("488b07", rdi=free), tdcall(6, rcx=at.FREE), code("488b07", rdi=free))
     yield Row(

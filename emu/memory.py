@@ -54,6 +54,20 @@ class Memory:
         """The TD_PAGE_* bytes of a range."""
         return bytes(self.ffi.buffer(self.layout.pages + (gpa >> 12), size // PAGE))
 
+    def split(self, gpa: int, size: int) -> None:
+        """TDH.MEM.PAGE.DEMOTE of every 2 MiB page that the range touches."""
+        for chunk in range(gpa // LARGE * LARGE, gpa + size, LARGE):
+            if self.state(chunk) & self.lib.TD_PAGE_2M:
+                self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
+
+    def remove(self, gpa: int, size: int, again: bool = True) -> None:
+        """TDH.MEM.RANGE.BLOCK and PAGE.REMOVE of whole private pages. With `again` the VMM adds new ones on
+        demand, which are pending and will be zero; without it they stay away.
+        """
+        self.split(gpa, size)
+        self.lib.td_discard(self.vm, gpa, size)
+        self.set_states(gpa, size, self.lib.TD_PAGE_PENDING if again else self.lib.TD_PAGE_UNMAPPED)
+
     def add_ram(self, start: int, end: int, large: bool) -> None:
         """RAM that the VMM would augment on demand; large tells whether it may use 2 MiB pages."""
         pending = self.lib.TD_PAGE_PENDING
@@ -64,10 +78,7 @@ class Memory:
 
     def add_pages(self, gpa: int, content: bytes, size: int, measured: bool) -> None:
         """TDH.MEM.PAGE.ADD of `size` bytes: pages are there, accepted, and their 2 MiB chunk is split."""
-        end = gpa + size
-        for chunk in range(gpa // LARGE * LARGE, end, LARGE):
-            if self.state(chunk) & self.lib.TD_PAGE_2M:
-                self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
+        self.split(gpa, size)
         flags = (
             self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
         )

@@ -42,6 +42,9 @@ class Observer:
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         """A write of CR0, CR4 or EFER that the module allows."""
 
+    def on_mode(self, vcpu: Vcpu) -> None:
+        """Code of another width begins: RIP is at its first instruction."""
+
     def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
         """The first fetch outside the measured pages is due: RIP and RSI."""
 
@@ -80,6 +83,10 @@ class Several(Observer):
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         for one in self.observers:
             one.on_control(vcpu, register, old, new)
+
+    def on_mode(self, vcpu: Vcpu) -> None:
+        for one in self.observers:
+            one.on_mode(vcpu)
 
     def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
         for one in self.observers:

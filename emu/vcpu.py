@@ -106,7 +106,7 @@ class Vcpu:
         if stop.kind == lib.TD_STOP_YIELD:
             self.yielded = True
             return True
-        if stop.kind in (lib.TD_STOP_TOLD, lib.TD_STOP_BREAK):
+        if stop.kind in (lib.TD_STOP_TOLD, lib.TD_STOP_BREAK, lib.TD_STOP_MODE):
             self.tell()
             return False
         if stop.kind == lib.TD_STOP_EPT_VE:
@@ -169,6 +169,9 @@ class Vcpu:
             return
         if stop.kind == self.lib.TD_STOP_BREAK:
             self.observer.on_stop(self)
+            return
+        if stop.kind == self.lib.TD_STOP_MODE:
+            self.observer.on_mode(self)
             return
         vector = int(stop.insn)
         code = int(stop.stop_code) if stop.length else None

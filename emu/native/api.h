@@ -26,6 +26,7 @@ enum {
     TD_STOP_BREAK = 7,   /* RIP is at a breakpoint, or a step is done */
     TD_STOP_WINDOW = 9,  /* td_want_window: the vCPU can take a maskable interrupt now */
     TD_STOP_YIELD = 10,  /* td_spin_limit: so many PAUSE instructions in a row of blocks */
+    TD_STOP_MODE = 11,   /* the first instruction of another width is next; only when td_tell_exceptions is on */
     TD_STOP_TOLD = 8     /* an exception was delivered: insn is its vector, length whether it has an error code
                             (stop_code), gla CR2, gpa where it happened; only when td_tell_exceptions is on */
 };

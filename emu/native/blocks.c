@@ -167,6 +167,11 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
             return;
         }
     }
+    if (v->sight && v->sight->tell && v->sight->mode != b->mode) {
+        v->sight->mode = b->mode;
+        stop_between(v, TD_STOP_MODE);
+        return;
+    }
     v->rep_continues = b->starts_rep && v->last_rep == address;
     uint64_t n = b->insns - (uint64_t)v->rep_continues;
     v->count += n;

@@ -60,7 +60,8 @@ typedef struct {
 
 /* What observers asked for; sight.c. */
 typedef struct {
-    int tell; /* exceptions end td_run */
+    int tell; /* exceptions and changes of the code's width end td_run */
+    uint32_t mode; /* the width last told */
     uint64_t *runs;    /* full executions of the block in each slot, NULL without a profile */
     td_counted *table; /* open addressing by begin and end */
     uint32_t slots, used;

@@ -24,7 +24,7 @@ void td_sight_free(td_vcpu *v) {
     free(v->sight);
 }
 
-void td_tell_exceptions(td_vcpu *v, int on) { sight_of(v)->tell = on; }
+void td_tell_exceptions(td_vcpu *v, int on) { sight_of(v)->tell = on, v->sight->mode = td_get_regs(v)->mode; }
 
 /* Fills the stop that tells an exception just delivered; 0 when nobody wants to know. */
 int td_sight_told(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip) {

@@ -97,6 +97,9 @@ class Recorder(Observer):
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
         self.tell(vcpu, "control", register, self.look(vcpu), given={"old": old, "new": new})
 
+    def on_mode(self, vcpu: Vcpu) -> None:
+        self.look(vcpu)
+
     def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
         self.tell(vcpu, "handoff", "handoff", entry, given={"parameters": parameters})
 

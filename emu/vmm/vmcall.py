@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from emu.apic import EMULATED as APIC_EMULATED
 from emu.apic import FIXED, LocalApic, Message
-from emu.memory import LARGE, Memory
+from emu.memory import Memory
 from emu.signals import End
 from emu.tdx import status
 from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr
@@ -193,9 +193,7 @@ class Vmm:
         states = {gpa: memory.state(gpa) & lib.TD_PAGE_STATE for gpa in range(start, start + size, 4096)}
         if not to_shared and lib.TD_PAGE_UNMAPPED in states.values():
             return False
-        for chunk in range(start // LARGE * LARGE, start + size, LARGE):
-            if memory.state(chunk) & lib.TD_PAGE_2M:
-                memory.set_states(chunk, LARGE, memory.state(chunk) & ~lib.TD_PAGE_2M)
+        memory.split(start, size)
         wanted = lib.TD_PAGE_SHARED if to_shared else lib.TD_PAGE_PENDING
         for gpa, state in states.items():
             if state != lib.TD_PAGE_UNMAPPED and (state == lib.TD_PAGE_SHARED) != to_shared:

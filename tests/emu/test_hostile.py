@@ -185,6 +185,23 @@ def test_script_changes_answers_and_sees_calls(tmp_path: Path) -> None:
         assert results[2] == 2
 
 
+def test_script_that_takes_pages_away(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "kept = []\n"
+        "def on_launched(machine):\n"
+        "    kept.append(machine)\n"
+        "def on_call(call):\n"
+        f"    kept[0].memory.remove({guest.RESULTS:#x}, 4096)\n",
+    )
+    given = config(CALLS, script=path)
+    with launched(given) as machine:
+        end = machine.run(given.max_instructions, None).end
+        assert end.reason == "sept-violation"
+        assert "not accepted" in end.detail
+        assert guest_results(machine) == [0] * 8
+
+
 def guest_results(machine: Machine) -> list[int]:
     raw = machine.read_guest(guest.RESULTS, 64)
     return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, 64, 8)]

@@ -178,7 +178,23 @@ def _accept() -> Iterator[Row]:
         (accept(FREE), accept(FREE | 8)),
         {"0.changed": 1, "changed": 1, "rcx": FREE | 8, "rdx": FILL + 2},
     )
-    yield absent("accept.blocked", "Blocked entries", ACCEPT, "this VMM blocks no pages", SOURCE)
+    info, gone = vmcall(0x10000, r12=0), {"removes": (FREE, False)}
+    yield row(
+        "blocked",
+        "A page that the host blocked: TD exit",
+        (accept(FREE), info, accept(FREE)),
+        {},
+        end="sept-violation",
+        detail="TDG.MEM.PAGE.ACCEPT",
+        td=gone,
+    )
+    yield row(
+        "removed",
+        "A page that the host removed and added again: accepted without an error, and zero",
+        (accept(FREE), code("488907", rdi=FREE, rax=7), info, accept(FREE), code("488b07", rdi=FREE)),
+        {"3.rax": 0, "vector": 3, "rax": 0},
+        td={"removes": (FREE, True)},
+    )
     yield absent(
         "accept.resume",
         "An interrupted 2 MiB accept goes on where it stopped",

@@ -520,8 +520,65 @@ def _accesses() -> Iterator[Row]:
         (user,),
         {"vector": 14, "error": 5, "cr2": at.BUFFER},
     )
-    yield absent(
-        "blocked", "Pages blocked by TDH.MEM.RANGE.BLOCK", section, "this VMM blocks no pages", source
+    ready = (tdcall(6, rcx=at.FREE), code("488907", rdi=at.FREE, rax=7), vmcall(0x10000, r12=0))
+    read = code("488b07", rdi=at.FREE)
+    for attributes, name in ((0, "off"), (1 << 28, "on")):
+        yield Row(
+            f"blocked.{name}",
+            f"A page that the host blocked is a TD exit, SEPT_VE_DISABLE {name}",
+            section,
+            source,
+            (*ready, read),
+            end="sept-violation",
+            detail="not backed",
+            td={"attributes": attributes, "removes": (at.FREE, False)},
+        )
+    back = {"removes": (at.FREE, True)}
+    yield Row(
+        "removed.read",
+        "A page that the host removed and added again is pending: #VE(48)",
+        section,
+        source,
+        (*ready, read),
+        ve(0x181, at.FREE, at.FREE),
+        td={"attributes": 0, **back},
+    )
+    yield Row(
+        "removed.read_exit",
+        "The same under SEPT_VE_DISABLE is a TD exit",
+        section,
+        source,
+        (*ready, read),
+        end="sept-violation",
+        detail="not accepted",
+        td=back,
+    )
+    function = (tdcall(6, rcx=at.FREE), code("c607c3 ffd7", rdi=at.FREE), vmcall(0x10000, r12=0))
+    yield Row(
+        "removed.fetch",
+        "Code that ran there is gone, too",
+        section,
+        source,
+        (*function, code("ffd7", rdi=at.FREE)),
+        {"1.vector": 3, "vector": 20, "ve_rcx": 48, "ve_rdx": 0x184, "rip": at.FREE},
+        td={"attributes": 0, **back},
+    )
+    table = at.PML4 + 8 * 6  # a level-4 entry whose table is that page, used, then removed
+    lead = (
+        tdcall(6, rcx=at.FREE),
+        code(
+            "488917 48890e 488b00", rdi=at.FREE, rdx=0x83, rsi=table, rcx=at.FREE | 3, rax=6 << 39 | at.BUFFER
+        ),
+        vmcall(0x10000, r12=0),
+    )
+    yield Row(
+        "removed.table",
+        "A page table there is gone, translations that came from it too",
+        section,
+        source,
+        (*lead, code("488b00", rax=6 << 39 | at.BUFFER)),
+        {"1.vector": 3, "vector": 20, "ve_rcx": 48, "ve_rdx": 0x81, "ve_r9": at.FREE},
+        td={"attributes": 0, **back},
     )
     yield absent(
         "zero_step",

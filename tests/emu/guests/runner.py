@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.api import RunConfig, run
+from emu.api import RunConfig, prepare, report
+from emu.machine import Machine
 from emu.tdx.params import Choices, TdParams
+from emu.vmm.policy import Call, Policy
 from gen.formats import tdvf
 
 from . import harness
@@ -15,6 +17,20 @@ from .rows import Row
 METADATA = at.SIZE - 0x400
 LIMIT = 400_000
 CHOICES = ("rtmr_busy", "accept_busy", "seamverifyreport")
+
+
+class Remover(Policy):
+    """A host that takes a page away when the guest asks for GetTdVmCallInfo, to add it again on demand or not."""
+
+    watches_calls = True
+
+    def __init__(self, machine: Machine, gpa: int, again: bool) -> None:
+        super().__init__()
+        self.machine, self.gpa, self.again = machine, gpa, again
+
+    def on_answer(self, call: Call) -> None:
+        if call.name == "GetTdVmCallInfo":
+            self.machine.memory.remove(self.gpa, 0x1000, self.again)
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,7 @@ def result(row: Row) -> Result:
     settings = dict(row.td)
     host_pages = settings.pop("host_page_size", "2M")
     retry = settings.pop("map_gpa_retry", False)
+    removes = settings.pop("removes", None)
     named = {name: settings.pop(name) for name in CHOICES if name in settings}
     choices = Choices(stop_at_refused_vmcall=False, **named)
     params = TdParams(choices=choices, **settings)
@@ -78,14 +95,20 @@ def result(row: Row) -> Result:
         until="halt", max_instructions=LIMIT, host_page_size=host_pages, map_gpa_retry=retry,
         td=params,
     )  # fmt: skip
-    report = run(config)
-    lines = report.console.split("\n")
-    printed = report.end["reason"] == "halt"
+    machine = prepare(config)
+    try:
+        if removes is not None:
+            machine.vmm.policy = Remover(machine, *removes)
+        shown = report(machine, machine.run(LIMIT, None))
+    finally:
+        machine.close()
+    lines = shown.console.split("\n")
+    printed = shown.end["reason"] == "halt"
     values = (
         {name: int(line, 16) for name, line in zip(row.expect, lines, strict=False)}
         if printed and row.expect
         else {}
     )
     return Result(
-        values, str(report.end["reason"]), str(report.end["detail"]), report.console, report.instructions
+        values, str(shown.end["reason"]), str(shown.end["detail"]), shown.console, shown.instructions
     )

@@ -100,7 +100,12 @@ def test_a_trace_names_calls_and_does_not_change_the_run(
     assert first["symbol"].startswith("main")
     written = [e["given"]["value"] for e in events if e["name"] == "Instruction.IO"]
     assert bytes(written) == b"Hi\n!\n"
-    assert [e["name"] for e in events if e["kind"] == "mode"] == ["32-bit to 64-bit code"]
+    (mode,) = (e for e in events if e["kind"] == "mode")
+    assert (mode["name"], mode["symbol"]) == ("32-bit to 64-bit code", "long")
+    assert (
+        mode["count"]
+        == next(e for e in events if e["name"] == "CR0" and e["given"]["new"] >> 31)["count"] + 2
+    )
     assert events[-1]["kind"] == "end"
     counts = [e["count"] for e in events]
     assert counts == sorted(counts)

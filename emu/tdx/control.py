@@ -27,7 +27,7 @@ MCE, VMXE, SMXE, PKE, CET, PKS, UINTR, KL = (
     1 << 25,
     1 << 19,
 )
-CR4_UNAVAILABLE = SMXE | 1 << 15 | ~((1 << 26) - 1) & (1 << 64) - 1
+CR4_UNAVAILABLE = 1 << 15 | ~((1 << 26) - 1) & (1 << 64) - 1
 CR4_PAE, CR4_UMIP, CR4_LA57, CR4_PCIDE, CR4_OSXSAVE = 1 << 5, 1 << 11, 1 << 12, 1 << 17, 1 << 18
 SCE, LME, LMA, NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 EFER_VE_REASON, CR_VE_REASON = 32, 28
@@ -51,7 +51,7 @@ def write_cr0(old: int, new: int, cr4: int, code64: bool) -> Outcome:
 
 
 def write_cr4(old: int, new: int, cr0: int, cr3: int, xfam: int, attributes: int) -> Outcome:
-    """MOV to CR4. The CPU of this emulator has none of the bits that 1.5.01 leaves to the CPU, LA57
+    """MOV to CR4. Of the bits that 1.5.01 leaves to the CPU this emulator's has SMX, and no other, LA57
     included. Paging in a TD is that of 64-bit mode, so PAE stays (Intel SDM volume 2, MOV to CR).
     """
     if new & (CR4_UNAVAILABLE | KL | CR4_LA57):
@@ -64,7 +64,7 @@ def write_cr4(old: int, new: int, cr0: int, cr3: int, xfam: int, attributes: int
         return Outcome.GP
     if new & PKS and not attributes >> 30 & 1:
         return Outcome.GP
-    if new & VMXE or (old & MCE and not new & MCE):
+    if new & (VMXE | SMXE) or (old & MCE and not new & MCE):
         return Outcome.VE
     if cr0 & PG and not new & CR4_PAE:
         return Outcome.GP

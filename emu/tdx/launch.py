@@ -79,8 +79,9 @@ class Td:
         if not self._private_page(gpa, CHUNK):
             return status.OPERAND_INVALID | status.RCX
         source = self.pages.get(gpa - gpa % PAGE)
-        if source is None:
-            return status.EPT_ENTRY_NOT_PRESENT | status.RCX
+        if source is None:  # the operand tells that the walk ended early: no table, as nothing is near
+            near = any(page >> 21 == gpa >> 21 for page in self.pages)
+            return status.EPT_ENTRY_NOT_PRESENT | (0 if near else status.RCX)
         self._digest.update(extend_record(gpa, source.chunk(gpa - source.gpa)))
         return status.SUCCESS
 

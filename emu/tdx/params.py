@@ -13,6 +13,7 @@ ATTRIBUTES_SUPPORTED = DEBUG | SEPT_VE_DISABLE | MIGRATABLE | PKS | PERFMON  # t
 XFAM_FIXED1, XFAM_SUPPORTED = 3, 0x0006DBE7  # tdh_sys_init.c
 XFAM_AVX, XFAM_AVX512, XFAM_CET, XFAM_AMX = 1 << 2, 7 << 5, 3 << 11, 3 << 17
 CONFIG_GPAW52, CONFIG_FLEXIBLE_PENDING_VE, CONFIG_NO_RBP_MOD = 1 << 0, 1 << 1, 1 << 2
+CONFIG_SUPPORTED = CONFIG_GPAW52 | CONFIG_FLEXIBLE_PENDING_VE | CONFIG_NO_RBP_MOD  # tdh_sys_init.c
 DIGEST = 48
 
 
@@ -56,6 +57,8 @@ class TdParams:
             raise EmuError(f"attributes {self.attributes:#x}: bits {bad:#x} are not supported")
         if self.attributes & MIGRATABLE and self.attributes & (DEBUG | PERFMON):
             raise EmuError(f"attributes {self.attributes:#x}: MIGRATABLE excludes DEBUG and PERFMON")
+        if bad := self.config_flags & ~CONFIG_SUPPORTED:
+            raise EmuError(f"config flags {self.config_flags:#x}: bits {bad:#x} are not supported")
         if not xfam_legal(self.xfam):
             raise EmuError(f"xfam {self.xfam:#x}: no legal combination of the states in {XFAM_SUPPORTED:#x}")
         if not 4 <= self.tsc_25mhz <= 400:

@@ -69,6 +69,7 @@ def test_extend_needs_a_page_and_256_bytes() -> None:
     assert td.mr_extend(0x1000) == 0xC0000B0300000001
     assert td.page_add(0x1000, PAGE) == 0
     assert td.mr_extend(0x1010) == INVALID_RCX
+    assert td.mr_extend(0x2000) == 0xC0000B0300000000  # the walk reached an entry that maps nothing
 
 
 def test_overlapping_sections_are_refused_in_one_line() -> None:
@@ -101,6 +102,7 @@ def test_xfam_rules(xfam: int, legal: bool) -> None:
         ({"attributes": 1 << 31}, "attributes 0x80000000: bits 0x80000000 are not supported"),
         ({"attributes": 1 << 29 | 1}, "MIGRATABLE excludes DEBUG"),
         ({"xfam": 0x27}, "xfam 0x27"),
+        ({"config_flags": 0x14}, "config flags 0x14: bits 0x10 are not supported"),
         ({"tsc_25mhz": 3}, "TSC frequency 3"),
         ({"mrowner": b"x"}, "mrowner: 1 bytes, expected 48"),
         ({"vcpus": 4, "max_vcpus": 2}, "max vcpus 2"),

@@ -49,7 +49,7 @@ def test_cr0_wp_under_cet() -> None:
         (0x660, 3, 0, NATIVE),
         (0x620, 3, 0, VE),  # MCE cleared
         (0x2660, 3, 0, VE),  # VMXE set
-        (0x4660, 3, 0, GP),  # SMXE
+        (0x4660, 3, 0, VE),  # SMXE
         (1 << 22 | 0x660, 3, 0, GP),
         (1 << 22 | 0x660, 0x203, 0, NATIVE),
         (1 << 23 | 0x660, 0x1803, 0, NATIVE),

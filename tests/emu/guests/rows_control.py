@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import layout as at
-from .rows import Row, Step, code
+from .rows import Row, Step, absent, code
 
 CR0, CR4, EFER_SECTION = "1.3 CR0 writes", "1.4 CR4 writes", "1.5 EFER"
 XCR0_SECTION = "10 XSETBV"
@@ -17,7 +17,7 @@ HELPERS, EXITS, MSR = (
 CR4_SOURCE, XSETBV_SOURCE = "helpers.c write_guest_cr4", "td_xsetbv.c"
 BASE0, BASE4 = 0x80010033, 0x40660
 GP = {"vector": 13, "error": 0, "at": 0}
-NO_FEATURE = "the emulated CPU lacks the feature and refuses; a CPU that has it gives #VE(28)"
+NO_FEATURE = "the emulated CPU is one of the first generation, which lacks them"
 NOT_ENFORCED = "the bit is granted and reads back, but the CPU engine does not act on it"
 
 
@@ -152,8 +152,10 @@ def _cr4() -> Iterator[Row]:
     yield Row(
         "cr4.vmxe0", "VMXE reads 0 and writing 0 is fine", CR4, CR4_SOURCE, (write4(BASE4),), reads(BASE4)
     )
-    for name, bit in (("smxe", 14), ("bit15", 15), ("fred", 32), ("lass", 27), ("lam_sup", 28)):
-        yield row(name, f"Setting {name.upper()} (bit {bit})", 1 << bit, GP, "simplified", NO_FEATURE)
+    yield row("smxe", "Setting SMXE is #VE(28)", 1 << 14, ve(4))
+    for name, bit in (("bit15", 15), ("fred", 32), ("lass", 27), ("lam_sup", 28)):
+        yield row(name, f"Setting {name.upper()} (bit {bit}) where the CPU lacks it is #GP(0)", 1 << bit, GP)
+    yield absent("cr4.newer", "Setting those where the CPU has them: #VE(28)", CR4, NO_FEATURE, CR4_SOURCE)
     yield row("bit63", "Setting bit 63, which no CPU has, is #GP(0)", 1 << 63, GP)
     yield row("pke", "PKE without XFAM[9] is #GP(0)", 1 << 22, GP)
     yield row(

@@ -63,6 +63,7 @@ class Class:
         numbers = (self.first,) if self.first == self.last else (self.first, self.last)
         name = f"{self.what} ({', '.join(f'{n:X}' for n in numbers)})".replace(", ", " to ")
         common = {"status": self.status, "why": self.why}
+        refused = common if self.write == NATIVE else {}  # `why` tells what a value means
         expect: dict[str, int] = {}
         for step, _ in enumerate(numbers):
             expect |= outcome(step, self.read, READ)
@@ -95,7 +96,7 @@ class Class:
             steps,
             expect,
             td=self.td,
-            **common,
+            **refused,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from . import layout as at
 from .rows import Row, Step, absent, code, store, tdcall, vmcall
@@ -124,6 +125,15 @@ def _instructions() -> Iterator[Row]:
 
 def _delivery() -> Iterator[Row]:
     source = INJECT
+    send = replace(vmcall(0x20, r12=0x830, r13=1 << 18 | 4 << 8), keep_ve=True)  # ICR: NMI to self
+    yield Row(
+        "ve.nmi",
+        "An NMI waits until VEINFO.GET",
+        DELIVERY,
+        "td_other_exits.c td_nmi_exit",
+        (code("f4", keep_ve=True), send, code("9090", keep_ve=True), tdcall(3)),
+        {"0.vector": 20, "1.vector": 3, "1.r10": 0, "2.vector": 3, "rax": 0, "vector": 2, "at": 4},
+    )
     yield Row(
         "ve.rip",
         "RIP points at the instruction",
@@ -305,7 +315,7 @@ def _others() -> Iterator[Row]:
     for key, what in (
         ("init", "INIT, SIPI, task switch, bus lock exits"),
         ("mc", "#MC"),
-        ("nmi", "NMI and SMI"),
+        ("smi", "SMI"),
         ("enqcmd", "ENQCMD with a bad PASID is #GP(0)"),
     ):
         yield absent(f"async.{key}", what, OTHER, "no such event is made by this VMM", DISPATCH)

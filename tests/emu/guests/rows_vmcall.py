@@ -202,10 +202,17 @@ def _functions() -> Iterator[Row]:
             f"mmio.read{size}",
             f"MMIO: read of {size} bytes",
             vmcall(0x30, r12=size, r13=0, r14=SHARED | 0xC0000000),
-            {"r10": 0},
+            {"r10": 0, "r11": 0},
             status="simplified",
             why="only the I/O APIC has registers in memory; elsewhere reads give zero, as in QEMU",
         )
+    index = vmcall(0x30, r12=4, r13=1, r14=SHARED | 0xFEC00000, r15=1)
+    yield row(
+        "mmio.ioapic",
+        "MMIO: the I/O APIC is version 11h and has 24 pins",
+        (index, vmcall(0x30, r12=4, r13=0, r14=SHARED | 0xFEC00010)),
+        {"0.r10": 0, "r10": 0, "r11": 0x170011},
+    )
     share = vmcall(MAP, r12=FREE | SHARED, r13=0x1000)
     quote = vmcall(QUOTE, r12=FREE | SHARED, r13=0x1000)
     yield row(

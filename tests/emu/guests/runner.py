@@ -20,7 +20,7 @@ CHOICES = ("rtmr_busy", "accept_busy", "seamverifyreport")
 
 
 class Remover(Policy):
-    """A host that takes a page away when the guest asks for GetTdVmCallInfo, to add it again on demand or not."""
+    """A host that takes a page away when the guest asks for GetTdVmCallInfo, and adds it again or not."""
 
     watches_calls = True
 

@@ -152,8 +152,12 @@ int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int wri
             return r;
         }
         uint8_t *memory = (bad->shared ? v->vm->m.shared : v->vm->m.ram) + (bad->gpa & ~0xFFFULL) + (gla & 4095);
-        if (write) memcpy(memory, host, part);
-        else memcpy(host, memory, part);
+        if (write) {
+            memcpy(memory, host, part);
+            if (!bad->shared) td_host_wrote(v->vm, bad->gpa, part); /* code may lie there, all in one page */
+        } else {
+            memcpy(host, memory, part);
+        }
         gla += part, host += part, size -= part;
     }
     return WALK_OK;

@@ -199,6 +199,20 @@ def _delivery() -> Iterator[Row]:
         (code("0fa2", cs=at.USER_CS, rax=2),),
         {"vector": 20, "ve_rcx": 10, "cs": at.USER_CS, "ss": at.USER_DATA},
     )
+    # Old RSP, the second quadword from the top of a frame, is code: mov eax, 44332211h; ret
+    top = at.EXCEPTION_STACK - 16
+    yield Row(
+        "ve.code",
+        "An exception frame over code that has run: the frame is executed, not what was there",
+        DELIVERY,
+        "CPU architecture",
+        (
+            code("48b8b801000000c30000 488907 ffd7", rdi=top),  # mov eax, 1; ret
+            code("0f0b", rsp=0xFFFFC344332211B8),
+            code("ffd7", rdi=top),
+        ),
+        {"0.rax": 1, "1.vector": 6, "vector": 3, "rax": 0x44332211},
+    )
     yield Row(
         "ve.ist",
         "#VE uses the interrupt stack table",

@@ -124,7 +124,7 @@ struct td_vcpu {
 
 /* decode.c */
 typedef struct {
-    uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len, modrm_at;
+    uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len, modrm_at, vex;
 } insn;
 int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out);
 int td_classify(const insn *i, const uint8_t *code, int mode);

@@ -96,7 +96,7 @@ int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out) {
             op = code[p++];
         }
     }
-    out->opcode = op, out->map = (uint8_t)map, out->rex = (uint8_t)rex;
+    out->opcode = op, out->map = (uint8_t)map, out->rex = (uint8_t)rex, out->vex = (uint8_t)vex;
     int has = map == 0 ? (modrm_one[op >> 4] >> (op & 15)) & 1 : map == 1 ? modrm_two(op) : 1;
     int memory_bytes = 0;
     if (has) {
@@ -149,6 +149,10 @@ int td_is_rep_string(const insn *i) {
 int td_classify(const insn *i, const uint8_t *code, int mode) {
     (void)code;
     uint8_t op = i->opcode, reg = (i->modrm >> 3) & 7;
+    if (i->vex) { /* of these the emulated CPU has BMI only, and the engine would execute the others as SSE */
+        int bmi = i->vex != 0x62 && (i->map == 3 ? op == 0xF0 : i->map == 2 && op >= 0xF2 && op <= 0xF7 && op != 0xF4);
+        return bmi ? TD_INSN_NONE : TD_INSN_UD;
+    }
     if (i->map == 0) {
         switch (op) {
         case 0x6C: case 0x6D: return TD_INSN_INS;

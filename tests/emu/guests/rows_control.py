@@ -356,6 +356,27 @@ def _xcr0() -> Iterator[Row]:
         off,
         {"vector": 6, "at": 0},
     )
+    for name, what, text in (
+        ("vex", "VZEROUPPER", "c5f877"),
+        ("vex3", "VPXOR YMM0, YMM0, YMM0", "c4e17defc0"),
+        ("evex", "VPXORD ZMM0, ZMM0, ZMM0", "62f17d48efc0"),
+    ):
+        yield Row(
+            f"xcr0.{name}",
+            f"Without AVX in XCR0, {what} is #UD",
+            XCR0_SECTION,
+            "CPU architecture",
+            (code(text),),
+            {"vector": 6, "at": 0},
+        )
+    yield Row(
+        "xcr0.bmi",
+        "RORX and ANDN need nothing of XCR0",
+        XCR0_SECTION,
+        "CPU architecture",
+        (code("c4e3fbf0c104 c4e2f8f2d1", rcx=0x1230, rax=0),),
+        {"vector": 3, "rax": 0x123, "rdx": 0x1230 & ~0x123},
+    )
     user = code("0f01d1", cs=at.USER_CS, rcx=0, rax=3, rdx=0)
     yield Row("xcr0.user", "XSETBV in user mode is #GP(0)", XCR0_SECTION, "CPU architecture", (user,), GP)
 

@@ -10,15 +10,18 @@ from dsl.model import ImageSection, ListOf, MemoryRegion, Span
 
 PAGE = 4096
 FOUR_GIB = 1 << 32  # the reset vector lies 16 bytes below; TDVF design guide, firmware volume
-LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; TempMem and TD_HOB lie in the lower part
+LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; what the VMM loads lies in the lower part
+LEAST_RAM = 128 << 20  # the smallest machine; TempMem and TD_HOB lie in the RAM of every machine
 MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
 MAX_BFV = 2 << 20  # its pages share one page table (gen/paging.py)
+MAX_IMAGE = 16 << 20  # and with the CFV in front
 
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
-OWNED = ("stack", "paging")  # sections the compiler itself uses, known by their names
+# Sections the compiler itself uses, known by their names.
+OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 KiB"}
 
 
 def shown(address: int) -> str:
@@ -59,16 +62,17 @@ class Layout:
             if kind in AT_MOST_ONE and kind in seen:
                 self._error("T06", section.span, f"a second {kind} section, `{seen[kind]}` is the first")
             seen.setdefault(kind, section.name.text)
-        if "PayloadParam" in seen and "Payload" not in seen:
-            place = next(s.span for s in image.sections if s.kind.text == "PayloadParam")
-            self._error("T06", place, "PayloadParam without a Payload section", "VMMs refuse such metadata")
-        stack = next((s for s in image.sections if s.name.text == "stack"), None)
-        if stack is None:
-            self._error(
-                "E05", image.span, "the image has no section `stack`", "add `stack TempMem 32 KiB guarded`"
-            )
-        elif stack.kind.text != "TempMem":
-            self._error("E05", stack.kind.span, "the stack is a TempMem section")
+        for kind, without in (("PayloadParam", "Payload"), ("Payload", "PayloadParam")):
+            if kind in seen and without not in seen:
+                place = next(s.span for s in image.sections if s.kind.text == kind)
+                message = f"{kind} without a {without} section"
+                self._error("T06", place, message, f"VMMs refuse such metadata; declare one {without}")
+        for name, example in OWNED.items():
+            own = next((s for s in image.sections if s.name.text == name), None)
+            if own is None:
+                self._error("E05", image.span, f"the image has no section `{name}`", f"add `{example}`")
+            elif own.kind.text != "TempMem":
+                self._error("E05", own.kind.span, f"`{name}` is a TempMem section")
 
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""
@@ -172,16 +176,22 @@ class Layout:
 
     def _placed(self, section: tree.Section, address: int, size: int) -> None:
         name, end = section.name.text, address + size
+        where = f"`{name}` [{shown(address)}, {shown(end)})"
+        kind = section.kind.text
         if end > FOUR_GIB - MIN_BFV:
-            self._error(
-                "T06",
-                section.span,
-                f"`{name}` [{shown(address)}, {shown(end)}) reaches into BFV, which ends at 4 GiB",
-            )
-        elif end > LOW_RAM_END and section.kind.text != "CFV":
-            where = f"`{name}` [{shown(address)}, {shown(end)})"
-            message = f"{where} is not in low RAM, which may end at {shown(LOW_RAM_END)}"
-            self._error("T06", section.span, message)
+            self._error("T06", section.span, f"{where} reaches into BFV, which ends at 4 GiB")
+        elif kind == "CFV":
+            lowest, highest = FOUR_GIB - MAX_IMAGE, FOUR_GIB - MAX_BFV
+            if address < lowest or end > highest:
+                message = (
+                    f"{where} is not in [{shown(lowest)}, {shown(highest)}), where the image file is mapped"
+                )
+                self._error("T06", section.span, message, f"write `at {shown(highest - (1 << 20))}`")
+        else:
+            limit = LEAST_RAM if kind in ("TD_HOB", "TempMem") else LOW_RAM_END
+            if end > limit:
+                message = f"{where} is not in low RAM, which may end at {shown(limit)}"
+                self._error("T06", section.span, message)
         for start, stop, other in self.placed:
             if address < stop and start < end:
                 own, its = f"[{shown(address)}, {shown(end)})", f"[{shown(start)}, {shown(stop)})"

@@ -11,12 +11,14 @@ from dsl import tree
 from dsl.declare import PROVENANCES, Names, resolve
 from dsl.diagnostics import Reporter, did_you_mean
 from dsl.model import (
+    Bytes,
     ImageSection,
     ListOf,
     MemoryRegion,
     Never,
     Parameter,
     Provenance,
+    RecordRef,
     Span,
     Type,
     Unit,
@@ -88,6 +90,13 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
         if isinstance(kind, Never | ListOf):
             reporter.error(
                 "E01", p.span, f"`{p.name.text}` cannot be passed to a flow", "pass the record that holds it"
+            )
+        if p.mutable and not isinstance(kind, RecordRef | Bytes | Unit):
+            reporter.error(
+                "E01",
+                p.span,
+                f"`{p.name.text}` is passed by value, nothing can be written to it",
+                "return it",
             )
         provenance = PROVENANCES[p.provenance or "trusted"]
         parameters.append(Parameter(p.name.text, kind, provenance, p.mutable))

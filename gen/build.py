@@ -14,7 +14,7 @@ from gen.errors import BuildError
 from gen.flow import flow_unit
 from gen.flow.context import context_of
 from gen.formats.cstructs import c_header
-from gen.headers import primitives_h
+from gen.headers import prelude_h
 from gen.idt import VECTORS, handler
 from gen.image.check import profile_for
 from gen.image.manifest import manifest, manifest_bytes, tool_versions
@@ -58,7 +58,7 @@ def build(flow: Path, out: Path, progress: Progress | None = None) -> BuildResul
     listings = [listing(unit) for unit in units]
     _write_listings(result.listings, listings)
     tell("compiling the C core")
-    objects = compile_all(_sources(firmware, work / "include"), listings, PROJECT, out / ".objects")
+    objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
     tell("linking")
     linked = link(firmware, objects, work)
     tell("proving that it fits")
@@ -98,17 +98,11 @@ def _files(out: Path, name: str) -> BuildResult:
     return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"))
 
 
-def _sources(firmware: Firmware, include: Path) -> list[Source]:
-    """The C core, with the headers that follow from this firmware's prelude."""
+def _sources(include: Path) -> list[Source]:
+    """The C core, with the headers that follow from the prelude."""
     include.mkdir(exist_ok=True)
     headers = {
-        "primitives.h": primitives_h(
-            firmware.records,
-            firmware.enumerations,
-            firmware.errors,
-            firmware.constants,
-            firmware.primitives,
-        ),
+        "primitives.h": prelude_h(),
         "formats.h": c_header(),
     }
     for name, text in headers.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from dsl.declare import prelude
 from dsl.model import (
     Bytes,
     Constant,
@@ -29,6 +30,13 @@ _SCALARS = {"bool": "uint8_t", "u8": "uint8_t", "u16": "uint16_t", "u32": "uint3
 def snake_case(name: str) -> str:
     """`VpInfo` -> `vp_info`, `RamState` -> `ram_state`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def prelude_h() -> str:
+    """The text of primitives.h for every firmware: what a flow file declares is none of the C core's."""
+    names = prelude()
+    errors = tuple(names.errors.values())
+    return primitives_h(names.records, names.enumerations, errors, names.constants, names.primitives)
 
 
 def primitives_h(

@@ -24,7 +24,7 @@ import cffi
 from dsl.declare import prelude
 from gen.errors import BuildError
 from gen.formats.cstructs import c_header
-from gen.headers import primitives_h
+from gen.headers import prelude_h
 
 SOURCES = Path(__file__).resolve().parents[1] / "runtime-c"
 PAGE = 4096
@@ -117,9 +117,7 @@ def load(sanitize: bool = False) -> Lib:
 @cache
 def _load(sanitize: bool) -> Lib:
     names = prelude()
-    header = primitives_h(
-        names.records, names.enumerations, tuple(names.errors.values()), names.constants, names.primitives
-    )
+    header = prelude_h()
     ffi = cffi.FFI()
     ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
     path = _build(header, SANITIZE if sanitize else ())

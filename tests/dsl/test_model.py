@@ -19,6 +19,7 @@ HEAD = """firmware x {
         paging TempMem 16 KiB at 0x0100_0000
         log TempMem 64 KiB nvs
         payload Payload 1 MiB measured r
+        parameters PayloadParam 4 KiB
     }
     memory below 2 GiB, top down { room 8 KiB acpi }
 }
@@ -45,8 +46,9 @@ def test_sections_follow_each_other() -> None:
         ("paging", 0x0100_0000, 0x4000),
         ("log", 0x0100_4000, 0x1_0000),
         ("payload", 0x0101_4000, 0x10_0000),
+        ("parameters", 0x0111_4000, 0x1000),
     ]
-    code, _, stack, _, log, payload = fw.image
+    code, _, stack, _, log, payload, _ = fw.image
     assert (code.measured, code.access, code.e820, code.budget) == (True, "rx", "reserved", 0x1_0000)
     assert (stack.guarded, stack.access, log.e820) == (True, "rw", "nvs")
     assert (payload.measured, payload.access) == (True, "r")

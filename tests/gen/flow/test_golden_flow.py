@@ -42,6 +42,7 @@ firmware small {
         code    BFV
         hob     Payload  64 KiB  at 0x0080_0000  measured
         list    TD_HOB   64 KiB
+        params  PayloadParam  4 KiB
         paging  TempMem  48 KiB
         stack   TempMem  32 KiB  guarded
     }

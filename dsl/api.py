@@ -38,7 +38,11 @@ class CheckFailed(Exception):
 def check_source(text: str, path: str = "<text>") -> CheckResult:
     """Checks the text of a flow file; `path` is what diagnostics call it."""
     reporter = Reporter(text)
-    firmware = check_text(text, path, reporter)
+    firmware = None
+    try:
+        firmware = check_text(text, path, reporter)
+    except RecursionError:  # each construct is bounded, not their product
+        reporter.error("T10", Span(path, 1, 1, 1, 2), "the flows are nested too deeply to be followed")
     return CheckResult(reporter.diagnostics, firmware)
 
 
@@ -46,7 +50,7 @@ def check_file(path: Path | str) -> CheckResult:
     """Checks a flow file. A file that cannot be read is a diagnostic, too."""
     name = str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         problem = Diagnostic("S01", f"cannot read the flow file: {reason}", Span(name, 1, 1, 1, 2))

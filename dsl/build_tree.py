@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lark import Token, Transformer, v_args
@@ -11,16 +12,17 @@ from dsl import tree
 from dsl.model import Span
 
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", '"': '"', "\\": "\\"}
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
+MAX_DIGITS = 4300  # of what Python converts; any number of 20 is too large for the language
 
 
 def integer(text: str) -> int:
-    """The value of a NUMBER; digits that are only underscores count as 0."""
+    """The value of a NUMBER; of one with thousands of digits, another that is too large as well."""
     body = text.replace("_", "")
     for prefix, base in (("0x", 16), ("0b", 2)):
         if body.lower().startswith(prefix):
-            return int(body[2:] or "0", base)
-    return int(body or "0")
+            return int(body, base) if len(body) < MAX_DIGITS else 1 << 128
+    return int(body) if len(body) < MAX_DIGITS else 1 << 128
 
 
 def unquote(text: str) -> str:
@@ -32,6 +34,10 @@ def unquote(text: str) -> str:
         else:
             out.append(char)
     return "".join(out)
+
+
+def unknown_escape(text: str) -> str:
+    return next((e for e in re.findall(r"\\.", text[1:-1]) if e[1] not in ESCAPES), "")
 
 
 @v_args(meta=True)
@@ -67,7 +73,7 @@ class TreeBuilder(Transformer[Token, Any]):
     pattern_number = pattern_name = name = group = number
 
     def string(self, meta: Meta, c: list[Any]) -> tree.String:
-        return tree.String(unquote(c[0]), self._span(meta))
+        return tree.String(unquote(c[0]), self._span(meta), unknown_escape(c[0]))
 
     def true(self, meta: Meta, c: list[Any]) -> tree.Boolean:
         return tree.Boolean(True, self._span(meta))
@@ -192,7 +198,7 @@ class TreeBuilder(Transformer[Token, Any]):
     # ---- declarations
 
     def version(self, meta: Meta, c: list[Any]) -> tree.Version:
-        major, minor, patch = (int(n) for n in c[0].split("."))
+        major, minor, patch = (integer(n) for n in c[0].split("."))
         return tree.Version((major, minor, patch), self._span(meta))
 
     def svn(self, meta: Meta, c: list[Any]) -> tree.Svn:

@@ -16,6 +16,7 @@ from dsl.scope import TAKEN, Program, signature
 from dsl.tree import walk
 
 ENTRY = "boot"
+MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
 
 def check_text(text: str, path: str, reporter: Reporter) -> model.Firmware | None:
@@ -84,6 +85,10 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
         if type(item) in seen:
             reporter.error("E05", item.span, f"`{word}` is declared twice")
         seen.add(type(item))
+        if isinstance(item, tree.Version) and max(item.value) > MAX_NUMBER:
+            reporter.error("E06", item.span, f"a part of a version is at most {MAX_NUMBER}")
+        if isinstance(item, tree.Svn) and item.value > MAX_NUMBER:
+            reporter.error("E06", item.span, f"an svn is at most {MAX_NUMBER}")
         if isinstance(item, tree.Image):
             layout.image(item)
         elif isinstance(item, tree.Memory):

@@ -4,6 +4,7 @@ hint."""
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ CODES = {
 } | RULES
 
 
+MAX_LINE = 160  # columns of a source line, and characters of a word, that a message shows
+MAX_WORD = 80
+LONG_WORD = re.compile(rf"`([^`]{{{MAX_WORD - 3}}})[^`]{{4,}}`")
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     """One mistake. `source_line` is the text of the line `span` starts on; `rule` is empty unless a trust
@@ -65,13 +71,27 @@ class Diagnostic:
         if self.source_line.strip():
             gutter = f"{s.line:>5}"
             last = s.end_column if s.end_line == s.line else len(self.source_line) + 1
-            width = max(1, min(last, len(self.source_line) + 1) - s.column)
-            lead = "".join("\t" if c == "\t" else " " for c in self.source_line[: s.column - 1])
-            text += f"\n{blue}{gutter} |{off} {self.source_line}"
+            line, column, width = _window(self.source_line, s.column, max(1, last - s.column))
+            lead = "".join("\t" if c == "\t" else " " for c in line[: column - 1])
+            text += f"\n{blue}{gutter} |{off} {line}"
             text += f"\n{blue}      |{off} {lead}{red}{'^' * width}{off}"
         if self.hint:
             text += f"\n{blue}      ={off} hint: {self.hint}"
         return text
+
+
+def _window(line: str, column: int, width: int) -> tuple[str, int, int]:
+    """A line with the place in it; of a long one, what is around the place."""
+    if len(line) <= MAX_LINE:
+        return line, column, max(1, min(width, len(line) + 1 - column))
+    start = max(0, min(column - 1 - MAX_LINE // 3, len(line) - MAX_LINE))
+    part = line[start : start + MAX_LINE]
+    before, after = "..." if start else "", "..." if start + MAX_LINE < len(line) else ""
+    return (
+        before + part + after,
+        len(before) + column - start,
+        max(1, min(width, start + len(part) + 1 - column)),
+    )
 
 
 class Reporter:
@@ -85,6 +105,7 @@ class Reporter:
         if code not in CODES:
             raise KeyError(code)
         line = self._lines[span.line - 1] if 0 < span.line <= len(self._lines) else ""
+        message, hint = (LONG_WORD.sub(r"`\1...`", words) for words in (message, hint))
         key = (code, span.line, span.column, "" if code in RULES else message)
         self._found.setdefault(key, Diagnostic(code, message, span, hint, line.rstrip("\r")))
 

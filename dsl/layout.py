@@ -16,6 +16,8 @@ MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
 MAX_BFV = 2 << 20  # its pages share one page table (gen/paging.py)
 MAX_IMAGE = 16 << 20  # and with the CFV in front
 
+MAX_SECTIONS = 28  # what fits between the metadata's place and the GUID table (docs/image.md)
+
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
@@ -51,6 +53,9 @@ class Layout:
         for section in image.sections:
             self._names.claim(section.name, self._reporter)
             cursor = self._section(section, cursor)
+        for extra in image.sections[MAX_SECTIONS : MAX_SECTIONS + 1]:
+            message = f"`{extra.name.text}` is one section too many, the metadata has room for {MAX_SECTIONS}"
+            self._error("T10", extra.name.span, message)
         for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
             if not any(s.kind.text == kind for s in image.sections):
                 self._error(

@@ -102,6 +102,10 @@ class ExpressionLowerer:
                 if not e.value.isascii() or "\0" in e.value:
                     self.error("E07", e.span, "a text is ASCII without NUL")
                     return None
+                if e.wrong:
+                    hint = 'there is \\n \\t \\r \\" \\\\'
+                    self.error("E07", e.span, f"`{e.wrong}` stands for no character", hint)
+                    return None
                 return model.Literal(e.value, Text(), e.span)
             case tree.Boolean():
                 return model.Literal(e.value, BOOL, e.span)

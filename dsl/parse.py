@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from lark import Lark, Token, UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
+from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
 from dsl import tree
 from dsl.build_tree import TreeBuilder
@@ -16,6 +16,8 @@ from dsl.model import Span
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 MAX_SYNTAX_ERRORS = 20
+MAX_DEPTH = 100
+OPERATORS = ("OR", "AND", "COMPARE", "PIPE", "CARET", "AMPERSAND", "SHIFT", "SUM", "PRODUCT")
 
 _NAMES = {
     "NAME": "a name",
@@ -79,12 +81,31 @@ def parse(text: str, path: str, reporter: Reporter) -> tree.File:
             span = Span(path, error.line, error.column, error.line, error.column + 1)
             hint = "a text ends on the line it begins on" if char == '"' else ""
             reporter.error("S01", span, f"{_shown(char)} has no meaning here", hint)
-            _lose(lines[error.line - 1], lost)
-            lines[error.line - 1] = ""
+            line = lines[error.line - 1]
+            code = _CODE.sub("", line)
+            _lose(code, lost)
+            balanced = code.count("{") == code.count("}")
+            lines[error.line - 1] = "" if balanced else line[: error.column - 1] + " " + line[error.column :]
         else:
+            if too_deep := _too_deep(parsed, path):
+                message = f"more than {MAX_DEPTH} levels deep"
+                reporter.error("S01", too_deep, message, "put parts of it into flows")
+                break
             declarations: tuple[tree.Declaration, ...] = TreeBuilder(path, docs).transform(parsed)
             return tree.File(declarations, frozenset(lost))
     return tree.File((), frozenset(lost))
+
+
+def _too_deep(parsed: Tree[Token], path: str) -> Span | None:
+    """Where something begins that is too deeply nested for who walks the tree; an operator is a level."""
+    depth: dict[int, int] = {}
+    for node in parsed.iter_subtrees():  # what lies below comes first
+        below = (depth[id(c)] for c in node.children if isinstance(c, Tree))
+        operators = sum(isinstance(c, Token) and c.type in OPERATORS for c in node.children)
+        depth[id(node)] = max(below, default=0) + max(1, operators)
+        if depth[id(node)] > MAX_DEPTH:
+            return Span(path, node.meta.line, node.meta.column, node.meta.line, node.meta.column + 1)
+    return None
 
 
 def text_at(lines: list[str], line: int, column: int) -> str:
@@ -124,6 +145,8 @@ def _report_token(
     hint = "" if at_end else did_you_mean(str(token), (w for w in allowed if w.isidentifier()))
     if not hint and before.isidentifier() and before not in keywords():
         hint = did_you_mean(before, keywords())
+    if at_end and _open_braces(lines):
+        hint = "a `}` is missing"
     if not hint and str(token) in keywords() and "NAME" in expected:
         hint = f"`{token}` is a word of the language; choose another name"
     if before in DECLARATIONS and line == span.line and _indent(lines[line - 1]) == 0:
@@ -137,6 +160,11 @@ def _report_token(
     else:
         message = f"{found} is not expected here" + (f" after `{before}`" if before and not hint else "")
     reporter.error("S01", span, message, hint)
+
+
+def _open_braces(lines: list[str]) -> bool:
+    code = [_CODE.sub("", line) for line in lines]
+    return sum(line.count("{") for line in code) > sum(line.count("}") for line in code)
 
 
 def _indent(line: str) -> int:

@@ -29,8 +29,11 @@ class Number:
 
 @dataclass(frozen=True)
 class String:
+    """`wrong`: an escape in it that the language does not have."""
+
     value: str
     span: Span
+    wrong: str = ""
 
 
 @dataclass(frozen=True)

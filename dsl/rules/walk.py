@@ -13,6 +13,7 @@ from dsl.rules.words import describe
 from dsl.scope import Program
 
 MAX_CALLS = 2000
+MAX_FLOWS_DEEP = 32
 
 
 def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete: bool) -> int:
@@ -26,7 +27,7 @@ def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():
-        if flow.name not in walker.walked:
+        if flow.name not in walker.walked and not walker.gave_up:
             walker.told = set()
             walker.assume = True  # never called: nothing is known of where it would stand
             walker.run(flow)
@@ -41,6 +42,7 @@ class Walker(CallRules):
         self.flows = flows
         self.walked: set[str] = set()
         self.calls = 0
+        self.gave_up = False
 
     def run(self, flow: model.Flow) -> None:
         """Walks `flow` as if nothing had been done before; parameters are worth what they are declared."""
@@ -61,10 +63,15 @@ class Walker(CallRules):
         for value, parameter, argument in zip(values, signature.parameters, call.arguments, strict=True):
             self.check_trust(value, parameter, argument, call, state)
         self.calls += 1
-        if self.calls > MAX_CALLS:
-            hint = "call flows less deeply"
-            self.error("T10", call.span, f"more than {MAX_CALLS} calls of flows have to be followed", hint)
-            return None, Value(Provenance.TRUSTED)
+        if self.calls > MAX_CALLS or len(self.frames) > MAX_FLOWS_DEEP:
+            if not self.gave_up:
+                self.gave_up = True
+                message = f"more than {MAX_CALLS} calls of flows have to be followed"
+                if len(self.frames) > MAX_FLOWS_DEEP:
+                    message = f"flows call each other more than {MAX_FLOWS_DEEP} deep"
+                self.error("T10", call.span, message, "call flows less deeply")
+            never = isinstance(flow.result, Never)
+            return (None if never else state), Value(signature.result_provenance)
         inner = state.copy()
         declared = [
             Value(parameter.provenance, None, value.constant)

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +85,63 @@ def test_lines_left_out_or_swapped(text: str, seed: object) -> None:
 @given(st.text(max_size=60))
 def test_any_text(text: str) -> None:
     judged(text)
+
+
+MINIMAL = shipped_flows()["linux"].read_text()
+IFS = 45
+
+
+def chain(count: int, body: str) -> str:
+    """Flows that each call the next one, `{}` in `body`, and one at the end."""
+    flows = [f"flow f{i}(td: VpInfo) {{ {body.replace('{}', f'f{i + 1}(td)')} }}" for i in range(count)]
+    return "\n".join([*flows, f"flow f{count}(td: VpInfo) {{ }}"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "says"),
+    [
+        ("accept ram", "if td.gpaw == 1 { " * 3000 + "}" * 3000, "S01", "more than 100 levels deep"),
+        ("accept ram", "if true { }" + " else if true { }" * 2000, "S01", "more than 100 levels deep"),
+        ("require td", "require " + "(" * 5000 + "true" + ")" * 5000, "S01", "more than 100 levels deep"),
+        ("require td", "require " + "not " * 5000 + "true require td", "S01", "more than 100 levels deep"),
+        ("require td", "require " + "1 + " * 5000 + "1 == 1 require td", "S01", "more than 100 levels deep"),
+        ("0 else sept", "9" * 5000 + " else sept", "E06", "does not fit in 64 bits"),
+        ("0 else sept", "0x" + "F" * 5000 + " else sept", "E06", "does not fit in 64 bits"),
+        ("0 else sept", "0x_ else sept", "S01", "found `else`"),
+        ("16 MiB", "9" * 5000 + " MiB", "T06", "reaches into BFV"),
+        ("svn 1", "svn " + "9" * 5000, "E06", "an svn is at most 4294967295"),
+        ("1.0.0", "9" * 5000 + ".0.0", "E06", "a part of a version is at most 4294967295"),
+        ("start_log", "s" * 100_000, "N01", "there is no flow or primitive `sss"),
+        ("accept ram", 'print "\\q"', "E07", "`\\q` stands for no character"),
+        ("accept ram", "accept ram\0", "S01", "character U+0000 has no meaning here"),
+        ("firmware linux {", "firmware linux ; {", "S01", "`;` has no meaning here"),
+    ],
+)
+def test_one_short_message_for_what_is_too_much(old: str, new: str, code: str, says: str) -> None:
+    text = MINIMAL.replace(old, f"accept ram {new}" if old == "accept ram" else new, 1)
+    (diagnostic,) = check_source(text, "x.tdf").diagnostics
+    assert (diagnostic.code, says in diagnostic.message) == (code, True)
+    assert max(len(line) for line in diagnostic.render().splitlines()) < 200
+
+
+@pytest.mark.parametrize(
+    ("flows", "says"),
+    [
+        (chain(300, "{}"), "flows call each other more than 32 deep"),
+        (chain(12, "{} {}"), "more than 2000 calls of flows have to be followed"),
+        (chain(30, "if td.gpaw == 48 { " * IFS + "{}" + "}" * IFS), "too deeply to be followed"),
+    ],
+)
+def test_flows_that_call_too_many(flows: str, says: str) -> None:
+    (diagnostic,) = check_source(f"{MINIMAL.replace('accept ram', 'accept ram f0(td)')}\n{flows}").diagnostics
+    assert (diagnostic.code, says in diagnostic.message) == ("T10", True)
+
+
+def test_what_editors_do_to_a_file_means_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.tdf"
+    for changed in (MINIMAL.replace("\n", "\r\n"), "\ufeff" + MINIMAL, MINIMAL.replace("    ", "\t")):
+        path.write_bytes(changed.encode())
+        assert check_file(path).diagnostics == ()
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

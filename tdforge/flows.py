@@ -26,7 +26,7 @@ def find_flow(name: str) -> Path:
     if path.is_dir():
         raise UserError(f"{name} is a folder, expected a flow file")
     if len(path.parts) > 1:
-        raise UserError(f"{name}: no such file")
+        raise UserError(f"no flow file {name}")
     close = difflib.get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {close[0]}?" if close else f"shipped flows: {', '.join(shipped) or 'none'}"
     raise UserError(f"no flow named {name}; {hint}")

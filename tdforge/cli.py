@@ -223,6 +223,9 @@ def exit_code(work: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # files are told by those who open them
+        print(f"tdforge: cannot write the output: {error.strerror}", file=sys.stderr)
+        return FAILED
     except UserError as error:
         print(f"tdforge: {error}", file=sys.stderr)
         return FAILED

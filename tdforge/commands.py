@@ -236,7 +236,7 @@ def typing(given: argparse.Namespace) -> Iterator["Keyboard | None"]:
     """The terminal as the guest's keyboard, if there is one and no --stdin."""
     from emu.keyboard import raw_terminal
 
-    if given.stdin or not sys.stdin.isatty():
+    if given.stdin or sys.stdin is None or not sys.stdin.isatty():  # None: closed by the caller
         yield None
         return
     with raw_terminal(sys.stdin.fileno()) as keyboard:

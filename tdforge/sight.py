@@ -127,6 +127,8 @@ def looking(given: argparse.Namespace, title: str) -> Iterator[Looking]:
     except EmuError as error:
         raise UserError(str(error)) from error
     except OSError as error:
+        if error.filename is None:  # a stream that was open already
+            raise
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
 
 

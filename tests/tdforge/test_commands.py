@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,24 @@ def test_the_report_and_the_log_agree(
 def test_console_text_ends_a_run(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(image, kernel, "--until", f"console:{BANNER}") == 0
     assert capsys.readouterr().out.splitlines()[-1] == BANNER
+
+
+def test_closed_and_full_streams(
+    image: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = Path("/dev/full")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(image, kernel) == 0
+    capsys.readouterr()
+    assert run(image, kernel, "--trace", str(full)) == 1
+    assert last_line(capsys) == "tdforge: cannot write the output: No space left on device"
+    with full.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert run(image, kernel, "--until", "halt") == 1
+        monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+        with suppress(OSError):
+            stream.close()
+    assert last_line(capsys) == "tdforge: cannot write the output: No space left on device"
 
 
 def test_json_leaves_standard_output_to_the_report(

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import sys
 import termios
 import time
 import tty
@@ -47,10 +49,14 @@ class Keyboard:
 
 @contextmanager
 def raw_terminal(fd: int) -> Iterator[Keyboard]:
-    """The terminal passes each key on at once and unechoed; Ctrl-C still ends the run."""
+    """The terminal passes each key on at once and unechoed; Ctrl-C still ends the run. Whatever ends it, also
+    SIGTERM, the terminal is then as it was.
+    """
     before = termios.tcgetattr(fd)
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         tty.setcbreak(fd, termios.TCSANOW)
         yield Keyboard(fd)
     finally:
         termios.tcsetattr(fd, termios.TCSANOW, before)
+        signal.signal(signal.SIGTERM, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import sys
 import termios
 from pathlib import Path
@@ -75,14 +76,18 @@ def test_a_line_is_typed_and_answered(image: str) -> None:
     assert session.seen.count(b"Emulated") == 1
 
 
-def test_ctrl_c_ends_the_run_and_restores_the_terminal(image: str) -> None:
+@pytest.mark.parametrize(("how", "expected"), [("Ctrl-C", 130), ("SIGTERM", 143)])
+def test_a_run_ended_from_outside_restores_the_terminal(image: str, how: str, expected: int) -> None:
     session = Session(*RUN, "halt", image)
     session.until_raw()
     os.write(session.fd, b"x")
     session.until(b"x")
-    os.write(session.fd, b"\x03")
+    if how == "SIGTERM":
+        os.kill(session.pid, signal.SIGTERM)
+    else:
+        os.write(session.fd, b"\x03")
     code, same = session.finish()
-    assert code == 130, session.seen
+    assert code == expected, session.seen
     assert same
     assert b"Traceback" not in session.seen
 

@@ -1,0 +1,34 @@
+"""Does the C core read of the layout what the flow declares?"""
+
+from __future__ import annotations
+
+from dsl.api import check_file, shipped_flows
+from gen.formats.linux import E820Type
+from gen.formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
+from gen.hostlib import load
+from gen.layout import emit_layout
+from gen.x86 import Unit
+
+
+def test_the_generated_bytes_are_a_struct_layout_of_tdf_base_h() -> None:
+    firmware = check_file(shipped_flows()["linux"]).require()
+    unit = Unit("layout")
+    emit_layout(unit, firmware)
+    ffi = load().ffi
+    content = ffi.from_buffer(unit.blocks[0].content())
+    layout = ffi.cast("struct layout *", content)
+    assert (layout.count, layout.carved_count) == (
+        len(firmware.image) + len(firmware.memory),
+        len(firmware.memory),
+    )
+    assert layout.carve_limit == 4 << 30
+    entries = [layout.entries[index] for index in range(layout.count)]
+    assert ffi.offsetof("struct layout", "entries") + sum(map(ffi.sizeof, entries)) == len(content)
+    found = [(each.start, each.end - each.start, each.kind, each.e820) for each in entries]
+    # BFV's bounds are symbols, for the linker to fill in.
+    sections = [
+        (each.address or 0, each.size or 0, int(SECTION_TYPES[each.kind]), int(E820Type[each.e820.upper()]))
+        for each in firmware.image
+    ]
+    regions = [(0, each.size, LAYOUT_CARVED, int(E820Type[each.e820.upper()])) for each in firmware.memory]
+    assert found == sections + regions

@@ -47,7 +47,7 @@ def emit_accept(unit: Unit) -> None:
     Accepts `count` consecutive pages of `level` (0 = 4 KiB, 1 = 2 MiB) until one gives a status that is not
     0, and returns that status; *done = pages accepted before it.
     """
-    with unit.code("tdcall_accept_run", section=".text.tdcall"):
+    with unit.code("tdcall_accept_run", section=".text.tdcall_accept_run"):
         page, stop = Label("page"), Label("stop")
         MOV(r9, rcx)
         MOV(r10, rsi)

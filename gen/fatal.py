@@ -20,7 +20,7 @@ def emit_fatal(unit: Unit) -> None:
     The VMM may resume the TD after the report; it then halts for ever and nothing that was measured can pass
     for a good boot. A failing extend is ignored: there is nothing better to do than to report and halt.
     """
-    with unit.code("fatal", section=".text.tdcall"):
+    with unit.code("fatal", section=".text.fatal"):
         PUSH(rbx)
         MOV(rbx, rdi)
         for index in RTMRS_OF_FIRMWARE:

@@ -100,7 +100,7 @@ def leaf(number: int, reads: Sequence[Any] = (), writes: Sequence[Any] = ()) -> 
 
 def _vp_info(unit: Unit) -> None:
     """`uint64_t tdcall_vp_info(struct vp_info *out)`: gpaw, attributes, num, max, index, all trusted."""
-    with unit.code("tdcall_vp_info", section=".text.tdcall"):
+    with unit.code("tdcall_vp_info", section=".text.tdcall_vp_info"):
         leaf(TDG_VP_INFO, writes=(rcx, rdx, r8, r9, r10, r11))
         AND(ecx, GPAW_MASK)
         MOV([rdi], rcx)
@@ -116,7 +116,7 @@ def _rtmr_extend(unit: Unit) -> None:
 
     Patient with registers that are locked, for the mark of a failed boot has to get there too.
     """
-    with unit.code("tdcall_rtmr_extend", section=".text.tdcall"):
+    with unit.code("tdcall_rtmr_extend", section=".text.tdcall_rtmr_extend"):
         again, done = Label("again"), Label("done")
         MOV(r8d, BUSY_RETRIES + 1)
         LABEL(again)
@@ -135,7 +135,7 @@ def _rtmr_extend(unit: Unit) -> None:
 
 def _ve_info(unit: Unit) -> None:
     """`uint64_t tdcall_ve_info(uint64_t out[5])`: reason, qualification, GLA, GPA, length and info halves."""
-    with unit.code("tdcall_ve_info", section=".text.tdcall"):
+    with unit.code("tdcall_ve_info", section=".text.tdcall_ve_info"):
         leaf(TDG_VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
         for index, register in enumerate((rcx, rdx, r8, r9, r10)):
             MOV([rdi + 8 * index], register)
@@ -144,7 +144,7 @@ def _ve_info(unit: Unit) -> None:
 
 def _report(unit: Unit) -> None:
     """`uint64_t tdcall_report(void *report, const void *data)`: 1024 bytes at 1024, 64 bytes at 64."""
-    with unit.code("tdcall_report", section=".text.tdcall"):
+    with unit.code("tdcall_report", section=".text.tdcall_report"):
         MOV(rcx, rdi)
         MOV(rdx, rsi)
         XOR(r8d, r8d)
@@ -154,7 +154,7 @@ def _report(unit: Unit) -> None:
 
 def _vm_read(unit: Unit) -> None:
     """`uint64_t tdcall_vm_rd(uint64_t field, uint64_t *out)`: a metadata field of this TD."""
-    with unit.code("tdcall_vm_rd", section=".text.tdcall"):
+    with unit.code("tdcall_vm_rd", section=".text.tdcall_vm_rd"):
         XOR(ecx, ecx)
         MOV(rdx, rdi)
         XOR(r8d, r8d)
@@ -165,7 +165,7 @@ def _vm_read(unit: Unit) -> None:
 
 def _vm_write(unit: Unit) -> None:
     """`uint64_t tdcall_vm_wr(uint64_t field, uint64_t value, uint64_t mask)`."""
-    with unit.code("tdcall_vm_wr", section=".text.tdcall"):
+    with unit.code("tdcall_vm_wr", section=".text.tdcall_vm_wr"):
         MOV(r9, rdx)
         XOR(ecx, ecx)
         MOV(rdx, rdi)
@@ -205,7 +205,7 @@ def _vmcall(unit: Unit) -> None:
 
     All outputs are the VMM's, hence untrusted; some statuses that are not 0 come with one (MapGPA: retry).
     """
-    with unit.code("tdvmcall", section=".text.tdcall"):
+    with unit.code("tdvmcall", section=".text.tdvmcall"):
         _enter()
         MOV(r11, rdi)
         for index, register in enumerate(_SAVED):
@@ -218,7 +218,7 @@ def _vmcall(unit: Unit) -> None:
 
 def _io_write(unit: Unit) -> None:
     """`uint64_t tdvmcall_io_write(uint64_t port, uint64_t size, uint64_t value)`."""
-    with unit.code("tdvmcall_io_write", section=".text.tdcall"):
+    with unit.code("tdvmcall_io_write", section=".text.tdvmcall_io_write"):
         _enter()
         MOV(r11d, VMCALL_IO)
         MOV(r12, rsi)
@@ -231,7 +231,7 @@ def _io_write(unit: Unit) -> None:
 
 def _io_read(unit: Unit) -> None:
     """`uint64_t tdvmcall_io_read(uint64_t port, uint64_t size, uint64_t *out)`: out is untrusted."""
-    with unit.code("tdvmcall_io_read", section=".text.tdcall"):
+    with unit.code("tdvmcall_io_read", section=".text.tdvmcall_io_read"):
         _enter()
         MOV(r11d, VMCALL_IO)
         MOV(r12, rsi)
@@ -248,7 +248,7 @@ def _map_gpa(unit: Unit) -> None:
 
     The caller bounds *next: it is untrusted.
     """
-    with unit.code("tdvmcall_map_gpa", section=".text.tdcall"):
+    with unit.code("tdvmcall_map_gpa", section=".text.tdvmcall_map_gpa"):
         _enter()
         MOV(r11d, VMCALL_MAP_GPA)
         MOV(r12, rdi)
@@ -262,7 +262,7 @@ def _map_gpa(unit: Unit) -> None:
 
 def _halt(unit: Unit) -> None:
     """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, and the VMM is told so."""
-    with unit.code("tdvmcall_hlt", section=".text.tdcall"):
+    with unit.code("tdvmcall_hlt", section=".text.tdvmcall_hlt"):
         _enter()
         MOV(r11d, VMCALL_HLT)
         MOV(r12d, 1)
@@ -274,7 +274,7 @@ def _halt(unit: Unit) -> None:
 
 def _fatal(unit: Unit) -> None:
     """`_Noreturn void tdvmcall_fatal(uint64_t code, const char text[64])`: report, then halt for ever."""
-    with unit.code("tdvmcall_fatal", section=".text.tdcall"):
+    with unit.code("tdvmcall_fatal", section=".text.tdvmcall_fatal"):
         halt = Label("halt")
         MOV(rax, rsi)
         XOR(r10d, r10d)

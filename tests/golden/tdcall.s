@@ -3,7 +3,7 @@
         .file   2 "gen/accept.py"
         .file   3 "gen/fatal.py"
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_vp_info,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_vp_info
         .type   tdcall_vp_info, @function
@@ -29,7 +29,7 @@ tdcall_vp_info:
         .size   tdcall_vp_info, . - tdcall_vp_info
 .Lend.tdcall_vp_info:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_rtmr_extend,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_rtmr_extend
         .type   tdcall_rtmr_extend, @function
@@ -63,7 +63,7 @@ tdcall_rtmr_extend:
         .size   tdcall_rtmr_extend, . - tdcall_rtmr_extend
 .Lend.tdcall_rtmr_extend:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_ve_info,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_ve_info
         .type   tdcall_ve_info, @function
@@ -83,7 +83,7 @@ tdcall_ve_info:
         .size   tdcall_ve_info, . - tdcall_ve_info
 .Lend.tdcall_ve_info:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_report,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_report
         .type   tdcall_report, @function
@@ -103,7 +103,7 @@ tdcall_report:
         .size   tdcall_report, . - tdcall_report
 .Lend.tdcall_report:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_vm_rd,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_vm_rd
         .type   tdcall_vm_rd, @function
@@ -125,7 +125,7 @@ tdcall_vm_rd:
         .size   tdcall_vm_rd, . - tdcall_vm_rd
 .Lend.tdcall_vm_rd:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_vm_wr,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_vm_wr
         .type   tdcall_vm_wr, @function
@@ -147,7 +147,7 @@ tdcall_vm_wr:
         .size   tdcall_vm_wr, . - tdcall_vm_wr
 .Lend.tdcall_vm_wr:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall
         .type   tdvmcall, @function
@@ -199,7 +199,7 @@ tdvmcall:
         .size   tdvmcall, . - tdvmcall
 .Lend.tdvmcall:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall_io_write,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall_io_write
         .type   tdvmcall_io_write, @function
@@ -248,7 +248,7 @@ tdvmcall_io_write:
         .size   tdvmcall_io_write, . - tdvmcall_io_write
 .Lend.tdvmcall_io_write:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall_io_read,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall_io_read
         .type   tdvmcall_io_read, @function
@@ -299,7 +299,7 @@ tdvmcall_io_read:
         .size   tdvmcall_io_read, . - tdvmcall_io_read
 .Lend.tdvmcall_io_read:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall_map_gpa,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall_map_gpa
         .type   tdvmcall_map_gpa, @function
@@ -350,7 +350,7 @@ tdvmcall_map_gpa:
         .size   tdvmcall_map_gpa, . - tdvmcall_map_gpa
 .Lend.tdvmcall_map_gpa:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall_hlt,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall_hlt
         .type   tdvmcall_hlt, @function
@@ -397,7 +397,7 @@ tdvmcall_hlt:
         .size   tdvmcall_hlt, . - tdvmcall_hlt
 .Lend.tdvmcall_hlt:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdvmcall_fatal,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall_fatal
         .type   tdvmcall_fatal, @function
@@ -435,7 +435,7 @@ tdvmcall_fatal:
         .size   tdvmcall_fatal, . - tdvmcall_fatal
 .Lend.tdvmcall_fatal:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.tdcall_accept_run,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdcall_accept_run
         .type   tdcall_accept_run, @function
@@ -485,7 +485,7 @@ tdcall_accept_run:
         .size   tdcall_accept_run, . - tdcall_accept_run
 .Lend.tdcall_accept_run:
 
-        .section .text.tdcall,"ax",@progbits
+        .section .text.fatal,"ax",@progbits
         .balign 16, 0xcc
         .globl  fatal
         .type   fatal, @function

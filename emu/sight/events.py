@@ -71,18 +71,22 @@ class Recorder(Observer):
         rip = self.look(vcpu)
         call = names.describe(given, result)
         self.tell(vcpu, call.kind, call.name, rip, given=call.given, result=call.result, answer=call.answer)
-        if call.result != "SUCCESS":
-            return
-        if call.kind == "tdcall" and call.number == names.ACCEPT:
+        if call.kind == "vmcall" and call.number == names.MAP_GPA:
+            self.converted(vcpu, call, rip)
+        elif call.result == "SUCCESS" and call.kind == "tdcall" and call.number == names.ACCEPT:
             operand = call.given["gpa_level"]
             pages = {"gpa": operand & ~0xFFF, "size": LARGE if operand & 7 else PAGE}
             self.tell(vcpu, "page", "pending to private", rip, given=pages)
-        elif call.kind == "vmcall" and call.number == names.MAP_GPA:
-            gpa = call.given["gpa"]
+
+    def converted(self, vcpu: Vcpu, call: names.Call, rip: int) -> None:
+        """What a MapGPA did, whole or up to where it stopped; device memory has no page states."""
+        gpa, size = call.given["gpa"], call.given["size"]
+        if call.result != "SUCCESS":
+            size = call.answer.get("reached", gpa) - gpa
+        bare = gpa & ~self.shared_bit
+        if 0 < size <= call.given["size"] and vcpu.memory.state(bare):
             towards = "to shared" if gpa & self.shared_bit else "to pending"
-            self.tell(
-                vcpu, "page", towards, rip, given={"gpa": gpa & ~self.shared_bit, "size": call.given["size"]}
-            )
+            self.tell(vcpu, "page", towards, rip, given={"gpa": bare, "size": size})
 
     def on_exception(self, vcpu: Vcpu, raised: Raised) -> None:
         given = {} if raised.error_code is None else {"error": raised.error_code}

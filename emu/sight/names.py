@@ -45,7 +45,7 @@ VMCALLS: dict[int, Shape] = {
     0x20: Shape((("msr", R12), ("value", R13))),
     0x30: Shape((("size", R12), ("write", R13), ("address", R14), ("value", R15)), (("read", R11),)),
     0x10000: Shape((), (("r11", R11), ("r12", R12), ("r13", R13), ("r14", R14))),
-    0x10001: Shape((("gpa", R12), ("size", R13)), (("failed_at", R11),)),
+    0x10001: Shape((("gpa", R12), ("size", R13)), (("reached", R11),)),
     0x10002: Shape((("gpa", R12), ("size", R13))),
     0x10003: Shape((("code", R12), ("gpa", R13))),
     0x10004: Shape((("vector", R12),)),

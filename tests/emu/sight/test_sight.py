@@ -248,6 +248,34 @@ def test_text_and_json_traces_say_the_same(image: guest.Guest, elf: Path, tmp_pa
     assert diff.traces(diff.read_trace(tmp_path / "a.txt"), diff.read_trace(tmp_path / "b.txt")).same
 
 
+CONVERTING = """
+.macro map gpa, size
+    movabsq $\\gpa + 0x800000000000, %r12
+    movl $\\size, %r13d
+    vmcall 0x10001
+.endm
+main:
+    map 0xA00000, 0x300000
+    map 0xC00000, 0x100000
+    map 0xFEC00000, 0x1000
+    halt
+"""
+
+
+def test_what_a_conversion_did_is_traced_piece_by_piece(tmp_path: Path) -> None:
+    made = guest.build(CONVERTING).image
+    with Trace(tmp_path / "t.jsonl") as trace:
+        run(RunConfig(made, "guest.bin", memory=64 << 20, until="halt", map_gpa_retry=True), observer=trace)
+    found = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    calls = [event["result"] for event in found if event["name"] == "MapGPA"]
+    assert calls == ["RETRY", "SUCCESS", "SUCCESS"]
+    pages = [(event["name"], event["given"]) for event in found if event["kind"] == "page"]
+    assert pages == [
+        ("to shared", {"gpa": 0xA00000, "size": 0x200000}),
+        ("to shared", {"gpa": 0xC00000, "size": 0x100000}),
+    ]
+
+
 def test_the_commands(
     image: guest.Guest, elf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

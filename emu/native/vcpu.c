@@ -195,6 +195,11 @@ void td_vcpu_free(td_vcpu *v) {
 /* The state of a vCPU at its first TDH.VP.ENTER (intel/tdx-module TDX_1.5.01, td_vmcs_init.c): 32-bit protected
  * mode, flat, paging off. General registers are set by the caller through td_get_regs. */
 void td_enter(td_vcpu *v, uint64_t rip) {
+    const uint32_t mxcsr = 0x1F80; /* x87 and SSE in their INIT state (Intel SDM volume 1, 13.6) */
+    const uint16_t control = 0x37F, tags = 0xFFFF;
+    uc_reg_write(v->uc, UC_X86_REG_MXCSR, &mxcsr);
+    uc_reg_write(v->uc, UC_X86_REG_FPCW, &control);
+    uc_reg_write(v->uc, UC_X86_REG_FPTAG, &tags);
     uc_context_save(v->uc, v->context);
     memset(v->env + ENV_REGS, 0, 128);
     put64(v, ENV_RFLAGS, 2);

@@ -18,6 +18,10 @@ ZERO_MSRS = (
     ("SYSENTER_ESP", 0x175),
     ("SYSENTER_EIP", 0x176),
     ("XSS", 0xDA0),
+    ("FS_BASE", 0xC0000100),
+    ("GS_BASE", 0xC0000101),
+    ("TSC_AUX", 0xC0000103),
+    ("SPEC_CTRL", 0x48),
 )
 
 
@@ -56,6 +60,17 @@ def rows() -> Iterator[Row]:
     yield Row("entry.fmask", "IA32_FMASK is 20200", MODE, VMCS, (fmask,), {"rax": 0x20200, "rdx": 0})
     xcr0 = code("0f01d0", rcx=0)
     yield Row("entry.xcr0", "XCR0 is 1", MODE, VMCS, (xcr0,), {"rax": 1, "rdx": 0})
+    mxcsr = code("0fae1f 8b07", rdi=at.BUFFER)
+    yield Row("entry.mxcsr", "MXCSR is in its INIT state", MODE, INIT, (mxcsr,), {"vector": 3, "rax": 0x1F80})
+    x87 = code("d93f 0fb70f dfe0 0fb7c0", rdi=at.BUFFER)  # FNSTCW, FNSTSW
+    yield Row(
+        "entry.x87", "x87 is in its INIT state", MODE, INIT, (x87,), {"vector": 3, "rcx": 0x37F, "rax": 0}
+    )
+    every = "".join(
+        f"66{'41' if n > 7 else ''}0feb{0xC0 | n & 7:02x}" for n in range(1, 16)
+    )  # POR XMM0, XMMn
+    xmm = code(every + "66480f7ec0 660f73d808 66480f7ec1")
+    yield Row("entry.xmm", "XMM registers are 0", MODE, INIT, (xmm,), {"vector": 3, "rax": 0, "rcx": 0})
     for name, index in ZERO_MSRS:
         what = f"{name} is 0"
         yield Row(f"entry.{name.lower()}", what, MODE, VMCS, (code(RDMSR, rcx=index),), {"rax": 0, "rdx": 0})

@@ -12,6 +12,8 @@ from dsl.layout import FOUR_GIB, MAX_BFV, PAGE
 from dsl.model import Firmware, Span
 from dsl.parse import parse
 
+BYTE_ORDER_MARK = "\ufeff"  # editors put it in front, it means nothing
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -37,6 +39,7 @@ class CheckFailed(Exception):
 
 def check_source(text: str, path: str = "<text>") -> CheckResult:
     """Checks the text of a flow file; `path` is what diagnostics call it."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
     reporter = Reporter(text)
     firmware = None
     try:
@@ -50,7 +53,7 @@ def check_file(path: Path | str) -> CheckResult:
     """Checks a flow file. A file that cannot be read is a diagnostic, too."""
     name = str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not UTF-8 text"
         problem = Diagnostic("S01", f"cannot read the flow file: {reason}", Span(name, 1, 1, 1, 2))
@@ -61,6 +64,7 @@ def check_file(path: Path | str) -> CheckResult:
 def format_source(text: str, path: str = "<text>") -> str:
     """The text in the one way it is written. Raises CheckFailed with the syntax errors if it does not
     parse."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
     reporter = Reporter(text)
     parse(text, path, reporter)
     if len(reporter):

@@ -23,6 +23,8 @@ def find_flow(name: str) -> Path:
     shipped = shipped_flows()
     if name.removesuffix(SUFFIX) in shipped:
         return short(shipped[name.removesuffix(SUFFIX)])
+    if not name:
+        raise UserError("the name of the flow is empty")
     if path.is_dir():
         raise UserError(f"{name} is a folder, expected a flow file")
     if len(path.parts) > 1:

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from casefile import read_cases
 
-from dsl.api import check_file, check_source, shipped_flows
+from dsl.api import check_file, check_source, format_source, shipped_flows
+from dsl.diagnostics import CODES
 from dsl.parse import keywords
 
 TOKENS = re.compile(r'\s+|//[^\n]*|"(?:[^"\\\n]|\\.)*"|\w+|->|\.\.|==|!=|<=|>=|<<|>>|\S')
@@ -38,25 +39,34 @@ WORDS = [
 ]
 
 
-def judged(text: str) -> None:
-    """Checks `text`; each diagnostic lies in the file and can be shown."""
+def judged(text: str) -> int:
+    """How many mistakes `text` has. Each lies in the file, has a code and can be shown; a file without one is
+    formatted word by word."""
     result = check_source(text, "x.tdf")
     assert (result.firmware is None) == bool(result.diagnostics)
     lines = text.split("\n")
     for diagnostic in result.diagnostics:
+        span = diagnostic.span
         assert diagnostic.message
-        assert 1 <= diagnostic.span.line <= len(lines)
-        assert diagnostic.span.column >= 1
-        assert diagnostic.render().startswith(f"x.tdf:{diagnostic.span.line}:")
+        assert diagnostic.code in CODES
+        assert 1 <= span.line <= span.end_line <= len(lines)
+        assert 1 <= span.column <= max(1, len(lines[span.line - 1]) + 1)
+        assert diagnostic.render().startswith(f"x.tdf:{span.line}:{span.column}: error[{diagnostic.code}]: ")
+    if result.firmware is not None:
+        written = format_source(text)
+        assert "".join(written.split()) == "".join(text.split())
+        assert format_source(written) == written
+    return len(result.diagnostics)
 
 
 @settings(max_examples=150)
 @given(st.sampled_from(TEXTS), st.randoms(use_true_random=False), st.integers(1, 3))
 def test_left_out_words(text: str, seed: object, count: int) -> None:
     tokens = TOKENS.findall(text)
-    for _ in range(count):
-        del tokens[seed.randrange(len(tokens))]  # type: ignore[attr-defined]
-    judged("".join(tokens))
+    gone = [tokens.pop(seed.randrange(len(tokens))) for _ in range(count)]  # type: ignore[attr-defined]
+    balanced = "\n" in "".join(gone) or all(gone.count(a) == gone.count(b) for a, b in ("{}", "()", "[]"))
+    mistakes = judged("".join(tokens))
+    assert mistakes or balanced
 
 
 @settings(max_examples=150)
@@ -67,7 +77,9 @@ def test_wrong_words(text: str, seed: object, count: int) -> None:
     for _ in range(count):
         word = seed.choice([*WORDS, *names])  # type: ignore[attr-defined]
         tokens[seed.randrange(len(tokens))] = f" {word} "  # type: ignore[attr-defined]
-    judged("".join(tokens))
+    before = judged("".join(tokens))
+    tokens[seed.randrange(len(tokens))] = "\n;\n"  # type: ignore[attr-defined]
+    assert before + judged("".join(tokens)) > 0
 
 
 @settings(max_examples=100)
@@ -76,15 +88,17 @@ def test_lines_left_out_or_swapped(text: str, seed: object) -> None:
     lines = text.split("\n")
     a, b = (seed.randrange(len(lines)) for _ in range(2))  # type: ignore[attr-defined]
     lines[a], lines[b] = lines[b], lines[a]
-    judged("\n".join(lines))
-    del lines[a]
-    judged("\n".join(lines))
+    swapped = judged("\n".join(lines))
+    lost = lines.pop(a)
+    left_out = judged("\n".join(lines))
+    code = TOKENS.sub(lambda m: "" if m[0].startswith(("//", '"')) else m[0], lost)
+    assert swapped + left_out or code.count("{") == code.count("}")
 
 
 @settings(max_examples=100)
 @given(st.text(max_size=60))
 def test_any_text(text: str) -> None:
-    judged(text)
+    assert judged(text)
 
 
 MINIMAL = shipped_flows()["linux"].read_text()
@@ -142,6 +156,7 @@ def test_what_editors_do_to_a_file_means_nothing(tmp_path: Path) -> None:
     for changed in (MINIMAL.replace("\n", "\r\n"), "\ufeff" + MINIMAL, MINIMAL.replace("    ", "\t")):
         path.write_bytes(changed.encode())
         assert check_file(path).diagnostics == ()
+        assert format_source(changed) == MINIMAL
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,18 +54,20 @@ def build(flow: Path, out: Path, progress: Progress | None = None) -> BuildResul
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
     work.mkdir(parents=True, exist_ok=True)
-    tell("generating code")
-    units = generate(firmware)
-    listings = [listing(unit) for unit in units]
-    _write_listings(result.listings, listings)
-    tell("compiling the C core")
-    objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
-    tell("linking")
-    linked = link(firmware, objects, work)
-    tell("proving that it fits")
-    _prove_fits(firmware, units, objects, linked)
-    tell("writing the image")
-    _write(firmware, linked, result)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of a flow share their files
+        tell("generating code")
+        units = generate(firmware)
+        listings = [listing(unit) for unit in units]
+        _write_listings(result.listings, listings)
+        tell("compiling the C core")
+        objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
+        tell("linking")
+        linked = link(firmware, objects, work)
+        tell("proving that it fits")
+        _prove_fits(firmware, units, objects, linked)
+        tell("writing the image")
+        _write(firmware, linked, result)
     return result
 
 
@@ -136,7 +139,7 @@ def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], link
 def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
     regions = regions_of(firmware, linked.content)
     image = write_image(regions, profile_for(sections_of(regions)))
-    result.image.write_bytes(image)
+    _replace(result.image, image)
     facts = manifest(
         firmware.name,
         firmware.version,
@@ -146,6 +149,13 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
         bfv_used=linked.used,
         tools=tool_versions(),
     )
-    result.manifest.write_bytes(manifest_bytes(facts))
-    result.elf.write_bytes(linked.elf)
-    result.map.write_text(linked.map)
+    _replace(result.manifest, manifest_bytes(facts))
+    _replace(result.elf, linked.elf)
+    _replace(result.map, linked.map.encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whoever reads `path` meanwhile finds the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.rename(path)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import iced_x86
@@ -62,6 +63,14 @@ def test_a_second_build_compiles_nothing(built: BuildResult) -> None:
     build(FLOW, folder)
     assert {path: path.stat().st_mtime_ns for path in (folder / ".objects").iterdir()} == before
     assert built.image.read_bytes() == image
+
+
+def test_builds_side_by_side_leave_whole_files(built: BuildResult, tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: build(FLOW, out).image.read_bytes(), range(4)))
+    assert set(found) == {built.image.read_bytes()}
+    assert not list(out.glob("*.partial")) + list(out.glob(".*.partial"))
 
 
 def test_objects_that_no_build_uses_are_forgotten_after_a_month(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import guest
@@ -183,7 +184,9 @@ def test_what_is_no_snapshot_is_refused(image: guest.Guest, tmp_path: Path) -> N
         snapshot.read(bad)
     run(config(image, until="console:Hi"), save=tmp_path / "s")
     damaged = bytearray((tmp_path / "s").read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
+    with zipfile.ZipFile(tmp_path / "s") as file:
+        member = file.getinfo("ram/content")
+    damaged[member.header_offset + 30 + len(member.filename) + member.compress_size // 2] ^= 0xFF
     bad.write_bytes(damaged)
     with pytest.raises(EmuError, match=r"not a snapshot|another build"):
         snapshot.read(bad)

@@ -70,6 +70,7 @@ class CallRules(ValueWalker):
         if after is None:
             return None, Value(TRUSTED)
         values = [self.now(value, after) for value in values]
+        self.frame.argued = len(self.frame.doubts)
         if call.is_flow:
             return self.call_flow(call, values, after)
         primitive = self.names.primitives[call.callee]

@@ -131,7 +131,8 @@ class State:
 @dataclass
 class Frame:
     """One call of a flow while it is walked, or what a `try` attempts. `exits`: where it returns, `failed`:
-    where an error leaves it; `doubts`: untrusted values that decide whether one does."""
+    where an error leaves it; `doubts`: untrusted values that decide whether one does, of which the first
+    `argued` are those of a call's arguments."""
 
     signature: Signature
     number: int
@@ -139,6 +140,7 @@ class Frame:
     failed: State | None = None
     result: Value | None = None
     doubts: list[Expression] = field(default_factory=list)
+    argued: int = 0
 
     def fails(self, state: State | None) -> None:
         if state is not None:

@@ -218,7 +218,7 @@ class Walker(CallRules):
         assert failed is not None
         if any(calls(a) for a in s.call.arguments):  # their errors are not this statement's
             outer.fails(attempt.failed)
-            outer.doubts += attempt.doubts
+            outer.doubts += attempt.doubts[: attempt.argued]
         self.handlers(s, attempt, failed)
         if after is not None and s.variable is not None:
             self.bind(s.variable, value, after)
@@ -230,9 +230,11 @@ class Walker(CallRules):
     def handlers(self, s: model.Try, attempt: Frame, failed: State) -> None:
         """What may not be decided by an error, or be gone on from."""
         if all(h.body and isinstance(h.body[-1], model.Fail) for h in s.handlers):
-            self.frame.doubts += attempt.doubts  # an error is an error, whichever: up to who handles it
+            self.frame.doubts += attempt.doubts[
+                attempt.argued :
+            ]  # an error is an error, whichever: up to who handles it
             return
-        for culprit in attempt.doubts[:1]:
+        for culprit in attempt.doubts[attempt.argued : attempt.argued + 1]:
             hint = "measure it first, or let every handler end with `fail`"
             message = (
                 f"the flow decides by an error of `{s.call.callee}`, which depends on {describe(culprit)}"

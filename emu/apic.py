@@ -59,7 +59,7 @@ class LocalApic:
     isr: int = 0
     tpr: int = 0
     nmi: bool = False
-    self_ipi: int = 0  # what was last written there
+    self_ipi: int = 0  # of the virtual-APIC page, which only an illegal vector is written to
     svr: int = 0xFF
     icr: int = 0
     initial: int = 0
@@ -137,7 +137,6 @@ class LocalApic:
             self.isr &= ~(1 << top(self.isr)) if self.isr else ~0
         elif register == SELF_IPI and FIRST_VECTOR <= value <= 0xFF:
             self.irr |= 1 << value
-            self.self_ipi = value
         else:
             return False
         return True

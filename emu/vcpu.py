@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from emu.apic import FIRST_VECTOR, SELF_IPI, LocalApic
 from emu.apic import NATIVE as APIC_NATIVE
-from emu.apic import LocalApic
 from emu.decode import port_qualification, prefixes, string_info
 from emu.memory import Memory
 from emu.observe import Observer, Raised
@@ -30,6 +30,7 @@ IF = 1 << 9
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
 EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
 EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54, "PCONFIG": 65}
+APIC_WRITE, SELF_IPI_OFFSET = 56, 0x3F0  # of the virtual-APIC page
 PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "MOV_CR8", "LMSW"))
 UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT", "PCONFIG"))  # #UD beyond CPL 0
 PORT_ACCESS = frozenset(("IN", "OUT", "INS", "OUTS"))
@@ -363,7 +364,13 @@ class Vcpu:
         """An x2APIC register that the module virtualises."""
         regs = self.regs
         if is_write:
-            if not self.apic.write_native(index, (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32):
+            value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+            if index == SELF_IPI and value < FIRST_VECTOR:
+                # An APIC-write exit behind the instruction, which the module makes #VE (Intel SDM volume 3, 30.5)
+                self.apic.self_ipi = value
+                self.retire(length)
+                raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET)
+            if not self.apic.write_native(index, value):
                 raise GP
         else:
             self.set_edx_eax(self.apic.read_native(index))

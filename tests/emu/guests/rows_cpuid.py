@@ -183,6 +183,13 @@ def _features() -> Iterator[Row]:
         status="simplified",
         why="whatever XFAM grants, the emulated CPU has no AVX, PKU, CET, PT, AMX, UINTR or LBR",
     )
+    patched = "c7076690c300 ffd7 c7070fa2c300 ffd7"  # data16 nop; ret becomes cpuid; ret, each called
+    yield _row(
+        "patched",
+        "CPUID written over an instruction that has run",
+        (code(patched, rdi=at.BUFFER, rax=0x21, rcx=0),),
+        {"vector": 3, "rbx": 0x65746E49},
+    )
     yield _row("1.osxsave", "Leaf 1: OSXSAVE is CR4's", (bit(1, "ecx", 27),), {"vector": 3, "rax": 1})
     yield _row(
         "1.osxsave_off",

@@ -134,7 +134,6 @@ CLASSES = (
     Class("ppr", "x2APIC PPR; writing is #GP on a CPU", 0x80A, 0x80A, NATIVE, GP, 0),
     Class("eoi", "x2APIC EOI; reading reads the virtual-APIC page", 0x80B, 0x80B, NATIVE, NATIVE, 0),
     Class("isr", "x2APIC ISR, TMR and IRR; writing is #GP on a CPU", 0x810, 0x827, NATIVE, GP, 0),
-    _kept("self_ipi", "x2APIC SELF_IPI; reading reads the virtual-APIC page", 0x83F, value=0x40),
     _kept("star", "STAR and LSTAR", 0xC0000081, 0xC0000082, value=0x0000123400001234),
     _kept("fmask", "FMASK", 0xC0000084, value=0x47700),
     _kept("fs_base", "FS_BASE, GS_BASE, KERNEL_GS_BASE", 0xC0000100, 0xC0000102, value=0x7FFF12345678),
@@ -240,6 +239,19 @@ def _special() -> Iterator[Row]:
         row("xss.user_state", "A user state is no bit of XSS: #GP(0)", (wrmsr(0xDA0, 2),), outcome(0, GP, 0))
     )
     yield user
+    yield row(
+        "self_ipi.read",
+        "RDMSR x2APIC SELF_IPI reads the virtual-APIC page",
+        (rdmsr(0x83F),),
+        {"vector": 3, "rax": 0, "rdx": 0},
+    )
+    yield row("self_ipi.write", "WRMSR x2APIC SELF_IPI is native", (wrmsr(0x83F, 0x40),), {"vector": 3})
+    yield row(
+        "self_ipi.high",
+        "WRMSR x2APIC SELF_IPI beyond 255 is #GP(0)",
+        (wrmsr(0x83F, 0x100),),
+        outcome(0, GP, 0),
+    )
     yield row(
         "debugctl.read", "RDMSR DEBUGCTL is emulated", (rdmsr(0x1D9),), {"vector": 3, "rax": 0, "rdx": 0}
     )

@@ -113,13 +113,11 @@ def _instructions() -> Iterator[Row]:
     )
     yield Row(
         "ve.apic_write",
-        "APIC-write: a self-IPI with a vector below 16",
+        "APIC-write: a self-IPI with a vector below 16 is reason 56, behind the instruction",
         REASONS,
         DISPATCH,
         (code("0f30", rcx=0x83F, rax=5, rdx=0),),
-        {"vector": 13, "error": 0},
-        status="simplified",
-        why="refused with #GP(0); on a CPU it is an APIC-write exit, which the module makes #VE(56)",
+        {"vector": 20, "ve_rcx": 56, "ve_rdx": 0x3F0, "ve_r8": 0, "ve_r9": 0, "at": 2},
     )
 
 

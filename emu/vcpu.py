@@ -366,7 +366,7 @@ class Vcpu:
         if is_write:
             value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
             if index == SELF_IPI and value < FIRST_VECTOR:
-                # An APIC-write exit behind the instruction, which the module makes #VE (Intel SDM volume 3, 30.5)
+                # An APIC-write exit behind the instruction (Intel SDM vol. 3, 30.5): the module makes it #VE
                 self.apic.self_ipi = value
                 self.retire(length)
                 raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET)

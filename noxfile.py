@@ -117,9 +117,8 @@ def python(session: nox.Session, *words: str) -> None:
 def build(session: nox.Session) -> None:
     """Build every flow of dsl/flows into build/."""
     prepare(session)
-    with alone(ROOT / "build"):
-        for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
-            python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
+    for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
+        python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
 
 
 @nox.session(python=False)

@@ -1,6 +1,7 @@
 """What does `./run boot` do? Builds linux.tdf, boots a kernel in the emulated TD, tells what was measured."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,6 @@ from rich.console import Console
 
 from emu.api import RunConfig
 from tdforge import show
-from tdforge.apt import alone
 from tdforge.cli import exit_code, memory, size, until, vcpus
 from tdforge.commands import build_flow, check_payload, read
 from tdforge.errors import UserError
@@ -97,17 +97,16 @@ def boot(given: argparse.Namespace) -> int:
 
 
 def build_image() -> tuple[Path, bytes]:
-    """Build the flow into `OUT`, one process at a time: the image's path and content. Raises UserError."""
-    with alone(OUT, "run it in a checkout of your own"):
-        path = build_flow(find_flow(FLOW), OUT).image
-        return path, read(path, "image")
+    """Build the flow into `OUT`: the image's path and content. Raises UserError."""
+    path = build_flow(find_flow(FLOW), OUT).image
+    return path, read(path, "image")
 
 
 def link(name: Path, target: Path) -> None:
     """Make `name` a symbolic link to `target`, whatever it was before."""
-    with alone(name.parent, ""):
-        name.unlink(missing_ok=True)
-        name.symlink_to(target.absolute())
+    partial = name.with_name(f".{name.name}.{os.getpid()}")
+    partial.symlink_to(target.absolute())
+    partial.replace(name)
 
 
 def _show_handoff(page: Console, wanted: RunConfig) -> None:

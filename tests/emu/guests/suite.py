@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 
 from . import (
+    rows_access,
     rows_control,
+    rows_conversion,
     rows_cpuid,
     rows_entry,
+    rows_exceptions,
+    rows_field_values,
     rows_fields,
     rows_measure,
     rows_msr,
@@ -24,9 +28,13 @@ PARTS = (
     rows_tdcall,
     rows_measure,
     rows_fields,
+    rows_field_values,
     rows_pages,
+    rows_conversion,
     rows_vmcall,
     rows_ve,
+    rows_exceptions,
+    rows_access,
     rows_cpuid,
     rows_msr,
 )

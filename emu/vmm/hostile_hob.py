@@ -250,8 +250,8 @@ def table_lie(rng: Random, parts: Parts) -> str:
     value = rng.choice((0, 4, 8, 35, 36, 37, 43, 44, len(table), 0xFFFF, 0xFFFFFFFF, rng.randrange(256)))
     if len(table) >= GUID_HEAD + 8:
         struct.pack_into("<I", table, GUID_HEAD + 4, value)
-    name = bytes(table[GUID_HEAD : GUID_HEAD + 4]).decode("ascii", "replace")
-    return f"HOB: the length in {name} is {value:#x}"
+    name = bytes(table[GUID_HEAD : GUID_HEAD + 4])
+    return f"HOB: the length in {name!r} is {value:#x}"
 
 
 def madt_lie(rng: Random, parts: Parts) -> str:

@@ -61,9 +61,6 @@ def _payload(inputs: Inputs) -> bytes:
 def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
     """Bytes of a section as it is added; what is missing to its size is zero."""
     data = inputs.image[section.data_offset : section.data_offset + section.raw_size]
-    if len(data) < section.raw_size:
-        where = f"{inputs.image_name}: {section.type_name} section"
-        raise EmuError(f"{where} ends at {section.data_offset + section.raw_size:#x}, behind the image")
     what = section.type_name
     if section.type == tdvf.SectionType.TD_HOB:
         data, what = hob_bytes, "TD HOB"
@@ -80,9 +77,12 @@ def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
 
 
 def _check(section: tdvf.Section, inputs: Inputs) -> None:
+    where = f"{inputs.image_name}: {section.type_name} section at {section.address:#x}"
     if section.address % tdvf.PAGE or section.memory_size % tdvf.PAGE or not section.memory_size:
-        where = f"{inputs.image_name}: {section.type_name} section at {section.address:#x}"
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
+    end, size = section.data_offset + section.raw_size, len(inputs.image)
+    if section.raw_size and end > size:
+        raise EmuError(f"{where} has data up to {end:#x}, but the image ends at {size:#x}; it is cut short")
 
 
 def check_memory(size: int) -> None:

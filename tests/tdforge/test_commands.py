@@ -87,6 +87,17 @@ def test_truncated_image(
     assert "is not a TD image, or is cut short" in last_line(capsys)
 
 
+@pytest.mark.parametrize("missing", [4096, 40_000])
+def test_an_image_without_its_start(
+    missing: int, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The metadata lie at the end, and are whole."""
+    short = tmp_path / "short.bin"
+    short.write_bytes(image.read_bytes()[missing:])
+    assert main(["run", str(short)]) == 1
+    assert last_line(capsys).endswith(f"the image ends at {(64 << 10) - missing:#x}; it is cut short")
+
+
 def test_inspect_tells_both_mrtds(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(image), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

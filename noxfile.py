@@ -165,9 +165,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def campaign(session: nox.Session) -> None:
-    """Boot with 2,000 mutated TD HOBs and count how the runs end; `-- N` chooses another number."""
+    """Boot with 2,000 mutated TD HOBs, then 2,000 mutated payloads; `-- N` chooses another number."""
     prepare(session)
     python(session, "tests/system/hobcampaign.py", *session.posargs)
+    python(session, "tests/system/payloadcampaign.py", *session.posargs)
 
 
 @nox.session(python=False)

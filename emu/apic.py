@@ -145,58 +145,46 @@ class LocalApic:
 
     def read(self, register: int) -> int:
         """TDVMCALL RDMSR of a register in EMULATED."""
-        match register:
-            case 0x802:
-                return self.index
-            case 0x803:
-                return VERSION_VALUE
-            case 0x80D:
-                return logical_id(self.index)
-            case 0x80F:
-                return self.svr
-            case 0x830:
-                return self.icr
-            case 0x838:
-                return self.initial
-            case 0x839:
-                left = self.due - self.now() if self.due is not None and self.mode != DEADLINE else 0
-                return -(-max(left, 0) // self.step)
-            case 0x83E:
-                return self.divide
-            case 0x6E0:
-                return (self.due or 0) if self.mode == DEADLINE else 0
-            case 0x828:
-                return 0
-        return self.lvt.get(register, LVT_MASKED)
+        if register == CURRENT:
+            left = self.due - self.now() if self.due is not None and self.mode != DEADLINE else 0
+            return -(-max(left, 0) // self.step)
+        if register == TSC_DEADLINE:
+            return (self.due or 0) if self.mode == DEADLINE else 0
+        held = {
+            ID: self.index,
+            VERSION: VERSION_VALUE,
+            LDR: logical_id(self.index),
+            SVR: self.svr,
+            ESR: 0,
+            ICR: self.icr,
+            INITIAL: self.initial,
+            DIVIDE: self.divide,
+        }
+        return held[register] if register in held else self.lvt.get(register, LVT_MASKED)
 
     def write(self, register: int, value: int) -> bool:
         """TDVMCALL WRMSR of a register in EMULATED; False: refused."""
         if register in READ_ONLY:
             return False
-        match register:
-            case 0x80F:
-                self.svr = value & 0x1FF
-            case 0x830:
-                self.icr = value
-                message = Message(
-                    value & 0xFF, value >> 8 & 7, value >> 32, bool(value & 1 << 11), value >> 18 & 3
-                )
-                self.send(self.index, message)
-            case 0x838:
-                self.initial = value & 0xFFFFFFFF
-                if self.mode != DEADLINE:
-                    self.due = self.now() + self.initial * self.step if self.initial else None
-            case 0x83E:
-                self.divide = value & 0xB
-            case 0x6E0:
-                if self.mode == DEADLINE:
-                    self.due = value or None
-            case 0x828:
-                pass
-            case _:
-                if register == LVT_TIMER and (value ^ self.lvt.get(register, 0)) >> 17 & 3:
-                    self.due = None
-                self.lvt[register] = value
+        if register == SVR:
+            self.svr = value & 0x1FF
+        elif register == ICR:
+            self.icr = value
+            delivery, logical, shorthand = value >> 8 & 7, bool(value & 1 << 11), value >> 18 & 3
+            self.send(self.index, Message(value & 0xFF, delivery, value >> 32, logical, shorthand))
+        elif register == INITIAL:
+            self.initial = value & 0xFFFFFFFF
+            if self.mode != DEADLINE:
+                self.due = self.now() + self.initial * self.step if self.initial else None
+        elif register == DIVIDE:
+            self.divide = value & 0xB
+        elif register == TSC_DEADLINE:
+            if self.mode == DEADLINE:
+                self.due = value or None
+        elif register != ESR:
+            if register == LVT_TIMER and (value ^ self.lvt.get(register, 0)) >> 17 & 3:
+                self.due = None
+            self.lvt[register] = value
         return True
 
     @property

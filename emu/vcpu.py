@@ -271,6 +271,10 @@ class Vcpu:
             case _:
                 raise VirtualizationException(EXIT_REASON[name], length=length)
 
+    def edx_eax(self) -> int:
+        """The 64-bit operand in EDX:EAX."""
+        return int((self.regs.gpr[RDX] & MASK32) << 32 | self.regs.gpr[RAX] & MASK32)
+
     def set_edx_eax(self, value: int) -> None:
         """A 64-bit result in EDX:EAX."""
         self.regs.gpr[RAX], self.regs.gpr[RDX] = value & MASK32, value >> 32 & MASK32
@@ -327,14 +331,14 @@ class Vcpu:
             raise GP
         if access is msr.Access.VE:
             raise VirtualizationException(32 if is_write else 31, length=length)
-        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+        value = self.edx_eax()
         if is_write and not msr.native_takes(index, value):
             raise GP
         if index in msr.ENGINE:
             self.lib.td_pass_once(self.handle)
             return
         if index in APIC_NATIVE:
-            self.apic_msr(index, is_write, length)
+            self.apic_msr(index, value if is_write else None, length)
             return
         if not is_write:
             row = msr.find(index)
@@ -360,20 +364,17 @@ class Vcpu:
         self.model.msrs[index] = value
         self.retire(length)
 
-    def apic_msr(self, index: int, is_write: bool, length: int) -> None:
-        """An x2APIC register that the module virtualises."""
-        regs = self.regs
-        if is_write:
-            value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
-            if index == SELF_IPI and value < FIRST_VECTOR:
-                # An APIC-write exit behind the instruction (Intel SDM vol. 3, 30.5): the module makes it #VE
-                self.apic.self_ipi = value
-                self.retire(length)
-                raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET)
-            if not self.apic.write_native(index, value):
-                raise GP
-        else:
+    def apic_msr(self, index: int, value: int | None, length: int) -> None:
+        """An x2APIC register that the module virtualises; without a value it is read."""
+        if value is None:
             self.set_edx_eax(self.apic.read_native(index))
+        elif index == SELF_IPI and value < FIRST_VECTOR:
+            # An APIC-write exit behind the instruction (Intel SDM vol. 3, 30.5): the module makes it #VE
+            self.apic.self_ipi = value
+            self.retire(length)
+            raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET)
+        elif not self.apic.write_native(index, value):
+            raise GP
         self.retire(length)
 
     def control_register(self, number: int, length: int) -> None:
@@ -423,7 +424,7 @@ class Vcpu:
             raise UD
         if regs.cpl:
             raise GP
-        value = (regs.gpr[RDX] & MASK32) << 32 | regs.gpr[RAX] & MASK32
+        value = self.edx_eax()
         if control.write_xcr0(regs.gpr[RCX] & MASK32, value, self.module.params.xfam) is Outcome.GP:
             raise GP
         self.model.xcr0 = value

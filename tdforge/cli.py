@@ -41,9 +41,7 @@ def memory(text: str) -> int:
 
 def positive(text: str) -> int:
     """argparse type: a whole number from 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+    return natural(text, 1)
 
 
 def vcpus(text: str) -> int:
@@ -53,10 +51,10 @@ def vcpus(text: str) -> int:
     return number
 
 
-def natural(text: str) -> int:
-    """argparse type: a whole number from 0."""
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+def natural(text: str, least: int = 0) -> int:
+    """argparse type: a whole number from `least`."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
     return int(text)
 
 

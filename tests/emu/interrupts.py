@@ -49,6 +49,26 @@ MACROS = """
     shrq $16, %rbx
     movl %ebx, IDT + \\vector * 16 + 8
 .endm
+.macro task                         /* a GDT in RAM with a TSS that has a stack for CPL 0 */
+    leaq gdt(%rip), %rsi
+    movl $RESULTS + 0x2000, %edi
+    movl $8, %ecx
+    rep movsq
+    movl $TSS, %eax
+    shlq $16, %rax
+    movq $0x0000890000000067, %rbx
+    orq %rbx, %rax
+    movq %rax, RESULTS + 0x2000 + 48
+    movq $0, RESULTS + 0x2000 + 56
+    movl $RESULTS + 0x6000, %eax
+    movq %rax, TSS + 4              /* RSP0 */
+    movw $63, RESULTS + 0x1FF0
+    movl $RESULTS + 0x2000, %eax
+    movq %rax, RESULTS + 0x1FF2
+    lgdt RESULTS + 0x1FF0
+    movl $48, %eax
+    ltr %ax
+.endm
 .macro tables                       /* the exceptions of guest.py, and room for all interrupts */
     cld
     leaq idt(%rip), %rsi

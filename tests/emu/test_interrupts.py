@@ -212,26 +212,9 @@ def test_interrupt_in_user_mode_and_on_an_interrupt_stack() -> None:
         gate 0x40, handler
         gate 0x41, own_stack, 0x8E01    /* IST 1 */
         start_apic
-        leaq gdt(%rip), %rsi            /* a GDT in RAM with a TSS */
-        movl $RESULTS + 0x2000, %edi
-        movl $8, %ecx
-        rep movsq
-        movl $TSS, %eax
-        shlq $16, %rax
-        movq $0x0000890000000067, %rbx
-        orq %rbx, %rax
-        movq %rax, RESULTS + 0x2000 + 48
-        movq $0, RESULTS + 0x2000 + 56
-        movl $RESULTS + 0x6000, %eax
-        movq %rax, TSS + 4              /* RSP0 */
         movl $RESULTS + 0x7000, %eax
         movq %rax, TSS + 36             /* IST1 */
-        movw $63, RESULTS + 0x1FF0
-        movl $RESULTS + 0x2000, %eax
-        movq %rax, RESULTS + 0x1FF2
-        lgdt RESULTS + 0x1FF0
-        movl $48, %eax
-        ltr %ax
+        task
         movq %cr4, %rax
         apic DIVIDE, 0xB
         apic LVT_TIMER, 0x40

@@ -14,24 +14,7 @@ USER = (
 main:
     tables
     lidt RESULTS + 0x2FF0
-    leaq gdt(%rip), %rsi
-    movl $RESULTS + 0x2000, %edi
-    movl $8, %ecx
-    rep movsq
-    movl $TSS, %eax
-    shlq $16, %rax
-    movq $0x0000890000000067, %rbx
-    orq %rbx, %rax
-    movq %rax, RESULTS + 0x2000 + 48
-    movq $0, RESULTS + 0x2000 + 56
-    movl $RESULTS + 0x6000, %eax
-    movq %rax, TSS + 4
-    movw $63, RESULTS + 0x1FF0
-    movl $RESULTS + 0x2000, %eax
-    movq %rax, RESULTS + 0x1FF2
-    lgdt RESULTS + 0x1FF0
-    movl $48, %eax
-    ltr %ax
+    task
     movl $0xC0000081, %ecx      /* STAR: kernel 0x10, SYSRET to 0x13 + 16 and + 8 */
     xorl %eax, %eax
     movl $0x00130010, %edx

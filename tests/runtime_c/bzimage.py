@@ -11,6 +11,7 @@ from ccore import (
 )
 
 from gen.formats import linux
+from gen.formats.layout import pack
 
 FIELDS = {
     "setup_sects": 1,
@@ -35,11 +36,8 @@ FIELDS = {
 def bzimage(**changes: int) -> bytes:
     fields = FIELDS | changes
     setup = bytearray(((fields["setup_sects"] or 4) + 1) * 512)
-    offset = linux.SETUP_HEADER_OFFSET
-    for each in linux.SETUP_HEADER.subcon.subcons:
-        size = each.sizeof()
-        setup[offset : offset + size] = fields.get(each.name, 0).to_bytes(size, "little")
-        offset += size
+    header = pack(linux.SETUP_HEADER, **fields)
+    setup[linux.SETUP_HEADER_OFFSET : linux.SETUP_HEADER_OFFSET + len(header)] = header
     setup[0x1EF] = 0xFF  # the sentinel that a loader must not copy
     protected = bytes(i * 31 & 255 for i in range(4096))
     return bytes(setup) + (protected * (fields["syssize"] // 256 + 1))[: fields["syssize"] * 16]

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import judges
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made
+from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made, print_counts
 
 from emu.api import run
 from emu.vmm.backing import backed
@@ -238,10 +238,7 @@ def main(runs: int, out: Path) -> int:
 
     outcome = campaign(made(LINUX, out, tiny_payload()), runs)
     print(f"{outcome.runs} different TD HOBs; {len(outcome.lists)} were measured, each to its own RTMR[0]")
-    for heading, counts in (("by end", outcome.by_end), ("by text", outcome.by_detail)):
-        print(f"{heading}:")
-        for what, count in counts.most_common():
-            print(f"  {count:5} {what}")
+    print_counts(end=outcome.by_end, text=outcome.by_detail)
     for what, hob in outcome.wrong[:20]:
         print(f"WRONG {what}\n  {hob.hex()}")
     return 1 if outcome.wrong else 0

@@ -11,8 +11,9 @@ import struct
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha384
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 import judges
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made
+from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
 from emu.api import RunConfig
 from emu.machine import Machine
@@ -195,6 +196,19 @@ class Outcome:
     by_attack: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
+    def note(self, name: str, td: Stopped, verdict: Callable[[], None]) -> None:
+        """One run, with a line in `failures` if the verdict on it is an AssertionError."""
+        told, end = td.report.hostile, td.report.end
+        self.runs += 1
+        self.by_reason[str(end["reason"])] += 1
+        self.by_detail[f"{end['reason']} {str(end['detail']).split('(')[0]}"] += 1
+        self.by_attack.update({re.sub(r"\b(0x[0-9a-f]+|[0-9]+)\b", "N", line) for line in told})
+        try:
+            verdict()
+        except AssertionError as error:
+            what = str(error).splitlines()[0] if str(error) else f"line {error_line(error)}"
+            self.failures.append(f"{name}: {what}\n  {'; '.join(told)}")
+
 
 def configuration(firmware: Firmware, seed: int) -> RunConfig:
     """The run of a seed: one to three vCPUs, with and without an initrd, both GPA widths."""
@@ -225,32 +239,23 @@ def error_line(error: AssertionError) -> int:
     return int(lines[-1] or 0)
 
 
-def judge(firmware: Firmware, seed: int, outcome: Outcome) -> None:
-    """One run, with a line in `failures` if anything is wrong with it."""
-    config = configuration(firmware, seed)
-    with launched(config) as machine:
-        given = what_is_given(firmware, machine)
-        td = finish(machine, config)
-        told = td.report.hostile
-        reason, detail = str(td.report.end["reason"]), str(td.report.end["detail"])
-        outcome.runs += 1
-        outcome.by_reason[reason] += 1
-        outcome.by_detail[f"{reason} {detail.split('(')[0]}"] += 1
-        outcome.by_attack.update({re.sub(r"\b(0x[0-9a-f]+|[0-9]+)\b", "N", line) for line in told})
-        try:
-            assert reason in ("handoff", "fatal"), f"{reason}: {detail}"
-            assert td.report.mrtd == given.mrtd
-            judge_handoff(firmware, td, given) if reason == "handoff" else judge_fatal(td, given)
-        except AssertionError as error:
-            what = str(error).splitlines()[0] if str(error) else f"line {error_line(error)}"
-            outcome.failures.append(f"hostile:{seed}: {what}\n  {'; '.join(told)}")
+def judge(firmware: Firmware, td: Stopped, given: Given) -> None:
+    """A boot that may succeed or be refused. AssertionError."""
+    end = td.report.end
+    assert end["reason"] in ("handoff", "fatal"), f"{end['reason']}: {end['detail']}"
+    assert td.report.mrtd == given.mrtd
+    judge_handoff(firmware, td, given) if end["reason"] == "handoff" else judge_fatal(td, given)
 
 
 def campaign(firmware: Firmware, seeds: Iterable[int]) -> Outcome:
     """A run for each seed."""
     outcome = Outcome()
     for seed in seeds:
-        judge(firmware, seed, outcome)
+        config = configuration(firmware, seed)
+        with launched(config) as machine:
+            given = what_is_given(firmware, machine)
+            td = finish(machine, config)
+            outcome.note(f"hostile:{seed}", td, partial(judge, firmware, td, given))
     return outcome
 
 
@@ -260,14 +265,7 @@ def main(runs: int, out: Path) -> int:
 
     outcome = campaign(made(LINUX, out, tiny_payload()), range(runs))
     print(f"{outcome.runs} seeds")
-    for title, counts in (
-        ("end", outcome.by_reason),
-        ("text", outcome.by_detail),
-        ("attack", outcome.by_attack),
-    ):
-        print(f"by {title}:")
-        for name, count in counts.most_common():
-            print(f"  {count:5} {name}")
+    print_counts(end=outcome.by_reason, text=outcome.by_detail, attack=outcome.by_attack)
     for failure in outcome.failures[:20]:
         print(failure)
     print(f"{len(outcome.failures)} ended otherwise than they may")

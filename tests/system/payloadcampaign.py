@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -18,41 +18,23 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 import judges
-from hostilecampaign import ERROR, PAGE, Given, judge_handoff, what_is_given
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made
+from hostilecampaign import ERROR, PAGE, Given, Outcome, judge, what_is_given
+from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
-from gen.formats import bundle
-from gen.formats.linux import SETUP_HEADER, SETUP_HEADER_OFFSET
+from gen.formats import bundle, linux
+from gen.formats.layout import offset_of, plain
 from tdforge.tiny import tiny_payload
 
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0x200000, 0x1000000, 0x7FFFFFFF)
 NUMBERS += (0x80000000, 0xFFFFF000, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 1)
 
 
-@dataclass
-class Outcome:
-    """What the runs came to."""
-
-    by_end: Counter[str] = field(default_factory=Counter)
-    by_text: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def runs(self) -> int:
-        """How many there were."""
-        return sum(self.by_end.values())
-
-
-def _fields() -> list[tuple[int, int]]:
-    """Offset and size of each field of the setup header."""
-    found, at = [], SETUP_HEADER_OFFSET
-    for each in SETUP_HEADER.subcon.subcons:
-        found.append((at, each.sizeof()))
-        at += each.sizeof()
-    return found
-
-
-FIELDS = _fields()
+HEADER = linux.SETUP_HEADER
+# Where each field of the setup header lies, and its size
+FIELDS = [
+    (linux.SETUP_HEADER_OFFSET + offset_of(HEADER, each.name), each.sizeof())
+    for each in plain(HEADER).subcons
+]
 
 
 def payload(source: Random) -> bytes:
@@ -83,11 +65,10 @@ def parameters(source: Random, room: int) -> bytes:
     return (line + b"\0" + source.randbytes(source.choice((0, 100))))[:room]
 
 
-def judge(firmware: Firmware, td: Stopped, given: Given) -> None:
-    """A handoff of what was given; else RTMR[1] stands for the first so many things of it, and the error."""
-    assert td.report.end["reason"] in ("handoff", "fatal"), td.report.end
+def judge_payload(firmware: Firmware, td: Stopped, given: Given) -> None:
+    """As any boot; if it was refused, RTMR[1] stands for the first so many things given, and the error."""
+    judge(firmware, td, given)
     if td.report.handoff:
-        judge_handoff(firmware, td, given)
         return
     files = (judges.kernel_extent(given.payload), given.line, given.initrd)
     permitted = [judges.extended(*files[:count], ERROR) for count in range(len(files) + 1)]
@@ -111,13 +92,7 @@ def campaign(firmware: Firmware, runs: int) -> Outcome:
                 machine.memory.write(base, content)
             given = replace(honest, payload=whole[0], parameters=whole[1])
             td = finish(machine, config)
-            end = td.report.end
-            outcome.by_end[str(end["reason"])] += 1
-            outcome.by_text[f"{end['reason']} {end['detail']}"] += 1
-            try:
-                judge(firmware, td, given)
-            except AssertionError as error:
-                outcome.failures.append(f"run {number}: {error}")
+            outcome.note(f"run {number}", td, partial(judge_payload, firmware, td, given))
     return outcome
 
 
@@ -125,10 +100,7 @@ def main(runs: int, out: Path) -> int:
     """Prints the counts; returns 1 when a run ended otherwise than it may."""
     outcome = campaign(made(LINUX, out, tiny_payload()), runs)
     print(f"{outcome.runs} payloads")
-    for heading, counts in (("by end", outcome.by_end), ("by text", outcome.by_text)):
-        print(f"{heading}:")
-        for what, count in counts.most_common():
-            print(f"  {count:5} {what}")
+    print_counts(end=outcome.by_reason, text=outcome.by_detail)
     for failure in outcome.failures[:20]:
         print(f"WRONG {failure}")
     return 1 if outcome.failures else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -104,6 +105,14 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
     """Runs a launched TD to its end."""
     ending = machine.run(config.max_instructions, None)
     return Stopped(report(machine, ending), machine)
+
+
+def print_counts(**counts: Counter[str]) -> None:
+    """What a campaign came to, most frequent first."""
+    for what, found in counts.items():
+        print(f"by {what}:")
+        for name, count in found.most_common():
+            print(f"  {count:5} {name}")
 
 
 def payload_window(payload: bytes, load: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from payloadcampaign import Outcome, campaign
+from hostilecampaign import Outcome
+from payloadcampaign import campaign
 from tdbox import Firmware
 
 CI_RUNS = 120
@@ -22,8 +23,8 @@ def test_payloads_are_handed_over_or_refused(outcome: Outcome) -> None:
 
 
 def test_both_ends_and_many_reasons_are_met(outcome: Outcome) -> None:
-    assert min(outcome.by_end.values()) >= CI_RUNS // 5
-    assert len(outcome.by_text) >= 6
+    assert min(outcome.by_reason.values()) >= CI_RUNS // 5
+    assert len(outcome.by_detail) >= 6
 
 
 def test_the_same_runs_each_time(linux: Firmware) -> None:

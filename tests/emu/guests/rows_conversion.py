@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import layout as at
+from .common import make
 from .rows import Row, Step, code, tdcall, vmcall
-from .rows_pages import accept, page_row
+from .rows_pages import accept
 
 CONVERSION = "6 Page conversion"
 FREE, M2 = at.FREE, 2 << 20
@@ -18,7 +19,7 @@ MAP = 0x10001
 
 def _conversion() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return page_row(
+        return make(
             f"convert.{key}", what, CONVERSION, more.pop("source", "GHCI MapGPA"), steps, expect, **more
         )
 

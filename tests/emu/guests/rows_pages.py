@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import layout as at
+from .common import make
 from .rows import FILL, Row, Step, absent, code, tdcall, vmcall
 
 ACCEPT, ATTRIBUTES = "3 TDG.MEM.PAGE.ACCEPT", "2.4 Page attributes"
@@ -22,21 +23,9 @@ def accept(gpa: int, level: int = 0) -> Step:
     return tdcall(6, rcx=gpa | level)
 
 
-def page_row(
-    key: str,
-    what: str,
-    section: str,
-    source: str,
-    steps: Step | tuple[Step, ...],
-    expect: dict[str, int],
-    **more: Any,
-) -> Row:
-    return Row(key, what, section, source, steps if isinstance(steps, tuple) else (steps,), expect, **more)
-
-
 def _accept() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return page_row(f"accept.{key}", what, ACCEPT, SOURCE, steps, expect, **more)
+        return make(f"accept.{key}", what, ACCEPT, SOURCE, steps, expect, **more)
 
     def refused(key: str, what: str, rcx: int, **td: Any) -> Row:
         return row(
@@ -207,7 +196,7 @@ def _attributes() -> Iterator[Row]:
     source = "tdg_mem_page_attr_rd.c"
 
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return page_row(
+        return make(
             f"attr.{key}",
             what,
             ATTRIBUTES,

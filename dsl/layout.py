@@ -13,7 +13,7 @@ FOUR_GIB = 1 << 32  # the reset vector lies 16 bytes below; TDVF design guide, f
 LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; what the VMM loads lies in the lower part
 LEAST_RAM = 128 << 20  # the smallest machine; TempMem and TD_HOB lie in the RAM of every machine
 MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
-MAX_BFV = 2 << 20  # its pages share one page table (gen/paging.py)
+MAX_BFV = 2 << 20  # its pages share one page table (gen/boot/paging.py)
 MAX_IMAGE = 16 << 20  # and with the CFV in front
 
 MAX_SECTIONS = 28  # what fits between the metadata's place and the GUID table (docs/image.md)

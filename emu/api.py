@@ -11,9 +11,9 @@ from emu import eventlog
 from emu.keyboard import Keyboard
 from emu.machine import Ending, Machine, Until, create
 from emu.observe import Observer
-from emu.sight import snapshot
-from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError
+from emu.snapshot import file as snapshot
+from emu.snapshot.file import Snapshot
 from emu.symbols import read
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import TdParams

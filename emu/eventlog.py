@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from gen.formats import acpi, eventlog
-from gen.formats.errors import FormatError
+from formats import acpi, eventlog
+from formats.errors import FormatError
 
 Read = Callable[[int, int], bytes]
 """Guest-physical read: GPA and size in bytes; fewer bytes where nothing is readable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.eventlog import Read
-from gen.formats import linux
+from formats import linux
 
 HEADER_OFFSET = 0x202  # setup header magic in boot_params
 

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from emu import engine, eventlog, handoff
-from emu.apic import LocalApic, Message
+from emu import eventlog, handoff
+from emu.cpu import engine
+from emu.cpu.apic import LocalApic, Message
+from emu.cpu.memory import LARGE, PAGE, Memory
 from emu.keyboard import Keyboard
-from emu.memory import LARGE, PAGE, Memory
 from emu.observe import Observer
 from emu.schedule import SPINS, Schedule, Turn
-from emu.sight import snapshot
-from emu.sight.snapshot import Snapshot
 from emu.signals import EmuError, End
+from emu.snapshot import file as snapshot
+from emu.snapshot.file import Snapshot
 from emu.symbols import Symbols
 from emu.tdx import cpuid
 from emu.tdx.launch import build

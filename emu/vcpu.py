@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emu.apic import FIRST_VECTOR, SELF_IPI, LocalApic
-from emu.apic import NATIVE as APIC_NATIVE
-from emu.decode import port_qualification, prefixes, string_info
-from emu.memory import Memory
+from emu.cpu.apic import FIRST_VECTOR, SELF_IPI, LocalApic
+from emu.cpu.apic import NATIVE as APIC_NATIVE
+from emu.cpu.decode import port_qualification, prefixes, string_info
+from emu.cpu.memory import Memory
 from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
 from emu.tdx import control, cpuid, msr

@@ -10,20 +10,22 @@ from pathlib import Path
 
 from dsl import api
 from dsl.model import Firmware
-from gen import glue, machine, stack
+from formats.cstructs import c_header
+from gen.boot import machine
+from gen.boot.idt import VECTORS, handler
+from gen.boot.paging import PagingError, Region, plan
+from gen.core.headers import prelude_h
+from gen.core.layout import emit_layout
 from gen.errors import BuildError
 from gen.flow import flow_unit
 from gen.flow.context import context_of
-from gen.formats.cstructs import c_header
-from gen.headers import prelude_h
-from gen.idt import VECTORS, handler
-from gen.image.check import profile_for
-from gen.image.manifest import manifest, manifest_bytes, tool_versions
-from gen.image.tdvf import regions_of, sections_of, write_image
-from gen.layout import emit_layout
-from gen.link import Linked, Source, compile_all, link
-from gen.paging import PagingError, Region, plan
+from gen.link import stack
+from gen.link.link import Linked, Source, compile_all, link
+from gen.primitives import emit_primitives
 from gen.x86 import Listing, Unit, listing
+from image.check import profile_for
+from image.manifest import manifest, manifest_bytes, tool_versions
+from image.write import regions_of, sections_of, write_image
 
 PROJECT = Path(__file__).resolve().parents[1]
 # What the CPU pushes for an exception in 64-bit mode (SS, RSP, RFLAGS, CS, RIP, error code) and aligns away.
@@ -80,7 +82,7 @@ def generate(firmware: Firmware) -> list[Unit]:
     except PagingError as error:
         raise BuildError(f"{firmware.path}: {error}") from error
     primitives = Unit("primitives")
-    glue.emit_primitives(primitives, firmware, context_of(firmware))
+    emit_primitives(primitives, firmware, context_of(firmware))
     emit_layout(primitives, firmware)
     return [*always, flow_unit(firmware, first_map.pages_used), primitives]
 

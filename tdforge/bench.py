@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from emu.api import RunConfig
-from gen.formats import tdvf
-from gen.hostlib import load
+from formats import tdvf
+from gen.core.hostlib import load
 from tdforge import boot, show
 from tdforge.commands import read
 from tdforge.errors import UserError

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from rich.status import Status
 
 from dsl.diagnostics import Diagnostic
-from gen.formats import linux, tdvf
-from gen.formats.errors import FormatError
-from gen.image.check import check_image
-from gen.image.inspect import inspect as inspect_image
+from formats import linux, tdvf
+from formats.errors import FormatError
+from image.check import check_image
+from image.inspect import inspect as inspect_image
 from tdforge import show
 from tdforge.errors import UserError
 from tdforge.flows import SUFFIX, find_flow, short

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gen.formats import linux
-from gen.formats.errors import FormatError
+from formats import linux
+from formats.errors import FormatError
 from tdforge.apt import Apt, Say, alone, cache_dir
 from tdforge.errors import UserError, printable
 from tdforge.tiny import VERSION, tiny_payload

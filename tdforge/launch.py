@@ -9,7 +9,7 @@ from rich.status import Status
 from emu.api import EmuError, Report, RunConfig, run
 from emu.keyboard import Keyboard
 from emu.observe import Observer
-from emu.sight.snapshot import Snapshot
+from emu.snapshot.file import Snapshot
 from tdforge import show
 from tdforge.errors import UserError
 

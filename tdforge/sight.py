@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from emu.api import RunConfig
+from emu.debug import diff, kernelsyms
+from emu.debug.gdb import Debugger
+from emu.debug.profile import Profile
+from emu.debug.timeline import Timeline
+from emu.debug.trace import JSON_SUFFIX, Trace, text
 from emu.observe import Observer, Several
-from emu.sight import diff, kernelsyms, snapshot
-from emu.sight.gdb import Debugger
-from emu.sight.profile import Profile
-from emu.sight.snapshot import Snapshot
-from emu.sight.timeline import Timeline
-from emu.sight.trace import JSON_SUFFIX, Trace, text
 from emu.signals import EmuError
-from gen.formats import tdvf
-from gen.formats.errors import FormatError
+from emu.snapshot import file as snapshot
+from emu.snapshot.file import Snapshot
+from formats import tdvf
+from formats.errors import FormatError
 from tdforge import show
 from tdforge.errors import UserError
 from tdforge.launch import launch
@@ -226,7 +227,7 @@ def tell_values(found: list[tuple[str, Any, Any]], given: argparse.Namespace) ->
 
 def line(event: dict[str, Any]) -> str:
     """An event on one line."""
-    from emu.sight.events import Event
+    from emu.debug.events import Event
 
     parts: dict[str, Any] = {"rip": 0, "symbol": "?"} | event
     return show.console_text(text(Event(**parts)))

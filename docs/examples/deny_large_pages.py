@@ -8,7 +8,7 @@ from itertools import count
 
 from emu.tdx.registers import R11, R12
 from emu.vmm.policy import with_content
-from gen.formats.tdvf import SectionType
+from formats.tdvf import SectionType
 
 RETRY = 1  # GHCI: done up to the address in R11, come back for the rest
 attempts = count()

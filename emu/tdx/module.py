@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emu.memory import Memory
+from emu.cpu.memory import Memory
 from emu.signals import GP, End, VirtualizationException
 from emu.tdx import measure, metadata, pages, report, status
 from emu.tdx.params import (

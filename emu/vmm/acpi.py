@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from emu.vmm import aml, ioapic
 from emu.vmm.devices import ACPI_SLEEP, COM1, COM1_IRQ
-from gen.formats import acpi
+from formats import acpi
 
 SLEEP_TYPE_OFF = 5
 IO_SPACE, BYTE = 1, 1  # generic address structure: space and access size (ACPI 6.5, 5.2.3.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from gen.formats import hob
+from formats import hob
 
 PAGE = 4096
 # What can be backed: RAM that lies below this address, and so much of it. A VMM that withholds a page only

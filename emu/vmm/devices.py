@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from emu.apic import Message
+from emu.cpu.apic import Message
 from emu.signals import EmuError, End
 from emu.vmm import ioapic
 from emu.vmm.ioapic import IoApic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from emu.vmm import acpi
 from emu.vmm.presets import FOUR_GIB, HobStyle, Preset
-from gen.formats import hob, tdvf
+from formats import hob, tdvf
 
 Range = tuple[int, int]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from emu.memory import LARGE
+from emu.cpu.memory import LARGE
 from emu.signals import End
 from emu.tdx.measure import PAGE, Region
 from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
@@ -14,7 +14,7 @@ from emu.vmm import hostile_hob, hostile_payload
 from emu.vmm.backing import backed, union
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
-from gen.formats import tdvf
+from formats import tdvf
 
 if TYPE_CHECKING:
     from emu.machine import Machine

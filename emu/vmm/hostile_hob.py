@@ -8,7 +8,7 @@ from itertools import pairwise
 from random import Random
 
 from emu.vmm.backing import RAM_TYPES, RESOURCE_SIZE, SHARED_52, START, TYPE
-from gen.formats import guids, hob
+from formats import guids, hob
 
 GIB = 1 << 30
 PAGE = 4096

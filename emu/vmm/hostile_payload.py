@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from gen.formats import bundle
+from formats import bundle
 
 PAGE = 4096
 # Offsets and forms of the setup header (Linux Documentation/arch/x86/boot.rst), and values that hurt.

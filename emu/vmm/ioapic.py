@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emu.apic import Message
+from emu.cpu.apic import Message
 
 BASE = 0xFEC00000
 PINS = 24

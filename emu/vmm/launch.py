@@ -9,8 +9,8 @@ from emu.tdx.measure import Region
 from emu.vmm import hob
 from emu.vmm.backing import backed, union
 from emu.vmm.presets import FOUR_GIB, Preset
-from gen.formats import bundle, linux, tdvf
-from gen.formats.errors import FormatError
+from formats import bundle, linux, tdvf
+from formats.errors import FormatError
 
 MIN_MEMORY, MAX_MEMORY = 16 << 20, 1 << 46  # a power of 2 that GPAW 48 has room for
 

@@ -12,7 +12,7 @@ from emu.signals import EmuError, End
 from emu.tdx.params import TdParams
 from emu.vmm.launch import Launch
 from emu.vmm.presets import PRESETS, Preset
-from gen.formats import tdvf
+from formats import tdvf
 
 if TYPE_CHECKING:
     from emu.machine import Machine

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emu.apic import EMULATED as APIC_EMULATED
-from emu.apic import FIXED, LocalApic, Message
-from emu.memory import Memory
+from emu.cpu.apic import EMULATED as APIC_EMULATED
+from emu.cpu.apic import FIXED, LocalApic, Message
+from emu.cpu.memory import Memory
 from emu.signals import End
 from emu.tdx import status
 from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr

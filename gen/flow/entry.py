@@ -21,8 +21,8 @@ from peachpy.x86_64 import (
 )
 
 from dsl.model import Firmware
+from gen.boot.fatal import TEXT_SIZE
 from gen.errors import BuildError
-from gen.fatal import TEXT_SIZE
 from gen.flow.context import Context
 from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp

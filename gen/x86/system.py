@@ -394,7 +394,7 @@ class JMP16(SystemInstruction):
     """Near jump of 16-bit code; the symbol expression is the 16-bit displacement itself.
 
     Real-mode IP wraps at 64 KiB, so the displacement is `target - next IP` modulo 65536 and the caller writes
-    it as an expression the linker can range-check (see gen/reset.py).
+    it as an expression the linker can range-check (see gen/boot/reset.py).
     """
 
     modes = frozenset({16})

@@ -2,8 +2,8 @@
 on them."""
 
 from dsl.declare import prelude
-from gen.formats.eventlog import LOG_END_SIZE
-from gen.hostlib import load
+from formats.eventlog import LOG_END_SIZE
+from gen.core.hostlib import load
 
 CORE = load(sanitize=True)
 LIB = CORE.lib

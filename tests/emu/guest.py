@@ -15,7 +15,7 @@ from pathlib import Path
 
 from emu.api import RunConfig, prepare
 from emu.machine import Ending, Machine
-from gen.formats import tdvf
+from formats import tdvf
 
 SIZE = 0x10000
 BASE = (1 << 32) - SIZE

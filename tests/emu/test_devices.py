@@ -6,7 +6,7 @@ import guest
 import pytest
 
 from emu.api import RunConfig, run
-from emu.apic import Message
+from emu.cpu.apic import Message
 from emu.signals import EmuError, End
 from emu.tdx.module import R10, R11, R12, R13, RCX
 from emu.vmm import aml

@@ -8,7 +8,7 @@ import iced_x86
 import pytest
 from debian import ovmf
 
-from emu import engine
+from emu.cpu import engine
 
 
 def lengths(code: bytes, mode: int) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from emu import eventlog, handoff
 from emu.tdx.launch import build
 from emu.tdx.measure import Region, rtmr_extend
 from emu.tdx.params import TdParams
-from gen.formats import acpi, linux
-from gen.formats import eventlog as format_
-from gen.formats.layout import pack
+from formats import acpi, linux
+from formats import eventlog as format_
+from formats.structs import pack
 
 DIGESTS = [hashlib.sha384(text).digest() for text in (b"hob", b"kernel")]
 

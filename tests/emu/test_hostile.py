@@ -16,8 +16,8 @@ from emu.tdx.module import R10, R11, R12, RCX
 from emu.vmm import backing, hostile_hob, hostile_payload
 from emu.vmm import policy as policies
 from emu.vmm.backing import union
-from gen.formats import hob
-from gen.formats.tdvf import SectionType
+from formats import hob
+from formats.tdvf import SectionType
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "deny_large_pages.py"
 HALT = "main: halt\n"
@@ -212,7 +212,7 @@ def test_script_over_launch_parameters_and_turns(tmp_path: Path) -> None:
         tmp_path,
         "from dataclasses import replace\n"
         "from emu.vmm.policy import with_content\n"
-        "from gen.formats.tdvf import SectionType\n"
+        "from formats.tdvf import SectionType\n"
         "def params(params):\n"
         "    return replace(params, mrowner=b'o' * 48)\n"
         "def launch(launch):\n"

@@ -8,7 +8,7 @@ import guest
 import pytest
 from interrupts import ECHO, MACROS
 
-from emu.apic import BROADCAST, LocalApic, Message
+from emu.cpu.apic import BROADCAST, LocalApic, Message
 from emu.keyboard import Keyboard
 
 

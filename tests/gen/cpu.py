@@ -9,7 +9,7 @@ import unicorn as uc
 import unicorn.x86_const as x86
 from machinecode import Linked
 
-from gen.paging import Region
+from gen.boot.paging import Region
 
 # The regions of the shipped Linux flow, at addresses of the same kind.
 REGIONS = (

@@ -12,11 +12,11 @@ from unicorn import x86_const as x86
 
 from dsl.api import check_source
 from dsl.model import Firmware
-from gen import glue
+from gen.core.layout import emit_layout
 from gen.flow import flow_unit
 from gen.flow.context import Context, context_of
 from gen.flow.names import CONTEXT, primitive_symbol
-from gen.layout import emit_layout
+from gen.primitives import emit_primitives
 from gen.x86 import Unit, listing
 
 BASE, CALLEES, HEAP, STACK, END = 0x40_0000, 0x5000_0000, 0x6000_0000, 0x7000_0000, 0x5100_0000
@@ -59,7 +59,7 @@ class FlowCpu:
         emit_layout(rest, firmware)
         generated = Unit("primitives")
         if primitives:
-            glue.emit_primitives(generated, firmware, self.context)
+            emit_primitives(generated, firmware, self.context)
             units.append(generated)
         own = {block.name for unit in units for block in unit.blocks}
         every = (primitive_symbol(each) for each in firmware.primitives.values())

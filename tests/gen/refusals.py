@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gen.formats.errors import FormatError
+from formats.errors import FormatError
 
 
 @contextmanager

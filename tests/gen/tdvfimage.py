@@ -1,4 +1,4 @@
-"""Which small images do the tests of gen.image share, and how is one broken byte by byte.
+"""Which small images do the tests of image share, and how is one broken byte by byte.
 
 Only `struct` touches the finished image here, so that a mistake in our own parser cannot hide.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dsl.model import Firmware, ImageSection, Span
-from gen.formats.tdvf import TOP, SectionType
-from gen.image.tdvf import Region, write_image
+from formats.tdvf import TOP, SectionType
+from image.write import Region, write_image
 
 FIELDS = ("data_offset", "raw_size", "address", "memory_size", "type", "attributes")
 FORMATS = {

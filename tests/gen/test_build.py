@@ -16,12 +16,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from dsl.api import CheckFailed, check_file
-from gen import stack
 from gen.build import BuildResult, build, generate, stack_depth
 from gen.errors import BuildError
-from gen.image.check import check_image
-from gen.link import Source, compile_all
+from gen.link import stack
+from gen.link.link import Source, compile_all
 from gen.x86 import Unit
+from image.check import check_image
 
 PROJECT = Path(__file__).resolve().parents[2]
 FLOW = PROJECT / "dsl/flows/linux.tdf"

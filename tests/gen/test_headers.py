@@ -25,7 +25,7 @@ from dsl.model import (
     Scalar,
     Unit,
 )
-from gen.headers import primitives_h, snake_case
+from gen.core.headers import primitives_h, snake_case
 
 PROJECT = Path(__file__).resolve().parents[2]
 U8, U32, U64 = Scalar("u8", 8), Scalar("u32", 32), Scalar("u64", 64)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dsl.api import check_file, shipped_flows
-from gen.formats.linux import E820Type
-from gen.formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
-from gen.hostlib import load
-from gen.layout import emit_layout
+from formats.linux import E820Type
+from formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
+from gen.core.hostlib import load
+from gen.core.layout import emit_layout
 from gen.x86 import Unit
 
 

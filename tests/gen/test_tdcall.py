@@ -9,8 +9,8 @@ import pytest
 from cpu import NAMES, REGIONS, Td
 from machinecode import Linked
 
-from gen.accept import LOOP_BUDGET
-from gen.machine import units
+from gen.boot.accept import LOOP_BUDGET
+from gen.boot.machine import units
 from gen.x86 import Unit
 
 OUT, IN = 0x90_0000, 0x90_1000

@@ -10,8 +10,8 @@ from ccore import (
     check,
 )
 
-from gen.formats import linux
-from gen.formats.layout import pack
+from formats import linux
+from formats.structs import pack
 
 FIELDS = {
     "setup_sects": 1,

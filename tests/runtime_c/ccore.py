@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gen.hostlib import load
+from gen.core.hostlib import load
 
 CORE = load(sanitize=True)
 FFI, LIB = CORE.ffi, CORE.lib

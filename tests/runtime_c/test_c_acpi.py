@@ -13,8 +13,8 @@ from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.formats import acpi
-from gen.formats.acpi import MadtType
+from formats import acpi
+from formats.acpi import MadtType
 
 MAILBOX, LOG_AREA, LOG_SIZE = 0x7FFF_F000, 0x826000, 0x20000
 

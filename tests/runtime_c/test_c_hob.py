@@ -11,7 +11,7 @@ from ccore import CORE, LIB, MIB, CoreError, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.formats import acpi, hob
+from formats import acpi, hob
 
 DSDT = acpi.table(b"DSDT", 2, bytes(19))
 MADT = acpi.madt([acpi.madt_entry(acpi.MadtType.LAPIC, flags=1)])

@@ -14,7 +14,7 @@ from debian import kernel as debian_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.formats import bundle, linux
+from formats import bundle, linux
 
 
 def test_debians_kernel():

@@ -11,7 +11,7 @@ from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.formats import eventlog
+from formats import eventlog
 
 
 class Log:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsl import api
+from gen.boot.paging import plan
 from gen.build import mapped_regions
-from gen.paging import plan
 
 LINUX = Path(__file__).parents[2] / "dsl" / "flows" / "linux.tdf"
 NONE, R, RW, RX, RWX = 0, 1, 2, 3, 7

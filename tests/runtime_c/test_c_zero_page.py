@@ -28,7 +28,7 @@ from ccore import (
     plan,
 )
 
-from gen.formats import linux
+from formats import linux
 
 
 class ZeroPage:

@@ -32,7 +32,7 @@ from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
 RAM, PAGE = 1, 4096
-UNMAPPED, MAPPED, STATE = 0, 2, 3  # page states, emu/native/api.h
+UNMAPPED, MAPPED, STATE = 0, 2, 3  # page states, emu/cpu/native/api.h
 Range = tuple[int, int]
 
 

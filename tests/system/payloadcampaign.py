@@ -21,8 +21,8 @@ import judges
 from hostilecampaign import ERROR, PAGE, Given, Outcome, judge, what_is_given
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
-from gen.formats import bundle, linux
-from gen.formats.layout import offset_of, plain
+from formats import bundle, linux
+from formats.structs import offset_of, plain
 from tdforge.tiny import tiny_payload
 
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0x200000, 0x1000000, 0x7FFFFFFF)

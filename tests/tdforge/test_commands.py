@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gen.formats import eventlog, linux, tdvf
+from formats import eventlog, linux, tdvf
 from tdforge.cli import main
 from tdforge.commands import build_flow
 from tdforge.flows import find_flow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gen.formats import linux
+from formats import linux
 from tdforge.apt import Apt
 from tdforge.errors import UserError
 from tdforge.kernel import META_PACKAGES, find_kernel, named_kernel, version_key

@@ -8,7 +8,7 @@ from emu.api import RunConfig, prepare, report
 from emu.machine import Machine
 from emu.tdx.params import Choices, TdParams
 from emu.vmm.policy import Call, Policy
-from gen.formats import tdvf
+from formats import tdvf
 
 from . import harness
 from . import layout as at

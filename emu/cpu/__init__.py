@@ -1,0 +1,1 @@
+"""A processor: engine, memory, decoder, local APIC."""

@@ -1,0 +1,1 @@
+"""A run saved at one point and resumed many times."""

@@ -1,0 +1,213 @@
+"""Which C structs and numbers do the declarations of this package stand for: writes `formats.h`.
+
+Every struct carries a static assert on the offset of each field and on its size, so a C compiler that
+lays it out otherwise refuses the header. `python -m formats.cstructs > formats.h`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import construct as c
+
+from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, tdx
+from formats.structs import plain
+
+STRUCTS = (
+    tdvf.DESCRIPTOR,
+    tdvf.SECTION,
+    hob.HEADER,
+    hob.PHIT,
+    hob.RESOURCE,
+    hob.GUID_EXT,
+    hob.PAYLOAD_INFO,
+    hob.PAYLOAD_INFO_PACKED,
+    eventlog.PCR_EVENT,
+    eventlog.SPEC_ID,
+    eventlog.EVENT_HEADER,
+    eventlog.PLATFORM_CONFIG,
+    eventlog.BLOB2_RANGE,
+    acpi.HEADER,
+    acpi.RSDP,
+    acpi.GAS,
+    acpi.FADT,
+    acpi.MADT,
+    acpi.MADT_ENTRY,
+    acpi.MADT_LAPIC,
+    acpi.MADT_IOAPIC,
+    acpi.MADT_ISO,
+    acpi.MADT_LAPIC_NMI,
+    acpi.MADT_X2APIC,
+    acpi.MADT_X2APIC_NMI,
+    acpi.MADT_MP_WAKEUP,
+    acpi.MADT_MP_WAKEUP_V1,
+    acpi.MP_MAILBOX,
+    acpi.CCEL,
+    linux.E820_ENTRY,
+    linux.SETUP_HEADER,
+    linux.EFI_INFO,
+    linux.BOOT_PARAMS,
+    linux.SETUP_DATA,
+    bundle.HEADER,
+)
+
+# Enumerations and the prefix their members have in C.
+ENUMS: tuple[tuple[str, Any], ...] = (
+    ("TDVF_TYPE", tdvf.SectionType),
+    ("TDVF_ATTR", tdvf.SectionAttribute),
+    ("HOB_TYPE", hob.HobType),
+    ("HOB_RESOURCE", hob.ResourceType),
+    ("HOB_RESOURCE_ATTR", hob.ResourceAttribute),
+    ("HOB_PAYLOAD", hob.PayloadImage),
+    ("EV", eventlog.EventType),
+    ("EV_SEPARATOR_VALUE", eventlog.Separator),
+    ("ACPI_MADT", acpi.MadtType),
+    ("ACPI_LAPIC", acpi.LapicFlags),
+    ("ACPI_MADT_FLAG", acpi.MadtFlags),
+    ("ACPI_FADT_FLAG", acpi.FadtFlags),
+    ("ACPI_BOOT_ARCH", acpi.FadtBootArch),
+    ("ACPI_CC", acpi.CcType),
+    ("ACPI_MAILBOX", acpi.MailboxCommand),
+    ("LINUX_LOADFLAG", linux.LoadFlags),
+    ("LINUX_XLF", linux.XLoadFlags),
+    ("E820", linux.E820Type),
+    ("LINUX_SETUP_DATA", linux.SetupDataType),
+    ("PAGE", paging.PageBit),
+)
+
+# Single numbers: C name and value; the source stands at the Python definition.
+NUMBERS: tuple[tuple[str, int], ...] = (
+    ("TDVF_VERSION", tdvf.VERSION),
+    ("LAYOUT_CARVED", tdvf.LAYOUT_CARVED),
+    ("HOB_PHIT_VERSION", hob.PHIT_VERSION),
+    ("HOB_ALIGNMENT", hob.ALIGNMENT),
+    ("HOB_RESOURCE_ATTR_MASK", hob.RESOURCE_ATTRIBUTES_MASK),
+    ("CC_SPEC_MINOR", eventlog.SPEC_MINOR),
+    ("CC_SPEC_MAJOR", eventlog.SPEC_MAJOR),
+    ("CC_SPEC_ERRATA", eventlog.SPEC_ERRATA),
+    ("CC_UINTN_64_BIT", eventlog.UINTN_64_BIT),
+    ("CC_ALG_SHA384", eventlog.ALG_SHA384),
+    ("CC_DIGEST_SIZE", eventlog.DIGEST_SIZE),
+    ("CC_LOG_FILL", eventlog.LOG_FILL),
+    ("CC_LOG_END_SIZE", eventlog.LOG_END_SIZE),
+    ("CC_DESCRIPTOR_SIZE", eventlog.DESCRIPTOR_SIZE),
+    ("ACPI_RSDP_REVISION", acpi.RSDP_REVISION),
+    ("ACPI_RSDP_V1_SIZE", acpi.RSDP_V1_SIZE),
+    ("ACPI_XSDT_REVISION", acpi.XSDT_REVISION),
+    ("ACPI_FADT_REVISION", acpi.FADT_REVISION),
+    ("ACPI_FADT_MINOR_REVISION", acpi.FADT_MINOR_REVISION),
+    ("ACPI_MADT_REVISION", acpi.MADT_REVISION),
+    ("ACPI_DSDT_REVISION", acpi.DSDT_REVISION),
+    ("ACPI_CCEL_REVISION", acpi.CCEL_REVISION),
+    ("ACPI_LAPIC_ADDRESS", acpi.LAPIC_ADDRESS),
+    ("ACPI_TYPE0_APIC_ID_LIMIT", acpi.TYPE0_APIC_ID_LIMIT),
+    ("LINUX_SETUP_HEADER_OFFSET", linux.SETUP_HEADER_OFFSET),
+    ("LINUX_SETUP_HEADER_END_MAX", linux.SETUP_HEADER_END_MAX),
+    ("LINUX_BOOT_FLAG", linux.BOOT_FLAG),
+    ("LINUX_HEADER_MAGIC", linux.HEADER_MAGIC),
+    ("LINUX_MIN_PROTOCOL", linux.MIN_PROTOCOL),
+    ("LINUX_SECTOR_SIZE", linux.SECTOR_SIZE),
+    ("LINUX_DEFAULT_SETUP_SECTS", linux.DEFAULT_SETUP_SECTS),
+    ("LINUX_SYSSIZE_UNIT", linux.SYSSIZE_UNIT),
+    ("LINUX_ENTRY64_OFFSET", linux.ENTRY64_OFFSET),
+    ("LINUX_LOADER_UNDEFINED", linux.LOADER_UNDEFINED),
+    ("LINUX_MIN_PREFERRED_ADDRESS", linux.MIN_PREFERRED_ADDRESS),
+    ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
+    ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
+    ("PAYLOAD_BUNDLE_ALIGNMENT", bundle.ALIGNMENT),
+    ("TDX_OPERAND_BUSY", tdx.OPERAND_BUSY),
+    ("TDX_PAGE_ALREADY_ACCEPTED", tdx.PAGE_ALREADY_ACCEPTED),
+    ("TDX_PAGE_SIZE_MISMATCH", tdx.PAGE_SIZE_MISMATCH),
+    ("TDX_BUSY_RETRIES", tdx.BUSY_RETRIES),
+)
+
+GUIDS: tuple[tuple[str, UUID], ...] = (
+    ("GUID_TDX_METADATA", guids.TDX_METADATA),
+    ("GUID_HOB_ACPI_TABLE", guids.HOB_ACPI_TABLE),
+    ("GUID_HOB_PAYLOAD_INFO", guids.HOB_PAYLOAD_INFO),
+    ("GUID_HOB_E820_TABLE", guids.HOB_E820_TABLE),
+    ("GUID_PAYLOAD_BUNDLE", bundle.GUID),
+)
+
+TEXTS: tuple[tuple[str, bytes], ...] = (
+    ("TDVF_SIGNATURE", tdvf.SIGNATURE),
+    ("CC_SPEC_ID_SIGNATURE", eventlog.SPEC_ID_SIGNATURE.rstrip(b"\0")),
+    ("ACPI_RSDP_SIGNATURE", acpi.RSDP_SIGNATURE),
+)
+
+_INTEGERS = {"B": "uint8_t", "H": "uint16_t", "L": "uint32_t", "Q": "uint64_t"}
+
+
+def c_header() -> str:
+    """The whole text of `formats.h`."""
+    names = {id(plain(layout)): layout.name for layout in STRUCTS}
+    lines = [
+        "/* Generated from formats; do not edit. Binary structures a TD firmware reads and writes. */",
+        "#ifndef TDFORGE_FORMATS_H",
+        "#define TDFORGE_FORMATS_H",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+    ]
+    lines += _defines()
+    for layout in STRUCTS:
+        lines += ["", *_struct(layout, names)]
+    return "\n".join([*lines, "", "#endif", ""])
+
+
+def _defines() -> Iterator[str]:
+    for prefix, numbers in ENUMS:
+        yield f"/* {' '.join((numbers.__doc__ or '').split())} */"
+        for member in numbers:
+            yield f"#define {prefix}_{member.name} {_number(member.value)}"
+        yield ""
+    for name, value in NUMBERS:
+        yield f"#define {name} {_number(value)}"
+    yield ""
+    for name, text in TEXTS:
+        yield f'#define {name} "{text.decode("ascii")}"'
+    for name, guid in GUIDS:
+        yield f"#define {name} {{{', '.join(f'0x{byte:02X}' for byte in guid.bytes_le)}}} /* {guid} */"
+
+
+def _number(value: int) -> str:
+    return f"{value}u" if value < 10 else f"0x{value:X}u"
+
+
+def _struct(layout: Any, names: dict[int, str]) -> Iterator[str]:
+    tag = f"struct {layout.name}"
+    yield f"/* {layout.docs} */"
+    yield f"{tag} {{"
+    for field in plain(layout).subcons:
+        yield f"    {_declared(field, names)};"
+    yield "} __attribute__((packed));"
+    offset = 0
+    for field in plain(layout).subcons:
+        where = f"offsetof({tag}, {field.name}) == {offset}"
+        yield f'_Static_assert({where}, "{layout.name}.{field.name}");'
+        offset += field.sizeof()
+    yield f'_Static_assert(sizeof({tag}) == {offset}, "{layout.name}");'
+
+
+def _declared(field: Any, names: dict[int, str]) -> str:
+    core = plain(field)
+    if isinstance(core, c.Bytes):
+        return f"uint8_t {field.name}[{core.length}]"
+    if isinstance(core, c.Array):
+        return f"{_type(core.subcon, names)} {field.name}[{core.count}]"
+    return f"{_type(field, names)} {field.name}"
+
+
+def _type(field: Any, names: dict[int, str]) -> str:
+    core = plain(field)
+    if isinstance(core, c.FormatField):
+        return _INTEGERS[core.fmtstr[1]]
+    return f"struct {names[id(core)]}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(c_header())

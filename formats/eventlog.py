@@ -1,0 +1,246 @@
+"""What does the confidential-computing event log look like, and which RTMR values does it stand for.
+
+Source: TCG PC Client Platform Firmware Profile (PFP) 1.06, section 10 (structures, event types); UEFI 2.10
+section 38 (measurement register indexes); td-shim specification, "TD event log" (the shim's event data).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import construct as c
+from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
+
+from formats.errors import FieldError, TruncatedError
+from formats.structs import pack, unpack
+
+SPEC_ID_SIGNATURE = b"Spec ID Event03\0"  # PFP 10.2.1
+SPEC_MINOR, SPEC_MAJOR, SPEC_ERRATA = 0, 2, 105
+UINTN_64_BIT = 2  # PFP 10.2.1: uintnSize
+ALG_SHA384 = 0x000C  # TCG algorithm registry
+DIGEST_SIZE = 48
+LOG_FILL = 0xFF  # what the unused rest of the log area holds
+LOG_END_SIZE = 8  # bytes of fill a writer keeps free so that every reader finds the end
+DESCRIPTOR_SIZE = 16  # TD_SHIM_PLATFORM_CONFIG_INFO
+RTMR_COUNT = 4
+
+
+class EventType(IntEnum):
+    """PFP table 27."""
+
+    PREBOOT_CERT = 0x0
+    POST_CODE = 0x1
+    NO_ACTION = 0x3
+    SEPARATOR = 0x4
+    ACTION = 0x5
+    EVENT_TAG = 0x6
+    S_CRTM_CONTENTS = 0x7
+    S_CRTM_VERSION = 0x8
+    CPU_MICROCODE = 0x9
+    PLATFORM_CONFIG_FLAGS = 0xA
+    TABLE_OF_DEVICES = 0xB
+    COMPACT_HASH = 0xC
+    IPL = 0xD
+    POST_CODE2 = 0x13
+    EFI_VARIABLE_DRIVER_CONFIG = 0x8000_0001
+    EFI_VARIABLE_BOOT = 0x8000_0002
+    EFI_BOOT_SERVICES_APPLICATION = 0x8000_0003
+    EFI_BOOT_SERVICES_DRIVER = 0x8000_0004
+    EFI_GPT_EVENT = 0x8000_0006
+    EFI_ACTION = 0x8000_0007
+    EFI_PLATFORM_FIRMWARE_BLOB = 0x8000_0008
+    EFI_HANDOFF_TABLES = 0x8000_0009
+    EFI_PLATFORM_FIRMWARE_BLOB2 = 0x8000_000A
+    EFI_HANDOFF_TABLES2 = 0x8000_000B
+    EFI_VARIABLE_AUTHORITY = 0x8000_00E0
+
+
+class Separator(IntEnum):
+    """PFP 10.4.1, value of a separator."""
+
+    OK = 0
+    ERROR = 1
+
+
+PCR_EVENT = (
+    "cc_pcr_event" / c.Struct("index" / Int32ul, "type" / Int32ul, "digest" / Bytes(20), "size" / Int32ul)
+) * "Head of the first event, TCG 1.2 form, PFP 10.2.1"
+
+SPEC_ID = (
+    "cc_spec_id"
+    / c.Struct(
+        "signature" / Bytes(16),
+        "platform_class" / Int32ul,
+        "spec_minor" / Int8ul,
+        "spec_major" / Int8ul,
+        "spec_errata" / Int8ul,
+        "uintn_size" / Int8ul,
+        "algorithm_count" / Int32ul,
+        "algorithm_id" / Int16ul,
+        "digest_size" / Int16ul,
+        "vendor_size" / Int8ul,
+    )
+) * "Spec ID event with one algorithm; the vendor's bytes follow, PFP 10.2.1"
+
+EVENT_HEADER = (
+    "cc_event_header"
+    / c.Struct(
+        "mr_index" / Int32ul,
+        "type" / Int32ul,
+        "digest_count" / Int32ul,
+        "algorithm_id" / Int16ul,
+        "digest" / Bytes(DIGEST_SIZE),
+        "size" / Int32ul,
+    )
+) * "Head of every later event with its one SHA-384 digest; the event data follows, PFP 10.2.2"
+
+PLATFORM_CONFIG = (
+    "cc_platform_config" / c.Struct("descriptor" / Bytes(DESCRIPTOR_SIZE), "length" / Int32ul)
+) * "Head of TD_SHIM_PLATFORM_CONFIG_INFO; the information follows, td-shim specification"
+
+BLOB2_RANGE = (
+    "cc_blob2_range" / c.Struct("base" / Int64ul, "length" / Int64ul)
+) * "Tail of UEFI_PLATFORM_FIRMWARE_BLOB2; a counted description precedes it, PFP 10.2.5"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One logged measurement. `mr_index` 0 is MRTD, n is RTMR[n-1]; `offset` is its place in the log area."""
+
+    mr_index: int
+    type: int
+    digest: bytes
+    data: bytes
+    offset: int = 0
+
+    @property
+    def rtmr(self) -> int | None:
+        """The register this event was extended into, None for the unhashed first event."""
+        return self.mr_index - 1 if 1 <= self.mr_index <= RTMR_COUNT else None
+
+    @property
+    def type_name(self) -> str:
+        try:
+            return f"EV_{EventType(self.type).name}"
+        except ValueError:
+            return f"{self.type:#x}"
+
+    @property
+    def description(self) -> str:
+        """What was measured, in the words the event itself carries."""
+        if self.type == EventType.PLATFORM_CONFIG_FLAGS and len(self.data) >= PLATFORM_CONFIG.sizeof():
+            return _text(self.data[:DESCRIPTOR_SIZE])
+        if self.type == EventType.EFI_PLATFORM_FIRMWARE_BLOB2 and self.data:
+            return _text(self.data[1 : 1 + self.data[0]])
+        if self.type == EventType.SEPARATOR:
+            return f"separator {self.data.hex()}"
+        if self.type == EventType.NO_ACTION and self.data.startswith(SPEC_ID_SIGNATURE):
+            return f"Spec ID Event03, {_text(self.data[SPEC_ID.sizeof() :])}"
+        return ""
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
+
+
+def platform_config(descriptor: str, information: bytes) -> bytes:
+    """Event data of an EV_PLATFORM_CONFIG_FLAGS event of the shim."""
+    raw = descriptor.encode("ascii")
+    if len(raw) > DESCRIPTOR_SIZE:
+        raise FieldError(
+            f"event descriptor {descriptor!r}", f"{len(raw)} bytes", f"at most {DESCRIPTOR_SIZE}"
+        )
+    return pack(PLATFORM_CONFIG, descriptor=raw, length=len(information)) + information
+
+
+def blob2(description: str, base: int, length: int) -> bytes:
+    """Event data of an EV_EFI_PLATFORM_FIRMWARE_BLOB2 event: where the measured bytes lay."""
+    raw = description.encode("ascii") + b"\0"
+    return bytes([len(raw)]) + raw + pack(BLOB2_RANGE, base=base, length=length)
+
+
+def spec_id_event(vendor: bytes = b"tdforge", mr_index: int = 0) -> bytes:
+    """The first entry of a log: says that SHA-384 is the one algorithm."""
+    body = pack(
+        SPEC_ID,
+        signature=SPEC_ID_SIGNATURE,
+        spec_minor=SPEC_MINOR,
+        spec_major=SPEC_MAJOR,
+        spec_errata=SPEC_ERRATA,
+        uintn_size=UINTN_64_BIT,
+        algorithm_count=1,
+        algorithm_id=ALG_SHA384,
+        digest_size=DIGEST_SIZE,
+        vendor_size=len(vendor),
+    )
+    body += vendor
+    return pack(PCR_EVENT, index=mr_index, type=EventType.NO_ACTION, size=len(body)) + body
+
+
+def event(mr_index: int, kind: int, digest: bytes, data: bytes) -> bytes:
+    """One later entry of a log."""
+    head = pack(
+        EVENT_HEADER,
+        mr_index=mr_index,
+        type=kind,
+        digest_count=1,
+        algorithm_id=ALG_SHA384,
+        digest=digest,
+        size=len(data),
+    )
+    return head + data
+
+
+def parse(area: bytes, *, place: str = "event log") -> list[Event]:
+    """All events of a log area, the Spec ID event first; ends at 8 bytes of FF or 00, or with the area."""
+    first = unpack(PCR_EVENT, area, place=place)
+    start = PCR_EVENT.sizeof()
+    spec = unpack(SPEC_ID, area, start, place=place)
+    if first.type != EventType.NO_ACTION or spec.signature != SPEC_ID_SIGNATURE:
+        raise FieldError(
+            f"{place} offset 0x0", f"type {first.type:#x}, {spec.signature!r}", "a Spec ID Event03"
+        )
+    if (spec.algorithm_count, spec.algorithm_id, spec.digest_size) != (1, ALG_SHA384, DIGEST_SIZE):
+        found = f"{spec.algorithm_count} algorithms, the first {spec.algorithm_id:#x}"
+        raise FieldError(f"{place} offset {start:#x}", found, "SHA-384 alone")
+    if start + first.size > len(area) or first.size < SPEC_ID.sizeof() + spec.vendor_size:
+        raise TruncatedError(
+            f"{place} offset {start:#x}", f"size {first.size}", "the Spec ID event and its vendor bytes"
+        )
+    events = [Event(first.index, first.type, bytes(0), area[start : start + first.size])]
+    offset = start + first.size
+    while not _is_end(area[offset : offset + LOG_END_SIZE]):
+        item, offset = _parse_event(area, offset, place)
+        events.append(item)
+    return events
+
+
+def _is_end(raw: bytes) -> bool:
+    return raw in (b"", b"\xff" * len(raw), bytes(LOG_END_SIZE))
+
+
+def _parse_event(area: bytes, offset: int, place: str) -> tuple[Event, int]:
+    head = unpack(EVENT_HEADER, area, offset, place=place)
+    if head.digest_count != 1 or head.algorithm_id != ALG_SHA384:
+        found = f"{head.digest_count} digests, the first of algorithm {head.algorithm_id:#x}"
+        raise FieldError(f"{place} offset {offset:#x}", found, "one SHA-384 digest")
+    start = offset + EVENT_HEADER.sizeof()
+    if start + head.size > len(area):
+        raise TruncatedError(
+            f"{place} offset {offset:#x}", f"event data of {head.size} bytes", f"at most {len(area) - start}"
+        )
+    return Event(
+        head.mr_index, head.type, head.digest, area[start : start + head.size], offset
+    ), start + head.size
+
+
+def replay(events: Iterable[Event]) -> tuple[bytes, bytes, bytes, bytes]:
+    """The four RTMR values these events give: from zero, RTMR = SHA384(RTMR || digest) for each."""
+    registers = [bytes(DIGEST_SIZE)] * RTMR_COUNT
+    for item in events:
+        if item.rtmr is not None and item.type != EventType.NO_ACTION:
+            registers[item.rtmr] = hashlib.sha384(registers[item.rtmr] + item.digest).digest()
+    return registers[0], registers[1], registers[2], registers[3]

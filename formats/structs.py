@@ -1,0 +1,85 @@
+"""How does a construct declaration become bytes and back, with an error that says where.
+
+The declarations of this package are plain fixed-size construct structs of little-endian integers, byte
+arrays and other such structs, so that the C side can have the very same layout (see `cstructs`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import construct as c
+
+from formats.errors import TruncatedError
+
+
+def spaced(size: int, fields: dict[int, Any]) -> Any:
+    """A struct of `size` bytes from fields by their offset; the gaps are named `reserved_<offset>`."""
+    members: list[Any] = []
+    position = 0
+    for offset, field in sorted(fields.items()):
+        if offset < position:
+            raise ValueError(
+                f"field {field.name} at {offset:#x} overlaps its predecessor, which ends at {position:#x}"
+            )
+        members += [*_gap(position, offset), field]
+        position = offset + field.sizeof()
+    if position > size:
+        raise ValueError(f"fields end at {position:#x}, behind the structure's size {size:#x}")
+    return c.Struct(*members, *_gap(position, size))
+
+
+def _gap(start: int, end: int) -> list[Any]:
+    return [f"reserved_{start:03x}" / c.Bytes(end - start)] if end > start else []
+
+
+def unpack(layout: Any, data: bytes, offset: int = 0, *, place: str = "") -> Any:
+    """The structure at `offset` of `data`; TruncatedError when it does not fit. `place` names the data."""
+    size = layout.sizeof()
+    if offset < 0:
+        name = place or layout.name
+        raise TruncatedError(
+            name, f"an offset {-offset:#x} before the start", f"{size} bytes of {layout.name}"
+        )
+    if offset + size > len(data):
+        raise TruncatedError(
+            f"{place or layout.name} offset {offset:#x}",
+            f"{max(0, len(data) - offset)} bytes",
+            f"{size} bytes of {layout.name}",
+        )
+    return layout.parse(data[offset : offset + size])
+
+
+def pack(layout: Any, **values: Any) -> bytes:
+    """The bytes of a structure; fields that are not given are zero. Nested structs take dictionaries."""
+    return bytes(layout.build(_filled(layout, values)))
+
+
+def offset_of(layout: Any, name: str) -> int:
+    """Where a field of a structure begins, in bytes."""
+    members = plain(layout).subcons
+    before = next(i for i, field in enumerate(members) if field.name == name)
+    return sum(field.sizeof() for field in members[:before])
+
+
+def plain(layout: Any) -> Any:
+    """The construct below names and documentation."""
+    while isinstance(layout, c.Renamed):
+        layout = layout.subcon
+    return layout
+
+
+def _filled(layout: Any, value: Any) -> Any:
+    core = plain(layout)
+    if isinstance(core, c.Struct):
+        given = dict(value or {})
+        filled = {field.name: _filled(field, given.pop(field.name, None)) for field in core.subcons}
+        if given:
+            raise TypeError(f"{layout.name} has no field {', '.join(sorted(map(str, given)))}")
+        return filled
+    if isinstance(core, c.Array):
+        items = list(value or [])
+        return [_filled(core.subcon, item) for item in items + [None] * (core.count - len(items))]
+    if isinstance(core, c.Bytes):
+        return bytes(value or b"").ljust(core.length, b"\0")
+    return value or 0

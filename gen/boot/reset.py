@@ -1,0 +1,257 @@
+"""What runs from the first instruction to the flow? The reset vector, the way into 64-bit mode, parked CPUs.
+
+A TD starts at 0xFFFFFFF0 in flat 32-bit protected mode with EFER.LME and NXE already set; an ordinary VM
+starts there in 16-bit real mode. The first bytes decode alike in both. TD entry state: Intel TDX module,
+td_vmcs_init.c (CR0 reads 0x31, CR4 0x40, RSI = vCPU index, GDTR and IDTR unusable).
+"""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    CALL,
+    CLD,
+    CMP,
+    JMP,
+    JNE,
+    JNZ,
+    JZ,
+    LABEL,
+    MOV,
+    PAUSE,
+    TEST,
+    UD2,
+    XOR,
+    Label,
+    al,
+    ax,
+    dword,
+    dx,
+    eax,
+    ebp,
+    esi,
+    rax,
+    rcx,
+    rdx,
+    si,
+    word,
+)
+
+from dsl.declare import prelude
+from formats.acpi import MP_MAILBOX, MailboxCommand
+from formats.structs import offset_of
+from gen.boot.paging import Plan, Region, emit_build
+from gen.x86 import (
+    BALIGN,
+    CLI,
+    DB,
+    DD,
+    DQ,
+    DW,
+    HLT,
+    JMP16,
+    LGDT,
+    LIDT,
+    LJMP,
+    LODSB_CS,
+    LTR,
+    MOVCR,
+    MOVOFFSET,
+    MOVSEG,
+    OUT,
+    Symbol,
+    Unit,
+    cr0,
+    cr3,
+    cr4,
+    ds,
+    es,
+    esp,
+    fs,
+    gs,
+    ss,
+)
+
+# The last 64 KiB: what 16-bit code and 16-bit gate offsets reach. The linker checks fields counted from here.
+WINDOW = 0xFFFF_0000
+
+SELECTOR_CODE32, SELECTOR_CODE64, SELECTOR_DATA, SELECTOR_TSS = 0x08, 0x10, 0x18, 0x20
+# Flat descriptors, accessed bit set so that the CPU never writes to them: Intel SDM volume 3A, section 3.4.5.
+GDT = (
+    (0x0000_0000_0000_0000, "null"),
+    (0x00CF_9B00_0000_FFFF, "0x08: 32-bit code"),
+    (0x00AF_9B00_0000_FFFF, "0x10: 64-bit code"),
+    (0x00CF_9300_0000_FFFF, "0x18: data"),
+)
+
+# 64-bit TSS: size, place of IST1 in it, access byte of its descriptor. Intel SDM volume 3A, 8.7 and 3.5.
+TSS_SIZE, TSS_IST1, TSS_AVAILABLE = 104, 36, 0x89
+
+# CR4: PAE, MCE (a TD never clears it), OSFXSR, OSXMMEXCPT. CR0: PG WP NE ET MP PE (CD or NW would fault).
+# Intel SDM volume 3A, section 2.5; TDX module base specification, "CR0 and CR4 handling".
+CR4 = 0x660
+CR0 = 0x8001_0033
+
+MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = (
+    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector")
+)
+
+NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
+DEBUG_PORT, COM1 = 0x402, prelude().constants["COM1"].value
+
+
+def emit_reset(unit: Unit, layout: Plan, stack: Region) -> None:
+    """Everything from the reset vector to `flow_entry`, which must never return."""
+    _vector(unit)
+    _real_mode(unit)
+    _protected_mode(unit, layout)
+    _long_mode(unit, stack)
+    _park(unit)
+    _tables(unit)
+    _task(unit, stack)
+
+
+def _vector(unit: Unit) -> None:
+    """The 16 bytes at 0xFFFFFFF0: both modes decode the first three instructions alike, then part."""
+    with unit.code("reset_vector", section=".resetvec", bits=32):
+        real = Label("real")
+        MOVCR(eax, cr0)
+        TEST(al, 1)
+        JZ(real)
+        JMP(Symbol("reset_td"))
+        LABEL(real)
+    with unit.code("reset_vector_16", section=".resetvec", bits=16, align=1, exported=False):
+        # Displacement = target - next IP (0xFFFF) modulo 64 KiB, written so that it is positive.
+        JMP16(Symbol("reset_real") - (WINDOW - 1))
+        HLT()
+
+
+def _real_mode(unit: Unit) -> None:
+    """Not a TD: say so on the debug port and COM1, then stop."""
+    with unit.code("reset_real", section=".reset", bits=16):
+        put, stop = Label("put"), Label("stop")
+        CLD()
+        MOVOFFSET(si, Symbol("not_a_td") - WINDOW)
+        LABEL(put)
+        LODSB_CS()
+        TEST(al, al)
+        JZ(stop)
+        MOV(dx, DEBUG_PORT)
+        OUT(dx, al)
+        MOV(dx, COM1)
+        OUT(dx, al)
+        JMP(put)
+        LABEL(stop)
+        CLI()
+        HLT()
+        JMP(stop)
+    with unit.data("not_a_td", section=".reset", align=1):
+        DB(NOT_A_TD, "read with CS overrides by 16-bit code")
+
+
+def _protected_mode(unit: Unit, layout: Plan) -> None:
+    """32-bit, no paging, no stack: vCPU 0 builds the page tables, the others wait; both leave by one way.
+
+    EBP carries the vCPU index to 64-bit mode. Nothing here can fault visibly: there is no IDT yet.
+    """
+    with unit.code("reset_td", section=".reset", bits=32):
+        hold, enter = Label("hold"), Label("enter")
+        CLD()
+        LGDT([Symbol("gdt_pointer")])
+        TEST(esi, esi)
+        JNZ(hold)
+        emit_build(layout)
+        XOR(ebp, ebp)
+        MOV(eax, layout.pool.start)
+        JMP(enter)
+
+        # The gate lies in the measured image, so it is 0 until vCPU 0 opens it with the PML4's address.
+        LABEL(hold)
+        MOV(ebp, esi)
+        poll = Label("poll")
+        LABEL(poll)
+        PAUSE()
+        MOV(eax, [Symbol("ap_gate")])
+        TEST(eax, eax)
+        JZ(poll)
+
+        LABEL(enter)
+        MOVCR(cr3, eax)
+        MOV(eax, CR4)
+        MOVCR(cr4, eax)
+        MOV(eax, CR0)
+        MOVCR(cr0, eax)
+        LJMP(SELECTOR_CODE64, Symbol("reset_long"))
+
+
+def _long_mode(unit: Unit, stack: Region) -> None:
+    with unit.code("reset_long", section=".reset"):
+        MOV(eax, SELECTOR_DATA)
+        for segment in (ds, es, ss, fs, gs):
+            MOVSEG(segment, eax)
+        TEST(ebp, ebp)
+        JNZ(Symbol("ap_park"))
+        MOV(esp, stack.end)
+        MOV(eax, SELECTOR_TSS)
+        LTR(ax)
+        LIDT([Symbol("idt_pointer")])
+        CALL(Symbol("flow_entry"))
+        UD2()
+
+
+def _park(unit: Unit) -> None:
+    """The AP's last loop: wait for the OS's wakeup command (ACPI mailbox version 0, one wakeup for each AP).
+
+    The AP's id is taken to be its vCPU index. Only the command is written back; the vector is 64 bits wide.
+
+    There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
+    registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
+    """
+    with unit.code("ap_park", section=".reset"):
+        wait = Label("wait")
+        MOV(rdx, [Symbol("ap_mailbox")])
+        LABEL(wait)
+        PAUSE()
+        CMP(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.WAKEUP))
+        JNE(wait)
+        CMP(dword[rdx + MAILBOX_APIC_ID], ebp)
+        JNE(wait)
+        MOV(rax, [rdx + MAILBOX_VECTOR])
+        MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before
+        MOVCR(cr3, rcx)
+        MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
+        JMP(rax)
+
+
+def _tables(unit: Unit) -> None:
+    # Data, because LTR marks the TSS as busy.
+    with unit.data("gdt", section=".data.reset", align=8):
+        for descriptor, meaning in GDT:
+            DQ(descriptor, meaning)
+        DW(TSS_SIZE - 1, f"{SELECTOR_TSS:#x}: TSS: limit")
+        DW(Symbol("tss") - WINDOW, "base 15:0")
+        DB(bytes([0xFF, TSS_AVAILABLE, 0, 0xFF]), "base 23:16, type, limit 19:16, base 31:24")
+        DQ(0, "base 63:32")
+    with unit.data("gdt_pointer", section=".rodata.reset", align=4):
+        DW(len(GDT) * 8 + 16 - 1, "limit")
+        DD(Symbol("gdt"), "base")
+        BALIGN(4)
+    with unit.data("reset_window_check", section=".rodata.reset", align=4, exported=False):
+        # The linker refuses a negative value here: 16-bit code must lie in the last 64 KiB.
+        DD(Symbol("reset_real") - WINDOW, "offset of 16-bit code in the last 64 KiB")
+        DD(Symbol("not_a_td") - WINDOW, "offset of its message")
+    with unit.data("ap_gate", section=".data.reset", align=4):
+        DD(0, "0: APs hold; else their PML4")
+    with unit.data("ap_mailbox", section=".data.reset", align=8):
+        DQ(0, "ACPI wakeup mailbox, set before the gate")
+
+
+def _task(unit: Unit, stack: Region) -> None:
+    """The TSS, for its one field: every exception starts at the top of the stack, whatever became of RSP.
+
+    No handler returns, so what lies there is no longer needed.
+    """
+    with unit.data("tss", section=".reset", align=128):  # not over a page boundary
+        DB(bytes(TSS_IST1), "no stack for other privilege levels")
+        DQ(stack.end, "IST1")
+        DB(bytes(TSS_SIZE - 2 - TSS_IST1 - 8), "IST2 to IST7")
+        DW(TSS_SIZE, "no I/O permission map")

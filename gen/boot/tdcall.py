@@ -1,0 +1,292 @@
+"""How does C or flow code call the TDX module and the VMM? One SysV function for each leaf and TDVMCALL used.
+
+Each takes its arguments as C would pass them and returns RAX of the TDCALL (or R10 of a TDVMCALL). Registers
+shown to the VMM hold an argument or zero, and none keeps a value of the VMM's after the return. RBP is never
+shown (TDX module: CONFIG_FLAGS.NO_RBP_MOD makes such a mask an error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peachpy.x86_64 import (
+    AND,
+    CALL,
+    CMP,
+    JMP,
+    JNE,
+    JNZ,
+    LABEL,
+    MOV,
+    POP,
+    PUSH,
+    RET,
+    SHR,
+    SUB,
+    TEST,
+    XOR,
+    Label,
+    dword,
+    eax,
+    ecx,
+    r8,
+    r8d,
+    r9,
+    r9d,
+    r10,
+    r10d,
+    r11,
+    r11d,
+    r12,
+    r12d,
+    r13,
+    r13d,
+    r14,
+    r14d,
+    r15,
+    r15d,
+    rax,
+    rbx,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+
+from formats.tdx import BUSY_RETRIES, OPERAND_BUSY
+from gen.x86 import TDCALL, Symbol, Unit
+
+# Leaves (RAX): Intel TDX module ABI, tdx_api_defs.h.
+TDG_VP_VMCALL, TDG_VP_INFO, TDG_MR_RTMR_EXTEND, TDG_VP_VEINFO_GET, TDG_MR_REPORT = 0, 1, 2, 3, 4
+TDG_MEM_PAGE_ACCEPT, TDG_VM_RD, TDG_VM_WR = 6, 7, 8
+
+# Sub-functions of TDG.VP.VMCALL (R11): Intel TDX Guest-Host Communication Interface, section 3.
+VMCALL_HLT, VMCALL_IO, VMCALL_MAP_GPA, VMCALL_REPORT_FATAL_ERROR = 0x0C, 0x1E, 0x10001, 0x10003
+IO_READ, IO_WRITE = 0, 1
+
+# Registers shown to the VMM (RCX), bit n = register n: R10..R15; and those plus RDX RBX RSI RDI R8 R9.
+MASK_STANDARD, MASK_ALL = 0xFC00, 0xFFCC
+GPAW_MASK = 0x3F  # TDG.VP.INFO: RCX bits 5:0
+
+_SHOWN = (r10, r11, r12, r13, r14, r15)
+_SAVED = (r12, r13, r14, r15)
+
+
+def emit_tdcall(unit: Unit) -> None:
+    """All functions of this module."""
+    _vp_info(unit)
+    _rtmr_extend(unit)
+    _ve_info(unit)
+    _report(unit)
+    _vm_read(unit)
+    _vm_write(unit)
+    _vmcall(unit)
+    _io_write(unit)
+    _io_read(unit)
+    _map_gpa(unit)
+    _halt(unit)
+    _fatal(unit)
+
+
+def leaf(number: int, reads: Sequence[Any] = (), writes: Sequence[Any] = ()) -> None:
+    """Load the leaf number and execute TDCALL; status in RAX."""
+    if number:
+        MOV(eax, number)
+    else:
+        XOR(eax, eax)
+    TDCALL(reads=(rax, *reads), writes=(rax, *writes))
+
+
+def _vp_info(unit: Unit) -> None:
+    """`uint64_t tdcall_vp_info(struct vp_info *out)`: gpaw, attributes, num, max, index, all trusted."""
+    with unit.code("tdcall_vp_info", section=".text.tdcall_vp_info"):
+        leaf(TDG_VP_INFO, writes=(rcx, rdx, r8, r9, r10, r11))
+        AND(ecx, GPAW_MASK)
+        MOV([rdi], rcx)
+        MOV([rdi + 8], rdx)
+        MOV([rdi + 16], r8)  # NUM_VCPUS in the low half, MAX_VCPUS in the high half
+        MOV([rdi + 24], r9d)
+        MOV(dword[rdi + 28], 0)
+        RET()
+
+
+def _rtmr_extend(unit: Unit) -> None:
+    """`uint64_t tdcall_rtmr_extend(const void *digest, uint64_t index)`: 48 bytes, 64-byte aligned.
+
+    Patient with registers that are locked, for the mark of a failed boot has to get there too.
+    """
+    with unit.code("tdcall_rtmr_extend", section=".text.tdcall_rtmr_extend"):
+        again, done = Label("again"), Label("done")
+        MOV(r8d, BUSY_RETRIES + 1)
+        LABEL(again)
+        MOV(rcx, rdi)
+        MOV(rdx, rsi)
+        leaf(TDG_MR_RTMR_EXTEND, reads=(rcx, rdx))
+        MOV(r9, rax)
+        SHR(r9, 32)
+        CMP(r9d, OPERAND_BUSY)
+        JNE(done)
+        SUB(r8d, 1)
+        JNZ(again)
+        LABEL(done)
+        RET()
+
+
+def _ve_info(unit: Unit) -> None:
+    """`uint64_t tdcall_ve_info(uint64_t out[5])`: reason, qualification, GLA, GPA, length and info halves."""
+    with unit.code("tdcall_ve_info", section=".text.tdcall_ve_info"):
+        leaf(TDG_VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
+        for index, register in enumerate((rcx, rdx, r8, r9, r10)):
+            MOV([rdi + 8 * index], register)
+        RET()
+
+
+def _report(unit: Unit) -> None:
+    """`uint64_t tdcall_report(void *report, const void *data)`: 1024 bytes at 1024, 64 bytes at 64."""
+    with unit.code("tdcall_report", section=".text.tdcall_report"):
+        MOV(rcx, rdi)
+        MOV(rdx, rsi)
+        XOR(r8d, r8d)
+        leaf(TDG_MR_REPORT, reads=(rcx, rdx, r8))
+        RET()
+
+
+def _vm_read(unit: Unit) -> None:
+    """`uint64_t tdcall_vm_rd(uint64_t field, uint64_t *out)`: a metadata field of this TD."""
+    with unit.code("tdcall_vm_rd", section=".text.tdcall_vm_rd"):
+        XOR(ecx, ecx)
+        MOV(rdx, rdi)
+        XOR(r8d, r8d)
+        leaf(TDG_VM_RD, reads=(rcx, rdx), writes=(r8,))
+        MOV([rsi], r8)
+        RET()
+
+
+def _vm_write(unit: Unit) -> None:
+    """`uint64_t tdcall_vm_wr(uint64_t field, uint64_t value, uint64_t mask)`."""
+    with unit.code("tdcall_vm_wr", section=".text.tdcall_vm_wr"):
+        MOV(r9, rdx)
+        XOR(ecx, ecx)
+        MOV(rdx, rdi)
+        MOV(r8, rsi)
+        leaf(TDG_VM_WR, reads=(rcx, rdx, r8, r9), writes=(r8,))
+        RET()
+
+
+def _enter() -> None:
+    for register in _SAVED:
+        PUSH(register)
+
+
+def _leave() -> None:
+    """Forget what the VMM answered, give the caller its registers back."""
+    XOR(r10d, r10d)
+    XOR(r11d, r11d)
+    for register in reversed(_SAVED):
+        POP(register)
+    RET()
+
+
+def _call_vmm() -> None:
+    """R11..R15 are set: execute the TDVMCALL. RAX = the module's status, or R10 if that is 0."""
+    done = Label("answered")
+    MOV(ecx, MASK_STANDARD)
+    XOR(r10d, r10d)
+    leaf(TDG_VP_VMCALL, reads=(rcx, *_SHOWN), writes=(rcx, *_SHOWN))
+    TEST(rax, rax)
+    JNZ(done)
+    MOV(rax, r10)
+    LABEL(done)
+
+
+def _vmcall(unit: Unit) -> None:
+    """`uint64_t tdvmcall(uint64_t fn, const uint64_t in[4], uint64_t out[5])`: R12..R15 in, R11..R15 out.
+
+    All outputs are the VMM's, hence untrusted; some statuses that are not 0 come with one (MapGPA: retry).
+    """
+    with unit.code("tdvmcall", section=".text.tdvmcall"):
+        _enter()
+        MOV(r11, rdi)
+        for index, register in enumerate(_SAVED):
+            MOV(register, [rsi + 8 * index])
+        _call_vmm()
+        for index, register in enumerate((r11, *_SAVED)):
+            MOV([rdx + 8 * index], register)
+        _leave()
+
+
+def _io_write(unit: Unit) -> None:
+    """`uint64_t tdvmcall_io_write(uint64_t port, uint64_t size, uint64_t value)`."""
+    with unit.code("tdvmcall_io_write", section=".text.tdvmcall_io_write"):
+        _enter()
+        MOV(r11d, VMCALL_IO)
+        MOV(r12, rsi)
+        MOV(r13d, IO_WRITE)
+        MOV(r14, rdi)
+        MOV(r15, rdx)
+        _call_vmm()
+        _leave()
+
+
+def _io_read(unit: Unit) -> None:
+    """`uint64_t tdvmcall_io_read(uint64_t port, uint64_t size, uint64_t *out)`: out is untrusted."""
+    with unit.code("tdvmcall_io_read", section=".text.tdvmcall_io_read"):
+        _enter()
+        MOV(r11d, VMCALL_IO)
+        MOV(r12, rsi)
+        MOV(r13d, IO_READ)
+        MOV(r14, rdi)
+        XOR(r15d, r15d)
+        _call_vmm()
+        MOV([rdx], r11)
+        _leave()
+
+
+def _map_gpa(unit: Unit) -> None:
+    """`uint64_t tdvmcall_map_gpa(uint64_t start, uint64_t size, uint64_t *next)`: 1 = call again from *next.
+
+    The caller bounds *next: it is untrusted.
+    """
+    with unit.code("tdvmcall_map_gpa", section=".text.tdvmcall_map_gpa"):
+        _enter()
+        MOV(r11d, VMCALL_MAP_GPA)
+        MOV(r12, rdi)
+        MOV(r13, rsi)
+        XOR(r14d, r14d)
+        XOR(r15d, r15d)
+        _call_vmm()
+        MOV([rdx], r11)
+        _leave()
+
+
+def _halt(unit: Unit) -> None:
+    """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, and the VMM is told so."""
+    with unit.code("tdvmcall_hlt", section=".text.tdvmcall_hlt"):
+        _enter()
+        MOV(r11d, VMCALL_HLT)
+        MOV(r12d, 1)
+        for register in (r13d, r14d, r15d):
+            XOR(register, register)
+        _call_vmm()
+        _leave()
+
+
+def _fatal(unit: Unit) -> None:
+    """`_Noreturn void tdvmcall_fatal(uint64_t code, const char text[64])`: report, then halt for ever."""
+    with unit.code("tdvmcall_fatal", section=".text.tdvmcall_fatal"):
+        halt = Label("halt")
+        MOV(rax, rsi)
+        XOR(r10d, r10d)
+        MOV(r11d, VMCALL_REPORT_FATAL_ERROR)
+        MOV(r12, rdi)
+        XOR(r13d, r13d)
+        # GHCI, TDG.VP.VMCALL<ReportFatalError>: the text travels in these registers, low byte first.
+        carriers = (r14, r15, rbx, rdi, rsi, r8, r9, rdx)
+        for index, register in enumerate(carriers):
+            MOV(register, [rax + 8 * index])
+        MOV(ecx, MASK_ALL)
+        leaf(TDG_VP_VMCALL, reads=(rcx, *_SHOWN, *carriers), writes=(rcx, *_SHOWN, *carriers))
+        LABEL(halt)
+        CALL(Symbol("tdvmcall_hlt"))
+        JMP(halt)

@@ -1,0 +1,1 @@
+"""The C core's side: headers, layout data and the host library."""

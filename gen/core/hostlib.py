@@ -1,0 +1,187 @@
+"""How does Python call the C core? Builds the firmware's own sources for this machine and loads it.
+
+The library is kept by the hash of all that went into it, in `$TDFORGE_CACHE` or `~/.cache/tdforge`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import cffi
+
+from dsl.declare import prelude
+from formats.cstructs import c_header
+from gen.core.headers import prelude_h
+from gen.errors import BuildError
+
+SOURCES = Path(__file__).resolve().parents[2] / "runtime-c"
+PAGE = 4096
+FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
+# Undefined behaviour ends the process at once: no runtime library is needed.
+SANITIZE = ("-fsanitize=undefined,bounds,integer-divide-by-zero", "-fsanitize-trap=all")
+
+# Headers that are written by hand, and what memory.c calls the C library's functions in a hosted build.
+HEADERS = ("tdf_base.h", "sha384.h")
+HOSTED = """
+void *tdf_memcpy(void *to, const void *from, size_t size);
+void *tdf_memmove(void *to, const void *from, size_t size);
+void *tdf_memset(void *to, int value, size_t size);
+int tdf_memcmp(const void *a, const void *b, size_t size);
+"""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Bytes that end right before a page that nobody may touch, so that a read past them ends the process."""
+
+    address: int
+    size: int
+    memory: mmap.mmap = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Lib:
+    """The loaded core. `lib.<primitive>` is the C function, `ffi` makes its arguments."""
+
+    ffi: Any
+    lib: Any
+    errors: dict[str, int]
+
+    def new(self, what: str, *initial: Any) -> Any:
+        """A zeroed structure: `new("vmm")` is a `struct vmm *`."""
+        return self.ffi.new(f"struct {what} *", *initial)
+
+    def span(self, data: Any, size: int | None = None) -> Any:
+        """A span over bytes (a copy, kept with the result), a cffi buffer, or an address and a size."""
+        if isinstance(data, bytes | bytearray):
+            kept = self.ffi.new("uint8_t[]", bytes(data) or b"\0")
+            return self._span(kept, self.ffi.cast("uint8_t *", kept), len(data))
+        if isinstance(data, int):
+            return self._span(None, self.ffi.cast("uint8_t *", data), size or 0)
+        return self._span(data, self.ffi.cast("uint8_t *", data), len(data) if size is None else size)
+
+    def _span(self, kept: Any, pointer: Any, size: int) -> Any:
+        span = self.ffi.new("struct span *", {"data": pointer, "size": size})
+        _KEPT[span] = kept
+        return span
+
+    def guarded(self, size: int) -> Guarded:
+        """`size` writable bytes that end at an unmapped page; page aligned if `size` is whole pages."""
+        pages = -(-size // PAGE)
+        memory = mmap.mmap(-1, (pages + 1) * PAGE)
+        base = int(self.ffi.cast("uintptr_t", self.ffi.from_buffer(memory)))
+        _protect_none(base + pages * PAGE)
+        return Guarded(base + pages * PAGE - size, size, memory)
+
+    def bytes_at(self, address: int, size: int) -> bytes:
+        """Memory as bytes."""
+        return bytes(self.ffi.buffer(self.ffi.cast("uint8_t *", address), size))
+
+    def content(self, span: Any) -> bytes:
+        """What a span covers."""
+        return bytes(self.ffi.buffer(span.data, span.size))
+
+    def address(self, pointer: Any) -> int:
+        """The address of what a cffi pointer points to."""
+        return int(self.ffi.cast("uintptr_t", pointer))
+
+    def error(self, status: int) -> str:
+        """The prelude's name of a status; "ok" for 0."""
+        return next(
+            (name for name, number in self.errors.items() if number == status), "ok" if not status else "?"
+        )
+
+
+_KEPT: WeakKeyDictionary[Any, Any] = (
+    WeakKeyDictionary()
+)  # span -> the memory it points to, for as long as the span lives
+
+
+def load(sanitize: bool = False) -> Lib:
+    """The C core for this machine, built on first use. BuildError if it does not compile."""
+    return _load(sanitize)
+
+
+@cache
+def _load(sanitize: bool) -> Lib:
+    names = prelude()
+    header = prelude_h()
+    ffi = cffi.FFI()
+    ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
+    path = _build(header, SANITIZE if sanitize else ())
+    return Lib(ffi, ffi.dlopen(str(path)), {name: each.number for name, each in names.errors.items()})
+
+
+def _header(name: str) -> str:
+    return (SOURCES / "include" / name).read_text()
+
+
+def _declarations(header: str) -> str:
+    """A header as cffi reads it: sizes, but no function bodies, assertions or alignment."""
+    header = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    header = re.sub(r"^static inline .*?\}$", "", header, flags=re.DOTALL | re.MULTILINE)
+    header = re.sub(r"^#define (\w+) (\d+)u$", r"enum { \1 = \2 };", header, flags=re.MULTILINE)
+    lines = [line for line in header.splitlines() if not line.startswith(("#", "_Static_assert"))]
+    return re.sub(r"_Alignas\(\d+\) ", "", "\n".join(lines))
+
+
+def _build(header: str, extra: tuple[str, ...]) -> Path:
+    sources = sorted((SOURCES / "src").glob("*.c"))
+    includes = sorted((SOURCES / "include").glob("*.h"))
+    generated = {"primitives.h": header, "formats.h": c_header()}
+    flags = (*FLAGS, *extra)
+    key = hashlib.sha256()
+    parts = [version("ziglang"), *flags, *generated.values()]
+    for part in [*parts, *(f"{path.name}\0{path.read_text()}" for path in (*sources, *includes))]:
+        key.update(part.encode() + b"\0")
+    target = _cache_dir() / "hostlib" / f"core-{key.hexdigest()[:24]}.so"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        for name, text in generated.items():
+            (Path(scratch) / name).write_text(text)
+        made = Path(scratch) / "core.so"
+        places = ("-I", str(SOURCES / "include"), "-I", scratch)
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            *flags,
+            *places,
+            *map(str, sources),
+            "-o",
+            str(made),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
+            raise BuildError(f"C core for this machine: {said[0]}")
+        made.rename(target)
+    return target
+
+
+def _cache_dir() -> Path:
+    if chosen := os.environ.get("TDFORGE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tdforge"
+
+
+def _protect_none(address: int) -> None:
+    ffi = cffi.FFI()
+    ffi.cdef("int mprotect(void *addr, size_t len, int prot);")
+    if ffi.dlopen(None).mprotect(ffi.cast("void *", address), PAGE, 0) != 0:
+        raise OSError("mprotect failed")

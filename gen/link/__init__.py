@@ -1,0 +1,1 @@
+"""From objects to an ELF file, and the proof that the stack suffices."""

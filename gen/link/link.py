@@ -1,0 +1,273 @@
+"""How do sources and listings become one linked firmware volume? By clang and lld of the `ziglang` wheel.
+
+The volume ends at 4 GiB and is packed against it: data, rodata, text, each on pages of its own; .reset, what
+16-bit code and gates reach, is the last of the text. The last KiB stays free for metadata.
+Paths that reach debug information are relative, so the same sources give the same bytes in any directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata as packages
+from pathlib import Path
+
+import ziglang  # type: ignore[import-untyped]
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from dsl.model import Firmware
+from formats.tdvf import PAGE, RESET_VECTOR_DISTANCE, TOP
+from gen.errors import BuildError
+from gen.flow.names import region_symbols
+from gen.flow.sizes import round_up
+from gen.x86 import Listing
+from image.write import METADATA_DISTANCE
+
+TARGET = ("-target", "x86_64-freestanding-none")
+C_FLAGS = (
+    *TARGET,
+    "-std=c17",
+    "-Os",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-sanitize=all",
+    "-fno-asynchronous-unwind-tables",
+    "-mno-red-zone",
+    "-mgeneral-regs-only",
+    "-fPIE",
+    "-fvisibility=hidden",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fstack-size-section",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)
+LINK_FLAGS = (
+    "-m",
+    "elf_x86_64",
+    "-static",
+    "--no-pie",
+    "--gc-sections",
+    "--build-id=none",
+    "-z",
+    "max-page-size=4096",
+    "-z",
+    "norelro",
+    "-z",
+    "noexecstack",
+    "-e",
+    "reset_vector",
+)
+KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
+_HERE = "-fdebug-compilation-dir=."
+_WHEEL = Path(ziglang.__file__).parent
+_LOADED = (".data", ".rodata", ".text", ".resetvec")
+
+
+@dataclass(frozen=True)
+class Linked:
+    """The linked firmware volume: flat bytes that end at 4 GiB, the ELF file, and its symbols by name."""
+
+    content: bytes
+    elf: bytes
+    symbols: Mapping[str, int]
+    map: str
+
+    @property
+    def used(self) -> int:
+        """Bytes of code and data, without the padding between them."""
+        return self.symbols["__used_bytes"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A C file to compile; `includes` are folders of headers."""
+
+    path: Path
+    includes: tuple[Path, ...]
+
+
+def tool(*arguments: str, cwd: Path) -> str:
+    """Runs one of the wheel's tools; BuildError with its first message if it fails. Returns its warnings."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        raise BuildError(f"{arguments[0]}: {lines[0] if lines else f'exit code {done.returncode}'}")
+    return done.stderr
+
+
+def compile_all(
+    sources: Sequence[Source], listings: Sequence[Listing], root: Path, cache: Path
+) -> list[Path]:
+    """Objects of C sources (below `root`) and of listings, in that order; unchanged ones are reused."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        objects = [pool.submit(_compile, source, root, cache) for source in sources]
+        objects += [pool.submit(_assemble, listing, cache) for listing in listings]
+        made = [each.result() for each in objects]
+    _prune(cache, made)
+    return made
+
+
+def _prune(cache: Path, used: Iterable[Path]) -> None:
+    """Forgets what no build has asked for in a month; the time of access says when one last did."""
+    now = time.time_ns()
+    for path in used:
+        os.utime(path, ns=(now, path.stat().st_mtime_ns))
+    for path in cache.iterdir():
+        if path.stat().st_atime_ns < now - KEPT_DAYS * DAY:
+            path.unlink(missing_ok=True)
+
+
+def _compile(source: Source, root: Path, cache: Path) -> Path:
+    # Every header is part of the key: cheaper than tracking which are used, and never wrong.
+    headers = sorted(header for folder in source.includes for header in folder.glob("*.h"))
+    name = source.path.relative_to(root).as_posix()
+    key = _key(name, " ".join(C_FLAGS), *(path.read_text() for path in (source.path, *headers)))
+    target = cache / f"{source.path.stem}-{key}.o"
+    if not target.exists():
+        includes = [f"-I{folder}" for folder in source.includes]
+        generated = [f"-ffile-prefix-map={folder}=generated" for folder in source.includes]
+        # The compiler names its own headers relative to the working folder when they lie below it.
+        wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
+        maps = (f"-ffile-prefix-map={root}=.", *generated, *wheel)  # the last that fits counts
+        _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
+    return target
+
+
+def _assemble(listing: Listing, cache: Path) -> Path:
+    target = cache / f"{listing.name}-{_key(listing.text)}.o"
+    if not target.exists():
+        source = target.with_suffix(".s")
+        source.write_text(listing.text)
+        _produce(target, "cc", *TARGET, _HERE, "-c", source.name, cwd=cache)
+    return target
+
+
+def _produce(target: Path, *arguments: str, cwd: Path) -> None:
+    """Makes a file under another name first, so that an interrupted build leaves no half object behind."""
+    partial = target.with_suffix(".partial.o")
+    tool(*arguments, "-o", str(partial.resolve()), cwd=cwd)
+    partial.rename(target)
+
+
+def _key(*parts: str) -> str:
+    digest = hashlib.sha256(packages.version("ziglang").encode())
+    for part in parts:
+        digest.update(b"\0" + part.encode())
+    return digest.hexdigest()[:24]
+
+
+# ---------------------------------------------------------------- linking
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes of the three parts; where they begin follows."""
+
+    data: int = 0
+    rodata: int = 0
+    text: int = 0
+
+    @property
+    def text_start(self) -> int:
+        return TOP - round_up(self.text + METADATA_DISTANCE, PAGE)
+
+    @property
+    def rodata_start(self) -> int:
+        return self.text_start - round_up(self.rodata, PAGE)
+
+    @property
+    def data_start(self) -> int:
+        return self.rodata_start - round_up(self.data, PAGE)
+
+
+def link(firmware: Firmware, objects: Iterable[Path], folder: Path) -> Linked:
+    """Links twice: the first time to learn the sizes. Files go to `folder`."""
+    names = [os.path.relpath(path, folder) for path in objects]  # they end up in the linker map
+    sizes = _Sizes(PAGE, PAGE, PAGE)
+    _run_lld(firmware, names, folder, sizes, "--noinhibit-exec")
+    learnt = _sizes(folder / "boot.elf")
+    _run_lld(firmware, names, folder, learnt)
+    if _sizes(folder / "boot.elf") != learnt:
+        raise BuildError("the linker gave other sizes the second time")
+    elf = (folder / "boot.elf").read_bytes()
+    return Linked(
+        _flat(folder / "boot.elf", learnt),
+        elf,
+        _symbols(folder / "boot.elf"),
+        (folder / "boot.map").read_text(),
+    )
+
+
+def script(firmware: Firmware, sizes: _Sizes) -> str:
+    """The linker script for parts of these sizes; names every image section."""
+    regions = []
+    for section in firmware.image:
+        start, end = region_symbols(section.name)
+        if section.address is None or section.size is None:
+            regions += [f"{start} = {sizes.data_start:#x};", f"{end} = {TOP:#x};"]
+        else:
+            regions += [f"{start} = {section.address:#x};", f"{end} = {section.address + section.size:#x};"]
+        regions.append(f"region_{section.name}_size = {end} - {start};")
+    return f"""\
+SECTIONS {{
+    .data {sizes.data_start:#x} : {{ *(.data .data.*) *(.bss .bss.* COMMON) }}
+    .rodata {sizes.rodata_start:#x} : {{ *(.rodata .rodata.*) }}
+    .text {sizes.text_start:#x} : {{ *(.text .text.*) *(.reset) }}
+    .resetvec {TOP - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
+    /DISCARD/ : {{ *(.eh_frame) *(.comment) *(.llvm_addrsig) *(.stack_sizes) *(.note*) }}
+}}
+__data_start = {sizes.data_start:#x};
+__data_end = {sizes.rodata_start:#x};
+__rodata_start = {sizes.rodata_start:#x};
+__rodata_end = {sizes.text_start:#x};
+__text_start = {sizes.text_start:#x};
+__text_end = {TOP:#x};
+__used_bytes = SIZEOF(.data) + SIZEOF(.rodata) + SIZEOF(.text) + SIZEOF(.resetvec);
+{chr(10).join(regions)}
+"""
+
+
+def _run_lld(firmware: Firmware, objects: Sequence[str], folder: Path, sizes: _Sizes, *more: str) -> None:
+    (folder / "link.ld").write_text(script(firmware, sizes))
+    outputs = ("-T", "link.ld", "-Map=boot.map", "-o", "boot.elf")
+    tool("ld.lld", *LINK_FLAGS, *more, *outputs, *objects, cwd=folder)
+
+
+def _sizes(path: Path) -> _Sizes:
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        found = [elf.get_section_by_name(name) for name in (".data", ".rodata", ".text")]
+        return _Sizes(*(section["sh_size"] if section else 0 for section in found))
+
+
+def _flat(path: Path, sizes: _Sizes) -> bytes:
+    content = bytearray(TOP - sizes.data_start)
+    with path.open("rb") as file:
+        elf = ELFFile(file)
+        for section in elf.iter_sections():
+            if section.name in _LOADED and section["sh_type"] != "SHT_NOBITS":
+                start = section["sh_addr"] - sizes.data_start
+                content[start : start + section["sh_size"]] = section.data()
+            elif section["sh_flags"] & 2 and section["sh_size"] and section.name not in _LOADED:  # SHF_ALLOC
+                raise BuildError(f"section {section.name} has no place in the firmware volume")
+    return bytes(content)
+
+
+def _symbols(path: Path) -> dict[str, int]:
+    with path.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        return {symbol.name: symbol["st_value"] for symbol in table.iter_symbols() if symbol.name}

@@ -1,0 +1,103 @@
+"""What do the emitters of generated primitives share? Frames, record offsets, status checks, page_map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from peachpy.x86_64 import (
+    ADD,
+    AND,
+    CALL,
+    JMP,
+    JNZ,
+    JZ,
+    LABEL,
+    MOV,
+    SUB,
+    TEST,
+    Label,
+    eax,
+    r8d,
+    rax,
+    rcx,
+    rdx,
+    rsi,
+)
+
+from dsl.declare import prelude
+from dsl.model import Firmware
+from formats.tdvf import PAGE
+from gen.flow.context import Context
+from gen.flow.frame import Frame
+from gen.x86 import MOVCR, Symbol, cr3, rsp
+
+_ACCESS = dict(prelude().enumerations["Access"].members)
+READ, READ_WRITE, READ_EXECUTE, ALL = (_ACCESS[name] for name in ("r", "rw", "rx", "rwx"))
+
+
+@dataclass
+class Builder:
+    """What an emitter of one primitive needs."""
+
+    firmware: Firmware
+    context: Context
+    frame: Frame
+    fail: Label
+
+    def error(self, name: str) -> int:
+        return next(error.number for error in self.firmware.errors if error.name == name)
+
+    def offset(self, record: str, field: str) -> int:
+        fields = self.firmware.records[record].fields
+        return next(each.offset for each in fields if each.name == field)
+
+    def record_slot(self, name: str) -> int:
+        record = self.firmware.records[name]
+        return self.frame.slot(record.size, record.align)
+
+    def save(self, *registers: Any) -> list[int]:
+        """Keeps arguments in the frame; returns their slots."""
+        slots = [self.frame.slot(8) for _ in registers]
+        for register, slot in zip(registers, slots, strict=True):
+            MOV([rsp + slot], register)
+        return slots
+
+    def checked(self, function: str) -> None:
+        """Calls what returns a status; hands a failure on."""
+        CALL(Symbol(function))
+        TEST(eax, eax)
+        JNZ(self.fail)
+
+    def require_success(self, status: Any, error: str) -> None:
+        """Fails with `error` unless the register is zero."""
+        fine = Label(f"fine_{error}")
+        TEST(status, status)
+        JZ(fine)
+        MOV(eax, self.error(error))
+        JMP(self.fail)
+        LABEL(fine)
+
+
+def reload_cr3() -> None:
+    MOVCR(rax, cr3)
+    MOVCR(cr3, rax)
+
+
+def map_arguments(span: Any, access: int) -> None:
+    """Arguments 2 to 5 of page_map: the identity map of a span whose address is in a register."""
+    MOV(rcx, [span + 8])
+    MOV(rsi, [span])
+    MOV(rdx, rsi)
+    MOV(r8d, access)
+
+
+def pages_arguments(access: int) -> None:
+    """Arguments 2 to 5 of page_map for the pages that hold [RSI, RSI + RCX)."""
+    ADD(rcx, rsi)
+    ADD(rcx, PAGE - 1)
+    AND(rcx, -PAGE)
+    AND(rsi, -PAGE)
+    SUB(rcx, rsi)
+    MOV(rdx, rsi)
+    MOV(r8d, access)

@@ -1,0 +1,52 @@
+"""How do measurements happen? C writes the event, the module extends the RTMR, then the event counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from peachpy.x86_64 import CALL, LEA, MOV, esi, r8, rax, rcx, rdi, rdx, rsi
+
+from gen.primitives.builder import Builder
+from gen.x86 import Symbol, rsp
+
+
+def measure(log: str) -> Callable[[Builder], None]:
+    """A measuring primitive around the C function `log`."""
+
+    def body(b: Builder) -> None:  # (data, rtmr, name, log)
+        data, rtmr, name, state = b.save(rdi, rsi, rdx, rcx)
+        digest = b.record_slot("Digest")
+        MOV(rdi, [rsp + state])
+        MOV(esi, [rsp + rtmr])
+        MOV(rdx, [rsp + name])
+        MOV(rcx, [rsp + data])
+        LEA(r8, [rsp + digest])
+        b.checked(log)
+        _extend(b, digest, rtmr, state)
+
+    return body
+
+
+def separate(b: Builder) -> None:  # (rtmr, log)
+    """Closes an RTMR with the separator."""
+    rtmr, state = b.save(rdi, rsi)
+    digest = b.record_slot("Digest")
+    MOV(rdi, [rsp + state])
+    MOV(esi, [rsp + rtmr])
+    LEA(rdx, [rsp + digest])
+    b.checked("log_separator")
+    _extend(b, digest, rtmr, state)
+
+
+def _extend(b: Builder, digest: int, rtmr: int, log: int) -> None:
+    """Extends the RTMR with the digest, then makes the event part of the log."""
+    operand = b.frame.slot(64, 64)
+    for part in range(0, 48, 8):  # the list's items start behind its count, the operand is aligned to 64
+        MOV(rax, [rsp + digest + 8 + part])
+        MOV([rsp + operand + part], rax)
+    LEA(rdi, [rsp + operand])
+    MOV(esi, [rsp + rtmr])
+    CALL(Symbol("tdcall_rtmr_extend"))
+    b.require_success(rax, "rtmr_extend_failed")
+    MOV(rdi, [rsp + log])
+    CALL(Symbol("log_commit"))

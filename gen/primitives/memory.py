@@ -1,0 +1,122 @@
+"""How does RAM become usable? Acceptance, the carved regions, and the copies of a placement."""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    ADD,
+    CALL,
+    CMP,
+    JAE,
+    JMP,
+    JZ,
+    LABEL,
+    LEA,
+    MOV,
+    TEST,
+    XOR,
+    Label,
+    eax,
+    edx,
+    qword,
+    r8,
+    rax,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+
+from gen.flow.names import CONTEXT
+from gen.primitives.builder import READ_WRITE, Builder, map_arguments, pages_arguments, reload_cr3
+from gen.x86 import REP_MOVSB, REP_STOSB, Symbol, rsp
+
+
+def accept(b: Builder) -> None:  # (ram, limit, level, paging)
+    """Accepts run by run as C plans it, then maps, publishes and clears the carved regions."""
+    ram, limit, level, paging = b.save(rdi, rsi, rdx, rcx)
+    at, run = b.record_slot("Acceptance"), b.record_slot("AcceptRun")
+    done, status, index = (b.frame.slot(8) for _ in range(3))
+    start, count, run_level = (b.offset("AcceptRun", name) for name in ("start", "count", "level"))
+    more, accepted = Label("more"), Label("accepted")
+    MOV(rdi, [rsp + ram])
+    MOV(rsi, [rsp + limit])
+    MOV(edx, [rsp + level])
+    LEA(rcx, [rsp + at])
+    CALL(Symbol("accept_begin"))
+    XOR(eax, eax)
+    MOV([rsp + done], rax)
+    MOV([rsp + status], rax)
+    LABEL(more)
+    MOV(rdi, [rsp + ram])
+    LEA(rsi, [rsp + at])
+    MOV(rdx, [rsp + done])
+    MOV(rcx, [rsp + status])
+    LEA(r8, [rsp + run])
+    b.checked("accept_next")
+    MOV(rsi, [rsp + run + count])
+    TEST(rsi, rsi)
+    JZ(accepted)
+    MOV(rdi, [rsp + run + start])
+    MOV(rdx, [rsp + run + run_level])
+    LEA(rcx, [rsp + done])
+    CALL(Symbol("tdcall_accept_run"))
+    MOV([rsp + status], rax)
+    JMP(more)
+    LABEL(accepted)
+
+    for name, place in b.context.carved.items():
+        span = b.offset("Ram", "carved") + 8 + 16 * list(b.context.carved).index(name)
+        MOV(rax, [rsp + ram])
+        LEA(rax, [rax + span])
+        MOV([rsp + index], rax)
+        MOV(rdi, [rsp + paging])
+        map_arguments(rax, READ_WRITE)
+        b.checked("page_map")
+        MOV(rdx, [rsp + index])
+        for part in (0, 8):
+            MOV(rax, [rdx + part])
+            MOV([Symbol(CONTEXT, place + part)], rax)
+    reload_cr3()
+    for place in b.context.carved.values():
+        # What was added at launch holds what the VMM put there.
+        MOV(rdi, [Symbol(CONTEXT, place)])
+        MOV(rcx, [Symbol(CONTEXT, place + 8)])
+        XOR(eax, eax)
+        REP_STOSB()
+
+
+def load_linux(b: Builder) -> None:  # (placement, paging)
+    """Makes the copies of a placement, whose sources and destinations are apart (runtime-c/src/place.c)."""
+    placement, paging = b.save(rdi, rsi)
+    index, item = b.frame.slot(8), b.frame.slot(8)
+    to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))
+    copies = b.offset("Placement", "copies")
+    step = b.firmware.records["Copy"].size
+    top, end, copied = Label("copy"), Label("done"), Label("copied")
+    LEA(rax, [rdi + copies + 8])
+    MOV([rsp + item], rax)
+    MOV(qword[rsp + index], 0)
+    LABEL(top)
+    MOV(rax, [rsp + placement])
+    MOV(rcx, [rsp + index])
+    CMP(rcx, [rax + copies])
+    JAE(end)
+    MOV(rax, [rsp + item])
+    MOV(rsi, [rax + to])
+    MOV(rcx, [rax + size])
+    TEST(rcx, rcx)
+    JZ(copied)
+    MOV(rdi, [rsp + paging])
+    pages_arguments(READ_WRITE)
+    b.checked("page_map")
+    reload_cr3()
+    MOV(rax, [rsp + item])
+    MOV(rdi, [rax + to])
+    MOV(rsi, [rax + from_])
+    MOV(rcx, [rax + size])
+    REP_MOVSB()
+    LABEL(copied)
+    ADD(qword[rsp + item], step)
+    ADD(qword[rsp + index], 1)
+    JMP(top)
+    LABEL(end)

@@ -1,0 +1,145 @@
+"""How does a flow talk to the VMM? Each answer is taken only as far as it can do no harm."""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    ADD,
+    CALL,
+    CMP,
+    JAE,
+    JBE,
+    JMP,
+    JNE,
+    JNZ,
+    JZ,
+    LABEL,
+    LEA,
+    MOV,
+    MOVZX,
+    SHL,
+    SUB,
+    TEST,
+    Label,
+    byte,
+    cl,
+    eax,
+    ecx,
+    edi,
+    edx,
+    esi,
+    qword,
+    r8,
+    r9,
+    rax,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+
+from formats.tdvf import PAGE
+from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
+from gen.x86 import Symbol, rsp
+
+# GHCI, sub-function status of MapGPA: "partly done, go on at R11".
+RETRY = 1
+
+
+def print(b: Builder) -> None:  # (line)
+    """To COM1, byte by byte."""
+    position, end = b.frame.slot(8), b.frame.slot(8)
+    top, done = Label("byte"), Label("done")
+    MOV(rax, [rdi])
+    MOV([rsp + position], rax)
+    ADD(rax, [rdi + 8])
+    MOV([rsp + end], rax)
+    LABEL(top)
+    MOV(rcx, [rsp + position])
+    CMP(rcx, [rsp + end])
+    JAE(done)
+    ADD(qword[rsp + position], 1)
+    MOVZX(edx, byte[rcx])
+    MOV(edi, b.firmware.constants["COM1"].value)
+    MOV(esi, 1)
+    CALL(Symbol("tdvmcall_io_write"))
+    JMP(top)
+    LABEL(done)
+
+
+def tdvmcall(b: Builder) -> None:  # (function, r12, r13, r14, r15, out)
+    """Any standard sub-function; the result is R11."""
+    inputs, outputs = b.frame.slot(32), b.frame.slot(40)
+    (out,) = b.save(r9)
+    for part, register in enumerate((rsi, rdx, rcx, r8)):
+        MOV([rsp + inputs + 8 * part], register)
+    LEA(rsi, [rsp + inputs])
+    LEA(rdx, [rsp + outputs])
+    CALL(Symbol("tdvmcall"))
+    b.require_success(rax, "tdvmcall_failed")
+    MOV(rax, [rsp + outputs])
+    MOV(rcx, [rsp + out])
+    MOV([rcx], rax)
+
+
+def io_write(b: Builder) -> None:  # (port, size, value)
+    """OUT by TDVMCALL."""
+    CALL(Symbol("tdvmcall_io_write"))
+    b.require_success(rax, "tdvmcall_failed")
+
+
+def io_read(b: Builder) -> None:  # (port, size, out)
+    """IN by TDVMCALL."""
+    CALL(Symbol("tdvmcall_io_read"))
+    b.require_success(rax, "tdvmcall_failed")
+
+
+def share(b: Builder) -> None:  # (region, td, paging, out)
+    """MapGPA to shared, then the mapping with the shared bit. The VMM may do it in parts."""
+    region, _, paging, out = b.save(rdi, rsi, rdx, rcx)
+    bit, at, end, following = (b.frame.slot(8) for _ in range(4))
+    again, done, refused = Label("again"), Label("done"), Label("refused")
+    # The shared bit is the topmost bit of a guest physical address: GPAW - 1.
+    MOV(rcx, [rsi + b.offset("VpInfo", "gpaw")])
+    SUB(rcx, 1)
+    MOV(eax, 1)
+    SHL(rax, cl)
+    MOV([rsp + bit], rax)
+    ADD(rax, [rdi])
+    MOV([rsp + at], rax)
+    ADD(rax, [rdi + 8])
+    MOV([rsp + end], rax)
+    LABEL(again)
+    MOV(rdi, [rsp + at])
+    MOV(rsi, [rsp + end])
+    SUB(rsi, rdi)
+    LEA(rdx, [rsp + following])
+    CALL(Symbol("tdvmcall_map_gpa"))
+    TEST(rax, rax)
+    JZ(done)
+    CMP(rax, RETRY)
+    JNE(refused)
+    # Only an answer that makes progress inside the range is taken.
+    MOV(rcx, [rsp + following])
+    CMP(rcx, [rsp + at])
+    JBE(refused)
+    CMP(rcx, [rsp + end])
+    JAE(refused)
+    TEST(ecx, PAGE - 1)
+    JNZ(refused)
+    MOV([rsp + at], rcx)
+    JMP(again)
+    LABEL(refused)
+    MOV(eax, b.error("tdvmcall_failed"))
+    JMP(b.fail)
+    LABEL(done)
+    MOV(rax, [rsp + region])
+    MOV(rdi, [rsp + paging])
+    map_arguments(rax, READ_WRITE)
+    ADD(rdx, [rsp + bit])
+    b.checked("page_map")
+    reload_cr3()
+    MOV(rax, [rsp + region])
+    MOV(rdx, [rsp + out])
+    for part in (0, 8):
+        MOV(rcx, [rax + part])
+        MOV([rdx + part], rcx)

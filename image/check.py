@@ -1,0 +1,270 @@
+"""Which rules of which VMM does an image break.
+
+Every finding names the place, what is there, what should be, who refuses it and which source says so. Rules
+that no VMM checks are here because the TD would die later without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+
+from formats import guids, tdvf
+from formats.errors import FormatError
+from formats.tdvf import PAGE, TOP, Section, SectionAttribute, SectionType
+
+FILE_UNIT = 0x1_0000  # QEMU hw/i386/x86-common.c x86_bios_rom_init: 64 KiB
+MAX_FILE_SIZE = 16 << 20  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
+# QEMU target/i386/kvm/tdx.c tdx_accept_ram_range: TD_HOB and TempMem lie inside RAM; the least RAM supported.
+LOW_RAM_END = 128 << 20
+# Payload and PayloadParam lie in RAM below the lowest split of any machine: QEMU hw/i386/pc_q35.c, 2 GiB.
+PAYLOAD_RAM_END = 2 << 30
+GPA_LIMIT = 1 << 47  # the shared bit of a TD with 48 guest physical address bits
+MIN_SECTIONS = 2  # QEMU hw/i386/tdvf.c tdvf_parse_metadata
+
+ANYONE = ("QEMU", "Cloud Hypervisor", "Dragonball", "Alioth", "td-shim")
+NOBODY: tuple[str, ...] = ()
+_QEMU_SECTION = "QEMU hw/i386/tdvf.c tdvf_parse_and_check_section_entry"
+_TD_SHIM = "td-shim td-shim-interface/src/metadata.rs validate_sections"
+_KVM = "Linux arch/x86/kvm/vmx/tdx.c tdx_vcpu_init_mem_region"
+_DRAGONBALL = "Kata dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections"
+
+
+class Profile(StrEnum):
+    """Which hosts an image is for: QEMU knows section types 0 to 3, direct boot adds the payload's two."""
+
+    QEMU = "qemu"
+    DIRECT_BOOT = "direct-boot"
+
+
+_TYPES = {
+    Profile.QEMU: (SectionType.BFV, SectionType.CFV, SectionType.TD_HOB, SectionType.TEMP_MEM),
+    Profile.DIRECT_BOOT: (
+        SectionType.BFV,
+        SectionType.CFV,
+        SectionType.TD_HOB,
+        SectionType.TEMP_MEM,
+        SectionType.PAYLOAD,
+        SectionType.PAYLOAD_PARAM,
+    ),
+}
+_WITH_DATA = (SectionType.BFV, SectionType.CFV)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken rule. `code` is stable; `refused_by` is empty when no VMM notices and the TD fails later."""
+
+    code: str
+    place: str
+    found: str
+    expected: str
+    refused_by: tuple[str, ...]
+    source: str
+
+    @property
+    def text(self) -> str:
+        """One sentence for people."""
+        who = f"refused by {', '.join(self.refused_by)}" if self.refused_by else "no VMM checks it"
+        return f"{self.place}: found {self.found}, expected {self.expected} ({who}; {self.source})"
+
+
+def profile_for(sections: Sequence[Section]) -> Profile:
+    """The profile an image is meant for: direct boot when it has a Payload or PayloadParam section."""
+    extra = {SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM}
+    return Profile.DIRECT_BOOT if any(item.type in extra for item in sections) else Profile.QEMU
+
+
+def check_image(image: bytes, profile: Profile | str | None = None, *, place: str = "image") -> list[Finding]:
+    """Every broken rule, in the order of the file; empty for an image all VMMs of the profile load.
+
+    `profile` None: what `profile_for` says. A file without metadata gives one finding, `no-metadata`.
+    """
+    try:
+        metadata = tdvf.metadata(image, place=place)
+    except FormatError as error:
+        return [
+            Finding("no-metadata", error.place, error.found, error.expected, ANYONE, "TDVF Design Guide, 11")
+        ]
+    chosen = Profile(profile) if profile else profile_for(metadata.sections)
+    findings = [*_file(image, place), *_pointers(image, metadata.offset, place)]
+    for index, section in enumerate(metadata.sections):
+        name = f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
+        findings += _section(section, name, len(image), chosen)
+    findings += _counts(metadata.sections, place, chosen)
+    findings += _overlaps(metadata.sections, place)
+    findings += _reset_vector(image, metadata.sections, place)
+    return findings
+
+
+def _file(image: bytes, place: str) -> Iterator[Finding]:
+    if len(image) % FILE_UNIT:
+        source = "QEMU hw/i386/x86-common.c x86_bios_rom_init"
+        yield Finding("file-size", place, f"{len(image):#x} bytes", "a multiple of 64 KiB", ("QEMU",), source)
+    if len(image) > MAX_FILE_SIZE:
+        source = "QEMU maps the file below 4 GiB, over LAPIC and IOAPIC when it is larger"
+        yield Finding("file-too-large", place, f"{len(image):#x} bytes", "at most 16 MiB", NOBODY, source)
+
+
+def _pointers(image: bytes, offset: int, place: str) -> Iterator[Finding]:
+    by_table = tdvf.offset_by_table(image, place=place)
+    pointer_place = f"{place} offset {len(image) - tdvf.POINTER_DISTANCE:#x}"
+    pointer = tdvf.offset_by_pointer(image, place=place)
+    if by_table is None:
+        table_place = f"{place} offset {max(0, len(image) - tdvf.FOOTER_DISTANCE):#x}"
+        found = "no GUID table with a TDX entry"
+        source = "QEMU hw/i386/pc_sysfw_ovmf.c pc_system_parse_ovmf_flash"
+        yield Finding("guid-table", table_place, found, "one", ("QEMU", "Alioth"), source)
+    elif pointer != by_table:
+        found, expected = f"descriptor pointer {pointer:#x}", f"{by_table:#x}, as the GUID table says"
+        yield Finding("pointer", pointer_place, found, expected, ("Dragonball", "td-shim"), _DRAGONBALL)
+    before = image[max(0, offset - tdvf.GUID_SIZE) : offset]
+    if before != guids.TDX_METADATA.bytes_le:
+        where = f"{place} offset {offset - tdvf.GUID_SIZE:#x}"
+        found = f"{before.hex() or 'nothing'} before the descriptor"
+        source = "td-shim td-shim-tools/src/loader.rs"
+        yield Finding("metadata-guid", where, found, f"GUID {guids.TDX_METADATA}", ("td-shim",), source)
+
+
+def _section(item: Section, place: str, file_size: int, profile: Profile) -> Iterator[Finding]:
+    if item.type not in _TYPES[profile]:
+        refused = ("QEMU", "Alioth") if profile is Profile.QEMU else ("Cloud Hypervisor", "Dragonball")
+        known = " ".join(f"{tdvf.TYPE_NAMES[kind]}" for kind in _TYPES[profile])
+        yield Finding("type", place, f"type {item.type:#x}", f"one of {known}", refused, _QEMU_SECTION)
+        return
+    yield from _memory(item, place, profile)
+    yield from _data(item, place, file_size)
+    yield from _attributes(item, place)
+
+
+def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
+    page = f"a multiple of {PAGE:#x}"
+    if item.address % PAGE:
+        yield Finding("address", place, f"address {item.address:#x}", page, ("QEMU", "td-shim", "KVM"), _KVM)
+    if item.memory_size % PAGE:
+        found = f"memory size {item.memory_size:#x}"
+        yield Finding("memory-size", place, found, page, ("QEMU", "KVM"), _QEMU_SECTION)
+    if not item.memory_size:
+        yield Finding("empty", place, "memory size 0", "at least one page", ("KVM", "td-shim"), _KVM)
+    if item.type in _WITH_DATA:
+        limit, rule = TOP, "an end at or below 4 GiB, the end of the image"
+    elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
+        limit, rule = LOW_RAM_END, f"an end at or below {LOW_RAM_END:#x}, in the RAM of the smallest machine"
+    else:
+        limit, rule = PAYLOAD_RAM_END, f"an end at or below {PAYLOAD_RAM_END:#x}, in low RAM of every machine"
+    if item.end > min(limit, GPA_LIMIT):
+        refused = ("QEMU",) if profile is Profile.QEMU else ("QEMU", "Dragonball")
+        source = "QEMU target/i386/kvm/tdx.c tdx_accept_ram_range"
+        yield Finding("placement", place, f"end {item.end:#x}", rule, refused, source)
+
+
+def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
+    if item.type not in _WITH_DATA:
+        if item.raw_size:
+            found = f"raw size {item.raw_size:#x}"
+            yield Finding(
+                "raw-size", place, found, "0: no data in the file", ("QEMU", "td-shim"), _QEMU_SECTION
+            )
+        elif item.data_offset:
+            found = f"data offset {item.data_offset:#x}"
+            yield Finding("data-offset", place, found, "0, as there is no data", ("td-shim",), _TD_SHIM)
+        return
+    if not item.raw_size:
+        yield Finding(
+            "raw-size", place, "raw size 0", "its data in the file", ("QEMU", "td-shim"), _QEMU_SECTION
+        )
+        return
+    if item.raw_size != item.memory_size:
+        found = f"raw size {item.raw_size:#x}, memory size {item.memory_size:#x}"
+        larger = item.raw_size > item.memory_size
+        source = _QEMU_SECTION if larger else "QEMU does not zero-fill: MRTD would depend on the VMM"
+        yield Finding(
+            "raw-differs", place, found, "equal sizes", ("QEMU", "td-shim") if larger else NOBODY, source
+        )
+    if item.data_offset % PAGE:
+        found = f"data offset {item.data_offset:#x}"
+        yield Finding("data-alignment", place, found, f"a multiple of {PAGE:#x}", ("KVM",), _KVM)
+    if item.data_offset + max(item.raw_size, item.memory_size) > file_size:
+        found = f"data to offset {item.data_offset + max(item.raw_size, item.memory_size):#x}"
+        expected = f"data inside the file of {file_size:#x} bytes"
+        yield Finding(
+            "data-outside", place, found, expected, ("Cloud Hypervisor", "Dragonball", "Alioth"), _KVM
+        )
+    elif item.address - item.data_offset != TOP - file_size:
+        found = f"address {item.address:#x} for data offset {item.data_offset:#x}"
+        expected = f"{TOP - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
+        source = "QEMU target/i386/kvm/tdx.c tdx_finalize_vm"
+        yield Finding("mapping", place, found, expected, ("QEMU",), source)
+
+
+def _attributes(item: Section, place: str) -> Iterator[Finding]:
+    extend = int(SectionAttribute.MR_EXTEND)
+    if item.type == SectionType.BFV:
+        allowed: tuple[int, ...] = (extend,)
+    elif item.type == SectionType.PAYLOAD:
+        allowed = (0, extend)
+    else:
+        allowed = (0,)
+    if item.attributes not in allowed:
+        found = f"attributes {item.attributes:#x}"
+        expected = " or ".join(f"{value:#x}" for value in allowed)
+        yield Finding("attributes", place, found, expected, ("td-shim",), _TD_SHIM)
+
+
+def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
+    def count(kind: SectionType) -> int:
+        return sum(item.type == kind for item in sections)
+
+    if len(sections) < MIN_SECTIONS:
+        source = "QEMU hw/i386/tdvf.c tdvf_parse_metadata"
+        yield Finding("section-count", place, f"{len(sections)} sections", "at least 2", ("QEMU",), source)
+    if not count(SectionType.BFV):
+        yield Finding(
+            "bfv-count", place, "no BFV section", "at least one", ("Dragonball", "td-shim"), _TD_SHIM
+        )
+    if count(SectionType.TD_HOB) != 1:
+        found = f"{count(SectionType.TD_HOB)} TD_HOB sections"
+        refused = ("td-shim",) if count(SectionType.TD_HOB) else ANYONE
+        yield Finding("hob-count", place, found, "exactly one", refused, _TD_SHIM)
+    if profile is Profile.QEMU:
+        return
+    for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM):
+        if count(kind) > 1:
+            found = f"{count(kind)} {tdvf.TYPE_NAMES[kind]} sections"
+            yield Finding("payload-count", place, found, "at most one", ("td-shim",), _TD_SHIM)
+    if bool(count(SectionType.PAYLOAD)) != bool(count(SectionType.PAYLOAD_PARAM)):
+        found = "only one of Payload and PayloadParam"
+        yield Finding("payload-pair", place, found, "both or neither", ("Dragonball", "td-shim"), _DRAGONBALL)
+
+
+def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
+    for (i, one), (j, two) in combinations(enumerate(sections), 2):
+        names = f"sections {i} ({one.type_name}) and {j} ({two.type_name})"
+        if one.address < two.end and two.address < one.end:
+            found = f"both at GPA {max(one.address, two.address):#x}"
+            yield Finding("overlap", f"{place} {names}", found, "memory of their own", ("KVM",), _KVM)
+        ends = one.data_offset + one.raw_size, two.data_offset + two.raw_size
+        if one.data_offset < ends[1] and two.data_offset < ends[0] and one.raw_size and two.raw_size:
+            found = f"both at file offset {max(one.data_offset, two.data_offset):#x}"
+            yield Finding(
+                "data-overlap", f"{place} {names}", found, "data of their own", NOBODY, "TDVF Design Guide"
+            )
+
+
+def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iterator[Finding]:
+    vector = TOP - tdvf.RESET_VECTOR_DISTANCE
+    where = f"{place} GPA {vector:#x}"
+    source = "Intel TDX Module ABI: every vCPU starts there"
+    holders = [item for item in sections if item.address <= vector and item.end >= TOP]
+    if not any(item.type == SectionType.BFV and item.measured for item in holders):
+        found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
+        yield Finding(
+            "reset-vector", where, found, "a measured BFV that holds the reset vector", NOBODY, source
+        )
+    code = image[-tdvf.RESET_VECTOR_DISTANCE :]
+    if code in (bytes(len(code)), b"\xff" * len(code)):
+        yield Finding(
+            "reset-code", where, f"{code[:1].hex()} in all 16 bytes", "instructions", NOBODY, source
+        )

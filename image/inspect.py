@@ -1,0 +1,134 @@
+"""What is in this image: its layout, its metadata, its measurement, for people and as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from formats import guids, tdvf
+from formats.errors import FormatError
+from image.check import profile_for
+from image.mrtd import Mrtd, Order, mrtd
+
+
+@dataclass(frozen=True)
+class SectionInfo:
+    """One section; sizes in bytes, `gpa` where the guest sees it, `data_offset` in the file."""
+
+    type: str
+    gpa: int
+    memory_size: int
+    data_offset: int
+    raw_size: int
+    attributes: int
+    measured: bool
+    pages: int
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image as `tdforge inspect` shows it. MRTD in hex, None with a reason when it cannot be known."""
+
+    size: int
+    sha256: str
+    sha384: str
+    profile: str
+    descriptor_offset: int
+    offset_by_guid_table: int | None
+    offset_by_pointer: int
+    guid_table: tuple[str, ...]
+    sections: tuple[SectionInfo, ...]
+    mrtd_single_pass: str | None
+    mrtd_two_pass: str | None
+    mrtd_unknown_because: str | None
+    pages_added: int
+    chunks_extended: int | None
+
+    def to_json(self) -> str:
+        """The same facts as JSON, sorted keys, numbers as numbers."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each fact but the sections."""
+        by_table = "none" if self.offset_by_guid_table is None else f"{self.offset_by_guid_table:#x}"
+        rows = [
+            ("file size", f"{self.size} bytes ({self.size >> 10} KiB)"),
+            ("SHA-256", self.sha256),
+            ("SHA-384", self.sha384),
+            ("made for", self.profile),
+            ("descriptor", f"offset {self.descriptor_offset:#x}"),
+            ("by GUID table", by_table),
+            ("by pointer", f"{self.offset_by_pointer:#x}"),
+            ("GUID table", ", ".join(self.guid_table) or "none"),
+        ]
+        if self.mrtd_unknown_because:
+            rows.append(("MRTD", f"unknown: {self.mrtd_unknown_because}"))
+        else:
+            rows.append(("MRTD", f"{self.mrtd_single_pass} (single pass: mainline KVM)"))
+            rows.append(("MRTD, two-pass", f"{self.mrtd_two_pass} (older KVM series)"))
+        rows.append(("pages added", f"{self.pages_added} (TDH.MEM.PAGE.ADD)"))
+        if self.chunks_extended is not None:
+            rows.append(("chunks extended", f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND)"))
+        return rows
+
+    def section_rows(self) -> list[tuple[str, ...]]:
+        """The sections as a table of texts, headings first."""
+        rows: list[tuple[str, ...]] = [
+            ("type", "GPA", "size", "pages", "file offset", "attributes", "in MRTD")
+        ]
+        for item in self.sections:
+            rows.append(
+                (
+                    item.type,
+                    f"{item.gpa:#x}",
+                    f"{item.memory_size:#x}",
+                    f"{item.pages}",
+                    f"{item.data_offset:#x}" if item.raw_size else "-",
+                    f"{item.attributes:#x}",
+                    "address and content" if item.measured else "address",
+                )
+            )
+        return rows
+
+
+def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
+    """Reads an image; FormatError, one line, when it has no TDVF metadata."""
+    metadata = tdvf.metadata(image, place=place)
+    single: Mrtd | None = None
+    double: Mrtd | None = None
+    reason: str | None = None
+    try:
+        single = mrtd(image, Order.SINGLE_PASS, place=place)
+        double = mrtd(image, Order.TWO_PASS, place=place)
+    except FormatError as error:
+        reason = str(error)
+    return ImageInfo(
+        size=len(image),
+        sha256=hashlib.sha256(image).hexdigest(),
+        sha384=hashlib.sha384(image).hexdigest(),
+        profile=str(profile_for(metadata.sections)),
+        descriptor_offset=metadata.offset,
+        offset_by_guid_table=tdvf.offset_by_table(image, place=place),
+        offset_by_pointer=tdvf.offset_by_pointer(image, place=place),
+        guid_table=tuple(guids.name(entry.guid) for entry in tdvf.table_entries(image, place=place) or ()),
+        sections=tuple(_section(item) for item in metadata.sections),
+        mrtd_single_pass=single.digest.hex() if single else None,
+        mrtd_two_pass=double.digest.hex() if double else None,
+        mrtd_unknown_because=reason,
+        pages_added=sum(-(-item.memory_size // tdvf.PAGE) for item in metadata.sections),
+        chunks_extended=single.chunks_extended if single else None,
+    )
+
+
+def _section(item: tdvf.Section) -> SectionInfo:
+    return SectionInfo(
+        type=item.type_name,
+        gpa=item.address,
+        memory_size=item.memory_size,
+        data_offset=item.data_offset,
+        raw_size=item.raw_size,
+        attributes=item.attributes,
+        measured=item.measured,
+        pages=-(-item.memory_size // tdvf.PAGE),
+    )

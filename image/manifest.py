@@ -1,0 +1,76 @@
+"""What does a build tell about its image: `build/<flow>.json`, the same bytes for the same image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata as packages
+from typing import Any
+
+from formats.tdvf import TYPE_NAMES
+from image.mrtd import Order, mrtd
+from image.write import Region, sections_of
+
+FORMAT = 1  # of the manifest; grows when a key changes its meaning
+_TOOLS = ("ziglang", "construct", "lark")  # what the bytes of an image depend on
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the installed tools an image's bytes depend on; those without package data are left out."""
+    found: dict[str, str] = {}
+    for name in _TOOLS:
+        try:
+            found[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            continue
+    return found
+
+
+def manifest(
+    name: str,
+    version: Sequence[int],
+    svn: int,
+    image: bytes,
+    regions: Sequence[Region],
+    *,
+    bfv_used: int,
+    tools: Mapping[str, str],
+) -> dict[str, Any]:
+    """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account."""
+    measured = mrtd(image, Order.SINGLE_PASS)
+    return {
+        "format": FORMAT,
+        "name": name,
+        "version": ".".join(str(part) for part in version),
+        "svn": svn,
+        "image": {
+            "size": len(image),
+            "sha256": hashlib.sha256(image).hexdigest(),
+            "sha384": hashlib.sha384(image).hexdigest(),
+        },
+        "mrtd": {
+            str(Order.SINGLE_PASS): measured.digest.hex(),
+            str(Order.TWO_PASS): mrtd(image, Order.TWO_PASS).digest.hex(),
+        },
+        "launch": {"pages_added": measured.pages_added, "chunks_extended": measured.chunks_extended},
+        "bfv_used": bfv_used,
+        "sections": [
+            {
+                "name": region.name,
+                "type": TYPE_NAMES[region.type],
+                "gpa": section.address,
+                "size": section.memory_size,
+                "data_offset": section.data_offset,
+                "raw_size": section.raw_size,
+                "attributes": section.attributes,
+            }
+            for region, section in zip(regions, sections_of(regions), strict=True)
+        ],
+        "tools": dict(tools),
+    }
+
+
+def manifest_bytes(facts: Mapping[str, Any]) -> bytes:
+    """The file's content: sorted keys, two-space indent, a final newline."""
+    return (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode()

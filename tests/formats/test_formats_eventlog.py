@@ -1,0 +1,161 @@
+"""Is the event log what other readers take it for, and does it replay to the registers?"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from debian import tool
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import one_line
+
+from formats import eventlog
+from formats.errors import FieldError, FormatError, TruncatedError
+from formats.eventlog import EventType
+
+
+def digest(data: bytes) -> bytes:
+    return hashlib.sha384(data).digest()
+
+
+HOB, KERNEL, COMMAND_LINE = b"a HOB list", b"a kernel", b"console=ttyS0"
+CONFIG, BLOB, SEPARATOR = (
+    EventType.PLATFORM_CONFIG_FLAGS,
+    EventType.EFI_PLATFORM_FIRMWARE_BLOB2,
+    EventType.SEPARATOR,
+)
+ENTRIES = [
+    eventlog.event(1, CONFIG, digest(HOB), eventlog.platform_config("td_hob", HOB)),
+    eventlog.event(2, BLOB, digest(KERNEL), eventlog.blob2("td_payload", 0xA0_0000, len(KERNEL))),
+    eventlog.event(
+        2, CONFIG, digest(COMMAND_LINE), eventlog.platform_config("td_payload_info", COMMAND_LINE)
+    ),
+    eventlog.event(1, SEPARATOR, digest(bytes(4)), bytes(4)),
+    eventlog.event(2, SEPARATOR, digest(bytes(4)), bytes(4)),
+]
+LOG = eventlog.spec_id_event() + b"".join(ENTRIES)
+AREA = LOG.ljust(0x1000, b"\xff")
+
+
+def by_hand(log: bytes) -> list[tuple[int, int, bytes, bytes]]:
+    """Index, type, digest and data of each event behind the first, by the PFP's tables and struct alone."""
+    (size,) = struct.unpack_from("<I", log, 28)
+    offset, found = 32 + size, []
+    while offset < len(log) and log[offset : offset + 4] != b"\xff" * 4:
+        index, kind, count, algorithm = struct.unpack_from("<IIIH", log, offset)
+        assert (count, algorithm) == (1, 12)
+        (length,) = struct.unpack_from("<I", log, offset + 62)
+        value, data = log[offset + 14 : offset + 62], log[offset + 66 : offset + 66 + length]
+        found.append((index, kind, value, data))
+        offset += 66 + length
+    return found
+
+
+def test_first_event_by_the_specification() -> None:
+    first = eventlog.spec_id_event()
+    expected = struct.pack("<II20sI", 0, 3, bytes(20), 40) + b"Spec ID Event03\0"
+    expected += struct.pack("<IBBBBIHHB", 0, 0, 2, 105, 2, 1, 12, 48, 7) + b"tdforge"
+    assert first == expected
+
+
+def test_events_read_by_hand() -> None:
+    events = by_hand(AREA)
+    assert [(index, kind) for index, kind, _, _ in events] == [
+        (1, 0xA),
+        (2, 0x8000000A),
+        (2, 0xA),
+        (1, 4),
+        (2, 4),
+    ]
+    assert events[0][3] == b"td_hob".ljust(16, b"\0") + struct.pack("<I", len(HOB)) + HOB
+    assert events[1][3] == b"\x0btd_payload\0" + struct.pack("<QQ", 0xA0_0000, len(KERNEL))
+
+
+def test_parse_stops_at_the_fill_and_at_the_end() -> None:
+    for area in (AREA, LOG, LOG + b"\xff\xff", LOG + bytes(64)):
+        events = eventlog.parse(area)
+        assert [item.description for item in events] == [
+            "Spec ID Event03, tdforge",
+            "td_hob",
+            "td_payload",
+            "td_payload_info",
+            "separator 00000000",
+            "separator 00000000",
+        ]
+        assert [item.rtmr for item in events] == [None, 0, 1, 1, 0, 1]
+        assert [(e.mr_index, e.type, e.digest, e.data) for e in events[1:]] == by_hand(AREA)
+    assert events[1].offset == len(eventlog.spec_id_event())
+    assert events[1].type_name == "EV_PLATFORM_CONFIG_FLAGS"
+
+
+def test_replay_equals_extending_by_hand() -> None:
+    registers = [bytes(48) for _ in range(4)]
+    for index, _, value, _ in by_hand(AREA):
+        registers[index - 1] = digest(registers[index - 1] + value)
+    assert eventlog.replay(eventlog.parse(AREA)) == tuple(registers)
+    separator = eventlog.Event(1, SEPARATOR, digest(bytes(4)), bytes(4))
+    known = "518923b0f955d08da077c96aaba522b9decede61c599cea6c41889cfbea4ae4d50529d96fe4d1afdafb65e7f95bf23c4"
+    assert eventlog.replay([separator])[0].hex() == known
+
+
+def test_tpm2_eventlog_reads_it(tmp_path: Path) -> None:
+    """It knows no end mark: it gets the log up to the first fill."""
+    path = tmp_path / "log"
+    path.write_bytes(AREA[: AREA.index(b"\xff" * 8)])
+    command = [*tool("tpm2_eventlog", "tpm2-tools"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in done.stderr
+    assert done.stdout.count("- EventNum:") == 6
+    assert "Spec ID Event03" in done.stdout
+    for _, _, value, _ in by_hand(AREA):
+        assert f'Digest: "{value.hex()}"' in done.stdout
+    assert done.stdout.count("EV_PLATFORM_CONFIG_FLAGS") == 2
+    assert "EV_EFI_PLATFORM_FIRMWARE_BLOB2" in done.stdout
+    rtmr = eventlog.replay(eventlog.parse(AREA))
+    assert f"1  : 0x{rtmr[0].hex()}" in done.stdout
+    assert f"2  : 0x{rtmr[1].hex()}" in done.stdout
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4), st.integers(0, 2**32 - 1), st.binary(min_size=48, max_size=48), st.binary()
+        ),
+        max_size=6,
+    )
+)
+def test_round_trip(items: list[tuple[int, int, bytes, bytes]]) -> None:
+    area = eventlog.spec_id_event() + b"".join(eventlog.event(*item) for item in items) + b"\xff" * 8
+    assert [(e.mr_index, e.type, e.digest, e.data) for e in eventlog.parse(area)[1:]] == items
+
+
+@given(st.integers(0, len(LOG) - 1), st.integers(1, 255))
+def test_a_changed_byte_gives_a_log_or_one_clear_line(offset: int, change: int) -> None:
+    area = bytearray(AREA)
+    area[offset] ^= change
+    with one_line():
+        eventlog.parse(bytes(area))
+
+
+@given(st.binary(max_size=200))
+def test_garbage_gives_one_clear_line(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        eventlog.parse(data)
+
+
+def test_what_is_wrong_is_said() -> None:
+    with pytest.raises(TruncatedError, match=r"bytes, expected 66 bytes of cc_event_header|event data"):
+        eventlog.parse(LOG[:-3])
+    with pytest.raises(FieldError, match="one SHA-384 digest"):
+        eventlog.parse(eventlog.spec_id_event() + b"\x01" + bytes(11) + b"\x0b" + bytes(60))
+    with pytest.raises(FieldError, match="expected at most 16"):
+        eventlog.platform_config("a name of 17 char", b"")
+
+
+def test_unknown_types_keep_their_number() -> None:
+    assert eventlog.Event(1, 0x1234, bytes(48), b"").type_name == "0x1234"

@@ -1,0 +1,122 @@
+"""Do inspection and manifest tell the facts, in bytes that never change for the same image?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from debian import ovmf
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import one_line
+from tdvfimage import image_for_direct_boot, overwritten, patched, regions
+
+from formats.errors import FormatError
+from image.inspect import inspect
+from image.manifest import manifest, manifest_bytes, tool_versions
+from image.mrtd import Order, mrtd
+
+IMAGE = image_for_direct_boot()
+
+
+def test_json_tells_the_facts() -> None:
+    facts = json.loads(inspect(IMAGE).to_json())
+    assert facts["size"] == 0x1_0000
+    assert facts["sha256"] == hashlib.sha256(IMAGE).hexdigest()
+    assert facts["sha384"] == hashlib.sha384(IMAGE).hexdigest()
+    assert facts["profile"] == "direct-boot"
+    assert facts["descriptor_offset"] == facts["offset_by_guid_table"] == facts["offset_by_pointer"] == 0xFC10
+    assert facts["mrtd_single_pass"] == mrtd(IMAGE).digest.hex()
+    assert facts["mrtd_two_pass"] == mrtd(IMAGE, Order.TWO_PASS).digest.hex()
+    assert (facts["pages_added"], facts["chunks_extended"]) == (3 + 2 + 16 + 8 + 1 + 32, 48)
+    assert facts["sections"][0] == {
+        "type": "BFV",
+        "gpa": 0xFFFF_D000,
+        "memory_size": 0x3000,
+        "data_offset": 0xD000,
+        "raw_size": 0x3000,
+        "attributes": 1,
+        "measured": True,
+        "pages": 3,
+    }
+    assert inspect(IMAGE).to_json() == inspect(IMAGE).to_json()
+
+
+def test_rows_for_people() -> None:
+    info = inspect(IMAGE)
+    rows = dict(info.rows())
+    assert rows["file size"] == "65536 bytes (64 KiB)"
+    assert rows["MRTD"].startswith(mrtd(IMAGE).digest.hex())
+    assert rows["pages added"] == "62 (TDH.MEM.PAGE.ADD)"
+    assert "TDX metadata offset" in rows["GUID table"]
+    table = info.section_rows()
+    assert table[0][:2] == ("type", "GPA")
+    assert table[1] == ("BFV", "0xffffd000", "0x3000", "3", "0xd000", "0x1", "address and content")
+    assert table[3] == ("TD_HOB", "0x800000", "0x10000", "16", "-", "0x0", "address")
+
+
+def test_a_foreign_image() -> None:
+    info = inspect(ovmf().read_bytes())
+    assert info.profile == "qemu"
+    assert info.offset_by_guid_table != info.offset_by_pointer
+    assert info.mrtd_unknown_because is None
+    assert any("SEV metadata" in name for name in info.guid_table)
+
+
+def test_an_mrtd_that_cannot_be_known_has_a_reason() -> None:
+    info = inspect(patched(IMAGE, 5, attributes=1))
+    assert info.mrtd_single_pass is None
+    assert info.chunks_extended is None
+    assert "the VMM supplies" in dict(info.rows())["MRTD"]
+    assert json.loads(info.to_json())["mrtd_two_pass"] is None
+
+
+def test_an_image_without_a_guid_table() -> None:
+    assert dict(inspect(overwritten(IMAGE, 0x30, b"\0")).rows())["by GUID table"] == "none"
+
+
+@pytest.mark.parametrize("image", [b"", b"x", IMAGE[:-1], bytes(0x1_0000), b"\xff" * 0x1000])
+def test_what_is_no_image_is_one_line(image: bytes) -> None:
+    with pytest.raises(FormatError) as caught:
+        inspect(image, place="file.bin")
+    assert str(caught.value).startswith("file.bin")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.data())
+def test_a_mutated_image_gives_facts_or_one_line(data: st.DataObject) -> None:
+    image = bytearray(IMAGE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        image[-data.draw(st.integers(1, 0x400))] = data.draw(st.integers(0, 255))
+    with one_line():
+        info = inspect(bytes(image))
+        json.loads(info.to_json())
+        assert info.rows()
+        assert info.section_rows()
+
+
+def test_manifest_tells_the_facts() -> None:
+    tools = {"ziglang": "0.17.1"}
+    raw = manifest_bytes(
+        manifest("linux", (1, 0, 2), 3, IMAGE, regions(direct=True), bfv_used=9000, tools=tools)
+    )
+    assert raw.endswith(b"}\n")
+    facts = json.loads(raw)
+    assert raw.decode() == json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    assert (facts["name"], facts["version"], facts["svn"], facts["bfv_used"]) == ("linux", "1.0.2", 3, 9000)
+    assert facts["tools"] == {"ziglang": "0.17.1"}
+    assert facts["mrtd"] == {
+        "single-pass": mrtd(IMAGE).digest.hex(),
+        "two-pass": mrtd(IMAGE, Order.TWO_PASS).digest.hex(),
+    }
+    assert facts["image"]["sha384"] == hashlib.sha384(IMAGE).hexdigest()
+    assert facts["launch"] == {"pages_added": 62, "chunks_extended": 48}
+    assert [(item["name"], item["type"], item["gpa"]) for item in facts["sections"]][4:] == [
+        ("parameters", "PayloadParam", 0x82_0000),
+        ("payload", "Payload", 0xA0_0000),
+    ]
+
+
+def test_tool_versions_name_the_compiler() -> None:
+    assert "ziglang" in tool_versions()

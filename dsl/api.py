@@ -37,13 +37,14 @@ class CheckFailed(Exception):
         self.diagnostics = diagnostics
 
 
-def check_source(text: str, path: str = "<text>") -> CheckResult:
-    """Checks the text of a flow file; `path` is what diagnostics call it."""
+def check_source(text: str, path: str = "<text>", disabled: frozenset[str] = frozenset()) -> CheckResult:
+    """Checks the text of a flow file; `path` is what diagnostics call it. `disabled`: names of rules
+    (dsl.rules.RULES) to leave out, for tests that show what a rule prevents; no command sets it."""
     text = text.removeprefix(BYTE_ORDER_MARK)
     reporter = Reporter(text)
     firmware = None
     try:
-        firmware = check_text(text, path, reporter)
+        firmware = check_text(text, path, reporter, disabled)
     except RecursionError:  # each construct is bounded, not their product
         reporter.error("T10", Span(path, 1, 1, 1, 2), "the flows are nested too deeply to be followed")
     return CheckResult(reporter.diagnostics, firmware)

@@ -19,8 +19,10 @@ ENTRY = "boot"
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
 
-def check_text(text: str, path: str, reporter: Reporter) -> model.Firmware | None:
-    """The model of `text`, or None if `reporter` has errors afterwards."""
+def check_text(
+    text: str, path: str, reporter: Reporter, disabled: frozenset[str] = frozenset()
+) -> model.Firmware | None:
+    """The model of `text`, or None if `reporter` has errors afterwards. `disabled`: see dsl.rules.check."""
     file = parse(text, path, reporter)
     names = prelude()
     declare(file.declarations, names, reporter, prelude=False)
@@ -46,7 +48,7 @@ def check_text(text: str, path: str, reporter: Reporter) -> model.Firmware | Non
     worst = 0
     if not recursive:
         incomplete = any(d.code == "S01" for d in reporter.diagnostics)
-        worst = rules.check(program, lowered, ENTRY, incomplete)
+        worst = rules.check(program, lowered, ENTRY, incomplete, disabled)
     if len(reporter) or firmware is None:
         return None
     version, svn = _release(firmware)

@@ -1,8 +1,8 @@
 """What does a flow do? Lowers its statements to the model: sugar becomes calls of primitives, names become
 variables.
 
-A statement that does not check is reported and left out; what it would have done is waived (scope.Waived), so
-that the trust rules do not report its absence.
+A statement that does not check is reported and left out; reports of what it would have done are suppressed
+(scope.Suppressed), so that one mistake gives one diagnostic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dsl.diagnostics import did_you_mean, join_words
 from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
-from dsl.waive import waive
+from dsl.suppress import suppress
 
 LEVELS = {4 << 10: "LEVEL_4K", 2 << 20: "LEVEL_2M"}
 
@@ -49,7 +49,7 @@ class FlowLowerer(ExpressionLowerer):
             if lowered is not None:
                 yield from lowered
                 continue
-            waive(statement, self.program, self.scope, self.signature.name)
+            suppress(statement, self.program, self.scope, self.signature.name)
             if isinstance(statement, tree.Handoff | tree.Return | tree.Fail):
                 yield model.Fail(0, statement.span)  # so that the path ends where the author ended it
 

@@ -1,5 +1,5 @@
-"""What does a name mean in a flow? Scopes, flow signatures, and what is waived after a mistake so that it is
-told once."""
+"""What does a name mean in a flow? Scopes, flow signatures, and what is suppressed after a mistake so that
+it is reported once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Signature:
 
 
 @dataclass
-class Waived:
+class Suppressed:
     """What nothing more is said about, because a statement that did not check may have dealt with it."""
 
     variables: set[tuple[str, int]] = field(default_factory=set)  # flow and variable id
@@ -66,13 +66,13 @@ class Program:
     regions: dict[str, MemoryRegion]
     signatures: dict[str, Signature]
     lost: frozenset[str]
-    waived: Waived = field(default_factory=Waived)
-    told: set[tuple[str, ...]] = field(default_factory=set)
+    suppressed: Suppressed = field(default_factory=Suppressed)
+    reported: set[tuple[str, ...]] = field(default_factory=set)
 
     def first(self, *cause: str) -> bool:
-        """Whether `cause` was not reported yet: a name that is not there is told where it first stands."""
-        new = cause not in self.told
-        self.told.add(cause)
+        """Whether `cause` was not reported yet: an unknown name is reported where it first stands."""
+        new = cause not in self.reported
+        self.reported.add(cause)
         return new
 
 
@@ -101,12 +101,12 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
         provenance = PROVENANCES[p.provenance or "trusted"]
         parameters.append(Parameter(p.name.text, kind, provenance, p.mutable))
     result: Type = Unit()
-    worth = Provenance.TRUSTED
+    trust = Provenance.TRUSTED
     if isinstance(flow.result, tree.Extent):
         reporter.error("E05", flow.result.span, "`extent of` is for primitives", "return `untrusted bytes`")
     elif flow.result is not None:
         result = resolve(flow.result.type, names, reporter)
-        worth = PROVENANCES[flow.result.provenance or "trusted"]
+        trust = PROVENANCES[flow.result.provenance or "trusted"]
     if flow.fails and flow.on_error_fatal:
         hint = "drop one of them"
         reporter.error(
@@ -116,7 +116,7 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
         reporter.error("E02", flow.name.span, "a flow has at most six parameters, counting its result")
     fatal = flow.on_error_fatal
     return Signature(
-        flow.name.text, tuple(parameters), result, worth, flow.fails and not fatal, fatal, flow.name.span
+        flow.name.text, tuple(parameters), result, trust, flow.fails and not fatal, fatal, flow.name.span
     )
 
 

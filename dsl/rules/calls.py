@@ -8,8 +8,9 @@ from abc import abstractmethod
 from dsl import model
 from dsl.declare import Effects
 from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, Scalar, Span, Text, Unit
+from dsl.rules.context import TRUSTED
 from dsl.rules.state import RTMRS, Place, State, Use, Value
-from dsl.rules.values import TRUSTED, ValueWalker
+from dsl.rules.values import ValueWalker
 from dsl.rules.words import bound_hint, describe
 from dsl.scope import Program, Signature
 
@@ -38,7 +39,7 @@ REPEATED = {
     "accepted": ("T04", "RAM may already be accepted, and no page is accepted twice", "accept it once"),
     "parked": ("T09", "the APs may already be parked", "park them once"),
 }
-# The same for a thing that a step needs to be marked by another.
+# The same for an object that a step needs to be marked by another.
 UNMARKED = {
     "accepted": ("T04", "is not the RAM plan that was accepted", "pass the plan that `accept` took"),
     "parked": ("T09", "is not the mailbox that the APs watch", "pass the region of `park aps on REGION`"),
@@ -51,8 +52,8 @@ ENTERED = "entered"  # the step of a handoff: what it opened stays open if it fa
 class CallRules(ValueWalker):
     """The rules of a single call."""
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program)
+    def __init__(self, program: Program, disabled: frozenset[str] = frozenset()) -> None:
+        super().__init__(program, disabled)
         self.log_areas: list[tuple[Value, model.Expression]] = []
 
     @abstractmethod
@@ -103,8 +104,8 @@ class CallRules(ValueWalker):
         for step in effects.gives:
             self.give(step, call.span, state)
         for name, mark in effects.makes:
-            thing = given[name][0].thing
-            state.marks |= {(thing.identity, mark)} if thing is not None else set()
+            obj = given[name][0].object
+            state.marks |= {(obj.identity, mark)} if obj is not None else set()
 
     # ---- trust of arguments: T01, T02, T03
 
@@ -119,22 +120,22 @@ class CallRules(ValueWalker):
         if value.trust == SHARED:
             hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
-            self.distrust("T02", argument, wanted, state, message, hint)
+            self.distrust("shared argument", argument, wanted, state, message, hint)
         elif isinstance(parameter.type, Scalar | EnumRef):
             hint = bound_hint(argument)
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes a {want} number"
-            self.distrust("T03", argument, wanted, state, message, hint)
+            self.distrust("number argument", argument, wanted, state, message, hint)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
             simple = isinstance(argument, model.Variable | model.RegionOf)
             hint = f"measure it first: `measure {plain if simple else 'x'} into {self.kind_of(value)}`"
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
-            self.distrust("T01", argument, wanted, state, message, hint)
+            self.distrust("measured argument", argument, wanted, state, message, hint)
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""
-        roots = {p.root for p in value.thing.places} if value.thing is not None else set()
+        roots = {p.root for p in value.object.places} if value.object is not None else set()
         kinds = {s.kind for s in self.program.sections.values() if s.name in roots}
         if "Payload" in kinds:
             return 'RTMR[1] as blob("...")'
@@ -152,7 +153,7 @@ class CallRules(ValueWalker):
         )
         have, want = value.trust.name.lower(), signature.result_provenance.name.lower()
         message = f"{describe(e)} is {have}, `{signature.name}` promises a {want} result"
-        self.error(code, e.span, message, f"check it, or declare `-> {have} ...`")
+        self.error("result", e.span, message, f"check it, or declare `-> {have} ...`", code)
 
     # ---- order of steps: T01 (log), T04, T07, T09
 
@@ -163,32 +164,34 @@ class CallRules(ValueWalker):
             if step != "separated":
                 code, what, hint = MISSING[step]
                 if self.first(step):
-                    self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
+                    self.error("missing step", call.span, f"`{call.callee}` needs {what}", hint, code)
                 continue
             open_ = [n for n in FIRMWARE_RTMRS if RTMRS[n] not in state.must and self.first(("open", n))]
             if open_:
                 which = " and ".join(f"RTMR[{n}]" for n in open_)
                 hint = f"`separate {', '.join(f'RTMR[{n}]' for n in open_)}` before it"
                 message = f"not every path to this handoff separates {which}"
-                self.error("T07", call.span, message, hint)
+                self.error("separated", call.span, message, hint)
 
     def needs_marks(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         for name, mark in effects.needs_marks:
             value, argument = given[name]
-            if self.assume or mark in self.program.waived.effects or value.thing is None:
+            if self.assume or mark in self.program.suppressed.effects or value.object is None:
                 continue
             if mark in MISSING and mark not in state.must:
                 code, what, hint = MISSING[mark]
                 if self.first(mark):
-                    self.error(code, call.span, f"`{call.callee}` needs {what}", hint)
-            elif (value.thing.identity, mark) not in state.marks and self.first((mark, value.thing.identity)):
+                    self.error("missing step", call.span, f"`{call.callee}` needs {what}", hint, code)
+            elif (value.object.identity, mark) not in state.marks and self.first(
+                (mark, value.object.identity)
+            ):
                 code, what, hint = UNMARKED[mark]
-                self.error(code, argument.span, f"{describe(argument)} {what}", hint)
+                self.error("missing mark", argument.span, f"{describe(argument)} {what}", hint, code)
 
     def give(self, step: str, span: Span, state: State) -> None:
         if step in state.may and not self.assume:
             code, message, hint = REPEATED[step]
-            self.error(code, span, message, hint)
+            self.error("repeated step", span, message, hint, code)
         state.grant(step)
 
     def measure_and_separate(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
@@ -197,21 +200,21 @@ class CallRules(ValueWalker):
             if number is not None and RTMRS[number] in state.may and self.first(("closed", number)):
                 hint = "measure before `separate`"
                 self.error(
-                    "T07",
+                    "measure late",
                     call.span,
                     f"RTMR[{number}] may already have its separator, nothing is measured after it",
                     hint,
                 )
             value = given[data][0]
-            if value.thing is not None and value.trust in (UNTRUSTED, MEASURED):
-                state.trust[value.thing.id] = MEASURED
+            if value.object is not None and value.trust in (UNTRUSTED, MEASURED):
+                state.trust[value.object.id] = MEASURED
         for rtmr in effects.separates:
             number = self.rtmr(given[rtmr])
             if number is None:
                 continue
             if RTMRS[number] in state.may:
                 self.error(
-                    "T07",
+                    "separate once",
                     call.span,
                     f"RTMR[{number}] may already have its separator",
                     "separate it once, outside of loops",
@@ -223,18 +226,18 @@ class CallRules(ValueWalker):
         if self.assume and value.constant is None:
             return None
         if not isinstance(value.constant, int):
-            self.error("T07", e.span, "which RTMR it is must be a constant", "write `RTMR[0]` or `RTMR[1]`")
+            self.error("rtmr", e.span, "which RTMR it is must be a constant", "write `RTMR[0]` or `RTMR[1]`")
         elif value.constant in FIRMWARE_RTMRS:
             return value.constant
         elif value.constant < len(RTMRS):
             self.error(
-                "T07",
+                "rtmr",
                 e.span,
                 f"RTMR[{value.constant}] belongs to the OS",
                 "firmware measures into RTMR[0] and RTMR[1]",
             )
         else:
-            self.error("T07", e.span, f"there is no RTMR[{value.constant}]", "a TD has RTMR[0] to RTMR[3]")
+            self.error("rtmr", e.span, f"there is no RTMR[{value.constant}]", "a TD has RTMR[0] to RTMR[3]")
         return None
 
     # ---- memory: T02, T05, T06
@@ -249,7 +252,7 @@ class CallRules(ValueWalker):
             if parameter.state:
                 continue
             value, argument = given[parameter.name]
-            places = value.thing.places if value.thing is not None else ()
+            places = value.object.places if value.object is not None else ()
             fills = parameter.name in effects.writes
             if parameter.type != Bytes() or not (fills or parameter.mutable):
                 kept |= {Use(place, call.callee, reads=True) for place in places}
@@ -281,7 +284,7 @@ class CallRules(ValueWalker):
                 message = f"{describe(argument)} already holds what `{use.by}` wrote there"
                 if use.reads:
                     message = f"{describe(argument)} holds what `{use.by}` was given, which must not change"
-                self.error("T06", argument.span, message, "give each step a region of its own")
+                self.error("write over", argument.span, message, "give each step a region of its own")
                 return
 
     def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
@@ -295,7 +298,7 @@ class CallRules(ValueWalker):
             message = (
                 f"{describe(argument)} is `{declared.e820}` to the OS, which would take it for private memory"
             )
-            self.error("T02", argument.span, message, "declare it `reserved`: it stays shared")
+            self.error("share reserved", argument.span, message, "declare it `reserved`: it stays shared")
 
     def survives(self, place: Place, argument: model.Expression) -> None:
         """Linux maps private what an E820 calls ACPI or NVS; shared with the VMM what it calls reserved."""
@@ -304,45 +307,49 @@ class CallRules(ValueWalker):
             return
         fate = "will overwrite it" if declared.e820 == "ram" else "maps that shared with the VMM"
         message = f"{describe(argument)} is `{declared.e820}` to the OS, which {fate}"
-        self.error("T06", argument.span, message, "declare it `acpi` or `nvs`")
+        self.error("kept", argument.span, message, "declare it `acpi` or `nvs`")
 
     def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
         declared = self.declared(place)
         section = declared if isinstance(declared, model.ImageSection) else None
         if declared is not None and declared.access != "rw":
             message = f"`{call.callee}` writes to {describe(argument)}, which is mapped `{declared.access}`"
-            self.error("T05", argument.span, message, "only `rw` memory can be written")
+            self.error("write rw", argument.span, message, "only `rw` memory can be written")
         elif section is not None and section.kind != "TempMem":
             message = f"`{call.callee}` would write over `{section.name}` ({section.kind})"
-            self.error("T06", argument.span, message, "use TempMem or a memory region")
+            self.error("write loaded", argument.span, message, "use TempMem or a memory region")
 
     def read_shared(self, primitive: Primitive, given: Given, state: State) -> None:
         for parameter in primitive.parameters:
             if parameter.state or parameter.provenance != SHARED:
                 continue
             value, argument = given[parameter.name]
-            if value.trust != SHARED or value.thing is None:
+            if value.trust != SHARED or value.object is None:
                 continue
-            if any(place.overlaps(before) for place in value.thing.places for before in state.copied):
+            if any(place.overlaps(before) for place in value.object.places for before in state.copied):
                 message = (
                     f"{describe(argument)} is read a second time: the VMM may have changed it in between"
                 )
-                self.error("T02", argument.span, message, "use the private copy that the first read made")
-            state.copied |= set(value.thing.places)
+                self.error(
+                    "read once", argument.span, message, "use the private copy that the first read made"
+                )
+            state.copied |= set(value.object.places)
 
     # ---- sizes: T10
 
     def limits(self, effects: Effects, given: Given) -> None:
-        for name, most in effects.limits:
+        for name, limit in effects.limits:
             value, argument = given[name]
             if not isinstance(value.constant, str):
                 if not self.assume:
                     self.error(
-                        "T10", argument.span, f"`{name}` goes to the event log and must be a constant text"
+                        "log text",
+                        argument.span,
+                        f"`{name}` goes to the event log and must be a constant text",
                     )
-            elif len(value.constant) > most:
-                message = f"`{name}` has {len(value.constant)} bytes, its event has room for {most}"
-                self.error("T10", argument.span, message, "shorten it")
+            elif len(value.constant) > limit:
+                message = f"`{name}` has {len(value.constant)} bytes, its event has room for {limit}"
+                self.error("log text", argument.span, message, "shorten it")
 
     def log(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         cost = effects.log_bytes
@@ -350,11 +357,11 @@ class CallRules(ValueWalker):
             value, argument = given[name]
             if isinstance(value.constant, str):
                 cost += len(value.constant)
-            elif value.thing is not None and value.thing.most is not None:
-                cost += value.thing.most
+            elif value.object is not None and value.object.size_limit is not None:
+                cost += value.object.size_limit
             elif not self.assume:
                 message = f"how large {describe(argument)} can get is not known, and it goes to the event log"
-                self.error("T10", argument.span, message, "slice it: `x[0 .. LIMIT]`")
+                self.error("log size", argument.span, message, "slice it: `x[0 .. LIMIT]`")
         state.logged += cost
         self.worst = max(self.worst, state.logged)
         if "log" in effects.gives:
@@ -367,10 +374,10 @@ class CallRules(ValueWalker):
         if self.assume:
             return
         for value, argument in self.log_areas:
-            place = value.thing.place if value.thing is not None else None
+            place = value.object.place if value.object is not None else None
             if place is None:
                 message = f"the size of {describe(argument)} is not known at build time"
-                self.error("T10", argument.span, message, "log into a whole region")
+                self.error("log room", argument.span, message, "log into a whole region")
             elif place.end is None:
                 continue  # BFV: that it is written at all is reported
             elif place.end - place.start < self.worst:
@@ -378,7 +385,10 @@ class CallRules(ValueWalker):
                 need = -(-self.worst // 4096) * 4
                 message = f"the event log can take {self.worst} bytes, {describe(argument)} has {have}"
                 self.error(
-                    "T10", argument.span, message, f"give it {need} KiB, or log less: `blob` logs no data"
+                    "log room",
+                    argument.span,
+                    message,
+                    f"give it {need} KiB, or log less: `blob` logs no data",
                 )
 
     # ---- results
@@ -386,22 +396,22 @@ class CallRules(ValueWalker):
     def result(self, primitive: Primitive, given: Given, state: State) -> Value:
         if isinstance(primitive.result, Scalar | EnumRef | Unit | Never | Text):
             return Value(primitive.result_provenance)
-        things = [v.thing for v, _ in given.values() if v.thing is not None]
-        sizes = [t.most for t in things]
+        objects = [v.object for v, _ in given.values() if v.object is not None]
+        sizes = [t.size_limit for t in objects]
         known = [s for s in sizes if s is not None]
-        most = max(known) if known and len(known) == len(sizes) else None
+        size_limit = max(known) if known and len(known) == len(sizes) else None
         of = self.names.extents.get(primitive.name)
         if of is not None:
             for value, argument in given.values():
                 if value.trust.value < MEASURED.value:
                     self.frame.doubts.append(argument)
             value = given[of][0]
-            if value.thing is not None:
-                places = tuple(p.bounds() for p in value.thing.places)
-                return self.new_value(state, value.trust, places, value.thing.most)
+            if value.object is not None:
+                places = tuple(p.bounds() for p in value.object.places)
+                return self.new_value(state, value.trust, places, value.object.size_limit)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
-        source = [v.thing for n in filled for v in [given[n][0]] if v.thing is not None]
+        source = [v.object for n in filled for v in [given[n][0]] if v.object is not None]
         if len(source) == len(known) == 1:  # all of it, as `share` gives it
-            return self.new_value(state, primitive.result_provenance, source[0].places, most)
-        places = tuple({p.bounds() for thing in source or things for p in thing.places})
-        return self.new_value(state, primitive.result_provenance, places or self.unknown_place(), most)
+            return self.new_value(state, primitive.result_provenance, source[0].places, size_limit)
+        places = tuple({p.bounds() for obj in source or objects for p in obj.places})
+        return self.new_value(state, primitive.result_provenance, places or self.unknown_place(), size_limit)

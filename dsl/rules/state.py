@@ -45,13 +45,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Thing:
+class Object:
     """A value that is more than a number: bytes, a record, a list. `places`: where all that it spans lies;
-    `most`: at most so many bytes."""
+    `size_limit`: the largest number of bytes it can have."""
 
     id: int
     places: tuple[Place, ...]
-    most: int | None
+    size_limit: int | None
 
     @property
     def place(self) -> Place | None:
@@ -60,16 +60,16 @@ class Thing:
 
     @property
     def identity(self) -> object:
-        """The same for all names of the same thing."""
+        """The same for all names of the same obj."""
         return self.id if self.place is None else (self.place.root, self.place.start)
 
 
 @dataclass(frozen=True)
 class Value:
-    """What an expression gives: its trust, and the thing or the constant if it is one."""
+    """What an expression gives: its trust, and the object or the constant if it is one."""
 
     trust: Provenance
-    thing: Thing | None = None
+    object: Object | None = None
     constant: int | str | None = None
 
 
@@ -86,10 +86,10 @@ class Use:
 class State:
     """`must`: steps taken on every path that leads here; `may`: on some. Steps are `log`, `plan`, `accepted`,
     `parked`, `entered` and `rtmr0` to `rtmr3` (separated). `marks`: what the prelude's `makes` said of
-    things, by identity, on every path."""
+    objects, by identity, on every path."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
-    variables: dict[tuple[int, int], Thing] = field(default_factory=dict)
+    variables: dict[tuple[int, int], Object] = field(default_factory=dict)
     must: frozenset[str] = frozenset()
     may: frozenset[str] = frozenset()
     marks: frozenset[tuple[object, str]] = frozenset()
@@ -116,14 +116,14 @@ class State:
         self.may |= {step}
 
     def lower(
-        self, places: tuple[Place, ...], trust: Provenance, things: dict[int, tuple[Place, ...]]
+        self, places: tuple[Place, ...], trust: Provenance, objects: dict[int, tuple[Place, ...]]
     ) -> None:
-        """Whatever lies in `places` is worth no more than `trust` from here on."""
-        for key, own in things.items():
+        """Whatever lies in `places` is trusted no more than `trust` from here on."""
+        for key, own in objects.items():
             if key in self.trust and self.trust[key].value > trust.value and overlap(own, places):
                 self.trust[key] = trust
 
-    def name_alike(self, old: Thing, new: Thing) -> None:
+    def name_alias(self, old: Object, new: Object) -> None:
         """What is marked of `old` is so of `new`."""
         self.marks |= {(new.identity, mark) for owner, mark in self.marks if owner == old.identity}
 

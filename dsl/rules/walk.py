@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
 from dsl.rules.calls import ENTERED, CallRules
-from dsl.rules.state import Frame, State, Thing, Value, join
+from dsl.rules.state import Frame, Object, State, Value, join
 from dsl.rules.trust import branch, refine
 from dsl.rules.values import calls
 from dsl.rules.words import describe
@@ -16,19 +16,26 @@ MAX_CALLS = 2000
 MAX_FLOWS_DEEP = 32
 
 
-def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete: bool) -> int:
+def check(
+    program: Program,
+    flows: dict[str, model.Flow],
+    entry: str,
+    incomplete: bool,
+    disabled: frozenset[str] = frozenset(),
+) -> int:
     """Reports what breaks a rule; returns the bytes the event log can need.
 
-    `incomplete`: some lines did not parse, so that the absence of a step proves nothing.
+    `incomplete`: some lines did not parse, so that the absence of a step proves nothing. `disabled`: rules of
+    dsl.rules.table that are not reported, so that a test can show what each one prevents.
     """
-    walker = Walker(program, flows)
+    walker = Walker(program, flows, disabled)
     if entry in flows:
         walker.assume = incomplete
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():
         if flow.name not in walker.walked and not walker.gave_up:
-            walker.told = set()
+            walker.reported = set()
             walker.assume = True  # never called: nothing is known of where it would stand
             walker.run(flow)
     return walker.worst
@@ -37,8 +44,8 @@ def check(program: Program, flows: dict[str, model.Flow], entry: str, incomplete
 class Walker(CallRules):
     """Walks flows statement by statement; calls of flows are walked where they stand."""
 
-    def __init__(self, program: Program, flows: dict[str, model.Flow]) -> None:
-        super().__init__(program)
+    def __init__(self, program: Program, flows: dict[str, model.Flow], disabled: frozenset[str]) -> None:
+        super().__init__(program, disabled)
         self.flows = flows
         self.walked: set[str] = set()
         self.calls = 0
@@ -69,14 +76,14 @@ class Walker(CallRules):
                 message = f"more than {MAX_CALLS} calls of flows have to be followed"
                 if len(self.frames) > MAX_FLOWS_DEEP:
                     message = f"flows call each other more than {MAX_FLOWS_DEEP} deep"
-                self.error("T10", call.span, message, "call flows less deeply")
+                self.error("calls", call.span, message, "call flows less deeply")
             never = isinstance(flow.result, Never)
             return (None if never else state), Value(signature.result_provenance)
         inner = state.copy()
         declared = [
             Value(parameter.provenance, None, value.constant)
-            if value.thing is None
-            else self.alike(inner, parameter.provenance, value.thing)
+            if value.object is None
+            else self.alias(inner, parameter.provenance, value.object)
             for value, parameter in zip(values, signature.parameters, strict=True)
         ]
         after, frame = self.enter(flow, declared, inner)
@@ -87,24 +94,24 @@ class Walker(CallRules):
         if after is None:
             return None, result
         for value, inside, parameter in zip(values, declared, signature.parameters, strict=True):
-            if value.thing is None or inside.thing is None:
+            if value.object is None or inside.object is None:
                 continue
-            if after.trust[inside.thing.id].value > parameter.provenance.value:
-                old = after.trust[value.thing.id]
-                after.trust[value.thing.id] = max(old, after.trust[inside.thing.id], key=lambda p: p.value)
-            after.name_alike(inside.thing, value.thing)
+            if after.trust[inside.object.id].value > parameter.provenance.value:
+                old = after.trust[value.object.id]
+                after.trust[value.object.id] = max(old, after.trust[inside.object.id], key=lambda p: p.value)
+            after.name_alias(inside.object, value.object)
         if not isinstance(flow.result, Scalar | model.EnumRef | Unit | Never):
-            made = frame.result.thing if frame.result is not None else None
+            made = frame.result.object if frame.result is not None else None
             if made is None:
                 return after, self.new_value(after, signature.result_provenance, self.unknown_place(), None)
-            return after, self.alike(after, signature.result_provenance, made)
+            return after, self.alias(after, signature.result_provenance, made)
         return after, result
 
-    def alike(self, state: State, trust: Provenance, thing: Thing) -> Value:
-        """Another name for `thing`, or a copy of it, worth `trust`."""
-        value = self.new_value(state, trust, thing.places, thing.most)
-        assert value.thing is not None
-        state.name_alike(thing, value.thing)
+    def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
+        """Another name for `obj`, or a copy of it, worth `trust`."""
+        value = self.new_value(state, trust, obj.places, obj.size_limit)
+        assert value.object is not None
+        state.name_alias(obj, value.object)
         return value
 
     def enter(self, flow: model.Flow, values: list[Value], state: State) -> tuple[State | None, Frame]:
@@ -128,14 +135,14 @@ class Walker(CallRules):
         brace = Span(last.path, last.end_line, max(1, last.end_column - 1), last.end_line, last.end_column)
         if isinstance(flow.result, Never):
             message = f"a path of `{flow.name}` ends here, neither in a handoff nor in an error"
-            self.error("T08", brace, message, "end it with `handoff NAME(...)` or `fail ERROR`")
+            self.error("ends", brace, message, "end it with `handoff NAME(...)` or `fail ERROR`")
         elif not isinstance(flow.result, Unit):
-            self.error("T08", brace, f"a path of `{flow.name}` ends here without a result", "add `return`")
+            self.error("ends", brace, f"a path of `{flow.name}` ends here without a result", "add `return`")
 
     def bind(self, variable: model.Variable, value: Value, state: State) -> None:
         key = self.key(variable)
-        if value.thing is not None:
-            state.variables[key] = value.thing
+        if value.object is not None:
+            state.variables[key] = value.object
         else:
             state.trust[key] = value.trust
         if value.constant is not None:
@@ -148,7 +155,7 @@ class Walker(CallRules):
     def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:
         for statement in statements:
             if state is None:
-                self.error("T08", statement.span, "this is never reached", "the path ended before it")
+                self.error("unreachable", statement.span, "this is never reached", "the path ended before it")
                 return None
             state = self.statement(statement, state)
         return state
@@ -157,15 +164,15 @@ class Walker(CallRules):
         match s:
             case model.Let() | model.Assign():
                 after, value = self.value(s.value, state)
-                if after is not None and isinstance(s.value.type, RecordRef) and value.thing is not None:
-                    value = self.alike(
-                        after, value.trust, value.thing
+                if after is not None and isinstance(s.value.type, RecordRef) and value.object is not None:
+                    value = self.alias(
+                        after, value.trust, value.object
                     )  # a copy: what is done to one is not to both
                 if after is not None:
                     self.bind(s.variable, value, after)
                 if isinstance(s, model.Assign):  # another value, another cause
                     own = self.key(s.variable)
-                    self.told = {c for c in self.told if not (isinstance(c, tuple) and own in c)}
+                    self.reported = {c for c in self.reported if not (isinstance(c, tuple) and own in c)}
                 return after
             case model.Do():
                 return self.value(s.value, state)[0]
@@ -239,18 +246,18 @@ class Walker(CallRules):
             message = (
                 f"the flow decides by an error of `{s.call.callee}`, which depends on {describe(culprit)}"
             )
-            self.error("T01", s.call.span, message, hint)
-        if ENTERED in failed.may and ENTERED not in self.program.waived.effects:
+            self.error("error decides", s.call.span, message, hint)
+        if ENTERED in failed.may and ENTERED not in self.program.suppressed.effects:
             hint = "let its error end the flow: `handoff` without `try`, or `fail` in every handler"
             message = "the payload's window may be writable and executable after a handoff that failed"
-            self.error("T05", s.call.span, message, hint)
+            self.error("handoff failed", s.call.span, message, hint)
 
     def for_(self, s: model.For, state: State) -> State | None:
         base, value = self.value(s.items, state)
         if base is None:
             return None
         capacity = s.items.type.capacity if isinstance(s.items.type, ListOf) else 1
-        keys, newest = tuple(base.trust), self.last_thing
+        keys, newest = tuple(base.trust), self.last_object
 
         def before(state: State) -> object:
             """What `state` says of what there was before the loop: from pass to pass it only shrinks."""
@@ -265,13 +272,13 @@ class Walker(CallRules):
             self.bind(s.variable, self.part(value, s.variable.type, inside), inside)
             logged = inside.logged
             end = self.block(s.body, inside)
-            most = max(per_round, end.logged - logged) if end is not None else per_round
+            longest = max(per_round, end.logged - logged) if end is not None else per_round
             joined = join(start.copy(), end)
             assert joined is not None
-            settled = most == per_round and before(joined) == before(start)
-            start, per_round = joined, most
+            converged = longest == per_round and before(joined) == before(start)
+            start, per_round = joined, longest
             start.logged = base.logged + per_round * capacity
-            if settled:
+            if converged:
                 self.worst = max(self.worst, start.logged)
                 return start
 
@@ -288,9 +295,9 @@ class Walker(CallRules):
     def _either(self, value: Value, state: State) -> Value:
         """What is returned on several paths."""
         before = self.frame.result
-        if before is None or before.thing is None or value.thing is None or before.thing == value.thing:
+        if before is None or before.object is None or value.object is None or before.object == value.object:
             return value
-        sizes = (before.thing.most, value.thing.most)
-        most = None if None in sizes else max(s for s in sizes if s is not None)
-        places = tuple({p.bounds() for p in (*before.thing.places, *value.thing.places)})
-        return self.new_value(state, value.trust, places, most)
+        sizes = (before.object.size_limit, value.object.size_limit)
+        size_limit = None if None in sizes else max(s for s in sizes if s is not None)
+        places = tuple({p.bounds() for p in (*before.object.places, *value.object.places)})
+        return self.new_value(state, value.trust, places, size_limit)

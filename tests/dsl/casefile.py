@@ -49,3 +49,19 @@ def read_cases() -> list[Case]:
 
 def rendered(result: CheckResult) -> str:
     return "".join(d.render() + "\n" for d in result.diagnostics)
+
+
+_CALLS = "".join(f"flow f{n}() fails {{\n    f{n + 1}()?\n    f{n + 1}()?\n}}\n" for n in range(11))
+DOUBLING = Case(
+    "T10",
+    "calls that double at every level",
+    _CALLS
+    + """flow f11() fails { require true }
+flow boot(td: VpInfo) -> never {
+    on error fatal
+    f0()?
+    fail requirement_failed
+}
+""",
+    "",
+)

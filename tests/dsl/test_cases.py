@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from casefile import Case, read_cases, rendered
+from casefile import DOUBLING, Case, read_cases, rendered
 
 from dsl.api import check_source, shipped_flows
 from dsl.diagnostics import RULES
@@ -61,10 +61,7 @@ def test_any_line_of_the_linux_flow_left_out_is_one_mistake(word: str) -> None:
 
 
 def test_calls_that_double_at_every_level_are_not_followed_for_ever() -> None:
-    doubling = "".join(f"flow f{n}() fails {{\n    f{n + 1}()?\n    f{n + 1}()?\n}}\n" for n in range(11))
-    boot = "flow boot(td: VpInfo) -> never {\n    on error fatal\n    f0()?\n    fail requirement_failed\n}\n"
-    case = Case("T10", "deep", f"{doubling}flow f11() fails {{\n    require true\n}}\n{boot}", "")
-    assert "error[T10]: more than 2000 calls of flows" in rendered(case.check())
+    assert "error[T10]: more than 2000 calls of flows" in rendered(DOUBLING.check())
 
 
 def test_colour_changes_nothing_but_colour() -> None:

@@ -19,29 +19,29 @@ SUGAR = {
 STEPS = ("log", "accepted", "parked", "separated", "loaded", "filled")
 
 
-def waive(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
+def suppress(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
     """Notes what `statement` of `flow`, which did not check, may have been about."""
     for name in (n.text for n in walk(statement) if isinstance(n, tree.Name)):
-        _waive_name(name, program, scope, flow)
-        _waive_name(closest(name, scope.known()), program, scope, flow)
+        _suppress_name(name, program, scope, flow)
+        _suppress_name(closest(name, scope.known()), program, scope, flow)
     if isinstance(statement, tree.Measure) and _is_unknown(statement.subject, program, scope):
         for variable in scope.variables():
             if variable.type == Bytes():
-                _waive_name(variable.name, program, scope, flow)
-        program.waived.regions.update(program.sections)
+                _suppress_name(variable.name, program, scope, flow)
+        program.suppressed.regions.update(program.sections)
     if type(statement) in SUGAR:
-        _waive_effects(program.names.effects[SUGAR[type(statement)]], program)
+        _suppress_effects(program.names.effects[SUGAR[type(statement)]], program)
         return
     for call in walk(statement):
         if isinstance(call, tree.Call):
-            _waive_call(call, program)
+            _suppress_call(call, program)
 
 
-def _waive_name(name: str, program: Program, scope: Scope, flow: str) -> None:
+def _suppress_name(name: str, program: Program, scope: Scope, flow: str) -> None:
     variable = scope.find(name)
     if variable is not None:
-        program.waived.variables.add((flow, variable.id))
-    program.waived.regions.add(name)
+        program.suppressed.variables.add((flow, variable.id))
+    program.suppressed.regions.add(name)
 
 
 def _is_unknown(subject: tree.Expression, program: Program, scope: Scope) -> bool:
@@ -51,24 +51,24 @@ def _is_unknown(subject: tree.Expression, program: Program, scope: Scope) -> boo
     return any(n not in known and not closest(n, known) for n in names)
 
 
-def _waive_call(call: tree.Call, program: Program) -> None:
+def _suppress_call(call: tree.Call, program: Program) -> None:
     """The effects of the callee; of the one that is spelt almost like it; or of all that it may have been."""
     names, name = program.names, call.callee.text
     callable_ = [p.name for p in names.primitives.values() if not p.internal]
     if name not in names.primitives and name not in program.signatures:
         name = closest(name, [*callable_, *program.signatures])
     if name in program.signatures:
-        program.waived.effects.update(STEPS)
+        program.suppressed.effects.update(STEPS)
     elif name in names.effects:
-        _waive_effects(names.effects[name], program)
+        _suppress_effects(names.effects[name], program)
     else:
         for other in callable_:
             parameters = [p for p in names.primitives[other].parameters if not p.state]
             if len(parameters) == len(call.arguments):
-                _waive_effects(names.effects[other], program)
+                _suppress_effects(names.effects[other], program)
 
 
-def _waive_effects(effects: Effects, program: Program) -> None:
-    program.waived.effects.update(effects.gives)
-    program.waived.effects.update(mark for _, mark in effects.makes)
-    program.waived.effects.update(["separated"] if effects.separates else [])
+def _suppress_effects(effects: Effects, program: Program) -> None:
+    program.suppressed.effects.update(effects.gives)
+    program.suppressed.effects.update(mark for _, mark in effects.makes)
+    program.suppressed.effects.update(["separated"] if effects.separates else [])

@@ -1,0 +1,125 @@
+"""What does every rule have at hand? The program, the flows on the way, the objects met so far, and the one
+way to report a mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl import model
+from dsl.model import Expression, Provenance, Span
+from dsl.rules.state import Frame, Object, Place, State, Value
+from dsl.rules.table import RULES
+from dsl.scope import Program
+
+TRUSTED = Provenance.TRUSTED
+
+
+class Context:
+    """Shared by all rules while the flows of one program are walked."""
+
+    def __init__(self, program: Program, disabled: frozenset[str] = frozenset()) -> None:
+        self.program = program
+        self.names = program.names
+        self.disabled = disabled
+        if unknown := disabled - RULES.keys():
+            raise ValueError(f"no such rule: {', '.join(sorted(unknown))}")
+        self.assume = (
+            False  # steps count as taken: the flow is not seen where it is called, or lines are missing
+        )
+        self.worst = 0
+        self.next_frame = 0
+        self.last_object = 0
+        self.places: dict[int, tuple[Place, ...]] = {}
+        self.frames: list[Frame] = []
+        self.region_objects: dict[str, Object] = {}
+        self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
+
+    # ---- the flow that is walked
+
+    @property
+    def frame(self) -> Frame:
+        return self.frames[-1]
+
+    def key(self, variable: model.Variable) -> tuple[int, int]:
+        return self.frame.number, variable.id
+
+    def is_suppressed(self, variable: model.Variable) -> bool:
+        return (self.frame.signature.name, variable.id) in self.program.suppressed.variables
+
+    # ---- objects
+
+    def error(self, rule: str, span: Span, message: str, hint: str = "", code: str = "") -> None:
+        """Reports that `rule` (a name of dsl.rules.table) is broken, unless a test took the rule out."""
+        if rule not in self.disabled:
+            self.program.reporter.error(RULES[rule].code or code, span, message, hint)
+
+    def first(self, cause: object) -> bool:
+        """Whether `cause` is new; one mistake is reported once, where it first does harm."""
+        new = cause not in self.reported
+        self.reported.add(cause)
+        return new
+
+    def distrust(
+        self, rule: str, e: Expression, wanted: Provenance, state: State, message: str, hint: str
+    ) -> None:
+        """Reports that `e` has less trust than `wanted`, once for all uses of what it names; from here on it
+        counts as having that."""
+        cause = self._identity(e, state)
+        if isinstance(e, model.Variable | model.RegionOf) and cause in state.trust:
+            have = state.trust[cause]
+            if have != Provenance.SHARED:  # that it is read twice is another mistake
+                state.trust[cause] = Provenance(max(have.value, wanted.value))
+        if cause is None or self.first((rule, cause, wanted)):
+            self.error(rule, e.span, message, hint)
+
+    def _identity(self, e: Expression, state: State) -> Any:
+        """The same for all expressions that name the same value; None for one that is made where it
+        stands."""
+        match e:
+            case model.Variable():
+                obj = state.variables.get(self.key(e))
+                return obj.id if obj is not None else self.key(e)
+            case model.RegionOf():
+                return self.region_objects[e.name].id
+            case model.FieldOf() | model.Index() | model.Slice():
+                base = self._identity(e.base, state)
+                return None if base is None else (base, type(e).__name__, getattr(e, "field", ""))
+        return None
+
+    def new_value(
+        self, state: State, trust: Provenance, places: tuple[Place, ...], size_limit: int | None
+    ) -> Value:
+        self.last_object += 1
+        obj = Object(self.last_object, places, size_limit)
+        self.places[obj.id] = places
+        state.trust[obj.id] = trust
+        return Value(trust, obj)
+
+    def unknown_place(self) -> tuple[Place, ...]:
+        self.last_object += 1
+        return (Place(self.last_object),)
+
+    def start(self) -> State:
+        """What is known before the first step: what the VMM loaded is untrusted, what the launch measured is
+        not."""
+        state = State()
+        p = self.program
+        for section in p.sections.values():
+            at_launch = section.measured or section.kind == "BFV"
+            trust = TRUSTED if at_launch or section.name in p.suppressed.regions else Provenance.UNTRUSTED
+            self._region(state, section.name, section.size, trust)
+        for region in p.regions.values():
+            self._region(state, region.name, region.size, TRUSTED)  # cleared by `accept`
+        return state
+
+    def _region(self, state: State, name: str, size: int | None, trust: Provenance) -> None:
+        obj = self.region_objects.get(name)
+        if obj is None:
+            value = self.new_value(state, trust, (Place(name, 0, size, exact=True),), size)
+            assert value.object is not None
+            self.region_objects[name] = value.object
+        else:
+            state.trust[obj.id] = trust
+
+    def has(self, step: str, steps: frozenset[str]) -> bool:
+        return self.assume or step in steps or step in self.program.suppressed.effects

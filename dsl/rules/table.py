@@ -1,0 +1,52 @@
+"""Which rules are there, and which code does each report? One line a rule of this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`code`: what a diagnostic says; None where the reporter chooses it (a step's rule, a result's type)."""
+
+    code: str | None
+    says: str
+
+
+RULES = {
+    # trust of values
+    "branch": Rule("T01", "a branch depends only on values that an RTMR records, or one side only fails"),
+    "error decides": Rule("T01", "an error that depends on an unrecorded value is not gone on from"),
+    "measured argument": Rule("T01", "bytes and records have the trust that their parameter asks for"),
+    "shared argument": Rule("T02", "shared memory goes only to a parameter that takes shared memory"),
+    "number argument": Rule("T03", "a number has the trust that its parameter asks for"),
+    "bounded index": Rule("T03", "an index or a bound of a slice is checked before it is used"),
+    "result": Rule(None, "a flow returns what has the trust that it promises"),
+    # shared memory
+    "read once": Rule("T02", "shared bytes are read once"),
+    "share reserved": Rule("T02", "memory that is shared is reserved in the E820"),
+    # order of steps
+    "missing step": Rule(None, "a step that is needed was taken on every path"),
+    "repeated step": Rule(None, "a step that is taken once was taken on no path before"),
+    "missing mark": Rule(None, "the object that a step needs is the one another step made so"),
+    "carved": Rule("T04", "a memory region is used after RAM is accepted"),
+    "separated": Rule("T07", "RTMR 0 and 1 have their separators on every path to a handoff"),
+    "separate once": Rule("T07", "an RTMR gets its separator once"),
+    "measure late": Rule("T07", "nothing is measured into an RTMR after its separator"),
+    "rtmr": Rule("T07", "firmware measures into RTMR 0 and 1, by a constant number"),
+    "handoff failed": Rule("T05", "a handoff that failed is not gone on from"),
+    # memory that is written
+    "write rw": Rule("T05", "only memory that is mapped rw is written"),
+    "write loaded": Rule("T06", "what the VMM loaded, and the image, are not written over"),
+    "write over": Rule("T06", "what a step wrote, or left a pointer to, is not written over"),
+    "kept": Rule("T06", "what the OS reads later lies where the E820 keeps it private"),
+    "owned": Rule("T06", "memory of generated code is not named"),
+    # the event log
+    "log text": Rule("T10", "a text that goes to the event log is a constant that fits its event"),
+    "log size": Rule("T10", "how many bytes a measurement logs is known"),
+    "log room": Rule("T10", "the event log holds the worst case"),
+    # paths
+    "ends": Rule("T08", "a path ends in a handoff, an error or the result that is promised"),
+    "unreachable": Rule("T08", "every statement can be reached"),
+    "calls": Rule("T10", "the calls of flows are few enough to follow"),
+}

@@ -8,9 +8,10 @@ from pathlib import Path
 from dsl.check import check_text
 from dsl.diagnostics import Diagnostic, Reporter
 from dsl.formatter import format_text
-from dsl.layout import FOUR_GIB, MAX_BFV, PAGE
+from dsl.layout import MAX_BFV
 from dsl.model import Firmware, Span
 from dsl.parse import parse
+from formats.units import FOUR_GIB, PAGE
 
 BYTE_ORDER_MARK = "\ufeff"  # editors put it in front, it means nothing
 

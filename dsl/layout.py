@@ -7,9 +7,8 @@ from dsl import tree
 from dsl.declare import Names
 from dsl.diagnostics import Reporter, did_you_mean, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
+from formats.units import FOUR_GIB, PAGE
 
-PAGE = 4096
-FOUR_GIB = 1 << 32  # the reset vector lies 16 bytes below; TDVF design guide, firmware volume
 LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; what the VMM loads lies in the lower part
 LEAST_RAM = 128 << 20  # the smallest machine; TempMem and TD_HOB lie in the RAM of every machine
 MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU

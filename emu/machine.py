@@ -9,7 +9,7 @@ from typing import Any
 from emu import eventlog, handoff
 from emu.cpu import engine
 from emu.cpu.apic import LocalApic, Message
-from emu.cpu.memory import LARGE, PAGE, Memory
+from emu.cpu.memory import Memory
 from emu.keyboard import Keyboard
 from emu.observe import Observer
 from emu.schedule import SPINS, Schedule, Turn
@@ -24,8 +24,8 @@ from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices import EPOCH, Ports, cmos_memory
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Policy
-from emu.vmm.presets import FOUR_GIB
 from emu.vmm.vmcall import Vmm
+from formats.units import FOUR_GIB, LARGE_PAGE, PAGE, align_up
 
 AP_INSTRUCTIONS = 100_000  # how long an AP runs on before it is asked whether it is parked
 AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instructions apart
@@ -315,7 +315,7 @@ def create(
     """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
     ffi, lib = engine.load()
     span = max(FOUR_GIB, launch.ram[-1][1])
-    span = -(-span // LARGE) * LARGE
+    span = align_up(span, LARGE_PAGE)
     if span > 1 << (params.gpaw - 1):
         raise EmuError(f"memory ends at {span:#x}, beyond GPAW {params.gpaw}")
     td = build(params, launch.regions, launch.hob_address, mrtd_order)

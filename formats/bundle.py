@@ -14,9 +14,9 @@ from construct import Bytes, Int64ul
 from formats.errors import TruncatedError
 from formats.linux import kernel
 from formats.structs import pack, unpack
+from formats.units import PAGE
 
 GUID = UUID("7d1b3c52-86a4-4e0f-9d3a-5c1fe2b0a764")  # docs/decisions/0007-payload-bundle.md
-ALIGNMENT = 0x1000
 
 HEADER = (
     "payload_bundle" / c.Struct("guid" / Bytes(16), "initrd_size" / Int64ul, "reserved" / Bytes(4072))
@@ -29,13 +29,13 @@ def write(kernel_file: bytes, initrd: bytes = b"", *, place: str = "kernel") -> 
     if not initrd:
         return image
     head = pack(HEADER, guid=GUID.bytes_le, initrd_size=len(initrd))
-    return image + bytes(-len(image) % ALIGNMENT) + head + initrd
+    return image + bytes(-len(image) % PAGE) + head + initrd
 
 
 def read(section: bytes, *, place: str = "payload") -> tuple[bytes, bytes]:
     """Kernel and initrd (empty if there is none) of a Payload section's bytes."""
     length = kernel(section, place=place).true_length
-    start = length + -length % ALIGNMENT
+    start = length + -length % PAGE
     if section[start : start + 16] != GUID.bytes_le:
         return section[:length], b""
     head = unpack(HEADER, section, start, place=place)

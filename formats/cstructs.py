@@ -13,7 +13,7 @@ from uuid import UUID
 
 import construct as c
 
-from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, tdx
+from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, tdx, units
 from formats.structs import plain
 
 STRUCTS = (
@@ -117,7 +117,7 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_MIN_PREFERRED_ADDRESS", linux.MIN_PREFERRED_ADDRESS),
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
-    ("PAYLOAD_BUNDLE_ALIGNMENT", bundle.ALIGNMENT),
+    ("PAYLOAD_BUNDLE_ALIGNMENT", units.PAGE),
     ("TDX_OPERAND_BUSY", tdx.OPERAND_BUSY),
     ("TDX_PAGE_ALREADY_ACCEPTED", tdx.PAGE_ALREADY_ACCEPTED),
     ("TDX_PAGE_SIZE_MISMATCH", tdx.PAGE_SIZE_MISMATCH),

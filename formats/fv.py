@@ -13,6 +13,7 @@ from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
 from formats.errors import FieldError
 from formats.structs import pack
+from formats.units import PAGE
 
 FFS2_GUID = UUID("8c8ce578-8a3d-4f1c-9935-896185c32dd3")  # EFI_FIRMWARE_FILE_SYSTEM2_GUID, 3.2.2
 VTF_GUID = UUID("1ba0062e-c779-4582-8566-336ae8f78f09")  # EFI_FFS_VOLUME_TOP_FILE_GUID, 3.2.3
@@ -60,7 +61,7 @@ FILE = (
 HEAD_SIZE = VOLUME.sizeof() + FILE.sizeof()
 
 
-def volume_head(size: int, block: int = 0x1000) -> bytes:
+def volume_head(size: int, block: int = PAGE) -> bytes:
     """The first HEAD_SIZE bytes of a volume of `size` bytes; its one file is the rest."""
     if size % block or not HEAD_SIZE < size <= MAX_FILE_SIZE + VOLUME.sizeof():
         raise FieldError("firmware volume", f"size {size:#x}", f"a multiple of {block:#x} below 16 MiB")

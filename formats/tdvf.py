@@ -16,9 +16,7 @@ from formats import guids
 from formats.errors import FieldError, FormatError, TruncatedError
 from formats.structs import pack, unpack
 
-PAGE = 0x1000
 EXTEND_CHUNK = 256  # bytes one TDH.MR.EXTEND measures
-TOP = 1 << 32  # an image ends at 4 GiB
 SIGNATURE = b"TDVF"
 VERSION = 1
 RESET_VECTOR_DISTANCE = (

@@ -13,7 +13,7 @@ from dsl.model import Firmware
 from formats.cstructs import c_header
 from gen.boot import machine
 from gen.boot.idt import VECTORS, handler
-from gen.boot.paging import PagingError, Region, plan
+from gen.boot.paging import PagingError, plan
 from gen.core.headers import prelude_h
 from gen.core.layout import emit_layout
 from gen.errors import BuildError
@@ -22,10 +22,11 @@ from gen.flow.context import context_of
 from gen.link import stack
 from gen.link.link import Linked, Source, compile_all, link
 from gen.primitives import emit_primitives
+from gen.sections import mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.manifest import manifest, manifest_bytes, tool_versions
-from image.write import regions_of, sections_of, write_image
+from image.write import metadata_sections, write_image
 
 PROJECT = Path(__file__).resolve().parents[1]
 # What the CPU pushes for an exception in 64-bit mode (SS, RSP, RFLAGS, CS, RIP, error code) and aligns away.
@@ -87,15 +88,6 @@ def generate(firmware: Firmware) -> list[Unit]:
     return [*always, flow_unit(firmware, first_map.pages_used), primitives]
 
 
-def mapped_regions(firmware: Firmware) -> list[Region]:
-    """What the first page tables map beside the firmware volume: every other section with an address."""
-    return [
-        Region(section.name, section.address, section.size, section.access, section.guarded)
-        for section in firmware.image
-        if section.address is not None and section.size is not None
-    ]
-
-
 def _files(out: Path, name: str) -> BuildResult:
     def file(suffix: str) -> Path:
         return out / f"{name}{suffix}"
@@ -139,15 +131,15 @@ def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], link
 
 
 def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
-    regions = regions_of(firmware, linked.content)
-    image = write_image(regions, profile_for(sections_of(regions)))
+    sections = placed_sections(firmware, linked.content)
+    image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
     facts = manifest(
         firmware.name,
         firmware.version,
         firmware.svn,
         image,
-        regions,
+        sections,
         bfv_used=linked.used,
         tools=tool_versions(),
     )

@@ -13,7 +13,8 @@ from itertools import combinations
 
 from formats import guids, tdvf
 from formats.errors import FormatError
-from formats.tdvf import PAGE, TOP, Section, SectionAttribute, SectionType
+from formats.tdvf import Section, SectionAttribute, SectionType
+from formats.units import FOUR_GIB, PAGE
 
 FILE_UNIT = 0x1_0000  # QEMU hw/i386/x86-common.c x86_bios_rom_init: 64 KiB
 MAX_FILE_SIZE = 16 << 20  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
@@ -149,7 +150,7 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
     if not item.memory_size:
         yield Finding("empty", place, "memory size 0", "at least one page", ("KVM", "td-shim"), _KVM)
     if item.type in _WITH_DATA:
-        limit, rule = TOP, "an end at or below 4 GiB, the end of the image"
+        limit, rule = FOUR_GIB, "an end at or below 4 GiB, the end of the image"
     elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
         limit, rule = LOW_RAM_END, f"an end at or below {LOW_RAM_END:#x}, in the RAM of the smallest machine"
     else:
@@ -192,9 +193,9 @@ def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
         yield Finding(
             "data-outside", place, found, expected, ("Cloud Hypervisor", "Dragonball", "Alioth"), _KVM
         )
-    elif item.address - item.data_offset != TOP - file_size:
+    elif item.address - item.data_offset != FOUR_GIB - file_size:
         found = f"address {item.address:#x} for data offset {item.data_offset:#x}"
-        expected = f"{TOP - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
+        expected = f"{FOUR_GIB - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
         source = "QEMU target/i386/kvm/tdx.c tdx_finalize_vm"
         yield Finding("mapping", place, found, expected, ("QEMU",), source)
 
@@ -254,10 +255,10 @@ def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
 
 
 def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iterator[Finding]:
-    vector = TOP - tdvf.RESET_VECTOR_DISTANCE
+    vector = FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE
     where = f"{place} GPA {vector:#x}"
     source = "Intel TDX Module ABI: every vCPU starts there"
-    holders = [item for item in sections if item.address <= vector and item.end >= TOP]
+    holders = [item for item in sections if item.address <= vector and item.end >= FOUR_GIB]
     if not any(item.type == SectionType.BFV and item.measured for item in holders):
         found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
         yield Finding(

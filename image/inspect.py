@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from formats import guids, tdvf
 from formats.errors import FormatError
+from formats.units import PAGE
 from image.check import profile_for
 from image.mrtd import Mrtd, Order, mrtd
 
@@ -116,7 +117,7 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
         mrtd_single_pass=single.digest.hex() if single else None,
         mrtd_two_pass=double.digest.hex() if double else None,
         mrtd_unknown_because=reason,
-        pages_added=sum(-(-item.memory_size // tdvf.PAGE) for item in metadata.sections),
+        pages_added=sum(-(-item.memory_size // PAGE) for item in metadata.sections),
         chunks_extended=single.chunks_extended if single else None,
     )
 
@@ -130,5 +131,5 @@ def _section(item: tdvf.Section) -> SectionInfo:
         raw_size=item.raw_size,
         attributes=item.attributes,
         measured=item.measured,
-        pages=-(-item.memory_size // tdvf.PAGE),
+        pages=-(-item.memory_size // PAGE),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from formats.tdvf import TYPE_NAMES
 from image.mrtd import Order, mrtd
-from image.write import Region, sections_of
+from image.write import Placed, metadata_sections
 
 FORMAT = 1  # of the manifest; grows when a key changes its meaning
 _TOOLS = ("ziglang", "construct", "lark")  # what the bytes of an image depend on
@@ -32,7 +32,7 @@ def manifest(
     version: Sequence[int],
     svn: int,
     image: bytes,
-    regions: Sequence[Region],
+    sections: Sequence[Placed],
     *,
     bfv_used: int,
     tools: Mapping[str, str],
@@ -57,15 +57,15 @@ def manifest(
         "bfv_used": bfv_used,
         "sections": [
             {
-                "name": region.name,
-                "type": TYPE_NAMES[region.type],
+                "name": placed.name,
+                "type": TYPE_NAMES[placed.type],
                 "gpa": section.address,
                 "size": section.memory_size,
                 "data_offset": section.data_offset,
                 "raw_size": section.raw_size,
                 "attributes": section.attributes,
             }
-            for region, section in zip(regions, sections_of(regions), strict=True)
+            for placed, section in zip(sections, metadata_sections(sections), strict=True)
         ],
         "tools": dict(tools),
     }

@@ -13,7 +13,8 @@ from enum import StrEnum
 
 from formats import tdvf
 from formats.errors import FormatError
-from formats.tdvf import EXTEND_CHUNK, PAGE, Section, SectionType
+from formats.tdvf import EXTEND_CHUNK, Section, SectionType
+from formats.units import PAGE
 
 BLOCK = 128  # Intel TDX Module ABI: bytes hashed for a page's or a chunk's address
 ADDRESS_OFFSET = 16  # of the GPA inside that block

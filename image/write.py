@@ -7,29 +7,25 @@ The file's first 96 bytes, outside of every section, make it a firmware volume f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from construct import Int32ul
 
-from dsl.model import Firmware
 from formats.errors import FormatError
 from formats.fv import HEAD_SIZE, volume_head
 from formats.tdvf import (
     DESCRIPTOR,
     GUID_SIZE,
-    PAGE,
     POINTER_DISTANCE,
     RESET_VECTOR_DISTANCE,
     SECTION,
-    SECTION_TYPES,
-    TOP,
     Section,
-    SectionAttribute,
     SectionType,
     descriptor,
     guid_table,
 )
+from formats.units import FOUR_GIB, align_up
 from image.check import FILE_UNIT, MAX_FILE_SIZE, Finding, Profile, check_image
 
 # From the image's end; one place for the linker script and for what is written here.
@@ -37,8 +33,6 @@ METADATA_DISTANCE = 0x400  # metadata GUID, descriptor and sections start here
 TABLE_DISTANCE = 0x48  # the GUID table with one entry: 22 + 18 bytes, ends at the pointer
 HOLE_END_DISTANCE = RESET_VECTOR_DISTANCE
 MAX_SECTIONS = (METADATA_DISTANCE - TABLE_DISTANCE - GUID_SIZE - DESCRIPTOR.sizeof()) // SECTION.sizeof()
-
-_WITH_DATA = (SectionType.BFV, SectionType.CFV)
 
 
 class ImageRefused(FormatError):
@@ -54,7 +48,7 @@ class ImageRefused(FormatError):
 
 
 @dataclass(frozen=True)
-class Region:
+class Placed:
     """A section to be written: GPA and size in bytes; `data` for BFV and CFV only, exactly `size` bytes."""
 
     name: str
@@ -65,76 +59,51 @@ class Region:
     data: bytes = b""
 
 
-def regions_of(
-    firmware: Firmware, bfv: bytes, contents: Mapping[str, bytes] | None = None
-) -> tuple[Region, ...]:
-    """The sections of a flow in its order; `bfv` is the linked code that ends at 4 GiB, padded here to pages.
-
-    `contents`: data of CFV sections by name, zeros where none is given. FormatError: no place for a section.
-    """
-    given = dict(contents or {})
-    regions: list[Region] = []
-    for item in firmware.image:
-        kind = SECTION_TYPES[item.kind]
-        attributes = int(SectionAttribute.MR_EXTEND) if item.measured else 0
-        if kind == SectionType.BFV:
-            data = bytes(-len(bfv) % PAGE) + bfv
-            regions.append(Region(item.name, kind, TOP - len(data), len(data), attributes, data))
-            continue
-        if item.address is None or item.size is None:
-            raise FormatError(
-                f"section {item.name}", "no address or no size", "both, for all sections but BFV"
-            )
-        data = given.get(item.name, b"").ljust(item.size, b"\0") if kind in _WITH_DATA else b""
-        regions.append(Region(item.name, kind, item.address, item.size, attributes, data))
-    return tuple(regions)
-
-
-def sections_of(regions: Sequence[Region]) -> tuple[Section, ...]:
-    """The metadata sections that describe these regions, in their order."""
-    base = TOP - _file_size(regions)
+def metadata_sections(sections: Sequence[Placed]) -> tuple[Section, ...]:
+    """The metadata sections that describe these sections, in their order."""
+    base = FOUR_GIB - _file_size(sections)
     return tuple(
         Section(
-            data_offset=region.address - base if region.data else 0,
-            raw_size=len(region.data),
-            address=region.address,
-            memory_size=region.size,
-            type=region.type,
-            attributes=region.attributes,
+            data_offset=section.address - base if section.data else 0,
+            raw_size=len(section.data),
+            address=section.address,
+            memory_size=section.size,
+            type=section.type,
+            attributes=section.attributes,
         )
-        for region in regions
+        for section in sections
     )
 
 
-def write_image(regions: Sequence[Region], profile: Profile | str = Profile.QEMU) -> bytes:
-    """The image file: every region's data where the guest sees it, metadata, table and pointer at the end.
+def write_image(sections: Sequence[Placed], profile: Profile | str = Profile.QEMU) -> bytes:
+    """The image file: every section's data where the guest sees it, metadata, table and pointer at the end.
 
     ImageRefused with every rule the result breaks under `profile`; FormatError when there is no such layout.
     """
-    size = _file_size(regions)
+    size = _file_size(sections)
     if size > MAX_FILE_SIZE:
         raise FormatError("image", f"{size:#x} bytes", "at most 16 MiB")
     image = bytearray(volume_head(size).ljust(size, b"\0"))
-    base = TOP - size
-    for region in regions:
-        if region.data:
-            if len(region.data) != region.size or region.address + region.size > TOP:
-                found = f"{len(region.data)} bytes of data for {region.size} bytes at {region.address:#x}"
-                raise FormatError(f"section {region.name}", found, "as many bytes as memory, below 4 GiB")
-            start = region.address - base
-            image[start : start + region.size] = region.data
-    _put_metadata(image, sections_of(regions))
+    base = FOUR_GIB - size
+    for section in sections:
+        if section.data:
+            if len(section.data) != section.size or section.address + section.size > FOUR_GIB:
+                found = f"{len(section.data)} bytes of data for {section.size} bytes at {section.address:#x}"
+                raise FormatError(f"section {section.name}", found, "as many bytes as memory, below 4 GiB")
+            start = section.address - base
+            image[start : start + section.size] = section.data
+    _put_metadata(image, metadata_sections(sections))
     findings = check_image(bytes(image), profile)
     if findings:
         raise ImageRefused(findings)
     return bytes(image)
 
 
-def _file_size(regions: Sequence[Region]) -> int:
-    lowest = min((region.address for region in regions if region.data), default=TOP)
-    if lowest >= TOP:
+def _file_size(sections: Sequence[Placed]) -> int:
+    lowest = min((section.address for section in sections if section.data), default=FOUR_GIB)
+    if lowest >= FOUR_GIB:
         raise FormatError("image", "no section with data", "a BFV that ends at 4 GiB")
-    return -(-(TOP - lowest + int(HEAD_SIZE)) // FILE_UNIT) * FILE_UNIT
+    return align_up(FOUR_GIB - lowest + int(HEAD_SIZE), FILE_UNIT)
 
 
 def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:
@@ -145,9 +114,9 @@ def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:
     if any(image[start : end - HOLE_END_DISTANCE]):
         first = next(i for i in range(start, end) if image[i])
         raise FormatError(
-            f"image GPA {TOP - end + first:#x}",
+            f"image GPA {FOUR_GIB - end + first:#x}",
             f"byte {image[first]:#04x}",
-            f"zeros, room for metadata, up to {TOP - HOLE_END_DISTANCE:#x}",
+            f"zeros, room for metadata, up to {FOUR_GIB - HOLE_END_DISTANCE:#x}",
         )
     block = descriptor(list(sections))
     image[start : start + len(block)] = block

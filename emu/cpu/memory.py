@@ -7,8 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-PAGE = 4096
-LARGE = 2 << 20
+from formats.units import LARGE_PAGE, PAGE
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Memory:
 
     def split(self, gpa: int, size: int) -> None:
         """TDH.MEM.PAGE.DEMOTE of every 2 MiB page that the range touches."""
-        for chunk in range(gpa // LARGE * LARGE, gpa + size, LARGE):
+        for chunk in range(gpa // LARGE_PAGE * LARGE_PAGE, gpa + size, LARGE_PAGE):
             if self.state(chunk) & self.lib.TD_PAGE_2M:
-                self.set_states(chunk, LARGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
+                self.set_states(chunk, LARGE_PAGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
 
     def remove(self, gpa: int, size: int, again: bool = True) -> None:
         """TDH.MEM.RANGE.BLOCK and PAGE.REMOVE of whole private pages. With `again` the VMM adds new ones on
@@ -72,7 +71,7 @@ class Memory:
         """RAM that the VMM would augment on demand; large tells whether it may use 2 MiB pages."""
         pending = self.lib.TD_PAGE_PENDING
         self.set_states(start, end - start, pending)
-        first, last = -(-start // LARGE) * LARGE, end // LARGE * LARGE
+        first, last = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
         if large and last > first:
             self.set_states(first, last - first, pending | self.lib.TD_PAGE_2M)
 

@@ -10,12 +10,11 @@ from emu.debug import names
 from emu.observe import Observer, Raised
 from emu.symbols import Symbols
 from emu.tdx.module import Gpr
+from formats.units import LARGE_PAGE, PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
     from emu.vcpu import Vcpu
-
-PAGE, LARGE = 4096, 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Recorder(Observer):
             self.converted(vcpu, call, rip)
         elif call.result == "SUCCESS" and call.kind == "tdcall" and call.number == names.ACCEPT:
             operand = call.given["gpa_level"]
-            pages = {"gpa": operand & ~0xFFF, "size": LARGE if operand & 7 else PAGE}
+            pages = {"gpa": operand & ~0xFFF, "size": LARGE_PAGE if operand & 7 else PAGE}
             self.tell(vcpu, "page", "pending to private", rip, given=pages)
 
     def converted(self, vcpu: Vcpu, call: names.Call, rip: int) -> None:

@@ -13,6 +13,7 @@ from emu.debug import registers, walk
 from emu.debug.remote import MAX_PACKET, Channel, Closed, unescape
 from emu.observe import Observer
 from emu.signals import EmuError, End
+from formats.units import PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
@@ -320,7 +321,7 @@ class Debugger(Observer):
                 vcpu.lib.td_watch_clear(vcpu.handle, gpa, watch.size, accesses)
             return OK
         found = walk.translate(current.regs, current.memory, watch.address)
-        if found is None or not 0 < watch.size <= walk.PAGE - watch.address % walk.PAGE:
+        if found is None or not 0 < watch.size <= PAGE - watch.address % PAGE:
             return REFUSED
         if not all(vcpu.lib.td_watch_set(vcpu.handle, found, watch.size, accesses) for vcpu in self.vcpus):
             return REFUSED

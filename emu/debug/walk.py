@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from emu.cpu.memory import Memory
+from formats.paging import PageBit
+from formats.units import PAGE
 
-PRESENT, LARGE_PAGE = 1, 1 << 7
 ADDRESS = 0x000FFFFFFFFFF000
 CR0_PG, CR4_LA57 = 1 << 31, 1 << 12
-PAGE = 4096
 
 
 def translate(regs: Any, memory: Memory, gla: int) -> int | None:
@@ -24,9 +24,9 @@ def translate(regs: Any, memory: Memory, gla: int) -> int | None:
         shift = 12 + 9 * level
         slot = table + 8 * (gla >> shift & 511)
         entry = int.from_bytes(memory.read(slot, 8), "little")
-        if not entry & PRESENT:
+        if not entry & PageBit.PRESENT:
             return None
-        if not level or (level < 3 and entry & LARGE_PAGE):
+        if not level or (level < 3 and entry & PageBit.LARGE):
             inside = (1 << shift) - 1
             return entry & ADDRESS & ~inside | gla & inside
         table = entry & ADDRESS

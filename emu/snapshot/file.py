@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emu.cpu import engine
 from emu.signals import EmuError
 from emu.snapshot import objects as state
+from formats.units import PAGE
 
 if TYPE_CHECKING:
     from emu.api import RunConfig
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "tdforge snapshot", 1
 LAYOUT = ("tsc_step_num", "tsc_step_den", "last_tsc", "sept_ve_disable")
-PAGE = 4096
 LEVEL = 1  # of compression: page contents are large and often change
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from emu.signals import EmuError
 from emu.tdx import status
-from emu.tdx.measure import CHUNK, PAGE, Region, add_record, extend_record
+from emu.tdx.measure import CHUNK, Region, add_record, extend_record
 from emu.tdx.params import TdParams
+from formats.units import PAGE
 
 LEVEL_4K = 0
 ORDERS = ("single-pass", "two-pass")

@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-PAGE = 4096
+from formats.units import PAGE
+
 CHUNK = 256
 
 

@@ -12,6 +12,7 @@ from emu.tdx import fields, status
 from emu.tdx.fields import NULL_ID, SYS, TD, VP, Field
 from emu.tdx.params import CONFIG_FLEXIBLE_PENDING_VE
 from emu.tdx.registers import R8, R9, RAX, RCX, RDX, Gpr
+from formats.units import PAGE
 
 if TYPE_CHECKING:
     from emu.tdx.module import TdxModule, VcpuModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_LOCAL_ATTESTATION, FEATURE_NO_RBP_MOD = 3, 5, 8, 18
 INTEL, MAJOR, MINOR = 0x8086, 1, 5
 GPA_ATTRIBUTES = 0x807F  # sept_manager.h GUEST_L2_GPA_ATTR_MASK
-PAGE, HEADER, QUAD = 4096, 8, 8
+HEADER, QUAD = 8, 8
 LAST_FIELD = 38  # bits 46:38 of a sequence header: how many fields follow the first
 
 Value = Callable[["TdxModule", "VcpuModel", int], int]

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterable
 
 from formats import hob
+from formats.units import PAGE
 
-PAGE = 4096
 # What can be backed: RAM that lies below this address, and so much of it. A VMM that withholds a page only
 # stops the TD (docs/threat-model.md).
 BACKED_END, BACKED_SIZE = 1 << 40, 8 << 30

@@ -13,6 +13,7 @@ from emu.signals import EmuError, End
 from emu.vmm import ioapic
 from emu.vmm.ioapic import IoApic
 from emu.vmm.uart import Uart
+from formats.units import FOUR_GIB
 
 COM1, COM1_IRQ = 0x3F8, 4
 DEBUG_PORT = 0x402  # QEMU isa-debugcon as firmware uses it
@@ -26,7 +27,6 @@ SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
 LAST = datetime.datetime.max  # the clock stops there
 EPOCH = datetime.datetime(2026, 1, 1)  # what the clock shows at the start unless told otherwise
 RTC_24_HOURS, RTC_POWER_GOOD = 0x02, 0x80  # Motorola MC146818: register B, register D
-FOUR_GIB = 1 << 32
 # CMOS registers of the memory size, low byte first (QEMU hw/i386/pc.c, pc_cmos_init; Cloud Hypervisor
 # devices/src/legacy/cmos.rs has the last two): the first 640 KiB and what lies above 1 MiB in KiB, above
 # 16 MiB and above 4 GiB in units of 64 KiB

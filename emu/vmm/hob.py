@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emu.vmm import acpi
-from emu.vmm.presets import FOUR_GIB, HobStyle, Preset
+from emu.vmm.presets import HobStyle, Preset
 from formats import hob, tdvf
+from formats.units import FOUR_GIB
 
 Range = tuple[int, int]
 

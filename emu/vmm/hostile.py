@@ -6,15 +6,15 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from emu.cpu.memory import LARGE
 from emu.signals import End
-from emu.tdx.measure import PAGE, Region
+from emu.tdx.measure import Region
 from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
 from emu.vmm import hostile_hob, hostile_payload
 from emu.vmm.backing import backed, union
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
 from formats import tdvf
+from formats.units import LARGE_PAGE, PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -161,13 +161,13 @@ class Hostile(Policy):
         memory = machine.memory
         large = memory.lib.TD_PAGE_2M
         start, end = self.random.choice(machine.launch.ram)
-        chunks = range(start // LARGE, end // LARGE)
+        chunks = range(start // LARGE_PAGE, end // LARGE_PAGE)
         if not chunks or self.chance(0.4):
             return
         some = self.random.sample(chunks, min(len(chunks), self.random.choice((1, 2, 8, 24))))
         for chunk in some:
-            if memory.state(chunk * LARGE) & large:
-                memory.set_states(chunk * LARGE, LARGE, memory.state(chunk * LARGE) & ~large)
+            if memory.state(chunk * LARGE_PAGE) & large:
+                memory.set_states(chunk * LARGE_PAGE, LARGE_PAGE, memory.state(chunk * LARGE_PAGE) & ~large)
         self.done.append(f"{len(some)} chunks of 2 MiB in pages of 4 KiB")
 
     # -- run

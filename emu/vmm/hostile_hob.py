@@ -9,9 +9,8 @@ from random import Random
 
 from emu.vmm.backing import RAM_TYPES, RESOURCE_SIZE, SHARED_52, START, TYPE
 from formats import guids, hob
+from formats.units import GIB, PAGE
 
-GIB = 1 << 30
-PAGE = 4096
 SHARED_48 = 1 << 47  # the shared bit of GPAW 48
 GUID_HEAD = hob.GUID_EXT.sizeof()
 LENGTH, ATTRIBUTES = 40, 28  # offsets in a resource HOB, beside those of emu.vmm.backing

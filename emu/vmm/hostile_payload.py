@@ -6,8 +6,8 @@ import struct
 from random import Random
 
 from formats import bundle
+from formats.units import PAGE
 
-PAGE = 4096
 # Offsets and forms of the setup header (Linux Documentation/arch/x86/boot.rst), and values that hurt.
 WORDS = (0, 1, 0xFFF, 0x1000, 0x1FFFFF, 0x200000, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFF000, 0xFFFFFFFF)
 FIELDS: tuple[tuple[str, int, str, tuple[int, ...]], ...] = (

@@ -8,9 +8,10 @@ from emu.signals import EmuError
 from emu.tdx.measure import Region
 from emu.vmm import hob
 from emu.vmm.backing import backed, union
-from emu.vmm.presets import FOUR_GIB, Preset
+from emu.vmm.presets import Preset
 from formats import bundle, linux, tdvf
 from formats.errors import FormatError
+from formats.units import FOUR_GIB, PAGE
 
 MIN_MEMORY, MAX_MEMORY = 16 << 20, 1 << 46  # a power of 2 that GPAW 48 has room for
 
@@ -78,7 +79,7 @@ def _content(section: tdvf.Section, inputs: Inputs, hob_bytes: bytes) -> bytes:
 
 def _check(section: tdvf.Section, inputs: Inputs) -> None:
     where = f"{inputs.image_name}: {section.type_name} section at {section.address:#x}"
-    if section.address % tdvf.PAGE or section.memory_size % tdvf.PAGE or not section.memory_size:
+    if section.address % PAGE or section.memory_size % PAGE or not section.memory_size:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
     end, size = section.data_offset + section.raw_size, len(inputs.image)
     if section.raw_size and end > size:
@@ -87,7 +88,7 @@ def _check(section: tdvf.Section, inputs: Inputs) -> None:
 
 def check_memory(size: int) -> None:
     """Can a TD have this much? EmuError."""
-    if not MIN_MEMORY <= size <= MAX_MEMORY or size % tdvf.PAGE:
+    if not MIN_MEMORY <= size <= MAX_MEMORY or size % PAGE:
         raise EmuError(f"memory: {size} bytes; a TD gets at least 16 MiB and at most 64 TiB, in whole pages")
 
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-GIB = 1 << 30
-FOUR_GIB = 4 * GIB
+from formats.units import FOUR_GIB, GIB
 
 
 class HobStyle(enum.Enum):

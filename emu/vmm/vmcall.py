@@ -15,6 +15,7 @@ from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, 
 from emu.vmm import quote
 from emu.vmm.devices import Ports
 from emu.vmm.policy import Call, Policy
+from formats.units import PAGE
 
 NAMES = {
     0x0A: "Instruction.CPUID",
@@ -171,7 +172,7 @@ class Vmm:
         r[R11] = given
         if not r[R13] or end > 2 * bit or (given ^ end - 1) & bit:
             return status.VMCALL_INVALID_OPERAND
-        if given % 4096 or end % 4096:
+        if given % PAGE or end % PAGE:
             return status.VMCALL_ALIGN_ERROR
         to_shared = bool(given & bit)
         for piece in range(given, end, MAP_GPA_PIECE):
@@ -190,15 +191,15 @@ class Vmm:
         when it is to become private.
         """
         memory, lib = self.memory, self.memory.lib
-        states = {gpa: memory.state(gpa) & lib.TD_PAGE_STATE for gpa in range(start, start + size, 4096)}
+        states = {gpa: memory.state(gpa) & lib.TD_PAGE_STATE for gpa in range(start, start + size, PAGE)}
         if not to_shared and lib.TD_PAGE_UNMAPPED in states.values():
             return False
         memory.split(start, size)
         wanted = lib.TD_PAGE_SHARED if to_shared else lib.TD_PAGE_PENDING
         for gpa, state in states.items():
             if state != lib.TD_PAGE_UNMAPPED and (state == lib.TD_PAGE_SHARED) != to_shared:
-                lib.td_discard(memory.vm, gpa, 4096)
-                memory.set_states(gpa, 4096, wanted)
+                lib.td_discard(memory.vm, gpa, PAGE)
+                memory.set_states(gpa, PAGE, wanted)
         return True
 
     def get_quote(self, index: int, r: Gpr) -> int:
@@ -206,11 +207,11 @@ class Vmm:
         memory = self.memory
         gpa, size = r[R12] & ~memory.shared_bit, r[R13]
         shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED
-        if not r[R12] & memory.shared_bit or gpa % 4096 or size % 4096 or not size or not shared:
+        if not r[R12] & memory.shared_bit or gpa % PAGE or size % PAGE or not size or not shared:
             return status.VMCALL_INVALID_OPERAND
         if size > quote.MAX_BUFFER:
             return status.VMCALL_INVALID_OPERAND
-        pages = range(gpa, gpa + size, 4096)
+        pages = range(gpa, gpa + size, PAGE)
         if any(memory.state(page) & memory.lib.TD_PAGE_STATE != memory.lib.TD_PAGE_SHARED for page in pages):
             return status.VMCALL_INVALID_OPERAND
         buffer = memory.read(gpa, size, shared=True)

@@ -33,7 +33,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.tdvf import PAGE
+from formats.units import PAGE
 from gen.boot.tdcall import TDG_MEM_PAGE_ACCEPT
 from gen.x86 import TDCALL, Unit
 

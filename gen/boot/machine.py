@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from gen.boot.accept import emit_accept
 from gen.boot.fatal import emit_fatal
 from gen.boot.idt import emit_idt
-from gen.boot.paging import PagingError, Region, emit_tables, plan
+from gen.boot.paging import Mapped, PagingError, emit_tables, plan
 from gen.boot.reset import emit_reset
 from gen.boot.tdcall import emit_tdcall
 from gen.x86 import Listing, Unit, listing
 
 
-def units(regions: Sequence[Region], pool: str = "paging", stack: str = "stack") -> list[Unit]:
+def units(regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack") -> list[Unit]:
     """The units of `emit`, for tests that look inside."""
-    layout = plan(regions, pool)
+    first_map = plan(regions, pool)
     stacks = [region for region in regions if region.name == stack]
     if not stacks:
         raise PagingError(f"no region named {stack} for the stack of vCPU 0")
     reset, exceptions, tdcall = Unit("reset"), Unit("exceptions"), Unit("tdcall")
-    emit_reset(reset, layout, stacks[0])
-    emit_tables(reset, layout)
+    emit_reset(reset, first_map, stacks[0])
+    emit_tables(reset, first_map)
     emit_idt(exceptions)
     emit_tdcall(tdcall)
     emit_accept(tdcall)
@@ -33,6 +33,6 @@ def units(regions: Sequence[Region], pool: str = "paging", stack: str = "stack")
     return [reset, exceptions, tdcall]
 
 
-def emit(regions: Sequence[Region], pool: str = "paging", stack: str = "stack") -> list[Listing]:
+def emit(regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack") -> list[Listing]:
     """Assembly listings for the mapped `regions`; raises PagingError if they cannot be mapped."""
     return [listing(unit) for unit in units(regions, pool, stack)]

@@ -42,10 +42,9 @@ from peachpy.x86_64 import (
 )
 
 from formats.paging import PageBit
-from formats.tdvf import PAGE, TOP
+from formats.units import FOUR_GIB, LARGE_PAGE, PAGE
 from gen.x86 import DD, REP_STOSD, Symbol, Unit
 
-LARGE_PAGE = 0x20_0000
 PRESENT, WRITABLE, LARGE = int(PageBit.PRESENT), int(PageBit.WRITABLE), int(PageBit.LARGE)
 NO_EXECUTE_HIGH = int(PageBit.NO_EXECUTE) >> 32  # in the upper half of the entry
 ACCESS = {"r": (PRESENT, NO_EXECUTE_HIGH), "rw": (PRESENT | WRITABLE, NO_EXECUTE_HIGH), "rx": (PRESENT, 0)}
@@ -61,7 +60,7 @@ class PagingError(Exception):
 
 
 @dataclass(frozen=True)
-class Region:
+class Mapped:
     """Mapped from reset on. GPA and bytes; `guarded` leaves the first page unmapped."""
 
     name: str
@@ -100,16 +99,16 @@ class Leaves:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FirstMap:
     """Everything the reset code needs: pool place and size, links, leaves, pages taken."""
 
-    pool: Region
+    pool: Mapped
     links: tuple[Link, ...]
     leaves: tuple[Leaves, ...]
     pages_used: int
 
 
-def plan(regions: Sequence[Region], pool: str = "paging") -> Plan:
+def plan(regions: Sequence[Mapped], pool: str = "paging") -> FirstMap:
     """Lay out the first map of `regions` and of the linked parts; PagingError if they cannot be mapped."""
     _check(regions)
     found = [region for region in regions if region.name == pool]
@@ -128,7 +127,7 @@ def plan(regions: Sequence[Region], pool: str = "paging") -> Plan:
                 _leaves(region.name, at, stop - 1, tables.page(at, 2 if large else 1), region.access, large)
             )
             at = stop
-    last = tables.page(TOP - PAGE, 1)
+    last = tables.page(FOUR_GIB - PAGE, 1)
     leaves += [
         _leaves(part, Symbol(f"__{part}_start"), Symbol(f"__{part}_end") - 1, last, access, False)
         for part, access in LINKED_PARTS
@@ -137,7 +136,7 @@ def plan(regions: Sequence[Region], pool: str = "paging") -> Plan:
         raise PagingError(
             f"region {pool} is {found[0].size:#x} bytes, the first map takes {tables.count * PAGE:#x}"
         )
-    return Plan(found[0], tuple(tables.links), tuple(leaves), tables.count)
+    return FirstMap(found[0], tuple(tables.links), tuple(leaves), tables.count)
 
 
 def _leaves(
@@ -167,7 +166,7 @@ class _Tables:
         return self._made[key]
 
 
-def _check(regions: Sequence[Region]) -> None:
+def _check(regions: Sequence[Mapped]) -> None:
     for region in regions:
         if region.access not in ACCESS:
             raise PagingError(
@@ -177,7 +176,7 @@ def _check(regions: Sequence[Region]) -> None:
             raise PagingError(
                 f"region {region.name}: {region.start:#x}+{region.size:#x} is not made of 4 KiB pages"
             )
-        if region.end > TOP - LARGE_PAGE:
+        if region.end > FOUR_GIB - LARGE_PAGE:
             raise PagingError(
                 f"region {region.name}: ends at {region.end:#x}, in or above the firmware's own window"
             )
@@ -187,15 +186,15 @@ def _check(regions: Sequence[Region]) -> None:
             raise PagingError(f"regions {one.name} and {other.name} overlap at {other.start:#x}")
 
 
-def emit_tables(unit: Unit, layout: Plan) -> None:
+def emit_tables(unit: Unit, first_map: FirstMap) -> None:
     """The plan in .rodata, all u32: `paging_links` (entry, value), `paging_leaves` (the fields of Leaves)."""
-    base = layout.pool.start
+    base = first_map.pool.start
     with unit.data("paging_links", section=".rodata.paging", align=4):
-        for link in layout.links:
+        for link in first_map.links:
             DD(base + link.entry, f"entry {link.entry // 8 % 512} of table page {link.entry // PAGE}")
             DD(base + link.table | PRESENT | WRITABLE, f"-> table page {link.table // PAGE}")
     with unit.data("paging_leaves", section=".rodata.paging", align=4):
-        for leaves in layout.leaves:
+        for leaves in first_map.leaves:
             size = "2 MiB" if leaves.low & LARGE else "4 KiB"
             DD(leaves.first, f"{leaves.name}: {size} pages from")
             DD(leaves.last, "to")
@@ -203,22 +202,22 @@ def emit_tables(unit: Unit, layout: Plan) -> None:
             DD(leaves.low, "present" + (", writable" if leaves.low & WRITABLE else ""))
             DD(leaves.high, "no execute" if leaves.high else "executable")
     with unit.data("paging_pages_used", section=".rodata.paging", align=4):
-        DD(layout.pages_used, "table pages taken by the first map")
+        DD(first_map.pages_used, "table pages taken by the first map")
 
 
-def emit_build(layout: Plan) -> None:
+def emit_build(first_map: FirstMap) -> None:
     """32-bit code, paging off: clear the pool and build the first map. Uses every register except ESP.
 
     The pool is cleared whole: TempMem is added to the TD unmeasured, so the VMM chose what is in it.
     """
-    MOV(edi, layout.pool.start)
-    MOV(ecx, layout.pool.size // 4)
+    MOV(edi, first_map.pool.start)
+    MOV(ecx, first_map.pool.size // 4)
     XOR(eax, eax)
     REP_STOSD()
 
     link = Label("link")
     LEA(esi, [Symbol("paging_links")])
-    MOV(ecx, len(layout.links))
+    MOV(ecx, len(first_map.links))
     LABEL(link)
     MOV(edi, [rsi])
     MOV(eax, [rsi + 4])
@@ -229,7 +228,7 @@ def emit_build(layout: Plan) -> None:
 
     run, entry, small, done = Label("run"), Label("entry"), Label("small"), Label("run_done")
     LEA(esi, [Symbol("paging_leaves")])
-    MOV(ebp, len(layout.leaves))
+    MOV(ebp, len(first_map.leaves))
     LABEL(run)
     MOV(ebx, PAGE)
     MOV(ecx, 12 - 3)  # entries are 8 bytes: address to entry offset is page shift minus 3

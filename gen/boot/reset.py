@@ -39,7 +39,7 @@ from peachpy.x86_64 import (
 from dsl.declare import prelude
 from formats.acpi import MP_MAILBOX, MailboxCommand
 from formats.structs import offset_of
-from gen.boot.paging import Plan, Region, emit_build
+from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.x86 import (
     BALIGN,
     CLI,
@@ -99,11 +99,11 @@ NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 DEBUG_PORT, COM1 = 0x402, prelude().constants["COM1"].value
 
 
-def emit_reset(unit: Unit, layout: Plan, stack: Region) -> None:
+def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
     """Everything from the reset vector to `flow_entry`, which must never return."""
     _vector(unit)
     _real_mode(unit)
-    _protected_mode(unit, layout)
+    _protected_mode(unit, first_map)
     _long_mode(unit, stack)
     _park(unit)
     _tables(unit)
@@ -148,7 +148,7 @@ def _real_mode(unit: Unit) -> None:
         DB(NOT_A_TD, "read with CS overrides by 16-bit code")
 
 
-def _protected_mode(unit: Unit, layout: Plan) -> None:
+def _protected_mode(unit: Unit, first_map: FirstMap) -> None:
     """32-bit, no paging, no stack: vCPU 0 builds the page tables, the others wait; both leave by one way.
 
     EBP carries the vCPU index to 64-bit mode. Nothing here can fault visibly: there is no IDT yet.
@@ -159,9 +159,9 @@ def _protected_mode(unit: Unit, layout: Plan) -> None:
         LGDT([Symbol("gdt_pointer")])
         TEST(esi, esi)
         JNZ(hold)
-        emit_build(layout)
+        emit_build(first_map)
         XOR(ebp, ebp)
-        MOV(eax, layout.pool.start)
+        MOV(eax, first_map.pool.start)
         JMP(enter)
 
         # The gate lies in the measured image, so it is 0 until vCPU 0 opens it with the PML4's address.
@@ -183,7 +183,7 @@ def _protected_mode(unit: Unit, layout: Plan) -> None:
         LJMP(SELECTOR_CODE64, Symbol("reset_long"))
 
 
-def _long_mode(unit: Unit, stack: Region) -> None:
+def _long_mode(unit: Unit, stack: Mapped) -> None:
     with unit.code("reset_long", section=".reset"):
         MOV(eax, SELECTOR_DATA)
         for segment in (ds, es, ss, fs, gs):
@@ -245,7 +245,7 @@ def _tables(unit: Unit) -> None:
         DQ(0, "ACPI wakeup mailbox, set before the gate")
 
 
-def _task(unit: Unit, stack: Region) -> None:
+def _task(unit: Unit, stack: Mapped) -> None:
     """The TSS, for its one field: every exception starts at the top of the stack, whatever became of RSP.
 
     No handler returns, so what lies there is no longer needed.

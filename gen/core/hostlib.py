@@ -23,11 +23,11 @@ import cffi
 
 from dsl.declare import prelude
 from formats.cstructs import c_header
+from formats.units import PAGE
 from gen.core.headers import prelude_h
 from gen.errors import BuildError
 
 SOURCES = Path(__file__).resolve().parents[2] / "runtime-c"
-PAGE = 4096
 FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
 # Undefined behaviour ends the process at once: no runtime library is needed.
 SANITIZE = ("-fsanitize=undefined,bounds,integer-divide-by-zero", "-fsanitize-trap=all")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsl.model import Firmware
+from formats.units import align_up
 from gen.errors import BuildError
 from gen.flow.names import CONTEXT
-from gen.flow.sizes import round_up
 from gen.x86 import DQ, RESERVE, Symbol, Unit
 
 
@@ -35,17 +35,17 @@ class Context:
 
 def context_of(firmware: Firmware) -> Context:
     """Places every part; each starts at a multiple of 16 bytes."""
-    states, offset = {}, round_up(firmware.records["VpInfo"].size, 16)
+    states, offset = {}, align_up(firmware.records["VpInfo"].size, 16)
     for name, record in firmware.states:
         if record:
             states[name] = offset
-            offset += round_up(firmware.records[record].size, 16)
+            offset += align_up(firmware.records[record].size, 16)
     carved = {}
     for region in firmware.memory:
         carved[region.name] = offset
         offset += 16
     ap_paging = offset
-    offset += round_up(firmware.records["Paging"].size, 16)
+    offset += align_up(firmware.records["Paging"].size, 16)
     return Context(0, states, carved, ap_paging, offset)
 
 

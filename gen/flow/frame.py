@@ -12,7 +12,7 @@ from typing import Any
 
 from peachpy.x86_64 import AND, MOV, POP, PUSH, RET, SUB, rbp
 
-from gen.flow.sizes import round_up
+from formats.units import align_up
 from gen.x86 import rsp
 
 ALIGNMENT = 64
@@ -43,12 +43,12 @@ class Frame:
 
     def close(self) -> None:
         """Fill in the frame's size, when all slots were given out."""
-        self._reserve.operands = (rsp, round_up(self._peak, ALIGNMENT))
+        self._reserve.operands = (rsp, align_up(self._peak, ALIGNMENT))
 
     def slot(self, size: int, align: int = 8) -> int:
         """Displacement from RSP of `size` fresh bytes, free again at the end of the enclosing `scope`."""
-        start = round_up(self._used, max(align, 8))
-        self._used = start + round_up(size, 8)
+        start = align_up(self._used, max(align, 8))
+        self._used = start + align_up(size, 8)
         self._peak = max(self._peak, self._used)
         return start
 

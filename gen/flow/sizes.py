@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dsl.model import Bytes, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
-
-
-def round_up(value: int, unit: int) -> int:
-    """The next multiple of `unit`."""
-    return -(-value // unit) * unit
+from formats.units import align_up
 
 
 def is_word(type_: Type) -> bool:
@@ -47,10 +43,10 @@ def size(type_: Type, records: Mapping[str, Record]) -> int:
             return records[name].size
         case ListOf(element=element, capacity=capacity):
             end = items_offset(type_, records) + size(element, records) * capacity
-            return round_up(end, alignment(type_, records))
+            return align_up(end, alignment(type_, records))
     raise ValueError(f"{type_} has no size")
 
 
 def items_offset(list_: ListOf, records: Mapping[str, Record]) -> int:
     """Where the first item of a list lies: behind the 64-bit count."""
-    return round_up(8, alignment(list_.element, records))
+    return align_up(8, alignment(list_.element, records))

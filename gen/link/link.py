@@ -23,10 +23,10 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from dsl.model import Firmware
-from formats.tdvf import PAGE, RESET_VECTOR_DISTANCE, TOP
+from formats.tdvf import RESET_VECTOR_DISTANCE
+from formats.units import FOUR_GIB, PAGE, align_up
 from gen.errors import BuildError
 from gen.flow.names import region_symbols
-from gen.flow.sizes import round_up
 from gen.x86 import Listing
 from image.write import METADATA_DISTANCE
 
@@ -182,15 +182,15 @@ class _Sizes:
 
     @property
     def text_start(self) -> int:
-        return TOP - round_up(self.text + METADATA_DISTANCE, PAGE)
+        return FOUR_GIB - align_up(self.text + METADATA_DISTANCE, PAGE)
 
     @property
     def rodata_start(self) -> int:
-        return self.text_start - round_up(self.rodata, PAGE)
+        return self.text_start - align_up(self.rodata, PAGE)
 
     @property
     def data_start(self) -> int:
-        return self.rodata_start - round_up(self.data, PAGE)
+        return self.rodata_start - align_up(self.data, PAGE)
 
 
 def link(firmware: Firmware, objects: Iterable[Path], folder: Path) -> Linked:
@@ -217,7 +217,7 @@ def script(firmware: Firmware, sizes: _Sizes) -> str:
     for section in firmware.image:
         start, end = region_symbols(section.name)
         if section.address is None or section.size is None:
-            regions += [f"{start} = {sizes.data_start:#x};", f"{end} = {TOP:#x};"]
+            regions += [f"{start} = {sizes.data_start:#x};", f"{end} = {FOUR_GIB:#x};"]
         else:
             regions += [f"{start} = {section.address:#x};", f"{end} = {section.address + section.size:#x};"]
         regions.append(f"region_{section.name}_size = {end} - {start};")
@@ -226,7 +226,7 @@ SECTIONS {{
     .data {sizes.data_start:#x} : {{ *(.data .data.*) *(.bss .bss.* COMMON) }}
     .rodata {sizes.rodata_start:#x} : {{ *(.rodata .rodata.*) }}
     .text {sizes.text_start:#x} : {{ *(.text .text.*) *(.reset) }}
-    .resetvec {TOP - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
+    .resetvec {FOUR_GIB - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
     /DISCARD/ : {{ *(.eh_frame) *(.comment) *(.llvm_addrsig) *(.stack_sizes) *(.note*) }}
 }}
 __data_start = {sizes.data_start:#x};
@@ -234,7 +234,7 @@ __data_end = {sizes.rodata_start:#x};
 __rodata_start = {sizes.rodata_start:#x};
 __rodata_end = {sizes.text_start:#x};
 __text_start = {sizes.text_start:#x};
-__text_end = {TOP:#x};
+__text_end = {FOUR_GIB:#x};
 __used_bytes = SIZEOF(.data) + SIZEOF(.rodata) + SIZEOF(.text) + SIZEOF(.resetvec);
 {chr(10).join(regions)}
 """
@@ -254,7 +254,7 @@ def _sizes(path: Path) -> _Sizes:
 
 
 def _flat(path: Path, sizes: _Sizes) -> bytes:
-    content = bytearray(TOP - sizes.data_start)
+    content = bytearray(FOUR_GIB - sizes.data_start)
     with path.open("rb") as file:
         elf = ELFFile(file)
         for section in elf.iter_sections():

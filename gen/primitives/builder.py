@@ -27,7 +27,7 @@ from peachpy.x86_64 import (
 
 from dsl.declare import prelude
 from dsl.model import Firmware
-from formats.tdvf import PAGE
+from formats.units import PAGE
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.x86 import MOVCR, Symbol, cr3, rsp

@@ -37,7 +37,7 @@ from peachpy.x86_64 import (
 )
 
 from formats.paging import PageBit
-from formats.tdvf import PAGE
+from formats.units import GIB, PAGE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import ALL, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
 from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
@@ -45,7 +45,7 @@ from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = 0x20_0000
 # A page of a PDPT is 1 GiB: SDM volume 3A, 4.5.4.
-GIB_PAGE, GIB, PDPT_ENTRIES = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE), 1 << 30, 512
+GIB_LEAF, PDPT_ENTRIES = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE), 512
 
 
 def park_aps(b: Builder) -> None:  # (mailbox, paging)
@@ -128,7 +128,7 @@ def _open_park_tables(b: Builder) -> None:
     MOV(rax, [Symbol(CONTEXT, b.context.ap_paging + b.offset("Paging", "tables"))])
     MOV(rdi, [rax])  # PML4 entry 0: the PDPT, made by park_aps
     AND(rdi, -PAGE)
-    MOV(eax, GIB_PAGE)
+    MOV(eax, GIB_LEAF)
     MOV(edx, GIB)
     MOV(ecx, PDPT_ENTRIES)
     LABEL(more)

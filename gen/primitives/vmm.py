@@ -37,7 +37,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.tdvf import PAGE
+from formats.units import PAGE
 from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
 

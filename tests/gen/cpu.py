@@ -9,16 +9,16 @@ import unicorn as uc
 import unicorn.x86_const as x86
 from machinecode import Linked
 
-from gen.boot.paging import Region
+from gen.boot.paging import Mapped
 
 # The regions of the shipped Linux flow, at addresses of the same kind.
 REGIONS = (
-    Region("hob", 0x80_0000, 0x1_0000, "rw"),
-    Region("paging", 0x81_0000, 0xC000, "rw"),
-    Region("stack", 0x81_C000, 0xA000, "rw", guarded=True),
-    Region("event_log", 0x82_6000, 0x2_0000, "rw"),
-    Region("parameters", 0x84_6000, 0x1000, "rw"),
-    Region("payload", 0xA0_0000, 0x100_0000, "rw"),
+    Mapped("hob", 0x80_0000, 0x1_0000, "rw"),
+    Mapped("paging", 0x81_0000, 0xC000, "rw"),
+    Mapped("stack", 0x81_C000, 0xA000, "rw", guarded=True),
+    Mapped("event_log", 0x82_6000, 0x2_0000, "rw"),
+    Mapped("parameters", 0x84_6000, 0x1000, "rw"),
+    Mapped("payload", 0xA0_0000, 0x100_0000, "rw"),
 )
 STACK_TOP = 0x82_6000
 FLOW_ENTRY = {"flow.s": ".text\n.globl flow_entry\nflow_entry: hlt\n"}

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dsl.model import Firmware, ImageSection, Span
-from formats.tdvf import TOP, SectionType
-from image.write import Region, write_image
+from formats.tdvf import SectionType
+from formats.units import FOUR_GIB
+from image.write import Placed, write_image
 
 FIELDS = ("data_offset", "raw_size", "address", "memory_size", "type", "attributes")
 FORMATS = {
@@ -33,18 +34,18 @@ def code(size: int = 0x3000) -> bytes:
     return bytes(data)
 
 
-def regions(direct: bool, bfv: bytes | None = None) -> tuple[Region, ...]:
+def regions(direct: bool, bfv: bytes | None = None) -> tuple[Placed, ...]:
     """A layout for QEMU, or with the two payload sections for direct boot."""
     bfv = code() if bfv is None else bfv
     found = [
-        Region("code", SectionType.BFV, TOP - len(bfv), len(bfv), 1, bfv),
-        Region("config", SectionType.CFV, TOP - len(bfv) - 0x2000, 0x2000, 0, bytes([7]) * 0x2000),
-        Region("hob", SectionType.TD_HOB, 0x80_0000, 0x1_0000),
-        Region("stack", SectionType.TEMP_MEM, 0x81_0000, 0x8000),
+        Placed("code", SectionType.BFV, FOUR_GIB - len(bfv), len(bfv), 1, bfv),
+        Placed("config", SectionType.CFV, FOUR_GIB - len(bfv) - 0x2000, 0x2000, 0, bytes([7]) * 0x2000),
+        Placed("hob", SectionType.TD_HOB, 0x80_0000, 0x1_0000),
+        Placed("stack", SectionType.TEMP_MEM, 0x81_0000, 0x8000),
     ]
     if direct:
-        found.append(Region("parameters", SectionType.PAYLOAD_PARAM, 0x82_0000, 0x1000))
-        found.append(Region("payload", SectionType.PAYLOAD, 0xA0_0000, 0x2_0000))
+        found.append(Placed("parameters", SectionType.PAYLOAD_PARAM, 0x82_0000, 0x1000))
+        found.append(Placed("payload", SectionType.PAYLOAD, 0xA0_0000, 0x2_0000))
     return tuple(found)
 
 

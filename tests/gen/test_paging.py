@@ -9,7 +9,7 @@ from cpu import FLOW_ENTRY, REGIONS, machine, run
 from machinecode import Link, Linked
 
 from gen.boot.machine import emit
-from gen.boot.paging import PagingError, Region, plan
+from gen.boot.paging import Mapped, PagingError, plan
 
 MOV_CR3_EAX = bytes.fromhex("0f22d8")
 
@@ -48,7 +48,7 @@ def walk(cpu: uc.Uc, cr3: int) -> dict[int, tuple[int, str]]:
     return found
 
 
-def declared(regions: tuple[Region, ...], image: Linked) -> dict[int, tuple[int, str]]:
+def declared(regions: tuple[Mapped, ...], image: Linked) -> dict[int, tuple[int, str]]:
     """The same map from the declarations alone, page by page."""
     spans = [(r.start + 0x1000 * r.guarded, r.start + r.size, r.access) for r in regions]
     for part, access in (("text", "rx"), ("rodata", "r"), ("data", "rw")):
@@ -57,18 +57,21 @@ def declared(regions: tuple[Region, ...], image: Linked) -> dict[int, tuple[int,
 
 
 CROSSING = (
-    Region("paging", 0x80_0000, 0xC000, "rw"),
-    Region("stack", 0x81_0000, 0x2000, "rw", guarded=True),
-    Region("over_2m", 0xBF_F000, 0x40_2000, "r"),
-    Region("over_1g", 0x3FE0_0000, 0x40_0000, "rw"),
-    Region("odd_over_1g", 0x7FFF_F000, 0x2000, "rx"),
-    Region("high", 0xFFC0_0000, 0x20_0000, "rw"),
+    Mapped("paging", 0x80_0000, 0xC000, "rw"),
+    Mapped("stack", 0x81_0000, 0x2000, "rw", guarded=True),
+    Mapped("over_2m", 0xBF_F000, 0x40_2000, "r"),
+    Mapped("over_1g", 0x3FE0_0000, 0x40_0000, "rw"),
+    Mapped("odd_over_1g", 0x7FFF_F000, 0x2000, "rx"),
+    Mapped("high", 0xFFC0_0000, 0x20_0000, "rw"),
 )
-SMALL = (Region("stack", 0x80_0000, 0x2000, "rw", guarded=True), Region("paging", 0x80_2000, 0x6000, "rw"))
+SMALL = (
+    Mapped("stack", 0x80_0000, 0x2000, "rw", guarded=True),
+    Mapped("paging", 0x80_2000, 0x6000, "rw"),
+)
 
 
 @pytest.mark.parametrize("regions", [REGIONS, CROSSING, SMALL], ids=["linux", "crossing", "small"])
-def test_every_page_has_the_declared_rights(regions: tuple[Region, ...], link: Link) -> None:
+def test_every_page_has_the_declared_rights(regions: tuple[Mapped, ...], link: Link) -> None:
     image = link(emit(regions), FLOW_ENTRY)
     built = built_tables(image)
     assert built == declared(regions, image)
@@ -105,22 +108,28 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ([Region("stack", 0, 0x2000, "rw")], "no region named paging"),
-        ([Region("paging", 0x1000, 0x6000, "rw")], "no region named stack"),
-        ([Region("paging", 0x1000, 0x2000, "rw"), Region("stack", 0x8000, 0x2000, "rw")], "takes 0x6000"),
-        ([Region("x", 0x1800, 0x1000, "rw")], "x: 0x1800.* 4 KiB pages"),
-        ([Region("x", 0x1000, 0, "rw")], "4 KiB pages"),
-        ([Region("x", 0x1000, 0x1000, "rwx")], "access 'rwx' is none of"),
-        ([Region("x", 0xFFDF_F000, 0x2000, "r")], "window"),
-        ([Region("x", 0x1000, 0x2000, "r"), Region("y", 0x2000, 0x1000, "r")], "x and y overlap at 0x2000"),
+        ([Mapped("stack", 0, 0x2000, "rw")], "no region named paging"),
+        ([Mapped("paging", 0x1000, 0x6000, "rw")], "no region named stack"),
+        (
+            [Mapped("paging", 0x1000, 0x2000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
+            "takes 0x6000",
+        ),
+        ([Mapped("x", 0x1800, 0x1000, "rw")], "x: 0x1800.* 4 KiB pages"),
+        ([Mapped("x", 0x1000, 0, "rw")], "4 KiB pages"),
+        ([Mapped("x", 0x1000, 0x1000, "rwx")], "access 'rwx' is none of"),
+        ([Mapped("x", 0xFFDF_F000, 0x2000, "r")], "window"),
+        (
+            [Mapped("x", 0x1000, 0x2000, "r"), Mapped("y", 0x2000, 0x1000, "r")],
+            "x and y overlap at 0x2000",
+        ),
     ],
 )
-def test_wrong_declarations_name_the_region(regions: list[Region], message: str) -> None:
+def test_wrong_declarations_name_the_region(regions: list[Mapped], message: str) -> None:
     with pytest.raises(PagingError, match=message):
         emit(regions)
 
 
 def test_large_pages_only_where_they_fit() -> None:
-    layout = plan([Region("paging", 0x80_0000, 0x10000, "rw"), Region("p", 0xA0_1000, 0x60_0000, "rw")])
-    sizes = [(leaves.first, bool(leaves.low & 0x80)) for leaves in layout.leaves if leaves.name == "p"]
+    first_map = plan([Mapped("paging", 0x80_0000, 0x10000, "rw"), Mapped("p", 0xA0_1000, 0x60_0000, "rw")])
+    sizes = [(leaves.first, bool(leaves.low & 0x80)) for leaves in first_map.leaves if leaves.name == "p"]
     assert sizes == [(0xA0_1000, False), (0xC0_0000, True), (0x100_0000, False)]

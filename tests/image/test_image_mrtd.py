@@ -13,9 +13,10 @@ from refusals import one_line
 from tdvfimage import code, image_for_direct_boot, image_for_qemu, patched, records, regions
 
 from formats.errors import FormatError
-from formats.tdvf import TOP, SectionType
+from formats.tdvf import SectionType
+from formats.units import FOUR_GIB
 from image.mrtd import Order, Vmm, mrtd
-from image.write import Region, write_image
+from image.write import Placed, write_image
 
 
 def by_the_specification(
@@ -86,9 +87,9 @@ def test_the_computation_by_hand_meets_published_vectors() -> None:
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
 def test_any_layout(bfv: int, hob: int, temps: int) -> None:
     found = [
-        Region("code", SectionType.BFV, TOP - bfv * 0x1000, bfv * 0x1000, 1, code(bfv * 0x1000)),
-        Region("hob", SectionType.TD_HOB, 0x80_0000, hob * 0x1000),
-        *(Region(f"t{i}", SectionType.TEMP_MEM, 0x90_0000 + i * 0x2000, 0x2000) for i in range(temps)),
+        Placed("code", SectionType.BFV, FOUR_GIB - bfv * 0x1000, bfv * 0x1000, 1, code(bfv * 0x1000)),
+        Placed("hob", SectionType.TD_HOB, 0x80_0000, hob * 0x1000),
+        *(Placed(f"t{i}", SectionType.TEMP_MEM, 0x90_0000 + i * 0x2000, 0x2000) for i in range(temps)),
     ]
     image = write_image(found)
     assert mrtd(image).digest.hex() == by_the_specification(image, two_pass=False)
@@ -103,7 +104,7 @@ def test_what_changes_mrtd_and_what_does_not() -> None:
     other_config = image[:config] + b"\x55" + image[config + 1 :]
     assert mrtd(flipped).digest != mrtd(image).digest
     assert mrtd(other_config).digest == mrtd(image).digest
-    longer = [*regions(direct=False)[:3], Region("stack", SectionType.TEMP_MEM, 0x81_0000, 0x9000)]
+    longer = [*regions(direct=False)[:3], Placed("stack", SectionType.TEMP_MEM, 0x81_0000, 0x9000)]
     assert mrtd(write_image(longer)).digest != mrtd(image).digest
     reordered = [regions(direct=False)[i] for i in (0, 1, 3, 2)]
     assert mrtd(write_image(reordered)).digest != mrtd(image).digest

@@ -14,9 +14,11 @@ from tdvfimage import code, firmware, image_for_direct_boot, image_for_qemu, rec
 
 from formats import fv
 from formats.errors import FormatError
-from formats.tdvf import TOP, SectionType
+from formats.tdvf import SectionType
+from formats.units import FOUR_GIB
+from gen.sections import placed_sections
 from image.check import check_image
-from image.write import MAX_SECTIONS, ImageRefused, Region, regions_of, write_image
+from image.write import MAX_SECTIONS, ImageRefused, Placed, write_image
 
 
 def test_fixed_positions_by_hand() -> None:
@@ -99,8 +101,8 @@ def test_the_same_regions_give_the_same_bytes() -> None:
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 8), st.booleans())
 def test_whatever_the_sizes_the_rules_hold(bfv: int, hob: int, temps: int, direct: bool) -> None:
     found = [*regions(direct, bfv=code(bfv * 0x1000))]
-    found[2] = Region("hob", SectionType.TD_HOB, 0x100_0000, hob * 0x1000)
-    found += [Region(f"t{i}", SectionType.TEMP_MEM, 0x200_0000 + i * 0x4000, 0x3000) for i in range(temps)]
+    found[2] = Placed("hob", SectionType.TD_HOB, 0x100_0000, hob * 0x1000)
+    found += [Placed(f"t{i}", SectionType.TEMP_MEM, 0x200_0000 + i * 0x4000, 0x3000) for i in range(temps)]
     profile = "direct-boot" if direct else "qemu"
     assert check_image(write_image(found, profile), profile) == []
 
@@ -108,21 +110,21 @@ def test_whatever_the_sizes_the_rules_hold(bfv: int, hob: int, temps: int, direc
 def test_sections_of_a_flow() -> None:
     flow = firmware(
         section("code", "BFV", None, None, measured=True),
-        section("config", "CFV", TOP - 0x8000, 0x1000),
+        section("config", "CFV", FOUR_GIB - 0x8000, 0x1000),
         section("hob", "TD_HOB", 0x80_0000, 0x1000),
     )
     bfv = code()[0x234:]
-    found = regions_of(flow, bfv, {"config": b"abc"})
+    found = placed_sections(flow, bfv, {"config": b"abc"})
     assert [(r.name, r.type, r.address, r.size, r.attributes) for r in found] == [
-        ("code", SectionType.BFV, TOP - 0x3000, 0x3000, 1),
-        ("config", SectionType.CFV, TOP - 0x8000, 0x1000, 0),
+        ("code", SectionType.BFV, FOUR_GIB - 0x3000, 0x3000, 1),
+        ("config", SectionType.CFV, FOUR_GIB - 0x8000, 0x1000, 0),
         ("hob", SectionType.TD_HOB, 0x80_0000, 0x1000, 0),
     ]
     assert found[0].data == bytes(0x234) + bfv
     assert found[1].data == b"abc".ljust(0x1000, b"\0")
     assert check_image(write_image(found), "qemu") == []
     with pytest.raises(FormatError, match="section hob: found no address or no size"):
-        regions_of(firmware(section("hob", "TD_HOB", None, 0x1000)), bfv)
+        placed_sections(firmware(section("hob", "TD_HOB", None, 0x1000)), bfv)
 
 
 def test_what_cannot_be_laid_out_is_told() -> None:
@@ -132,12 +134,12 @@ def test_what_cannot_be_laid_out_is_told() -> None:
     with pytest.raises(FormatError, match=r"image GPA 0xfffffd00: found byte 0x01, expected zeros"):
         write_image(regions(direct=False, bfv=bfv[:-0x300] + b"\x01" + bfv[-0x2FF:]))
     many = [
-        Region(f"t{i}", SectionType.TEMP_MEM, 0x100_0000 + i * 0x1000, 0x1000) for i in range(MAX_SECTIONS)
+        Placed(f"t{i}", SectionType.TEMP_MEM, 0x100_0000 + i * 0x1000, 0x1000) for i in range(MAX_SECTIONS)
     ]
     with pytest.raises(FormatError, match=f"expected at most {MAX_SECTIONS}"):
         write_image([*regions(direct=False), *many])
     with pytest.raises(FormatError, match="as many bytes as memory"):
-        write_image([Region("code", SectionType.BFV, TOP - 0x4000, 0x4000, 1, bfv)])
+        write_image([Placed("code", SectionType.BFV, FOUR_GIB - 0x4000, 0x4000, 1, bfv)])
     with pytest.raises(FormatError, match="at most 16 MiB"):
         write_image(regions(direct=False, bfv=bytes(16 << 20)))
 
@@ -147,7 +149,7 @@ def test_an_image_that_breaks_rules_is_not_written() -> None:
         write_image(regions(direct=True), "qemu")
     assert {finding.code for finding in caught.value.findings} == {"type"}
     assert len(str(caught.value).splitlines()) == 2
-    overlap = [*regions(direct=False), Region("again", SectionType.TEMP_MEM, 0x80_8000, 0x1000)]
+    overlap = [*regions(direct=False), Placed("again", SectionType.TEMP_MEM, 0x80_8000, 0x1000)]
     with pytest.raises(
         ImageRefused, match=r"sections 2 \(TD_HOB\) and 4 \(TempMem\): found both at GPA 0x808000"
     ):

@@ -1,0 +1,48 @@
+"""Which sections has the image of a firmware, and which of its regions are mapped from reset on?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dsl.model import Firmware
+from formats.errors import FormatError
+from formats.tdvf import SECTION_TYPES, SectionAttribute, SectionType
+from formats.units import FOUR_GIB, PAGE
+from gen.boot.paging import Mapped
+from image.write import Placed
+
+_WITH_DATA = (SectionType.BFV, SectionType.CFV)
+
+
+def placed_sections(
+    firmware: Firmware, bfv: bytes, contents: Mapping[str, bytes] | None = None
+) -> tuple[Placed, ...]:
+    """The sections of a flow in its order; `bfv` is the linked code that ends at 4 GiB, padded here to pages.
+
+    `contents`: data of CFV sections by name, zeros where none is given. FormatError: no place for a section.
+    """
+    given = dict(contents or {})
+    placed: list[Placed] = []
+    for item in firmware.image:
+        kind = SECTION_TYPES[item.kind]
+        attributes = int(SectionAttribute.MR_EXTEND) if item.measured else 0
+        if kind == SectionType.BFV:
+            data = bytes(-len(bfv) % PAGE) + bfv
+            placed.append(Placed(item.name, kind, FOUR_GIB - len(data), len(data), attributes, data))
+            continue
+        if item.address is None or item.size is None:
+            raise FormatError(
+                f"section {item.name}", "no address or no size", "both, for all sections but BFV"
+            )
+        data = given.get(item.name, b"").ljust(item.size, b"\0") if kind in _WITH_DATA else b""
+        placed.append(Placed(item.name, kind, item.address, item.size, attributes, data))
+    return tuple(placed)
+
+
+def mapped_regions(firmware: Firmware) -> list[Mapped]:
+    """What the first page tables map beside the firmware volume: every other section with an address."""
+    return [
+        Mapped(section.name, section.address, section.size, section.access, section.guarded)
+        for section in firmware.image
+        if section.address is not None and section.size is not None
+    ]

@@ -53,7 +53,11 @@ def build(flow: Path, out: Path, progress: Progress | None = None) -> BuildResul
     """
     tell: Progress = progress or (lambda _: None)
     tell("checking the flow")
-    firmware = api.check_file(flow).require()
+    return build_model(api.check_file(flow).require(), out, tell)
+
+
+def build_model(firmware: Firmware, out: Path, tell: Progress = lambda _: None) -> BuildResult:
+    """Builds the image of a checked flow into the folder `out`. Raises as `build` does."""
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
     work.mkdir(parents=True, exist_ok=True)

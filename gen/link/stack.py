@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +89,14 @@ def of_objects(objects: Iterable[Path]) -> dict[str, Function]:
     """The functions of C objects; those without `.stack_sizes` (assembled listings) are left out."""
     found: dict[str, Function] = {}
     for path in objects:
-        with path.open("rb") as file:
-            elf = ELFFile(file)
-            if elf.get_section_by_name(".stack_sizes") is not None:
-                found |= _of_object(elf, path.name)
+        found |= _of_file(path.name, path.read_bytes())
     return found
+
+
+@cache  # a campaign of many flows links the same C objects again and again
+def _of_file(name: str, content: bytes) -> dict[str, Function]:
+    elf = ELFFile(BytesIO(content))
+    return _of_object(elf, name) if elf.get_section_by_name(".stack_sizes") is not None else {}
 
 
 def _of_object(elf: Any, name: str) -> dict[str, Function]:

@@ -205,9 +205,11 @@ class CallRules(ValueWalker):
                     f"RTMR[{number}] may already have its separator, nothing is measured after it",
                     hint,
                 )
-            value = given[data][0]
+            value, argument = given[data]
             if value.object is not None and value.trust in (UNTRUSTED, MEASURED):
                 state.trust[value.object.id] = MEASURED
+            elif value.trust == UNTRUSTED and isinstance(argument, model.Variable):
+                state.trust[self.key(argument)] = MEASURED
         for rtmr in effects.separates:
             number = self.rtmr(given[rtmr])
             if number is None:

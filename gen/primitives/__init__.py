@@ -46,6 +46,7 @@ def _function(builder: Builder, primitive: Primitive, body: Callable[[Builder], 
 _BODIES: dict[str, Callable[[Builder], None]] = {
     "measure_platform_config": measure.measure("log_platform_config"),
     "measure_blob": measure.measure("log_blob"),
+    "measure_number": measure.measure("log_number"),
     "separate": measure.separate,
     "accept": memory.accept,
     "load_linux": memory.load_linux,

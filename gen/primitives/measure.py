@@ -13,7 +13,7 @@ from gen.x86 import Symbol, rsp
 def measure(log: str) -> Callable[[Builder], None]:
     """A measuring primitive around the C function `log`."""
 
-    def body(b: Builder) -> None:  # (data, rtmr, name, log)
+    def body(b: Builder) -> None:  # (data or value, rtmr, name, log)
         data, rtmr, name, state = b.save(rdi, rsi, rdx, rcx)
         digest = b.record_slot("Digest")
         MOV(rdi, [rsp + state])

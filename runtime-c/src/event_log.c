@@ -98,6 +98,13 @@ status_t log_blob(struct log *log, uint32_t rtmr, const struct span *name, const
     return TDF_OK;
 }
 
+status_t log_number(struct log *log, uint32_t rtmr, const struct span *name, uint64_t value, struct digest *out) {
+    uint8_t bytes[sizeof value];
+    const struct span data = {bytes, sizeof bytes};
+    memcpy(bytes, &value, sizeof value); /* x86 keeps the low byte first */
+    return log_platform_config(log, rtmr, name, &data, out);
+}
+
 status_t log_separator(struct log *log, uint32_t rtmr, struct digest *out) {
     uint8_t value[sizeof(uint32_t)] = {EV_SEPARATOR_VALUE_OK};
     const struct span data = {value, sizeof value};

@@ -34,6 +34,7 @@ def test_events_take_what_is_declared_and_no_more() -> None:
                     log, 0, n, d, out
                 ),
                 "measure_blob": lambda log, out, d=data, n=label: LIB.log_blob(log, 0, n, d, out),
+                "measure_number": lambda log, out, n=label: LIB.log_number(log, 0, n, 7, out),
                 "separate": lambda log, out: LIB.log_separator(log, 0, out),
             }
             for primitive, call in events.items():
@@ -49,4 +50,4 @@ def test_events_take_what_is_declared_and_no_more() -> None:
 
 def test_every_primitive_that_logs_is_compared() -> None:
     logging = {name for name, effects in EFFECTS.items() if effects.log_bytes}
-    assert logging == {"start_log", "measure_platform_config", "measure_blob", "separate"}
+    assert logging == {"start_log", "measure_platform_config", "measure_blob", "measure_number", "separate"}

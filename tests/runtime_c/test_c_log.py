@@ -41,6 +41,9 @@ class Log:
     def blob(self, rtmr: int, name: bytes, span) -> bytes:
         return self._digest(rtmr, lambda out: LIB.log_blob(self.log, rtmr, CORE.span(name), span, out))
 
+    def number(self, rtmr: int, name: bytes, value: int) -> bytes:
+        return self._digest(rtmr, lambda out: LIB.log_number(self.log, rtmr, CORE.span(name), value, out))
+
     def separator(self, rtmr: int) -> bytes:
         return self._digest(rtmr, lambda out: LIB.log_separator(self.log, rtmr, out))
 
@@ -182,3 +185,13 @@ def test_sha384_in_pieces(pieces):
         LIB.sha384_update(state, CORE.span(piece))
     LIB.sha384_finish(state, out)
     assert bytes(out) == hashlib.sha384(b"".join(pieces)).digest()
+
+
+def test_a_number_is_eight_bytes_with_the_low_byte_first():
+    log, value = Log(), 0x1122334455667788
+    content = value.to_bytes(8, "little")
+    digest = hashlib.sha384(content).digest()
+    assert log.number(0, b"cpus", value) == digest
+    (event,) = eventlog.parse(log.content())[1:]
+    assert event.data == eventlog.platform_config("cpus", content)
+    assert event.digest == digest

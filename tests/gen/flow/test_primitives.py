@@ -51,7 +51,7 @@ def extends(rtmr: int, status: int = 0):
 
 @pytest.mark.parametrize(
     ("primitive", "log"),
-    [("measure_platform_config", "log_platform_config"), ("measure_blob", "log_blob")],
+    [(f"measure_{kind}", f"log_{kind}") for kind in ("platform_config", "blob", "number")],
 )
 def test_measuring_logs_extends_and_commits(cpu: FlowCpu, primitive: str, log: str) -> None:
     cpu.callees = {log: logs(4), "tdcall_rtmr_extend": extends(1)}

@@ -250,14 +250,17 @@ class TreeBuilder(Transformer[Token, Any]):
             c[0], c[1] or (), c[2], c[3] is not None, fatal, body, self._span(meta), self._doc(meta)
         )
 
+    def uses(self, meta: Meta, c: list[Any]) -> tree.Uses:
+        return tree.Uses(tuple(c), self._span(meta))
+
     def constant(self, meta: Meta, c: list[Any]) -> tree.Constant:
         return tree.Constant(c[0], c[1], self._span(meta))
 
     def error(self, meta: Meta, c: list[Any]) -> tree.Error:
-        token = c[1]
+        token = c[2]
         end = token.column + len(token)
         text = tree.String(unquote(token), Span(self._path, token.line, token.column, token.line, end))
-        return tree.Error(c[0], text, self._span(meta))
+        return tree.Error(c[0], integer(c[1]) if c[1] else None, text, self._span(meta))
 
     def member(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, int]:
         return c[0], integer(c[1])

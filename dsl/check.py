@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dsl import model, rules, tree
-from dsl.declare import LAYOUT, declare, prelude
+from dsl.capabilities import names_for
+from dsl.declare import LAYOUT, declare
 from dsl.diagnostics import Reporter
 from dsl.layout import Layout
 from dsl.lower import lower_flow
@@ -24,7 +25,7 @@ def check_text(
 ) -> model.Firmware | None:
     """The model of `text`, or None if `reporter` has errors afterwards. `disabled`: see dsl.rules.check."""
     file = parse(text, path, reporter)
-    names = prelude()
+    names = names_for(file, reporter)
     declare(file.declarations, names, reporter, prelude=False)
     layout = Layout(names, reporter)
     firmware = _firmware(file, reporter, path, layout)
@@ -60,7 +61,7 @@ def check_text(
         memory=tuple(layout.regions),
         records=names.records,
         enumerations=names.enumerations,
-        errors=tuple(names.errors.values()),
+        errors=tuple(sorted(names.errors.values(), key=lambda e: e.number)),
         constants=names.constants,
         primitives=names.primitives,
         flows=lowered,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from dsl import tree
@@ -30,9 +29,6 @@ from dsl.model import (
     Type,
     Unit,
 )
-from dsl.parse import parse
-
-PRELUDE = Path(__file__).with_name("prelude.tdf")
 
 BOOL = Scalar("bool", 8)
 U64 = Scalar("u64", 64)
@@ -83,10 +79,10 @@ class Names:
     def claim(self, name: tree.Name, reporter: Reporter) -> None:
         """Every declared name means one thing."""
         if before := self.places.get(name.text):
-            where = "the prelude" if before.path.endswith(PRELUDE.name) else f"line {before.line}"
-            reporter.error(
-                "N02", name.span, f"`{name.text}` is already declared in {where}", "choose another name"
-            )
+            elsewhere = before.path != name.span.path
+            where = f"in {Path(before.path).name}, which it uses" if elsewhere else f"in line {before.line}"
+            message = f"`{name.text}` is already declared {where}"
+            reporter.error("N02", name.span, message, "choose another name")
         self.places[name.text] = name.span
 
 
@@ -204,7 +200,12 @@ def _declare_error(item: tree.Error, names: Names, reporter: Reporter) -> None:
         rule = f"the text of an error is 1 to {MAX_ERROR_TEXT} printable ASCII characters"
         message = f"{rule}, this one has {len(text)}"
         reporter.error("E07", item.text.span, message)
-    names.errors.setdefault(item.name.text, ErrorCode(item.name.text, len(names.errors) + 1, text))
+    number = item.number
+    if number is None:
+        number = max((e.number for e in names.errors.values()), default=0) + 1
+    if other := next((e for e in names.errors.values() if e.number == number), None):
+        reporter.error("N02", item.name.span, f"{number} is already the number of `{other.name}`")
+    names.errors.setdefault(item.name.text, ErrorCode(item.name.text, number, text))
 
 
 def _declare_enumeration(item: tree.Enumeration, names: Names, reporter: Reporter) -> None:
@@ -307,20 +308,3 @@ def effects_of(effects: Iterable[tree.Effect]) -> Effects:
         log_sizes=operands("logs"),
         limits=tuple((e.names[0].text, e.number) for e in by_word.get("limits", ())),
     )
-
-
-@cache
-def _prelude() -> Names:
-    text = PRELUDE.read_text(encoding="utf-8")
-    reporter = Reporter(text)
-    names = Names()
-    declare(parse(text, str(PRELUDE), reporter).declarations, names, reporter, prelude=True)
-    if reporter.diagnostics:
-        raise ValueError("\n".join(d.render() for d in reporter.diagnostics))
-    return names
-
-
-def prelude() -> Names:
-    """The declarations of prelude.tdf, in a copy of the caller's own. ValueError if the prelude itself is
-    wrong."""
-    return _prelude().copy()

@@ -367,8 +367,19 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Uses:
+    """Capabilities of the prelude."""
+
+    names: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Error:
+    """`number`: given in the prelude, found by the compiler in a flow file."""
+
     name: Name
+    number: int | None
     text: String
     span: Span
 
@@ -422,7 +433,7 @@ class Primitive:
     doc: str = ""
 
 
-Declaration = Firmware | Flow | Constant | Error | Enumeration | Record | Primitive
+Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record | Primitive
 
 
 @dataclass(frozen=True)

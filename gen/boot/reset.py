@@ -36,7 +36,7 @@ from peachpy.x86_64 import (
     word,
 )
 
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from formats.acpi import MP_MAILBOX, MailboxCommand
 from formats.structs import offset_of
 from gen.boot.paging import FirstMap, Mapped, emit_build

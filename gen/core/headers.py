@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from dsl.model import (
     Bytes,
     Constant,

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import cffi
 
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from formats.cstructs import c_header
 from formats.units import PAGE
 from gen.core.headers import prelude_h

@@ -55,6 +55,9 @@ def emit_context(unit: Unit, firmware: Firmware, context: Context, page_tables_u
     if pool is None or pool.address is None or pool.size is None:
         raise BuildError(f"{firmware.path}: the image needs a section named `paging` for the page tables")
     with unit.data(CONTEXT, section=".data", align=16):
+        if "paging" not in context.states:
+            RESERVE(context.size, "VpInfo and states, empty at first")
+            return
         before = context.states["paging"]
         RESERVE(before, "VpInfo and states, empty at first")
         DQ(pool.address, "paging.tables.data")

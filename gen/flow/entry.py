@@ -54,7 +54,7 @@ def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
     with unit.code(FATAL_STATUS, section=f".text.{FATAL_STATUS}"):
         SUB(rsp, 8)
         MOV(eax, edi)
-        CMP(rax, len(firmware.errors) + 1)
+        CMP(rax, max(error.number for error in firmware.errors) + 1)
         JB(known)
         XOR(eax, eax)
         LABEL(known)
@@ -67,12 +67,11 @@ def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
 
 def _emit_texts(unit: Unit, firmware: Firmware) -> None:
     texts = {error.number: error.text for error in firmware.errors}
-    if sorted(texts) != list(range(1, len(texts) + 1)):
-        raise BuildError(f"{firmware.path}: error numbers are not 1 to {len(texts)}")
-    texts[0] = "a status that no primitive declares"
+    undeclared = "a status that no primitive declares"
     with unit.data("flow_error_texts", section=".rodata.flow_error_texts", align=TEXT_SIZE):
-        for number in range(len(texts)):
-            text = (_PREFIX + texts[number]).encode("ascii")
-            if len(text) >= TEXT_SIZE:
-                raise BuildError(f"error text {texts[number]!r} is longer than what the VMM is sent")
-            DB(text.ljust(TEXT_SIZE, b"\0"), f"{number}: {texts[number]}")
+        for number in range(max(texts) + 1):
+            text = texts.get(number, undeclared)
+            sent = (_PREFIX + text).encode("ascii")
+            if len(sent) >= TEXT_SIZE:
+                raise BuildError(f"error text {text!r} is longer than what the VMM is sent")
+            DB(sent.ljust(TEXT_SIZE, b"\0"), f"{number}: {text}")

@@ -23,14 +23,16 @@ from gen.x86 import Unit
 def emit_primitives(unit: Unit, firmware: Firmware, context: Context) -> None:
     """Adds every generated primitive, and what several of them share."""
     handoff.emit_enter_payload(unit)
-    for name, primitive in firmware.primitives.items():
-        if primitive.home == "generated":
-            if name not in _BODIES:
-                raise BuildError(f"primitive {name} is declared as generated, but nothing generates it")
+    generated = {name for name, each in firmware.primitives.items() if each.home == "generated"}
+    for name in sorted(generated - _BODIES.keys()):
+        raise BuildError(f"primitive {name} is declared as generated, but nothing generates it")
+    for name, body in _BODIES.items():
+        if name in generated:
+            primitive = firmware.primitives[name]
             symbol = primitive_symbol(primitive)
             frame = Frame()
             with unit.code(symbol, section=f".text.{symbol}"):
-                _function(Builder(firmware, context, frame, Label("fail")), primitive, _BODIES[name])
+                _function(Builder(firmware, context, frame, Label("fail")), primitive, body)
             frame.close()
 
 

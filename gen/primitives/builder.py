@@ -25,7 +25,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from dsl.model import Firmware
 from formats.units import PAGE
 from gen.flow.context import Context

@@ -2,7 +2,7 @@
 
 A case begins with `=== title`; after its text, `--- says` begins what is expected, word for word. A case
 without that line is accepted. A case that declares no firmware gets `base.tdf` and `base_flows.tdf` behind
-it.
+it; one without `uses` sees the whole prelude.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Case:
 
     @property
     def text(self) -> str:
-        if re.search(r"^firmware ", self.source, re.MULTILINE):
-            return self.source
-        return self.source + "".join((CASES / n).read_text() for n in ("base.tdf", "base_flows.tdf"))
+        text = self.source
+        if not re.search(r"^firmware ", text, re.MULTILINE):
+            text += "".join((CASES / n).read_text() for n in ("base.tdf", "base_flows.tdf"))
+        return text if re.search(r"^uses ", text, re.MULTILINE) else text + "uses linux, acpi, vmm\n"
 
     def check(self) -> CheckResult:
         return check_source(self.text, "case.tdf")

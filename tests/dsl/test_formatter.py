@@ -15,12 +15,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from casefile import CASES, read_cases
 
 from dsl.api import CheckFailed, format_source, shipped_flows
-from dsl.declare import PRELUDE
+from dsl.capabilities import PRELUDE
 from dsl.diagnostics import Reporter
 from dsl.model import Span
 from dsl.parse import parse
 
-FILES = [*shipped_flows().values(), PRELUDE, CASES / "base.tdf", CASES / "base_flows.tdf"]
+FILES = [
+    *shipped_flows().values(),
+    *sorted(PRELUDE.glob("*.tdf")),
+    CASES / "base.tdf",
+    CASES / "base_flows.tdf",
+]
 TOKENS = re.compile(r'"(?:[^"\\\n]|\\.)*"|\d+\.\d+\.\d+|\w+|->|\.\.|==|!=|<=|>=|<<|>>|\S')
 
 

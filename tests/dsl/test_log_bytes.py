@@ -1,7 +1,7 @@
 """Are the bytes that the prelude says an event takes those that the C core writes? The proof of `fits` rests
 on them."""
 
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from formats.eventlog import LOG_END_SIZE
 from gen.core.hostlib import load
 

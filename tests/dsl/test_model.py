@@ -6,10 +6,11 @@ import pytest
 
 from dsl import model
 from dsl.api import CheckFailed, check_file, check_fits, check_source, flows_dir, shipped_flows
-from dsl.declare import prelude
+from dsl.capabilities import prelude
 from dsl.model import Call, Do, Firmware, If, Let, Literal, Provenance
 
-HEAD = """firmware x {
+HEAD = """uses linux, acpi, vmm
+firmware x {
     version 1.2.3
     svn 7
     image below 4 GiB {
@@ -174,15 +175,15 @@ def test_stack_and_code_have_to_fit() -> None:
     stack = check_fits(fw, stack_bytes=32768 - 4095, code_bytes=None)[0]
     code = check_fits(fw, stack_bytes=None, code_bytes=65537)[0]
     assert stack.render() == (
-        "<text>:7:9: error[T10]: the deepest call chain takes 28673 bytes of stack, "
+        "<text>:8:9: error[T10]: the deepest call chain takes 28673 bytes of stack, "
         "`stack` has 28672 (fits)\n"
-        "    7 |         stack TempMem 32 KiB guarded\n"
+        "    8 |         stack TempMem 32 KiB guarded\n"
         "      |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n"
         "      = hint: give it 36 KiB"
     )
     assert code.render().startswith(
-        "<text>:5:9: error[T10]: the code takes 65537 bytes, `code` may take 65536 (fits)\n"
-        "    5 |         code BFV up to 64 KiB\n"
+        "<text>:6:9: error[T10]: the code takes 65537 bytes, `code` may take 65536 (fits)\n"
+        "    6 |         code BFV up to 64 KiB\n"
         "      |         ^^^^^^^^^^^^^^^^^^^^^\n"
     )
     unbound = replace(fw, image=tuple(replace(s, budget=None) for s in fw.image))

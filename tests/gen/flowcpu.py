@@ -41,7 +41,7 @@ Callee = Callable[["FlowCpu", tuple[int, ...]], int | None]
 
 def firmware_with(flows: str) -> Firmware:
     """The shipped firmware with further flows."""
-    return check_source(SHIPPED.read_text() + flows, "tests/flow.tdf").require()
+    return check_source(SHIPPED.read_text() + "uses vmm\n" + flows, "tests/flow.tdf").require()
 
 
 class Fatal(Exception):

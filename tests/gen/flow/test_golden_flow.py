@@ -47,6 +47,7 @@ firmware small {
         stack   TempMem  32 KiB  guarded
     }
 }
+uses memory
 """
 
 

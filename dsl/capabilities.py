@@ -1,0 +1,136 @@
+"""Which parts of the prelude does a flow see? Loads dsl/prelude: core, and each capability that a file `uses`
+with those it builds on in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from dsl import tree
+from dsl.declare import Names, declare
+from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.parse import parse
+
+PRELUDE = Path(__file__).with_name("prelude")
+CORE = "core"
+
+
+@cache
+def capabilities() -> tuple[str, ...]:
+    """The names that may follow `uses`."""
+    return tuple(sorted(p.stem for p in PRELUDE.glob("*.tdf") if p.stem != CORE))
+
+
+@cache
+def _file(capability: str) -> tuple[tree.File, str]:
+    path = PRELUDE / f"{capability}.tdf"
+    text = path.read_text(encoding="utf-8")
+    reporter = Reporter(text)
+    file = parse(text, str(path), reporter)
+    _refuse(reporter)
+    return file, text
+
+
+def _refuse(reporter: Reporter) -> None:
+    if reporter.diagnostics:
+        raise ValueError("\n".join(d.render() for d in reporter.diagnostics))
+
+
+def used(file: tree.File) -> list[tree.Name]:
+    """What a file names in `uses`."""
+    return [name for d in file.declarations if isinstance(d, tree.Uses) for name in d.names]
+
+
+def _in_order(wanted: Iterable[str]) -> list[str]:
+    """What is wanted, and what that builds on, which comes first."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for below in used(_file(name)[0]):
+                visit(below.text)
+            order.append(name)
+
+    for name in (CORE, *sorted(wanted)):
+        visit(name)
+    return order
+
+
+@cache
+def _names(wanted: frozenset[str]) -> Names:
+    names = Names()
+    for capability in _in_order(wanted):
+        file, text = _file(capability)
+        reporter = Reporter(text)
+        declare(file.declarations, names, reporter, prelude=True)
+        _refuse(reporter)
+    return names
+
+
+def prelude(uses: Iterable[str] | None = None) -> Names:
+    """The declarations of core and of the capabilities in `uses` (default: all), in a copy of the caller's
+    own. ValueError if the prelude itself is wrong."""
+    return _names(frozenset(capabilities() if uses is None else uses)).copy()
+
+
+def capability_of(name: str) -> str:
+    """The capability that declares a name of the prelude."""
+    return Path(prelude().places[name].path).stem
+
+
+def names_for(file: tree.File, reporter: Reporter) -> Names:
+    """The declarations a flow file sees. A capability whose names it takes without `uses` is reported once,
+    and then counts as used."""
+    wanted: dict[str, tree.Name] = {}
+    for name in used(file):
+        if name.text == CORE:
+            reporter.error("N02", name.span, "`core` is always there", "leave it out")
+        elif name.text not in capabilities():
+            hint = did_you_mean(name.text, capabilities()) or f"there is {join_words(capabilities(), 'and')}"
+            reporter.error("N01", name.span, f"the prelude has no capability `{name.text}`", hint)
+        elif name.text in wanted:
+            reporter.error("N02", name.span, f"`{name.text}` is already used")
+        else:
+            wanted[name.text] = name
+    visible = {capability: None for capability in _in_order(wanted)}
+    everything = prelude().places
+    own = set(_bound(file))
+    for name in _taken(file):
+        if name.text in everything and name.text not in own:
+            capability = capability_of(name.text)
+            if capability not in visible:
+                message = f"`{name.text}` is part of `{capability}`, which this file does not use"
+                reporter.error("N01", name.span, message, f"add `uses {capability}`")
+                visible |= dict.fromkeys(_in_order([capability]))
+    return prelude(visible.keys() - {CORE})
+
+
+def _bound(file: tree.File) -> Iterator[str]:
+    """Names that the file itself gives a meaning."""
+    for node in tree.walk(file.declarations):
+        match node:
+            case tree.Let() | tree.For() | tree.Parameter() | tree.Section() | tree.Region():
+                yield node.name.text
+            case tree.Flow() | tree.Constant() | tree.Error() | tree.Enumeration():
+                yield node.name.text
+            case tree.Try(name=tree.Name() as name):
+                yield name.text
+
+
+def _taken(file: tree.File) -> Iterator[tree.Name]:
+    """Names that the file takes from elsewhere, and the primitives that its statements call."""
+    for node in tree.walk(file.declarations):
+        match node:
+            case tree.Measure():
+                yield tree.Name(f"measure_{node.kind.callee.text}", node.span)
+            case tree.Handoff():
+                yield tree.Name(f"handoff_{node.call.callee.text}", node.span)
+            case tree.Separate():
+                yield tree.Name("separate", node.span)
+            case tree.Accept():
+                yield tree.Name("accept", node.span)
+            case tree.Park():
+                yield tree.Name("park_aps", node.span)
+            case tree.Name():
+                yield node

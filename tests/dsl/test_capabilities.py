@@ -1,0 +1,82 @@
+"""Does a flow see what it `uses`, and nothing else? Are the prelude's error numbers unique and stable?"""
+
+import pytest
+
+from dsl.api import check_source
+from dsl.capabilities import CORE, capabilities, capability_of, prelude
+
+IMAGE = """firmware x {
+    version 1.0.0
+    image below 4 GiB {
+        code BFV
+        hob TD_HOB 8 KiB at 0x0080_0000
+        stack TempMem 32 KiB
+        paging TempMem 64 KiB
+    }
+}
+"""
+BOOT = "flow boot(td: VpInfo) -> never { on error fatal STATEMENT fail requirement_failed }\n"
+
+
+def told(uses: str, statement: str, more: str = "") -> list[tuple[str, str, str]]:
+    text = uses + BOOT.replace("STATEMENT", statement) + more + IMAGE
+    return [(d.code, d.message, d.hint) for d in check_source(text).diagnostics]
+
+
+def test_core_is_always_there_and_alone() -> None:
+    firmware = check_source(BOOT.replace("STATEMENT", 'print "x"') + IMAGE).require()
+    assert {name for name in firmware.primitives if capability_of(name) != CORE} == set()
+    assert all(capability_of(e.name) == CORE for e in firmware.errors)
+
+
+def test_what_is_used_brings_what_it_builds_on() -> None:
+    assert "hob_extent" in prelude(["memory"]).primitives
+    assert "start_log" not in prelude(["memory"]).primitives
+    assert {"start_log", "accept", "park_aps"} <= prelude(["acpi"]).primitives.keys()
+    assert "parse_linux" not in prelude(["acpi", "vmm"]).primitives
+    assert prelude().primitives.keys() == prelude(capabilities()).primitives.keys()
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "capability"),
+    [
+        ("let l = hob_extent(hob)?", "hob_extent", "memory"),
+        ("start_log(hob)? separate RTMR[0]", "start_log", "measure"),
+        ("separate RTMR[0]", "separate", "measure"),
+        ('measure hob into RTMR[0] as blob("x")', "measure_blob", "measure"),
+        ("require td.gpaw == LEVEL_2M", "LEVEL_2M", "memory"),
+        ("if td.gpaw == 1 { fail e820_too_many }", "e820_too_many", "linux"),
+        ("require td.gpaw == 1 else acpi_no_room", "acpi_no_room", "acpi"),
+        ("let s = RamState.added", "RamState", "memory"),
+    ],
+)
+def test_a_name_of_a_capability_that_is_not_used(statement: str, name: str, capability: str) -> None:
+    found = told("", statement)
+    assert found[0] == (
+        "N01",
+        f"`{name}` is part of `{capability}`, which this file does not use",
+        f"add `uses {capability}`",
+    )
+    assert not [d for d in found if d[0] == "N01"][1:]
+
+
+def test_a_missing_capability_is_reported_once_and_nothing_follows_from_it() -> None:
+    flows = "flow f(p: Placement) -> u64 { return p.load }\nflow g(l: Linux) -> u64 { return l.init_size }\n"
+    assert [d[2] for d in told("", "", flows)] == ["add `uses linux`"]
+
+
+def test_names_of_a_capability_that_is_not_used_are_free() -> None:
+    mine = 'flow share(n: u64) -> u64 { return n }\nerror acpi_no_room "mine"\nenum Copy { from = 1 }\n'
+    assert told("", "let io_read = share(1) require io_read == 1 else acpi_no_room", mine) == []
+
+
+@pytest.mark.parametrize(
+    ("uses", "message", "hint"),
+    [
+        ("uses acpy\n", "the prelude has no capability `acpy`", "did you mean `acpi`?"),
+        ("uses core\n", "`core` is always there", "leave it out"),
+        ("uses vmm\nuses acpi, vmm\n", "`vmm` is already used", ""),
+    ],
+)
+def test_what_uses_may_name(uses: str, message: str, hint: str) -> None:
+    assert [d[1:] for d in told(uses, "")] == [(message, hint)]

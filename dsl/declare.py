@@ -35,6 +35,7 @@ U64 = Scalar("u64", 64)
 SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar("u32", 32), U64)}
 PROVENANCES = {p.name.lower(): p for p in Provenance}
 MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
+FIRST_FLOW_ERROR = 256  # those of the prelude have the numbers below
 LAYOUT = "layout"  # the state without a record: constant data about the image
 
 
@@ -180,7 +181,7 @@ def declare(
                     reporter.error("E06", item.value.span, f"{value} does not fit in 64 bits")
                 names.constants[item.name.text] = Constant(item.name.text, value or 0)
             case tree.Error():
-                _declare_error(item, names, reporter)
+                _declare_error(item, names, reporter, prelude)
             case tree.Enumeration():
                 _declare_enumeration(item, names, reporter)
             case tree.Record() | tree.Primitive() if not prelude:
@@ -193,19 +194,30 @@ def declare(
                 _declare_primitive(item, names, reporter)
 
 
-def _declare_error(item: tree.Error, names: Names, reporter: Reporter) -> None:
+def _declare_error(item: tree.Error, names: Names, reporter: Reporter, prelude: bool) -> None:
     names.claim(item.name, reporter)
     text = item.text.value
     if not text.isascii() or not text.isprintable() or not 0 < len(text) <= MAX_ERROR_TEXT:
         rule = f"the text of an error is 1 to {MAX_ERROR_TEXT} printable ASCII characters"
         message = f"{rule}, this one has {len(text)}"
         reporter.error("E07", item.text.span, message)
-    number = item.number
-    if number is None:
-        number = max((e.number for e in names.errors.values()), default=0) + 1
-    if other := next((e for e in names.errors.values() if e.number == number), None):
-        reporter.error("N02", item.name.span, f"{number} is already the number of `{other.name}`")
+    if prelude:
+        number = _prelude_number(item, names, reporter)
+    else:
+        number = max(FIRST_FLOW_ERROR, *(e.number + 1 for e in names.errors.values()))
+        if item.number is not None:
+            message = f"the errors of a flow file have the numbers from {FIRST_FLOW_ERROR}, in order"
+            reporter.error("E05", item.name.span, message, "leave the number out")
     names.errors.setdefault(item.name.text, ErrorCode(item.name.text, number, text))
+
+
+def _prelude_number(item: tree.Error, names: Names, reporter: Reporter) -> int:
+    if item.number is None or not 0 < item.number < FIRST_FLOW_ERROR:
+        message = f"an error of the prelude has a number from 1 to {FIRST_FLOW_ERROR - 1}"
+        reporter.error("E05", item.name.span, message, "take the next free one")
+    elif other := next((e for e in names.errors.values() if e.number == item.number), None):
+        reporter.error("N02", item.name.span, f"{item.number} is already the number of `{other.name}`")
+    return item.number or 0
 
 
 def _declare_enumeration(item: tree.Enumeration, names: Names, reporter: Reporter) -> None:

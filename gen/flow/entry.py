@@ -5,19 +5,20 @@ from __future__ import annotations
 from peachpy.x86_64 import (
     CALL,
     CMP,
-    JB,
+    JE,
+    JNZ,
     LABEL,
     LEA,
     MOV,
     SHL,
     SUB,
     UD2,
-    XOR,
     Label,
-    eax,
+    ecx,
     edi,
-    rax,
+    rcx,
     rdi,
+    rdx,
 )
 
 from dsl.model import Firmware
@@ -28,6 +29,7 @@ from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp
 
 _PREFIX = "tdforge: "
+_NUMBERS, _TEXTS = "flow_error_numbers", "flow_error_texts"
 
 
 def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
@@ -50,28 +52,32 @@ def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
 
 def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
     """`flow_fatal(status)`: the status's text to `fatal`, which marks the measurements and reports."""
-    known = Label("known")
+    found, search = Label("found"), Label("search")
     with unit.code(FATAL_STATUS, section=f".text.{FATAL_STATUS}"):
         SUB(rsp, 8)
-        MOV(eax, edi)
-        CMP(rax, max(error.number for error in firmware.errors) + 1)
-        JB(known)
-        XOR(eax, eax)
-        LABEL(known)
-        SHL(rax, TEXT_SIZE.bit_length() - 1)
-        LEA(rdi, [Symbol("flow_error_texts")])
-        LEA(rdi, [rdi + rax * 1])
+        LEA(rdx, [Symbol(_NUMBERS)])
+        MOV(ecx, len(firmware.errors))
+        LABEL(search)  # from the last error to the first; text 0 is for none of them
+        CMP(edi, [rdx + rcx * 4 - 4])
+        JE(found)
+        SUB(ecx, 1)
+        JNZ(search)
+        LABEL(found)
+        SHL(rcx, TEXT_SIZE.bit_length() - 1)
+        LEA(rdi, [Symbol(_TEXTS)])
+        LEA(rdi, [rdi + rcx * 1])
         CALL(Symbol("fatal"))
         UD2()
 
 
 def _emit_texts(unit: Unit, firmware: Firmware) -> None:
-    texts = {error.number: error.text for error in firmware.errors}
-    undeclared = "a status that no primitive declares"
-    with unit.data("flow_error_texts", section=".rodata.flow_error_texts", align=TEXT_SIZE):
-        for number in range(max(texts) + 1):
-            text = texts.get(number, undeclared)
+    with unit.data(_NUMBERS, section=f".rodata.{_NUMBERS}", align=4):
+        for error in firmware.errors:
+            DB(error.number.to_bytes(4, "little"), f"{error.number}: {error.name}")
+    texts = ["a status that no primitive declares", *(error.text for error in firmware.errors)]
+    with unit.data(_TEXTS, section=f".rodata.{_TEXTS}", align=TEXT_SIZE):
+        for text in texts:
             sent = (_PREFIX + text).encode("ascii")
             if len(sent) >= TEXT_SIZE:
                 raise BuildError(f"error text {text!r} is longer than what the VMM is sent")
-            DB(sent.ljust(TEXT_SIZE, b"\0"), f"{number}: {text}")
+            DB(sent.ljust(TEXT_SIZE, b"\0"), text)

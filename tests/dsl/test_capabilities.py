@@ -1,9 +1,14 @@
 """Does a flow see what it `uses`, and nothing else? Are the prelude's error numbers unique and stable?"""
 
+from pathlib import Path
+
 import pytest
 
 from dsl.api import check_source
 from dsl.capabilities import CORE, capabilities, capability_of, prelude
+from dsl.declare import Names, declare
+from dsl.diagnostics import Reporter
+from dsl.parse import parse
 
 IMAGE = """firmware x {
     version 1.0.0
@@ -15,6 +20,7 @@ IMAGE = """firmware x {
     }
 }
 """
+NUMBERS = Path(__file__).with_name("error_numbers.txt")
 BOOT = "flow boot(td: VpInfo) -> never { on error fatal STATEMENT fail requirement_failed }\n"
 
 
@@ -45,7 +51,7 @@ def test_what_is_used_brings_what_it_builds_on() -> None:
         ("separate RTMR[0]", "separate", "measure"),
         ('measure hob into RTMR[0] as blob("x")', "measure_blob", "measure"),
         ("require td.gpaw == LEVEL_2M", "LEVEL_2M", "memory"),
-        ("if td.gpaw == 1 { fail e820_too_many }", "e820_too_many", "linux"),
+        ("if td.gpaw == 1 { fail tdvmcall_failed }", "tdvmcall_failed", "vmm"),
         ("require td.gpaw == 1 else acpi_no_room", "acpi_no_room", "acpi"),
         ("let s = RamState.added", "RamState", "memory"),
     ],
@@ -80,3 +86,33 @@ def test_names_of_a_capability_that_is_not_used_are_free() -> None:
 )
 def test_what_uses_may_name(uses: str, message: str, hint: str) -> None:
     assert [d[1:] for d in told(uses, "")] == [(message, hint)]
+
+
+def test_the_number_of_an_error_never_changes() -> None:
+    lines = (line.split() for line in NUMBERS.read_text().splitlines()[1:])
+    shipped = {name: int(number) for number, name in lines}
+    assert {e.name: e.number for e in prelude().errors.values()}.items() <= shipped.items()
+    assert len(set(shipped.values())) == len(shipped)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('error a = 7 "x"\nerror b = 7 "y"', "7 is already the number of `a`"),
+        ('error a "x"', "an error of the prelude has a number from 1 to 255"),
+        ('error a = 0 "x"', "an error of the prelude has a number from 1 to 255"),
+        ('error a = 256 "x"', "an error of the prelude has a number from 1 to 255"),
+        ('error a = 255 "x"', ""),
+    ],
+)
+def test_numbers_of_the_prelude_are_given_and_unique(text: str, message: str) -> None:
+    reporter = Reporter(text)
+    declare(parse(text, "x", reporter).declarations, Names(), reporter, prelude=True)
+    assert [d.message for d in reporter.diagnostics] == ([message] if message else [])
+
+
+def test_a_flow_does_not_choose_numbers() -> None:
+    found = told("", "", 'error mine = 7 "x"\n')
+    assert found == [
+        ("E05", "the errors of a flow file have the numbers from 256, in order", "leave the number out")
+    ]

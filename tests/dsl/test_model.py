@@ -121,9 +121,12 @@ def test_constants_are_folded_and_numbers_fitted() -> None:
     assert c.value.value == 4096
 
 
-def test_a_user_error_is_numbered_after_those_of_the_prelude() -> None:
-    fw = firmware(head=HEAD + 'error mine "my own"\n')
-    assert fw.errors[-1] == model.ErrorCode("mine", len(prelude().errors) + 1, "my own")
+def test_errors_of_a_flow_are_numbered_from_256() -> None:
+    fw = firmware(head=HEAD + 'error mine "my own"\nerror other "another"\n')
+    assert fw.errors[-2:] == (
+        model.ErrorCode("mine", 256, "my own"),
+        model.ErrorCode("other", 257, "another"),
+    )
 
 
 def test_a_flow_is_documented_and_keeps_its_signature() -> None:

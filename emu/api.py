@@ -22,6 +22,7 @@ from emu.vmm import devices
 from emu.vmm import launch as vmm_launch
 from emu.vmm import policy as policies
 from emu.vmm.devices import EPOCH
+from emu.vmm.policy import Policy
 from emu.vmm.script import Script
 
 __all__ = ["EmuError", "Report", "RunConfig", "TdParams", "run"]
@@ -101,8 +102,10 @@ def _check(config: RunConfig) -> None:
         raise EmuError("an initrd without a kernel")
 
 
-def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -> Machine:
-    """The launched TD of a configuration, before its first instruction."""
+def prepare(
+    config: RunConfig, console: Callable[[bytes], None] | None = None, policy: Policy | None = None
+) -> Machine:
+    """The launched TD of a configuration, before its first instruction. `policy` replaces that of the VMM."""
     _check(config)
     until = Until.parse(config.until)
     inputs = vmm_launch.Inputs(
@@ -116,7 +119,7 @@ def prepare(config: RunConfig, console: Callable[[bytes], None] | None = None) -
         config.hob,
     )
     preset, make_policy = policies.parse(config.vmm)
-    policy = make_policy()
+    policy = policy or make_policy()
     if config.script:
         policy = Script(config.script, policy)
     launch = policy.launch(vmm_launch.prepare(inputs, preset))

@@ -1,0 +1,254 @@
+"""What may a VMM choose, and what comes of a choice? One run of an image under one chosen VMM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from emu import api
+from emu.api import RunConfig
+from emu.oracle.compare import Evidence
+from emu.oracle.shown import Range, Shown, gather
+from emu.oracle.single import Finding, judge
+from emu.tdx.params import CONFIG_GPAW52
+from emu.tdx.registers import R11, R12, R13, R14
+from emu.vmm.launch import Launch
+from emu.vmm.policy import Call, Policy, with_content
+from emu.vmm.presets import PRESETS
+from formats import acpi, bundle, tdvf
+
+if TYPE_CHECKING:
+    from emu.machine import Machine
+    from emu.vcpu import Vcpu
+
+IO, MAP_GPA, FATAL, HLT, COM1 = 0x1E, 0x10001, 0x10003, 0x0C, range(0x3F8, 0x400)
+INVALID_OPERAND = 1 << 63  # GHCI 1.5, table 2-1
+EVERY = -1
+REFUSAL = "fatal"  # how a run may end that hands nothing over
+PIECE = 5000  # instructions of an odd turn at most
+ODD_TURNS = 400  # then honest ones
+LINES = ("ro quiet", "", "ro quiet lockdown=integrity init=/bin/sh", "x" * 300)
+INITRDS = (b"", b"initrd" * 100, b"I" + bytes(5000), b"\xff" * 4096)
+ORDERS = ("honest", "the others first", "odd pieces", "single instructions")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One VMM. Every field is a channel: something that a VMM may choose, 0 or empty for the honest one."""
+
+    preset: int = 0  # of emu.vmm.presets
+    memory: int = 0  # MiB more
+    vcpus: int = 0  # more than the configuration has
+    line: int = 0  # of LINES
+    initrd: int = 0  # of INITRDS
+    kernel: int = 0  # another byte in its setup part (1), its protected part (2), both (3)
+    behind_line: int = 0  # what lies there: a pattern
+    behind_kernel: int = 0
+    behind_hob: int = 0
+    tempmem: int = 0
+    shared: int = 0  # what lies in shared memory: a pattern
+    unsteady: int = 0  # shared memory changes with every call and turn
+    answers: tuple[int, ...] = ()  # of reads and other calls, one after the other and again
+    refuse: int = 0  # which call that is not a line for the console is refused; -1: each
+    order: int = 0  # of ORDERS
+    seed: int = 0  # of the schedule
+    entry: int = 0  # RCX and R8 at the first instruction
+    gpaw: int = 0  # 1: 52 bits
+    small: int = 0  # 1: no 2 MiB pages
+    busy: int = 0  # how often the host holds a lock that the guest wants
+
+    def channels(self, other: Choice) -> set[str]:
+        """The names of what the two choose differently."""
+        return {f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)}
+
+    def __str__(self) -> str:
+        chosen = (f"{name}={getattr(self, name)}" for name in sorted(self.channels(HONEST)))
+        return ", ".join(chosen) or "honest"
+
+
+HONEST = Choice()
+CHANNELS = tuple(f.name for f in fields(Choice))
+
+
+def pattern(number: int, size: int, kernel: bytes = b"") -> bytes:
+    """Bytes that a VMM may put where nobody measures: each pattern is something that a firmware could take
+    for what it looks for.
+    """
+    match number:
+        case 0:
+            return bytes(size)
+        case 1:
+            return b"\xff" * size
+        case 2:
+            unit = b"ro init=/bin/sh\0"
+        case 3:
+            unit = acpi.rsdp(0x1000).ljust(64, b"\0")
+        case 4:
+            unit = bundle.write(kernel, b"other initrd").ljust(1 << 14, b"\0") if kernel else b"\1"
+        case 5:
+            unit = (1).to_bytes(8, "little")
+        case _:
+            return Random(number).randbytes(size)
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+class Chosen(Policy):
+    """The VMM of a choice."""
+
+    watches_calls = True
+
+    def __init__(self, choice: Choice, kernel: bytes) -> None:
+        super().__init__()
+        self.choice, self.kernel = choice, kernel
+        self.random = Random(f"order {choice.seed}")
+        self.odd_turns = ODD_TURNS if choice.order else 0
+        self.machine: Machine | None = None
+        self.pages: list[Range] = []  # shared memory, by address and size
+        self.answered = self.asked = self.changed = 0
+
+    # ---- launch
+
+    def launch(self, launch: Launch) -> Launch:
+        choice, kind = self.choice, tdvf.SectionType
+        launch = self._behind(launch, kind.TD_HOB, choice.behind_hob)
+        launch = self._behind(launch, kind.PAYLOAD_PARAM, choice.behind_line)
+        launch = self._behind(launch, kind.PAYLOAD, choice.behind_kernel)
+        if choice.tempmem:
+            regions = list(launch.regions)
+            for index, section in enumerate(launch.sections):
+                if section.type == kind.TEMP_MEM:
+                    size = regions[index].length
+                    content = pattern(choice.tempmem, size, self.kernel)
+                    regions[index] = replace(regions[index], content=content, size=size)
+            launch = replace(launch, regions=tuple(regions))
+        if choice.entry:
+            launch = replace(launch, hob_address=choice.entry)
+        return launch
+
+    def _behind(self, launch: Launch, kind: tdvf.SectionType, number: int) -> Launch:
+        """The pattern behind what the first section of this kind holds."""
+        for section, region in zip(launch.sections, launch.regions, strict=False):
+            if number and section.type == kind and not region.measured:
+                room = region.length - len(region.content)
+                noise = pattern(number, room, self.kernel)
+                if kind == tdvf.SectionType.PAYLOAD:  # a bundle's header there would be an initrd
+                    noise = noise.replace(bundle.GUID.bytes_le, bytes(16))
+                return with_content(launch, kind, region.content + noise)
+        return launch
+
+    def on_launched(self, machine: Machine) -> None:
+        self.machine = machine
+
+    # ---- run
+
+    def turn(self, vcpu: Vcpu, instructions: int) -> int:
+        self._change()
+        if not self.odd_turns:
+            return instructions
+        self.odd_turns -= 1
+        match ORDERS[self.choice.order % len(ORDERS)]:
+            case "the others first":
+                return instructions if vcpu.model.index else 0
+            case "odd pieces":
+                return min(instructions, self.random.randrange(1, PIECE))
+            case "single instructions":
+                return 1
+        return instructions
+
+    def on_call(self, call: Call) -> int | None:
+        self._change()
+        if call.function in (FATAL, HLT) or (call.function == IO and call.given[R14] in COM1):
+            return None
+        self.asked += 1
+        return INVALID_OPERAND if self.choice.refuse in (EVERY, self.asked) else None
+
+    def on_answer(self, call: Call) -> None:
+        writes = call.function == IO and call.given[R13]
+        if call.function == MAP_GPA and not call.answer[10] and self.machine is not None:
+            bit = self.machine.memory.shared_bit
+            if call.given[R12] & bit:
+                self.pages.append((call.given[R12] & ~bit, call.given[R13]))
+                self._fill(self.choice.shared)
+        elif self.choice.answers and not writes and call.function not in (MAP_GPA, FATAL, HLT):
+            call.answer[R11] = self.choice.answers[self.answered % len(self.choice.answers)]
+            self.answered += 1
+
+    def _change(self) -> None:
+        if self.choice.unsteady and self.pages:
+            self.changed += 1
+            self._fill(self.choice.shared + self.changed)
+
+    def _fill(self, number: int) -> None:
+        assert self.machine is not None
+        for gpa, size in self.pages:
+            self.machine.memory.write(gpa, pattern(number, size, self.kernel), shared=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. `shown` is None if nothing was handed over; `asked` and `shares`: whether it asked
+    the VMM for anything, and shared memory with it."""
+
+    choice: Choice
+    reason: str
+    detail: str
+    evidence: Evidence
+    shown: Shown | None = None
+    findings: tuple[Finding, ...] = ()
+    asked: int = 0
+    shares: bool = False
+
+
+def changed_kernel(kernel: bytes, choice: int) -> bytes:
+    """The same kernel but for a byte that nothing but a measurement looks at."""
+    data = bytearray(kernel)
+    if choice & 1:
+        data[0] ^= 1  # the boot sector's code, which no loader runs
+    if choice & 2:
+        data[-1] ^= 1
+    return bytes(data)
+
+
+def configuration(config: RunConfig, choice: Choice) -> RunConfig:
+    """What the choice makes of a configuration."""
+    names = tuple(PRESETS)
+    start = names.index(config.vmm)
+    td = config.td
+    if choice.gpaw:
+        td = replace(td, config_flags=td.config_flags | CONFIG_GPAW52)
+    if choice.busy:
+        td = replace(td, choices=replace(td.choices, accept_busy=choice.busy))
+    return replace(
+        config,
+        vmm=names[(start + choice.preset) % len(names)],
+        memory=config.memory + (choice.memory << 20),
+        vcpus=config.vcpus + choice.vcpus,
+        kernel=changed_kernel(config.kernel, choice.kernel) if config.kernel else None,
+        initrd=(INITRDS[choice.initrd % len(INITRDS)] or None) if config.kernel else None,
+        cmdline=LINES[choice.line % len(LINES)],
+        seed=choice.seed,
+        host_page_size="4K" if choice.small else "2M",
+        td=td,
+    )
+
+
+def run(config: RunConfig, choice: Choice, log_area: Range | None = None) -> Outcome:
+    """One run to its end, judged if it handed over. EmuError: a TD that cannot be launched."""
+    config = configuration(config, choice)
+    policy = Chosen(choice, config.kernel or b"")
+    machine = api.prepare(config, policy=policy)
+    try:
+        ending = machine.run(config.max_instructions, None)
+        shown = gather(machine, log_area) if ending.end.reason == "handoff" else None
+        report = api.report(machine, ending)
+        evidence = (report.mrtd, report.rtmr)
+        reason, detail = str(report.end["reason"]), str(report.end["detail"])
+        shares = bool(policy.pages)
+        if shown is not None:
+            findings = judge(machine, shown, report.aps)
+        else:
+            findings = [] if reason == REFUSAL else [Finding("end", f"{reason}: {detail}")]
+        return Outcome(choice, reason, detail, evidence, shown, tuple(findings), policy.asked, shares)
+    finally:
+        machine.close()

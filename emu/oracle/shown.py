@@ -1,0 +1,199 @@
+"""What does a payload find when it starts? Every byte that a firmware hands over, by the name of its part."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from formats import acpi, linux
+from formats.errors import FormatError
+from formats.structs import offset_of
+
+if TYPE_CHECKING:
+    from emu.machine import Machine
+
+Read = Callable[[int, int], bytes]
+Range = tuple[int, int]
+
+PAGE = 4096
+RSI = 6  # in encoding order
+ENTRY_64 = 0x200  # of the protected-mode part: Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol
+MAX_LINE, MAX_TABLE, MAX_TABLES = 4096, 1 << 20, 64  # more than a firmware that was checked makes
+
+# The parts of a hand-over, in the order in which a difference is reported: the page that points to the others
+# comes last.
+PARTS = (
+    "entry",
+    "registers",
+    "kernel",
+    "initrd",
+    "command line",
+    "rsdp",
+    "acpi",
+    "mailbox",
+    "e820",
+    "event log",
+    "boot_params",
+)
+REGISTERS = (
+    "rflags",
+    "cr0",
+    "cr3",
+    "cr4",
+    "efer",
+    "gdt_base",
+    "gdt_limit",
+    "idt_base",
+    "idt_limit",
+    "cs",
+    "ss",
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One hand-over. `parts`: comparable values by name (of PARTS). `ranges`: where each thing that is handed
+    over lies. `broken`: pointers that lead nowhere.
+    """
+
+    parts: Mapping[str, object]
+    header: Mapping[str, int]  # the setup header in boot_params
+    ranges: Mapping[str, Range]
+    tables: tuple[tuple[int, bytes], ...]  # address and bytes of each ACPI table
+    e820: tuple[tuple[int, int, int], ...]  # start, end, type
+    kernel: bytes  # the protected-mode part as loaded
+    initrd: bytes
+    line: bytes
+    log: bytes
+    broken: tuple[str, ...]
+
+
+def gather(machine: Machine, log_area: Range | None = None) -> Shown:
+    """Reads the hand-over of a machine that stopped at the payload's first instruction. `log_area`: address
+    and size of the event log, for a firmware that hands over no table that names it.
+    """
+    read, regs = machine.read_guest, machine.vcpus[0].regs
+    entry, address = int(regs.rip), int(regs.gpr[RSI])
+    page = read(address, PAGE).ljust(PAGE, b"\0")
+    params = linux.BOOT_PARAMS.parse(page)
+    broken = [] if params.hdr.header == linux.HEADER_MAGIC else ["RSI points to no boot_params"]
+    header = {name: value for name, value in params.hdr.items() if isinstance(value, int)}
+    load = entry - ENTRY_64
+    kernel = read(load, header["syssize"] * linux.SYSSIZE_UNIT)
+    initrd_at = params.hdr.ramdisk_image | params.ext_ramdisk_image << 32
+    initrd = read(initrd_at, params.hdr.ramdisk_size | params.ext_ramdisk_size << 32)
+    line_at = params.hdr.cmd_line_ptr | params.ext_cmd_line_ptr << 32
+    line, ended, _ = read(line_at, MAX_LINE).partition(b"\0") if line_at else (b"", b"\0", b"")
+    broken += [] if ended else ["the command line has no NUL"]
+    rsdp = int(params.acpi_rsdp_addr)
+    root = read(rsdp, acpi.RSDP.sizeof()) if rsdp else b""
+    tables, faults = _tables(read, root) if rsdp else ((), [])
+    broken += faults
+    mailbox_at, log_at = _mailbox(tables), _log(tables) or log_area
+    log = read(*log_at) if log_at else b""
+    mailbox = read(mailbox_at, PAGE) if mailbox_at else b""
+    entries = params.e820_table[: min(params.e820_entries, linux.E820_MAX_ENTRIES)]
+    e820 = tuple((int(e.addr), int(e.addr + e.size), int(e.type)) for e in entries)
+    ranges = {
+        "boot_params": (address, address + PAGE),
+        "kernel": (load, load + len(kernel)),
+        "window": _window(header, load, len(kernel)),
+        "initrd": (initrd_at, initrd_at + len(initrd)),
+        "command line": (line_at, line_at + len(line) + 1) if line_at else (0, 0),
+        "rsdp": (rsdp, rsdp + len(root)),
+        "mailbox": (mailbox_at, mailbox_at + len(mailbox)),
+        "event log": (log_at[0], sum(log_at)) if log_at else (0, 0),
+    }
+    ranges |= {f"{_name(t)} at {at:#x}": (at, at + len(t)) for at, t in tables}
+    values = (
+        entry,
+        (address, tuple(int(v) for v in regs.gpr), *(int(getattr(regs, name)) for name in REGISTERS)),
+        (load, kernel),
+        (initrd_at, initrd),
+        line,
+        (rsdp, root),
+        tables,
+        (mailbox_at, mailbox),
+        e820,
+        (log_at, log.rstrip(b"\xff")),
+        _without(page, "acpi_rsdp_addr", "e820_entries", "e820_table"),
+    )
+    parts = dict(zip(PARTS, values, strict=True))
+    return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken))
+
+
+def _without(page: bytes, *fields: str) -> bytes:
+    """boot_params without fields that are compared on their own."""
+    left = bytearray(page)
+    for name in fields:
+        start = offset_of(linux.BOOT_PARAMS, name)
+        size = next(f.sizeof() for f in linux.BOOT_PARAMS.subcon.subcons if f.name == name)
+        left[start : start + size] = bytes(size)
+    return bytes(left)
+
+
+def _window(header: Mapping[str, int], load: int, size: int) -> Range:
+    """Where the kernel unpacks itself to (arch/x86/boot/compressed/head_64.S)."""
+    start, alignment = header["pref_address"], header["kernel_alignment"] or 1
+    if header["relocatable_kernel"]:
+        start = max(start, -(-load // alignment) * alignment)
+    return start, start + max(header["init_size"], size)
+
+
+def _name(table: bytes) -> str:
+    return table[:4].decode("ascii", "backslashreplace")
+
+
+def _tables(read: Read, root: bytes) -> tuple[tuple[tuple[int, bytes], ...], list[str]]:
+    """Every table that an RSDP leads to: the XSDT, what it lists, the FADT's DSDT and FACS."""
+    if len(root) < acpi.RSDP.sizeof() or root[:8] != acpi.RSDP_SIGNATURE or sum(root) & 0xFF:
+        return (), ["the RSDP address leads to no RSDP"]
+    found: dict[int, bytes] = {}
+    faults: list[str] = []
+
+    def follow(address: int, what: str) -> bytes:
+        if not address or address in found or len(found) >= MAX_TABLES:
+            return b""
+        size = int.from_bytes(read(address + 4, 4), "little")
+        data = read(address, size) if size <= MAX_TABLE else b""
+        facs = what == "FACS"  # the one table without a checksum
+        if len(data) < (8 if facs else acpi.HEADER.sizeof()) or (sum(data) & 0xFF and not facs):
+            faults.append(f"{what} at {address:#x} is no ACPI table")
+            return b""
+        found[address] = data
+        return data
+
+    xsdt = follow(int(acpi.RSDP.parse(root).xsdt_address), "the XSDT")
+    body = xsdt[acpi.HEADER.sizeof() :]
+    for (address,) in struct.iter_unpack("<Q", body[: len(body) // 8 * 8]):
+        table = follow(address, "an entry of the XSDT")
+        if table[:4] == b"FACP" and len(table) >= acpi.FADT.sizeof():
+            fadt = acpi.FADT.parse(table)
+            follow(int(fadt.x_dsdt or fadt.dsdt), "the DSDT")
+            follow(int(fadt.x_firmware_ctrl or fadt.firmware_ctrl), "FACS")
+    return tuple(sorted(found.items())), faults
+
+
+def madt(tables: tuple[tuple[int, bytes], ...]) -> list[tuple[int, Any]]:
+    """Type and fields of the entries of the MADT, none if it cannot be read."""
+    for _, table in tables:
+        if table[:4] == b"APIC":
+            try:
+                return list(acpi.madt_entries(table))
+            except FormatError:
+                return []
+    return []
+
+
+def _mailbox(tables: tuple[tuple[int, bytes], ...]) -> int:
+    return next((int(e.mailbox_address) for kind, e in madt(tables) if kind == acpi.MadtType.MP_WAKEUP), 0)
+
+
+def _log(tables: tuple[tuple[int, bytes], ...]) -> Range | None:
+    for _, table in tables:
+        if table[:4] == b"CCEL" and len(table) >= acpi.CCEL.sizeof():
+            ccel = acpi.CCEL.parse(table)
+            return int(ccel.log_area_address), min(int(ccel.log_area_length), MAX_TABLE)
+    return None

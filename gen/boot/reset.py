@@ -18,13 +18,13 @@ from peachpy.x86_64 import (
     LABEL,
     MOV,
     PAUSE,
+    SHR,
     TEST,
     UD2,
     XOR,
     Label,
     al,
     ax,
-    dword,
     dx,
     eax,
     ebp,
@@ -201,7 +201,11 @@ def _long_mode(unit: Unit, stack: Mapped) -> None:
 def _park(unit: Unit) -> None:
     """The AP's last loop: wait for the OS's wakeup command (ACPI mailbox version 0, one wakeup for each AP).
 
-    The AP's id is taken to be its vCPU index. Only the command is written back; the vector is 64 bits wide.
+    Command and ApicId come from one aligned load: between two loads the OS may go on to the next AP, and
+    this one would take a wakeup that is not its own. The vector, 64 bits wide, is read before Command is
+    given back: from then on the mailbox is the OS's again (ACPI 6.5, 5.2.12.19).
+
+    The AP's id is taken to be its vCPU index.
 
     There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
     registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
@@ -211,9 +215,11 @@ def _park(unit: Unit) -> None:
         MOV(rdx, [Symbol("ap_mailbox")])
         LABEL(wait)
         PAUSE()
-        CMP(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.WAKEUP))
+        MOV(rax, [rdx + MAILBOX_COMMAND])
+        CMP(ax, int(MailboxCommand.WAKEUP))
         JNE(wait)
-        CMP(dword[rdx + MAILBOX_APIC_ID], ebp)
+        SHR(rax, 8 * (MAILBOX_APIC_ID - MAILBOX_COMMAND))
+        CMP(eax, ebp)
         JNE(wait)
         MOV(rax, [rdx + MAILBOX_VECTOR])
         MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before

@@ -246,29 +246,33 @@ reset_long:
         .globl  ap_park
         .type   ap_park, @function
 ap_park:
-        .loc    1 211 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:211
-.Lap_park.wait:
-        .loc    1 213 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:213
-        .loc    1 214 0
-        .byte   0x66, 0x83, 0x3a, 0x01                                  # cmp word [rdx], 1                             | gen/boot/reset.py:214
         .loc    1 215 0
-        .byte   0x75, 0xf8                                              # jne .wait                                     | gen/boot/reset.py:215
-        .loc    1 216 0
-        .byte   0x39, 0x6a, 0x04                                        # cmp [rdx + 4], ebp                            | gen/boot/reset.py:216
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:215
+.Lap_park.wait:
         .loc    1 217 0
-        .byte   0x75, 0xf3                                              # jne .wait                                     | gen/boot/reset.py:217
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:217
         .loc    1 218 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:218
+        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:218
         .loc    1 219 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:219
+        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:219
         .loc    1 220 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:220
+        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:220
         .loc    1 221 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:221
+        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:221
         .loc    1 222 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:222
+        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:222
+        .loc    1 223 0
+        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:223
+        .loc    1 224 0
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:224
+        .loc    1 225 0
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:225
+        .loc    1 226 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:226
+        .loc    1 227 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:227
+        .loc    1 228 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:228
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
@@ -277,14 +281,14 @@ ap_park:
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:229
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:229
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:229
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:229
-        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:230
-        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:231
-        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:232
-        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:233
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:235
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:235
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:235
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:235
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:236
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:237
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:238
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:239
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -293,8 +297,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:235
-        .long   gdt                                                     # base                                          | gen/boot/reset.py:236
+        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:241
+        .long   gdt                                                     # base                                          | gen/boot/reset.py:242
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -303,8 +307,8 @@ gdt_pointer:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:240
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:241
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:246
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:247
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -313,7 +317,7 @@ reset_window_check:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:243
+        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:249
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -322,7 +326,7 @@ ap_gate:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:245
+        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:251
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
 
@@ -331,13 +335,13 @@ ap_mailbox:
         .globl  tss
         .type   tss, @object
 tss:
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:254
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:260
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00
-        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:255
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:256
+        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:261
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:262
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
@@ -345,7 +349,7 @@ tss:
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00
-        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:257
+        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:263
         .size   tss, . - tss
 .Lend.tss:
 

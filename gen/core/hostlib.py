@@ -28,9 +28,10 @@ from gen.core.headers import prelude_h
 from gen.errors import BuildError
 
 SOURCES = Path(__file__).resolve().parents[2] / "runtime-c"
-FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
-# Undefined behaviour ends the process at once: no runtime library is needed.
-SANITIZE = ("-fsanitize=undefined,bounds,integer-divide-by-zero", "-fsanitize-trap=all")
+FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
+# Undefined behaviour ends the process at once: no runtime library is needed. Beside `-fno-sanitize=all`, in
+# whatever order, zig drops `-fsanitize=undefined`, so it is one or the other.
+SANITIZE = {False: ("-fno-sanitize=all",), True: ("-fsanitize=undefined", "-fsanitize-trap=all")}
 
 # Headers that are written by hand, and what memory.c calls the C library's functions in a hosted build.
 HEADERS = ("tdf_base.h", "sha384.h")
@@ -58,10 +59,19 @@ class Lib:
     ffi: Any
     lib: Any
     errors: dict[str, int]
+    alignment: int  # the most that a structure asks for, in bytes; cffi's own allocator gives 16
 
     def new(self, what: str, *initial: Any) -> Any:
-        """A zeroed structure: `new("vmm")` is a `struct vmm *`."""
-        return self.ffi.new(f"struct {what} *", *initial)
+        """A zeroed structure, as aligned as its declaration asks for: `new("vmm")` is a `struct vmm *`."""
+        return self.ffi.new_allocator(self._aligned)(f"struct {what} *", *initial)
+
+    def _aligned(self, size: int) -> Any:
+        # cffi does not know of the padding that the alignment brings.
+        kept = self.ffi.new("uint8_t[]", size + 2 * self.alignment)
+        pointer = self.ffi.cast("uint8_t *", kept)
+        pointer += -int(self.ffi.cast("uintptr_t", pointer)) % self.alignment
+        _KEPT[pointer] = kept
+        return pointer
 
     def span(self, data: Any, size: int | None = None) -> Any:
         """A span over bytes (a copy, kept with the result), a cffi buffer, or an address and a size."""
@@ -104,9 +114,8 @@ class Lib:
         )
 
 
-_KEPT: WeakKeyDictionary[Any, Any] = (
-    WeakKeyDictionary()
-)  # span -> the memory it points to, for as long as the span lives
+# A cffi pointer -> the memory it points to, for as long as the pointer lives.
+_KEPT: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def load(sanitize: bool = False) -> Lib:
@@ -120,8 +129,9 @@ def _load(sanitize: bool) -> Lib:
     header = prelude_h()
     ffi = cffi.FFI()
     ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
-    path = _build(header, SANITIZE if sanitize else ())
-    return Lib(ffi, ffi.dlopen(str(path)), {name: each.number for name, each in names.errors.items()})
+    path = _build(header, SANITIZE[sanitize])
+    errors = {name: each.number for name, each in names.errors.items()}
+    return Lib(ffi, ffi.dlopen(str(path)), errors, max(each.align for each in names.records.values()))
 
 
 def _header(name: str) -> str:

@@ -95,9 +95,9 @@ status_t parse_hob(const struct span *list, struct vmm *out) {
     while (tdf_read(list, offset, &head, sizeof head)) {
         if (head.reserved != 0 || head.length < sizeof head)
             return TDF_E_HOB_MALFORMED;
-        struct span hob = {list->data + offset, head.length};
-        if (!tdf_inside(list->size, offset, hob.size))
+        if (!tdf_inside(list->size, offset, head.length))
             return TDF_E_HOB_TRUNCATED;
+        const struct span hob = {list->data + offset, head.length};
         switch (head.type) {
         case HOB_TYPE_END:
             /* EfiEndOfHobList must be exact, or unmeasured bytes could follow. */

@@ -23,7 +23,7 @@ void *NAME(memcpy)(void *restrict to, const void *restrict from, size_t size) {
 void *NAME(memmove)(void *to, const void *from, size_t size) {
     uint8_t *at = to;
     const uint8_t *source = from;
-    if (at - source >= 0 && (size_t)(at - source) < size) {
+    if ((uintptr_t)at - (uintptr_t)source < size) {
         /* The end of the source would be overwritten before it is read: copy downwards. */
         at += size - 1;
         source += size - 1;

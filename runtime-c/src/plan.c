@@ -9,7 +9,8 @@
 #define MAX_CARVED (sizeof((struct ram *)0)->carved.items / sizeof(struct span))
 #define NO_SECTION UINT32_MAX
 
-/* Firmware volumes live here; VMMs may list them as memory, none lists RAM. td-shim-interface, TD_SHIM_FIRMWARE. */
+/* The image, the I/O APIC (0xFEC00000) and the local APIC (0xFEE00000) lie here: no RAM, whatever a list says.
+ * Dragonball lists the image here as memory. td-shim-interface, TD_SHIM_FIRMWARE; SDM volume 3, 11.4.1. */
 #define FIRMWARE_WINDOW (TDF_4G - 0x4000000u)
 /* Legacy structures and the kernel's real-mode trampoline lie below; nothing of ours goes there. */
 #define LOW_MEMORY_END 0x100000u
@@ -22,27 +23,27 @@ static int is_ram_section(const struct layout_entry *entry) {
     return entry->kind != LAYOUT_CARVED && !is_window_section(entry);
 }
 
+/* A row without bytes, or inside the firmware window, says nothing of RAM. */
+static int counts(const struct resource *resource) {
+    return resource->size != 0 &&
+           !(resource->start >= FIRMWARE_WINDOW && resource->start + resource->size <= TDF_4G);
+}
+
 /* RAM as the VMM lists it. Without a type 7, type 0 is unaccepted and type 5 was added: td-shim's legacy form. */
 static int classify(const struct resource *resource, int legacy, uint32_t *state) {
     switch (resource->kind) {
     case HOB_RESOURCE_UNACCEPTED:
         *state = TDF_RAM_STATE_UNACCEPTED;
-        break;
+        return 1;
     case HOB_RESOURCE_SYSTEM_MEMORY:
         *state = legacy ? TDF_RAM_STATE_UNACCEPTED : TDF_RAM_STATE_ADDED;
-        break;
+        return 1;
     case HOB_RESOURCE_MEMORY_RESERVED:
-        if (legacy) {
-            *state = TDF_RAM_STATE_ADDED;
-            break;
-        }
-        return 0;
+        *state = TDF_RAM_STATE_ADDED;
+        return legacy;
     default:
         return 0;
     }
-    /* The firmware window is no RAM, whatever lists it. */
-    return resource->size != 0 && !(resource->kind != HOB_RESOURCE_UNACCEPTED && resource->start >= FIRMWARE_WINDOW &&
-                                    resource->start + resource->size <= TDF_4G);
 }
 
 static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *range) {
@@ -59,15 +60,17 @@ static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *ran
 static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram) {
     int legacy = 1;
     for (uint64_t i = 0; i < vmm->resources.count; i++)
-        if (vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
+        if (counts(&vmm->resources.items[i]) && vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
             legacy = 0;
     for (uint64_t i = 0; i < vmm->resources.count; i++) {
         const struct resource *resource = &vmm->resources.items[i];
         struct ram_range range = {resource->start, resource->start + resource->size, 0, E820_RAM};
-        if (!classify(resource, legacy, &range.state))
+        if (!counts(resource) || !classify(resource, legacy, &range.state))
             continue;
         if (!tdf_aligned(range.start, TDF_PAGE) || !tdf_aligned(range.end, TDF_PAGE) || range.end > gpa_end)
             return TDF_E_RAM_RANGE_INVALID;
+        if (tdf_overlap(range.start, range.end, FIRMWARE_WINDOW, TDF_4G))
+            return TDF_E_RAM_RANGE_OVERLAP;
         uint64_t at = ram->ranges.count;
         while (at > 0 && ram->ranges.items[at - 1].start > range.start)
             at--;
@@ -81,8 +84,8 @@ static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram
     return TDF_OK;
 }
 
-/* MMIO and reserved ranges, and the part of the image below 4 GiB, may not be RAM at the same time. */
-static status_t check_disjoint(const struct vmm *vmm, const struct layout *layout, const struct ram *ram) {
+/* MMIO and reserved ranges may not be RAM at the same time. */
+static status_t check_disjoint(const struct vmm *vmm, const struct ram *ram) {
     for (uint64_t i = 0; i < ram->ranges.count; i++) {
         const struct ram_range *range = &ram->ranges.items[i];
         for (uint64_t k = 0; k < vmm->resources.count; k++) {
@@ -90,11 +93,6 @@ static status_t check_disjoint(const struct vmm *vmm, const struct layout *layou
             int reserved = other->kind == HOB_RESOURCE_MEMORY_RESERVED && range->state == TDF_RAM_STATE_UNACCEPTED;
             if ((other->kind == HOB_RESOURCE_MMIO || reserved) && other->size != 0 &&
                 tdf_overlap(range->start, range->end, other->start, other->start + other->size))
-                return TDF_E_RAM_RANGE_OVERLAP;
-        }
-        for (uint32_t k = 0; k < layout->count; k++) {
-            const struct layout_entry *entry = &layout->entries[k];
-            if (is_window_section(entry) && tdf_overlap(range->start, range->end, entry->start, entry->end))
                 return TDF_E_RAM_RANGE_OVERLAP;
         }
     }
@@ -225,7 +223,7 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
         return TDF_E_RAM_RANGE_INVALID;
     /* The topmost bit of the GPA width is the shared bit: private memory lies below it. */
     if ((status = collect(vmm, 1ull << (td->gpaw - 1), &listed)) != TDF_OK ||
-        (status = check_disjoint(vmm, layout, &listed)) != TDF_OK ||
+        (status = check_disjoint(vmm, &listed)) != TDF_OK ||
         (status = cut_sections(&listed, layout, out)) != TDF_OK || (status = add_window(layout, out)) != TDF_OK)
         return status;
     uint64_t limit = tdf_align_down(layout->carve_limit, TDF_PAGE);

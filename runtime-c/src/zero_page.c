@@ -36,15 +36,16 @@ static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
 status_t zero_page(const struct span *page, const struct placement *placement, const struct ram *ram,
                    const struct span *command_line, uint64_t rsdp) {
     const struct span *image = &placement->kernel.image;
-    struct boot_params *params = (struct boot_params *)page->data;
-    uint8_t *line = page->data + sizeof *params;
-    const uint64_t command = tdf_gpa(line);
     const uint64_t header_size = placement->kernel.header_size;
     if (header_size > HEADER_SIZE_MAX || !tdf_inside(image->size, LINUX_SETUP_HEADER_OFFSET, header_size))
         return TDF_E_KERNEL_MALFORMED;
-    if (page->size < sizeof *params || command_line->size >= page->size - sizeof *params ||
+    if (page->size < sizeof(struct boot_params) ||
+        command_line->size >= page->size - sizeof(struct boot_params) ||
         command_line->size > placement->kernel.command_line_max)
         return TDF_E_COMMAND_LINE_TOO_LONG;
+    struct boot_params *params = (struct boot_params *)page->data;
+    uint8_t *line = page->data + sizeof *params;
+    const uint64_t command = tdf_gpa(line);
     memset(params, 0, page->size);
     /* The kernel reads up to a NUL. In a copy it can only be ours, and nothing that was not measured comes before it. */
     memcpy(line, command_line->data, command_line->size);

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gen.core.hostlib import load
+from gen.core.hostlib import Guarded, load
 
 CORE = load(sanitize=True)
 FFI, LIB = CORE.ffi, CORE.lib
@@ -123,6 +124,13 @@ def ranges_of(ram: Any) -> list[Range]:
 
 def carved_of(ram: Any) -> list[tuple[int, int]]:
     return [(CORE.address(c.data), c.size) for c in ram.carved.items[0 : ram.carved.count]]
+
+
+def below_2_gib(size: int) -> Guarded:
+    """Writable bytes where 32-bit fields can point to them, as in a TD; nothing guards their end."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40  # MAP_32BIT, mmap(2)
+    memory = mmap.mmap(-1, size, flags=flags)
+    return Guarded(int(FFI.cast("uintptr_t", FFI.from_buffer(memory))), size, memory)
 
 
 def low_and_high(size: int, low_end: int = 3 * GIB) -> list[tuple[int, int]]:

@@ -24,6 +24,8 @@ from ccore import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from formats.tdx import BUSY_RETRIES
+
 BUSY = 0x8000_0200_0000_0001
 ALREADY, MISMATCH = 0x0000_0B0A_0000_0000, 0xC000_0B0B_0000_0001
 INVALID = 0xC000_0100_0000_0001
@@ -164,6 +166,15 @@ def test_busy_is_retried_but_not_for_ever():
     run(ram, Sept(busy=[False, True, True, True]))
     with pytest.raises(CoreError, match="accept_failed"):
         run(ram, Sept(busy=[True] * 5000))
+
+
+def test_busy_is_retried_as_often_as_declared():
+    ram = make_ram([Range(0, PAGE, UNACCEPTED, RAM)])
+    sept = Sept(busy=[True] * BUSY_RETRIES)
+    run(ram, sept)
+    assert (pages(sept), sept.calls) == ({0}, BUSY_RETRIES + 1)
+    with pytest.raises(CoreError, match="accept_failed"):
+        run(ram, Sept(busy=[True] * (BUSY_RETRIES + 1)))
 
 
 @pytest.mark.parametrize("status", [INVALID, 1 << 63, 1, ALREADY | 3, 0x8000_0300_0000_0000])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ccore import CORE, LIB, CoreError, check, make_td, make_vmm
+from ccore import CORE, LIB, CoreError, below_2_gib, check, make_td, make_vmm
 from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +36,13 @@ DSDT = acpi.table(b"DSDT", 2, AML)
 SSDTS = [acpi.table(b"SSDT", 2, AML.replace(b"A", letter)) for letter in (b"B", b"C")]
 MCFG = acpi.table(b"MCFG", 1, bytes(24))
 VMM_TABLES = [
-    acpi.fadt(dsdt=0x1234, x_dsdt=0x5678, x_firmware_ctrl=0x9ABC, flags=acpi.FadtFlags.HW_REDUCED),
+    acpi.fadt(
+        firmware_ctrl=0xDEF0,
+        dsdt=0x1234,
+        x_dsdt=0x5678,
+        x_firmware_ctrl=0x9ABC,
+        flags=acpi.FadtFlags.HW_REDUCED,
+    ),
     acpi.madt([lapic(0), lapic(1), IOAPIC, ISO, WAKEUP], acpi.MadtFlags.PCAT_COMPAT),
     DSDT,
     *SSDTS,
@@ -47,8 +53,10 @@ VMM_TABLES = [
 class Tables:
     """All tables as an OS finds them from the RSDP on; `area` ends at a page nobody may touch."""
 
-    def __init__(self, tables: Any = (), vcpus: int = 1, policy: str = "", size: int = 65536) -> None:
-        self.memory = CORE.guarded(size)
+    def __init__(
+        self, tables: Any = (), vcpus: int = 1, policy: str = "", size: int = 65536, low: bool = False
+    ) -> None:
+        self.memory = below_2_gib(size) if low else CORE.guarded(size)
         area = CORE.span(self.memory.address, size)
         log, out = CORE.new("log"), CORE.ffi.new("uint64_t *")
         log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
@@ -61,7 +69,7 @@ class Tables:
         places = [int.from_bytes(xsdt[i : i + 8], "little") for i in range(36, len(xsdt), 8)]
         self.tables = [xsdt, *map(self._read, places)]
         fadt = acpi.FADT.parse(self.one(b"FACP").ljust(276, b"\0"))  # older ones are shorter
-        self.dsdt = self._read(fadt.x_dsdt)
+        self.dsdt = self._read(fadt.x_dsdt or fadt.dsdt)
         self.tables.append(self.dsdt)
 
     def _read(self, address: int) -> bytes:
@@ -183,6 +191,33 @@ def test_the_vmms_aml_only_by_policy():
     fadt = acpi.FADT.parse(theirs.one(b"FACP"))
     assert (fadt.x_firmware_ctrl, fadt.firmware_ctrl) == (0, 0)
     assert len(theirs.all(b"APIC")) == len(theirs.all(b"FACP")) == len(theirs.all(b"CCEL")) == 1
+
+
+@pytest.mark.parametrize("signature", [b"CCEL", b"FACS", b"RSDT", b"XSDT"])
+def test_tables_that_are_ours_alone_are_not_taken_over(signature):
+    theirs = acpi.table(signature, 1, b"\x5a" * 28)
+    built = Tables([*VMM_TABLES, theirs], 2, "_of_vmm")
+    assert [each[:4] for each in built.tables] == [
+        each[:4] for each in Tables(VMM_TABLES, 2, "_of_vmm").tables
+    ]
+    assert theirs not in built.tables
+
+
+def test_undefined_flags_of_the_vmms_madt_are_dropped():
+    built = Tables([acpi.madt([lapic(0)], 0xFFFF_FFFF)])
+    assert acpi.MADT.parse(built.one(b"APIC")).flags == acpi.MadtFlags.PCAT_COMPAT
+
+
+def test_a_fadt_of_acpi_1_0_ends_behind_its_flags():
+    """It has no X_DSDT, so that its DSDT lies below 4 GiB; a shorter one is no FADT."""
+    whole = acpi.fadt(firmware_ctrl=0xDEF0, dsdt=0x1234)
+    for size in (36, 44, 115):
+        with pytest.raises(CoreError, match="acpi_malformed"):
+            Tables([longer(whole[:size], size)], 1, "_of_vmm", low=True)
+    built = Tables([longer(whole[:116], 116)], 1, "_of_vmm", low=True)
+    fadt = acpi.FADT.parse(built.one(b"FACP").ljust(276, b"\0"))
+    assert (fadt.header.length, fadt.firmware_ctrl) == (116, 0)
+    assert built.dsdt[:4] == b"DSDT"
 
 
 def test_policy_without_tables_of_the_vmm_makes_our_own():

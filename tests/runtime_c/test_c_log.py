@@ -139,6 +139,17 @@ def test_keeps_eight_bytes_of_fill_and_writes_nothing_when_full():
     assert smaller.extends == []
 
 
+@pytest.mark.parametrize("size", [253, 254, 255, 300])
+def test_a_name_is_cut_to_what_its_length_byte_can_say(size):
+    """The byte counts the NUL as well: UEFI_PLATFORM_FIRMWARE_BLOB2, PFP 10.2.5."""
+    log = Log()
+    log.blob(1, b"n" * size, CORE.span(b"data"))
+    (_, event) = eventlog.parse(log.content())
+    kept = min(size, 254)
+    assert event.data[: kept + 2] == bytes([kept + 1]) + b"n" * kept + b"\0"
+    assert len(event.data) == 1 + kept + 1 + 16
+
+
 def test_size_beyond_32_bits_is_refused_before_it_is_hashed():
     log = Log()
     for size in ((1 << 32) - 10, 1 << 32, (1 << 64) - 1):

@@ -25,6 +25,14 @@ def test_memory_functions(data, draw):
     assert bytes(other) == bytes([0xAB] * size) + bytes(expected[size:])
 
 
+@pytest.mark.parametrize(("to", "source"), [(1, 0), (0, 1), (99, 0), (0, 99), (50, 50)])
+def test_memmove_over_itself(to, source):
+    data = bytes(range(200))
+    memory = CORE.ffi.new("uint8_t[]", data)
+    LIB.tdf_memmove(memory + to, memory + source, 100)
+    assert bytes(memory)[:200] == data[:to] + data[source : source + 100] + data[to + 100 :]
+
+
 @given(st.binary(min_size=4, max_size=4), st.binary(min_size=4, max_size=4))
 def test_memcmp_orders_like_bytes(a, b):
     result = LIB.tdf_memcmp(CORE.ffi.new("uint8_t[]", a), CORE.ffi.new("uint8_t[]", b), 4)

@@ -115,6 +115,18 @@ def test_splits_a_large_page(shift):
     assert tables.paging.used == used
 
 
+@pytest.mark.parametrize("after", [R, RW, RX, RWX])
+@pytest.mark.parametrize("before", [R, RW, RX, RWX])
+def test_a_page_of_a_large_page_takes_the_rights_asked_for(before, after):
+    """Only a large page that has exactly these rights stays whole."""
+    tables = Tables()
+    tables.map(2 * MIB, 2 * MIB, before)
+    tables.map(2 * MIB + 5 * PAGE, PAGE, after)
+    assert tables.large(2 * MIB) == (before == after)
+    found = [tables.walk(2 * MIB + at)[1] for at in (4 * PAGE, 5 * PAGE, 6 * PAGE)]
+    assert found == [MEANING[before], MEANING[after], MEANING[before]]
+
+
 def test_removing_needs_no_tables_and_keeps_neighbours():
     tables = Tables(5)
     tables.map(0, 512 * GIB, NONE)

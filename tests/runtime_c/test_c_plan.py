@@ -145,7 +145,7 @@ def test_carved_regions_avoid_sections_and_skip_small_holes():
 
 def test_carve_limit_counts():
     layout = [Section(CARVED, 0, 5000, NVS)]
-    assert carved_of(plan([(7, 0, 8 * GIB)], layout, limit=GIB)) == [(GIB - 8 * KIB, 8 * KIB)]
+    assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=GIB)) == [(GIB - 8 * KIB, 8 * KIB)]
 
 
 def test_section_over_two_touching_resources_is_one_range():
@@ -181,6 +181,36 @@ def test_refuses(resources, error):
         return
     with pytest.raises(CoreError, match=error):
         plan(resources)
+
+
+# Pages of the window below 4 GiB: its first, the I/O APIC's, the local APIC's, another, the one before the image.
+WINDOW = [0xFC00_0000, 0xFEC0_0000, 0xFEE0_0000, 0xFF04_0000, 4 * GIB - 68 * KIB]
+
+
+@pytest.mark.parametrize("ram", [UNACCEPTED_HOB, SYSTEM], ids=["listed as type 7", "legacy"])
+@pytest.mark.parametrize("kind", [SYSTEM, MEMORY_RESERVED, UNACCEPTED_HOB])
+@pytest.mark.parametrize("start", WINDOW)
+def test_nothing_in_the_firmware_window_is_ram(start, kind, ram):
+    plain = [(ram, 0, 64 * MIB)]
+    assert ranges_of(plan([*plain, (kind, start, start + 4 * KIB)])) == ranges_of(plan(plain))
+    whole = (kind, 0xFC00_0000, 4 * GIB)
+    assert ranges_of(plan([*plain, whole])) == ranges_of(plan(plain))
+
+
+@pytest.mark.parametrize("kind", [SYSTEM, UNACCEPTED_HOB])
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0xFBFF_F000, 0xFC00_1000), (0x8000_0000, 4 * GIB), (4 * GIB - 4 * KIB, 5 * GIB), (3 * GIB, 5 * GIB)],
+)
+def test_ram_that_reaches_into_the_firmware_window_is_refused(kind, start, end):
+    with pytest.raises(CoreError, match="ram_range_overlap"):
+        plan([(kind, 0, 64 * MIB), (kind, start, end)])
+
+
+def test_ram_ends_where_the_firmware_window_begins():
+    listed = [(0, 64 * MIB), (0xFBFF_F000, 0xFC00_0000), (4 * GIB, 5 * GIB)]
+    ranges = ranges_of(plan([(7, start, end) for start, end in listed], LAYOUT[:1]))
+    assert [(r.start, r.end) for r in ranges if r.e820 == RAM] == listed
 
 
 def test_refuses_a_gpa_width_that_no_td_has():

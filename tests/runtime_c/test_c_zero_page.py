@@ -127,6 +127,15 @@ def test_command_line_limit():
         ZeroPage(bzimage(cmdline_size=0xFFFF), ram, b"x" * 4096)
 
 
+def test_a_page_that_is_too_small_is_refused_before_an_address_in_it_is_computed():
+    """At the top of the address space the end of boot_params wraps: the sanitized core would end the process."""
+    placement = CORE.new("placement")
+    placement.kernel.image, placement.kernel.header_size = guarded(bzimage())[0], 0x7B
+    page = CORE.span((1 << 64) - 0x800, 0x800)
+    with pytest.raises(CoreError, match="command_line_too_long"):
+        check(LIB.zero_page(page, placement, make_ram([]), CORE.span(b""), 0))
+
+
 def test_bad_memory():
     ram = make_ram([])
     placement = CORE.new("placement")

@@ -183,7 +183,7 @@ def test_refuses(resources, error):
         plan(resources)
 
 
-# Pages of the window below 4 GiB: its first, the I/O APIC's, the local APIC's, another, the one before the image.
+# Pages of the window: its first, the I/O APIC's, the local APIC's, another, the one before the image.
 WINDOW = [0xFC00_0000, 0xFEC0_0000, 0xFEE0_0000, 0xFF04_0000, 4 * GIB - 68 * KIB]
 
 

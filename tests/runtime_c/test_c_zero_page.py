@@ -128,7 +128,7 @@ def test_command_line_limit():
 
 
 def test_a_page_that_is_too_small_is_refused_before_an_address_in_it_is_computed():
-    """At the top of the address space the end of boot_params wraps: the sanitized core would end the process."""
+    """At the top of the address space its end wraps, at which the sanitized core would end the process."""
     placement = CORE.new("placement")
     placement.kernel.image, placement.kernel.header_size = guarded(bzimage())[0], 0x7B
     page = CORE.span((1 << 64) - 0x800, 0x800)

@@ -1,0 +1,150 @@
+"""Does the house stand as it is drawn? Arrows between the rooms, no circle among files, paths that docs name.
+
+The drawing is the table ROOMS. An import counts wherever it stands, inside a function
+and under TYPE_CHECKING too: it says what a file has to know.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = ("formats", "image", "dsl", "gen", "emu", "tdforge")
+# What a room takes from others, and which part of it.
+ROOMS = {
+    "formats": (),
+    "image": ("formats",),
+    "dsl": ("formats.units",),
+    "gen": ("formats", "image", "dsl"),
+    "emu": ("formats",),
+    "tdforge": ("formats", "image", "dsl", "gen", "emu"),
+}
+# Circles that are still to be cut. The list only shrinks.
+CIRCLES: tuple[frozenset[str], ...] = (
+    frozenset({"emu.tdx.metadata", "emu.tdx.module", "emu.tdx.pages"}),
+    frozenset(
+        {
+            "emu.api",
+            "emu.machine",
+            "emu.observe",
+            "emu.schedule",
+            "emu.snapshot.file",
+            "emu.snapshot.objects",
+            "emu.vcpu",
+            "emu.vmm.hostile",
+            "emu.vmm.policy",
+            "emu.vmm.script",
+            "emu.vmm.vmcall",
+        }
+    ),
+    frozenset({"tdforge.commands", "tdforge.sight"}),
+)
+
+
+def module_name(path: Path) -> str:
+    """`gen/x86/__init__.py` is `gen.x86`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_name(path): path for room in EVERYTHING for path in sorted((ROOT / room).rglob("*.py"))}
+
+
+def imported(source: str, package: str, known: Mapping[str, object]) -> Iterator[str]:
+    """The modules of this project that a source text names in its imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: -node.level + 1 or None] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            deeper = [f"{base}.{alias.name}" for alias in node.names]
+            names = [name if name in known else base for name in deeper]
+        else:
+            continue
+        yield from (name for name in names if name in known)
+
+
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules it imports."""
+    found = {}
+    for name, path in FILES.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found[name] = set(imported(path.read_text(), package, FILES)) - {name}
+    return found
+
+
+def circles(arrows: Mapping[str, set[str]]) -> list[frozenset[str]]:
+    """The largest groups whose members all reach each other, those of one member left out."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        rest = list(arrows[start])
+        while rest:
+            each = rest.pop()
+            if each not in seen:
+                seen.add(each)
+                rest += arrows[each]
+        return seen
+
+    reached = {name: reach(name) for name in arrows}
+    groups = {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in arrows
+        if name in reached[name]
+    }
+    return sorted(groups, key=sorted)
+
+
+def test_imports_are_seen_wherever_they_stand() -> None:
+    known = {"a": 0, "a.b": 0, "a.c": 0, "a.d": 0, "z": 0}
+    source = (
+        "import os, z\nfrom a import b, other\n"
+        "if TYPE_CHECKING:\n    from a.c import C\n"
+        "def f():\n    from . import d\n    from .c import x\n"
+    )
+    assert set(imported(source, "a", known)) == {"z", "a", "a.b", "a.c", "a.d"}
+
+
+def test_circles_are_found() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": {"f"}, "f": {"e", "a"}}
+    assert circles(arrows) == [frozenset("bc"), frozenset("ef")]
+
+
+@pytest.mark.parametrize("room", EVERYTHING)
+def test_a_room_takes_only_from_those_below_it(room: str) -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in graph().items()
+        for other in sorted(others)
+        if name.split(".")[0] == room
+        and other.split(".")[0] != room
+        and not any(f"{other}.".startswith(f"{below}.") for below in ROOMS[room])
+    ]
+    assert wrong == []
+
+
+def test_no_circle_among_files() -> None:
+    found = circles(graph())
+    assert [sorted(group) for group in found if not any(group <= known for known in CIRCLES)] == []
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+NAMED = re.compile(
+    r"(?<![\w./-])(?:\.\./)*((?:dsl|docs|emu|formats|gen|image|runtime-c|tdforge|tests)/(?:[\w./*-]*\w)?)"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_path_that_a_page_names_exists(page: Path) -> None:
+    named = sorted({path.rstrip("/") for path in NAMED.findall(page.read_text())})
+    assert [path for path in named if not list(ROOT.glob(path))] == []
+
+
+def test_paths_are_found() -> None:
+    text = "see `gen/build.py`, (dsl/model.py), build/gen/x, emu/tdx/*.py and [`image/`](../image/mrtd.py)."
+    assert NAMED.findall(text) == ["gen/build.py", "dsl/model.py", "emu/tdx/*.py", "image/", "image/mrtd.py"]

@@ -19,7 +19,8 @@ from emu.snapshot.file import Snapshot
 from emu.symbols import Symbols
 from emu.tdx import cpuid
 from emu.tdx.launch import build
-from emu.tdx.module import TdParams, TdxModule, VcpuModel
+from emu.tdx.module import TdxModule, VcpuModel
+from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices import EPOCH, Ports, cmos_memory
 from emu.vmm.launch import Launch

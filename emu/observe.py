@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
-    from emu.tdx.module import Gpr
     from emu.vcpu import Vcpu
+    from formats.registers import Gpr
 
 
 @dataclass(frozen=True)

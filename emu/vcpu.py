@@ -16,8 +16,9 @@ from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
 from emu.tdx import control, cpuid, msr
 from emu.tdx.control import Outcome
-from emu.tdx.module import RAX, RCX, RDX, Gpr, TdxModule, VcpuModel
+from emu.tdx.module import TdxModule, VcpuModel
 from emu.vmm.vmcall import Vmm
+from formats.registers import RAX, RCX, RDX, Gpr
 
 RESET_VECTOR = 0xFFFFFFF0
 VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT, NMI_VECTOR = 20, 8, 14, 2

@@ -13,8 +13,9 @@ from uuid import UUID
 
 import construct as c
 
-from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, tdx, units
+from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, units
 from formats.structs import plain
+from formats.tdx import status
 
 STRUCTS = (
     tdvf.DESCRIPTOR,
@@ -78,6 +79,8 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("PAGE", paging.PageBit),
 )
 
+STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
+
 # Single numbers: C name and value; the source stands at the Python definition.
 NUMBERS: tuple[tuple[str, int], ...] = (
     ("TDVF_VERSION", tdvf.VERSION),
@@ -118,10 +121,10 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
     ("PAYLOAD_BUNDLE_ALIGNMENT", units.PAGE),
-    ("TDX_OPERAND_BUSY", tdx.OPERAND_BUSY),
-    ("TDX_PAGE_ALREADY_ACCEPTED", tdx.PAGE_ALREADY_ACCEPTED),
-    ("TDX_PAGE_SIZE_MISMATCH", tdx.PAGE_SIZE_MISMATCH),
-    ("TDX_BUSY_RETRIES", tdx.BUSY_RETRIES),
+    ("TDX_OPERAND_BUSY", status.OPERAND_BUSY >> STATUS_CLASS),
+    ("TDX_PAGE_ALREADY_ACCEPTED", status.PAGE_ALREADY_ACCEPTED >> STATUS_CLASS),
+    ("TDX_PAGE_SIZE_MISMATCH", status.PAGE_SIZE_MISMATCH >> STATUS_CLASS),
+    ("TDX_BUSY_RETRIES", status.BUSY_RETRIES),
 )
 
 GUIDS: tuple[tuple[str, UUID], ...] = (

@@ -3,19 +3,18 @@
 import argparse
 
 from emu.api import HOST_PAGE_SIZES
-from emu.tdx import params
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import DIGEST, TdParams
+from formats.tdx import td
 
 ATTRIBUTES = {
-    "debug": params.DEBUG,
-    "sept_ve_disable": params.SEPT_VE_DISABLE,
-    "migratable": params.MIGRATABLE,
-    "pks": params.PKS,
-    "perfmon": params.PERFMON,
+    "debug": td.DEBUG,
+    "sept_ve_disable": td.SEPT_VE_DISABLE,
+    "migratable": td.MIGRATABLE,
+    "pks": td.PKS,
+    "perfmon": td.PERFMON,
 }
 DEFAULT = TdParams()
-GPAW_WIDE = TdParams(config_flags=params.CONFIG_GPAW52).gpaw
 
 
 def number(text: str) -> int:
@@ -66,7 +65,7 @@ def add_options(run: argparse.ArgumentParser) -> None:
         help=f"the extended state that the guest may use; default: {DEFAULT.xfam:#x} (x87 and SSE)",
     )  # fmt: skip
     group.add_argument(
-        "--gpaw", type=int, choices=(48, GPAW_WIDE), default=DEFAULT.gpaw,
+        "--gpaw", type=int, choices=(td.GPAW_NARROW, td.GPAW_WIDE), default=DEFAULT.gpaw,
         help="width of guest physical addresses, whose highest bit means shared; default: %(default)s",
     )  # fmt: skip
     group.add_argument(
@@ -99,9 +98,9 @@ def add_options(run: argparse.ArgumentParser) -> None:
 
 def parameters(given: argparse.Namespace) -> TdParams:
     """TD_PARAMS of the options."""
-    flags = 0 if given.rbp_mod else params.CONFIG_NO_RBP_MOD
-    if given.gpaw == GPAW_WIDE:
-        flags |= params.CONFIG_GPAW52
+    flags = 0 if given.rbp_mod else td.CONFIG_NO_RBP_MOD
+    if given.gpaw == td.GPAW_WIDE:
+        flags |= td.CONFIG_GPAW52
     return TdParams(
         attributes=given.attributes,
         xfam=given.xfam,

@@ -6,8 +6,8 @@ access, and answers every second MapGPA with RETRY. Each function is a hook of e
 
 from itertools import count
 
-from emu.tdx.registers import R11, R12
 from emu.vmm.policy import with_content
+from formats.registers import R11, R12
 from formats.tdvf import SectionType
 
 RETRY = 1  # GHCI: done up to the address in R11, come back for the rest

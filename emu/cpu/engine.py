@@ -16,9 +16,18 @@ from typing import Any
 import cffi
 
 from emu.signals import EmuError
+from formats.tdx import status
 
 NATIVE = Path(__file__).parent / "native"
-COMPILE_FLAGS = ("-shared", "-fPIC", "-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror")
+# Statuses that the native core answers with itself
+NUMBERS = {
+    "TDX_PAGE_ALREADY_ACCEPTED": status.PAGE_ALREADY_ACCEPTED,
+    "TDX_PAGE_SIZE_MISMATCH": status.PAGE_SIZE_MISMATCH,
+}
+COMPILE_FLAGS = (
+    *("-shared", "-fPIC", "-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror"),
+    *(f"-D{name}={value:#x}ULL" for name, value in NUMBERS.items()),
+)
 
 
 def cache_dir() -> Path:

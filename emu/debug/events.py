@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from emu.debug import names
 from emu.observe import Observer, Raised
 from emu.symbols import Symbols
-from emu.tdx.module import Gpr
+from formats.ghci import Function
+from formats.registers import Gpr
+from formats.tdx.leaves import Leaf
 from formats.units import LARGE_PAGE, PAGE
 
 if TYPE_CHECKING:
@@ -70,9 +72,9 @@ class Recorder(Observer):
         rip = self.look(vcpu)
         call = names.describe(given, result)
         self.tell(vcpu, call.kind, call.name, rip, given=call.given, result=call.result, answer=call.answer)
-        if call.kind == "vmcall" and call.number == names.MAP_GPA:
+        if call.kind == "vmcall" and call.number == Function.MAP_GPA:
             self.converted(vcpu, call, rip)
-        elif call.result == "SUCCESS" and call.kind == "tdcall" and call.number == names.ACCEPT:
+        elif call.result == "SUCCESS" and call.kind == "tdcall" and call.number == Leaf.MEM_PAGE_ACCEPT:
             operand = call.given["gpa_level"]
             pages = {"gpa": operand & ~0xFFF, "size": LARGE_PAGE if operand & 7 else PAGE}
             self.tell(vcpu, "page", "pending to private", rip, given=pages)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from emu.tdx import status
-from emu.tdx.module import LEAF_NAMES, R8, R9, R10, R11, R12, R13, R14, R15, RAX, RCX, RDX, Gpr
-from emu.vmm.vmcall import NAMES as VMCALL_NAMES
+from formats.ghci import NAMES as VMCALL_NAMES
+from formats.ghci import STATUS_NAMES, Function
+from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RAX, RCX, RDX, Gpr
+from formats.tdx import status
+from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 Value = int | str
 Registers = tuple[tuple[str, int], ...]
@@ -22,36 +24,36 @@ class Shape:
 
 # Arguments by leaf (Intel TDX Module ABI, guest-side interface functions)
 TDCALLS: dict[int, Shape] = {
-    1: Shape((), (("gpaw", RCX), ("attributes", RDX), ("vcpus", R8), ("index", R9))),
-    2: Shape((("gpa", RCX), ("rtmr", RDX))),
-    3: Shape((), (("reason", RCX), ("qualification", RDX), ("gla", R8), ("gpa", R9))),
-    4: Shape((("report", RCX), ("data", RDX), ("type", R8))),
-    5: Shape((("ve", RCX),)),
-    6: Shape((("gpa_level", RCX),)),
-    7: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
-    8: Shape((("field", RDX), ("value", R8), ("mask", R9)), (("old", R8),)),
-    9: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
-    10: Shape((("field", RDX), ("value", R8), ("mask", R9)), (("old", R8),)),
-    11: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
+    Leaf.VP_INFO: Shape((), (("gpaw", RCX), ("attributes", RDX), ("vcpus", R8), ("index", R9))),
+    Leaf.MR_RTMR_EXTEND: Shape((("gpa", RCX), ("rtmr", RDX))),
+    Leaf.VP_VEINFO_GET: Shape((), (("reason", RCX), ("qualification", RDX), ("gla", R8), ("gpa", R9))),
+    Leaf.MR_REPORT: Shape((("report", RCX), ("data", RDX), ("type", R8))),
+    Leaf.VP_CPUIDVE_SET: Shape((("ve", RCX),)),
+    Leaf.MEM_PAGE_ACCEPT: Shape((("gpa_level", RCX),)),
+    Leaf.VM_RD: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
+    Leaf.VM_WR: Shape((("field", RDX), ("value", R8), ("mask", R9)), (("old", R8),)),
+    Leaf.VP_RD: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
+    Leaf.VP_WR: Shape((("field", RDX), ("value", R8), ("mask", R9)), (("old", R8),)),
+    Leaf.SYS_RD: Shape((("field", RDX),), (("next", RDX), ("value", R8))),
 }
-ACCEPT = 6
 NOT_DONE = "not done"  # it ended the run, or raised #VE
 # Arguments by sub-function (Guest-Host Communication Interface, TDG.VP.VMCALL)
 VMCALLS: dict[int, Shape] = {
-    0x0A: Shape((("leaf", R12), ("subleaf", R13)), (("eax", R12), ("ebx", R13), ("ecx", R14), ("edx", R15))),
-    0x0C: Shape((("blocked", R12),)),
-    0x1E: Shape((("size", R12), ("write", R13), ("port", R14), ("value", R15)), (("read", R11),)),
-    0x1F: Shape((("msr", R12),), (("value", R11),)),
-    0x20: Shape((("msr", R12), ("value", R13))),
-    0x30: Shape((("size", R12), ("write", R13), ("address", R14), ("value", R15)), (("read", R11),)),
-    0x10000: Shape((), (("r11", R11), ("r12", R12), ("r13", R13), ("r14", R14))),
-    0x10001: Shape((("gpa", R12), ("size", R13)), (("reached", R11),)),
-    0x10002: Shape((("gpa", R12), ("size", R13))),
-    0x10003: Shape((("code", R12), ("gpa", R13))),
-    0x10004: Shape((("vector", R12),)),
+    Function.CPUID: Shape(
+        (("leaf", R12), ("subleaf", R13)), (("eax", R12), ("ebx", R13), ("ecx", R14), ("edx", R15))
+    ),
+    Function.HLT: Shape((("blocked", R12),)),
+    Function.IO: Shape((("size", R12), ("write", R13), ("port", R14), ("value", R15)), (("read", R11),)),
+    Function.RDMSR: Shape((("msr", R12),), (("value", R11),)),
+    Function.WRMSR: Shape((("msr", R12), ("value", R13))),
+    Function.MMIO: Shape((("size", R12), ("write", R13), ("address", R14), ("value", R15)), (("read", R11),)),
+    Function.GET_TD_VM_CALL_INFO: Shape((), (("r11", R11), ("r12", R12), ("r13", R13), ("r14", R14))),
+    Function.MAP_GPA: Shape((("gpa", R12), ("size", R13)), (("reached", R11),)),
+    Function.GET_QUOTE: Shape((("gpa", R12), ("size", R13))),
+    Function.REPORT_FATAL_ERROR: Shape((("code", R12), ("gpa", R13))),
+    Function.SETUP_EVENT_NOTIFY_INTERRUPT: Shape((("vector", R12),)),
 }
-IO, MAP_GPA = 0x1E, 0x10001
-IO_LIKE = (IO, 0x30)
+IO_LIKE = (Function.IO, Function.MMIO)
 ANY = Shape((("rcx", RCX), ("rdx", RDX), ("r8", R8), ("r9", R9)), (("rcx", RCX), ("rdx", RDX), ("r8", R8)))
 ANY_VMCALL = Shape((("r12", R12), ("r13", R13), ("r14", R14), ("r15", R15)), (("r11", R11),))
 
@@ -61,9 +63,11 @@ EXCEPTIONS = {
     21: "#CP",
 }  # fmt: skip
 
-_WORDS = {name: value for name, value in vars(status).items() if name.isupper() and isinstance(value, int)}
-STATUS = {value: name for name, value in _WORDS.items() if value >> 32 and not name.startswith("VMCALL_")}
-VMCALL_STATUS = {value: name[7:] for name, value in _WORDS.items() if name.startswith("VMCALL_")}
+STATUS = {
+    value: name
+    for name, value in vars(status).items()
+    if name.isupper() and isinstance(value, int) and value >> 32
+}
 
 
 def status_name(value: int) -> str:
@@ -111,7 +115,7 @@ def describe(given: Gpr, result: Gpr) -> Call:
         return Call("vmcall", name, function, arguments, NOT_DONE, {})
     if result[RAX]:
         return Call("vmcall", name, function, arguments, status_name(result[RAX]), {})
-    went = VMCALL_STATUS.get(result[R10], f"{result[R10]:#x}")
+    went = STATUS_NAMES.get(result[R10], f"{result[R10]:#x}")
     answer = _read(shape.answer, result) if not result[R10] >> 63 else {}
     if function in IO_LIKE and arguments["write"]:
         answer = {}

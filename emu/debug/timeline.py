@@ -14,8 +14,9 @@ from emu.debug.events import Event, Recorder
 from emu.debug.profile import KERNEL
 from emu.signals import EmuError
 from emu.symbols import Symbols
-from emu.tdx.module import LEAF_NAMES
-from emu.vmm.vmcall import NAMES as VMCALL_NAMES
+from formats.ghci import NAMES as VMCALL_NAMES
+from formats.ghci import Function
+from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 if TYPE_CHECKING:
     from emu.machine import Ending, Machine
@@ -39,8 +40,15 @@ CATEGORIES = (
 ACCEPTANCE, EXTEND, TDCALL, VE, EXCEPTION, PORTS, CPUID, MSRS, HLT, MAPGPA, VMCALL, INTERRUPT = range(
     len(CATEGORIES)
 )
-BY_LEAF = {6: ACCEPTANCE, 2: EXTEND}
-BY_FUNCTION = {0x1E: PORTS, 0x0A: CPUID, 0x1F: MSRS, 0x20: MSRS, 0x0C: HLT, 0x10001: MAPGPA}
+BY_LEAF: dict[int, int] = {Leaf.MEM_PAGE_ACCEPT: ACCEPTANCE, Leaf.MR_RTMR_EXTEND: EXTEND}
+BY_FUNCTION: dict[int, int] = {
+    Function.IO: PORTS,
+    Function.CPUID: CPUID,
+    Function.RDMSR: MSRS,
+    Function.WRMSR: MSRS,
+    Function.HLT: HLT,
+    Function.MAP_GPA: MAPGPA,
+}
 NUMBERS = {name: number for number, name in VMCALL_NAMES.items()}
 LEAVES = {name: number for number, name in LEAF_NAMES.items()}
 MAX_MARKS = 3000

@@ -11,19 +11,20 @@ from emu.api import RunConfig
 from emu.oracle.compare import Evidence
 from emu.oracle.shown import Range, Shown, gather
 from emu.oracle.single import Finding, judge
-from emu.tdx.params import CONFIG_GPAW52
-from emu.tdx.registers import R11, R12, R13, R14
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Call, Policy, with_content
 from emu.vmm.presets import PRESETS
 from formats import acpi, bundle, tdvf
+from formats.ghci import INVALID_OPERAND, Function
+from formats.registers import R11, R12, R13, R14
+from formats.tdx.td import CONFIG_GPAW52
 
 if TYPE_CHECKING:
     from emu.machine import Machine
     from emu.vcpu import Vcpu
 
-IO, MAP_GPA, FATAL, HLT, COM1 = 0x1E, 0x10001, 0x10003, 0x0C, range(0x3F8, 0x400)
-INVALID_OPERAND = 1 << 63  # GHCI 1.5, table 2-1
+IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
+COM1 = range(0x3F8, 0x400)
 EVERY = -1
 REFUSAL = "fatal"  # how a run may end that hands nothing over
 PIECE = 5000  # instructions of an odd turn at most

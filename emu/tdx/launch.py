@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from emu.signals import EmuError
-from emu.tdx import status
 from emu.tdx.measure import CHUNK, Region, add_record, extend_record
 from emu.tdx.params import TdParams
+from formats.tdx import status
 from formats.units import PAGE
 
 LEVEL_4K = 0

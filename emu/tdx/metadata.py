@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from emu.tdx import fields, status
-from emu.tdx.fields import NULL_ID, SYS, TD, VP, Field
-from emu.tdx.params import CONFIG_FLEXIBLE_PENDING_VE
-from emu.tdx.registers import R8, R9, RAX, RCX, RDX, Gpr
+from emu.tdx import fields
+from formats.registers import R8, R9, RAX, RCX, RDX, Gpr
+from formats.tdx import status
+from formats.tdx.fields import NULL_ID, SIZE, SYS, TD, VP, Field
+from formats.tdx.td import CONFIG_FLEXIBLE_PENDING_VE
 from formats.units import PAGE
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def sys_rdall(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
     start = 0
     if not fields.is_null(first):
         found = fields.find(SYS, first)
-        if found is None or found[0] not in every or (found[0].id ^ first) & fields.SIZE:
+        if found is None or found[0] not in every or (found[0].id ^ first) & SIZE:
             return status.FIELD_ID_INCORRECT
         start = every.index(found[0])
     sequences: list[list[Field]] = []

@@ -10,70 +10,37 @@ from dataclasses import dataclass, field
 
 from emu.cpu.memory import Memory
 from emu.signals import GP, End, VirtualizationException
-from emu.tdx import measure, metadata, pages, report, status
-from emu.tdx.params import (
-    CONFIG_FLEXIBLE_PENDING_VE,
-    CONFIG_GPAW52,
-    CONFIG_NO_RBP_MOD,
-    SEPT_VE_DISABLE,
-    Choices,
-    TdParams,
-)
-from emu.tdx.registers import (
+from emu.tdx import measure, metadata, pages, report
+from emu.tdx.params import TdParams
+from formats.registers import (
     R8,
     R9,
     R10,
     R11,
-    R12,
-    R13,
-    R14,
-    R15,
     RAX,
     RBP,
-    RBX,
     RCX,
-    RDI,
     RDX,
-    RSI,
     RSP,
     Gpr,
+    mask,
 )
+from formats.tdx import status
+from formats.tdx.leaves import (
+    LEAF_NAMES,
+    REPORT_DATA_SIZE,
+    REPORT_SIZE,
+    RTMR_DATA_ALIGN,
+    RTMR_DATA_SIZE,
+    RTMRS,
+    Leaf,
+)
+from formats.tdx.td import CONFIG_NO_RBP_MOD
 
-__all__ = [
-    "CONFIG_FLEXIBLE_PENDING_VE",
-    "CONFIG_GPAW52",
-    "CONFIG_NO_RBP_MOD",
-    "LEAF_NAMES",
-    "R8",
-    "R9",
-    "R10",
-    "R11",
-    "R12",
-    "R13",
-    "R14",
-    "R15",
-    "RAX",
-    "RBP",
-    "RBX",
-    "RCX",
-    "RDI",
-    "RDX",
-    "RSI",
-    "RSP",
-    "SEPT_VE_DISABLE",
-    "Choices",
-    "Gpr",
-    "TdParams",
-    "TdxModule",
-    "VcpuModel",
-]
-
-MASK_FORBIDDEN = 1 << RAX | 1 << RCX | 1 << RSP | 1 << RBP  # RBP under NO_RBP_MOD only
-RTMRS, RTMR_DATA_ALIGN = 4, 64
+MASK_FORBIDDEN = mask(RAX, RCX, RSP, RBP)  # RBP under NO_RBP_MOD only
 VP_STATE_ALIGN = 256
 MAX_VMS = 4  # of one TD, itself included (tdx_tdvps.h)
 TDCALL_LENGTH = 4
-VM_RD = 7  # the only leaf that has a version 1; it refuses higher ones itself
 
 
 @dataclass
@@ -105,7 +72,7 @@ class TdxModule:
     params: TdParams
     memory: Memory
     mrtd: bytes
-    rtmr: list[bytes] = field(default_factory=lambda: [bytes(48)] * RTMRS)
+    rtmr: list[bytes] = field(default_factory=lambda: [bytes(RTMR_DATA_SIZE)] * RTMRS)
     notify_enables: int = 0
     td_ctls: int = field(init=False)
     tdcalls: Counter[str] = field(default_factory=Counter)
@@ -186,12 +153,12 @@ class TdxModule:
         """Leaf 2; the index is checked after the walk, the lock last."""
         if r[RCX] % RTMR_DATA_ALIGN or not self.gpa_valid(r[RCX], may_be_shared=False):
             return status.OPERAND_INVALID | status.RCX
-        gpa, _ = self.reach(r[RCX], LEAF_NAMES[2])
+        gpa, _ = self.reach(r[RCX], LEAF_NAMES[Leaf.MR_RTMR_EXTEND])
         if r[RDX] >= RTMRS:
             return status.OPERAND_INVALID | status.RDX
         if self.busy("RTMR", self.params.choices.rtmr_busy):
             return status.OPERAND_BUSY | status.RTMR
-        self.rtmr[r[RDX]] = measure.rtmr_extend(self.rtmr[r[RDX]], self.memory.read(gpa, 48))
+        self.rtmr[r[RDX]] = measure.rtmr_extend(self.rtmr[r[RDX]], self.memory.read(gpa, RTMR_DATA_SIZE))
         return status.SUCCESS
 
     def veinfo_get(self, vcpu: VcpuModel, r: Gpr) -> int:
@@ -206,19 +173,19 @@ class TdxModule:
 
     def mr_report(self, vcpu: VcpuModel, r: Gpr) -> int:
         """Leaf 4; the walk of the output page comes last."""
-        if r[RCX] % report.SIZE:
+        if r[RCX] % REPORT_SIZE:
             return status.OPERAND_INVALID | status.RCX
-        if r[RDX] % 64 or not self.gpa_valid(r[RDX], may_be_shared=True):
+        if r[RDX] % REPORT_DATA_SIZE or not self.gpa_valid(r[RDX], may_be_shared=True):
             return status.OPERAND_INVALID | status.RDX
-        data_gpa, data_shared = self.reach(r[RDX], LEAF_NAMES[4])
+        data_gpa, data_shared = self.reach(r[RDX], LEAF_NAMES[Leaf.MR_REPORT])
         if r[R8]:
             return status.OPERAND_INVALID | status.R8
         if self.busy("RTMR", self.params.choices.rtmr_busy):
             return status.OPERAND_BUSY | status.RTMR
         if not self.gpa_valid(r[RCX], may_be_shared=True):
             return status.OPERAND_INVALID | status.RCX
-        gpa, shared = self.reach(r[RCX], LEAF_NAMES[4], write=True)
-        report_data = self.memory.read(data_gpa, 64, data_shared)
+        gpa, shared = self.reach(r[RCX], LEAF_NAMES[Leaf.MR_REPORT], write=True)
+        report_data = self.memory.read(data_gpa, REPORT_DATA_SIZE, data_shared)
         self.memory.write(gpa, report.build(self.info(), report_data), shared)
         return status.SUCCESS
 
@@ -235,7 +202,7 @@ class TdxModule:
             return status.OPERAND_INVALID | status.RAX
         if r[RCX] % report.MAC_STRUCT_SIZE or not self.gpa_valid(r[RCX], may_be_shared=False):
             return status.OPERAND_INVALID | status.RCX
-        gpa, _ = self.reach(r[RCX], LEAF_NAMES[22])
+        gpa, _ = self.reach(r[RCX], LEAF_NAMES[Leaf.MR_VERIFYREPORT])
         return report.verify(self.memory.read(gpa, report.MAC_STRUCT_SIZE))
 
     def vp_enter(self, vcpu: VcpuModel, r: Gpr) -> int:
@@ -261,14 +228,15 @@ class TdxModule:
         if not long_mode_code or cpl:
             raise GP
         leaf, version = r[RAX] & 0xFFFF, r[RAX] >> 16 & 0xFF
-        if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and leaf != VM_RD):
+        # VM.RD alone has a version 1; it refuses higher ones itself
+        if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and leaf != Leaf.VM_RD):
             self.tdcalls[f"invalid {r[RAX]:#x}"] += 1
             r[RAX] = status.OPERAND_INVALID | status.RAX
             return False
         self.tdcalls[LEAF_NAMES[leaf]] += 1
-        if leaf == 0:
+        if leaf == Leaf.VP_VMCALL:
             return self.check_vmcall_mask(r)
-        r[RAX] = LEAVES[leaf](self, vcpu, r)
+        r[RAX] = ACTIONS[leaf](self, vcpu, r)
         return False
 
     def check_vmcall_mask(self, r: Gpr) -> bool:
@@ -284,30 +252,27 @@ class TdxModule:
         return True
 
 
-Leaf = Callable[[TdxModule, VcpuModel, Gpr], int]
-# Number, name and action of every leaf (intel/tdx-module TDX_1.5.01, tdx_api_defs.h); the others do not exist
-_LEAVES: tuple[tuple[int, str, Leaf | None], ...] = (
-    (0, "TDG.VP.VMCALL", None),
-    (1, "TDG.VP.INFO", TdxModule.vp_info),
-    (2, "TDG.MR.RTMR.EXTEND", TdxModule.rtmr_extend),
-    (3, "TDG.VP.VEINFO.GET", TdxModule.veinfo_get),
-    (4, "TDG.MR.REPORT", TdxModule.mr_report),
-    (5, "TDG.VP.CPUIDVE.SET", TdxModule.cpuidve_set),
-    (6, "TDG.MEM.PAGE.ACCEPT", pages.accept),
-    (7, "TDG.VM.RD", metadata.vm_rd),
-    (8, "TDG.VM.WR", metadata.vm_wr),
-    (9, "TDG.VP.RD", metadata.vp_rd),
-    (10, "TDG.VP.WR", metadata.vp_wr),
-    (11, "TDG.SYS.RD", metadata.sys_rd),
-    (12, "TDG.SYS.RDALL", metadata.sys_rdall),
-    (18, "TDG.SERVTD.RD", metadata.servtd),
-    (20, "TDG.SERVTD.WR", metadata.servtd),
-    (22, "TDG.MR.VERIFYREPORT", TdxModule.verify_report),
-    (23, "TDG.MEM.PAGE.ATTR.RD", pages.attr_rd),
-    (24, "TDG.MEM.PAGE.ATTR.WR", pages.attr_wr),
-    (25, "TDG.VP.ENTER", TdxModule.vp_enter),
-    (26, "TDG.VP.INVEPT", TdxModule.vp_invept),
-    (27, "TDG.VP.INVVPID", TdxModule.vp_invvpid),
-)
-LEAF_NAMES = {number: name for number, name, _ in _LEAVES}
-LEAVES = {number: action for number, _, action in _LEAVES if action}
+Action = Callable[[TdxModule, VcpuModel, Gpr], int]
+# What each leaf does but TDG.VP.VMCALL, which the VMM answers
+ACTIONS: dict[int, Action] = {
+    Leaf.VP_INFO: TdxModule.vp_info,
+    Leaf.MR_RTMR_EXTEND: TdxModule.rtmr_extend,
+    Leaf.VP_VEINFO_GET: TdxModule.veinfo_get,
+    Leaf.MR_REPORT: TdxModule.mr_report,
+    Leaf.VP_CPUIDVE_SET: TdxModule.cpuidve_set,
+    Leaf.MEM_PAGE_ACCEPT: pages.accept,
+    Leaf.VM_RD: metadata.vm_rd,
+    Leaf.VM_WR: metadata.vm_wr,
+    Leaf.VP_RD: metadata.vp_rd,
+    Leaf.VP_WR: metadata.vp_wr,
+    Leaf.SYS_RD: metadata.sys_rd,
+    Leaf.SYS_RDALL: metadata.sys_rdall,
+    Leaf.SERVTD_RD: metadata.servtd,
+    Leaf.SERVTD_WR: metadata.servtd,
+    Leaf.MR_VERIFYREPORT: TdxModule.verify_report,
+    Leaf.MEM_PAGE_ATTR_RD: pages.attr_rd,
+    Leaf.MEM_PAGE_ATTR_WR: pages.attr_wr,
+    Leaf.VP_ENTER: TdxModule.vp_enter,
+    Leaf.VP_INVEPT: TdxModule.vp_invept,
+    Leaf.VP_INVVPID: TdxModule.vp_invvpid,
+}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from emu.tdx.params import PKS
+from formats.tdx.td import PKS
 
 
 class Access(enum.Enum):

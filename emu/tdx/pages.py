@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emu.signals import End
-from emu.tdx import status
-from emu.tdx.registers import R8, RCX, RDX, Gpr
+from formats.registers import R8, RCX, RDX, Gpr
+from formats.tdx import status
 
 if TYPE_CHECKING:
     from emu.tdx.module import TdxModule, VcpuModel

@@ -7,13 +7,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emu.signals import EmuError
+from formats.tdx.td import (
+    ATTRIBUTES_SUPPORTED,
+    CONFIG_GPAW52,
+    CONFIG_NO_RBP_MOD,
+    CONFIG_SUPPORTED,
+    DEBUG,
+    GPAW_NARROW,
+    GPAW_WIDE,
+    MIGRATABLE,
+    PERFMON,
+    SEPT_VE_DISABLE,
+    XFAM_AMX,
+    XFAM_AVX,
+    XFAM_AVX512,
+    XFAM_CET,
+    XFAM_FIXED1,
+    XFAM_SUPPORTED,
+)
 
-DEBUG, SEPT_VE_DISABLE, MIGRATABLE, PKS, PERFMON = 1 << 0, 1 << 28, 1 << 29, 1 << 30, 1 << 63
-ATTRIBUTES_SUPPORTED = DEBUG | SEPT_VE_DISABLE | MIGRATABLE | PKS | PERFMON  # tdh_sys_init.c
-XFAM_FIXED1, XFAM_SUPPORTED = 3, 0x0006DBE7  # tdh_sys_init.c
-XFAM_AVX, XFAM_AVX512, XFAM_CET, XFAM_AMX = 1 << 2, 7 << 5, 3 << 11, 3 << 17
-CONFIG_GPAW52, CONFIG_FLEXIBLE_PENDING_VE, CONFIG_NO_RBP_MOD = 1 << 0, 1 << 1, 1 << 2
-CONFIG_SUPPORTED = CONFIG_GPAW52 | CONFIG_FLEXIBLE_PENDING_VE | CONFIG_NO_RBP_MOD  # tdh_sys_init.c
 DIGEST = 48
 
 
@@ -37,7 +49,7 @@ class TdParams:
 
     vcpus: int = 1
     attributes: int = SEPT_VE_DISABLE
-    xfam: int = 3
+    xfam: int = XFAM_FIXED1
     config_flags: int = CONFIG_NO_RBP_MOD
     tsc_25mhz: int = 40
     mrconfigid: bytes = bytes(DIGEST)
@@ -49,7 +61,7 @@ class TdParams:
     @property
     def gpaw(self) -> int:
         """Width of a guest physical address: 48 or 52 bits."""
-        return 52 if self.config_flags & CONFIG_GPAW52 else 48
+        return GPAW_WIDE if self.config_flags & CONFIG_GPAW52 else GPAW_NARROW
 
     def check(self) -> None:
         """EmuError: what TDH.MNG.INIT refuses, in one line."""

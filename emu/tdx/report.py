@@ -9,9 +9,10 @@ import hmac
 import struct
 from dataclasses import dataclass
 
-from emu.tdx import status
+from formats.tdx import status
+from formats.tdx.leaves import REPORT_SIZE
 
-SIZE, MAC_STRUCT_SIZE = 1024, 256
+MAC_STRUCT_SIZE = 256
 MAC_COVERS = 224  # bytes of REPORTMACSTRUCT before its MAC
 TCB_INFO_SIZE, TD_INFO_SIZE = 239, 512
 TDX_TYPE = 0x81  # REPORTTYPE byte 0
@@ -55,7 +56,7 @@ def build(info: TdInfo, report_data: bytes) -> bytes:
     body = info.pack()
     head = struct.pack("<BBBB12x", TDX_TYPE, 0, 0, 0) + CPUSVN + hashlib.sha384(tcb).digest()
     head += hashlib.sha384(body).digest() + report_data + bytes(32)
-    return (head + mac(head) + tcb).ljust(SIZE - TD_INFO_SIZE, b"\0") + body
+    return (head + mac(head) + tcb).ljust(REPORT_SIZE - TD_INFO_SIZE, b"\0") + body
 
 
 def verify(mac_struct: bytes) -> int:

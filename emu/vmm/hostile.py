@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from emu.signals import End
 from emu.tdx.measure import Region
-from emu.tdx.params import DEBUG, SEPT_VE_DISABLE, TdParams
+from emu.tdx.params import TdParams
 from emu.vmm import hostile_hob, hostile_payload
 from emu.vmm.backing import backed, union
 from emu.vmm.launch import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
 from formats import tdvf
+from formats.tdx.td import DEBUG, SEPT_VE_DISABLE
 from formats.units import LARGE_PAGE, PAGE
 
 if TYPE_CHECKING:

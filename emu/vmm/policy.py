@@ -16,8 +16,8 @@ from formats import tdvf
 
 if TYPE_CHECKING:
     from emu.machine import Machine
-    from emu.tdx.registers import Gpr
     from emu.vcpu import Vcpu
+    from formats.registers import Gpr
 
 HOSTILE = "hostile"
 

@@ -10,28 +10,15 @@ from emu.cpu.apic import EMULATED as APIC_EMULATED
 from emu.cpu.apic import FIXED, LocalApic, Message
 from emu.cpu.memory import Memory
 from emu.signals import End
-from emu.tdx import status
-from emu.tdx.module import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, Gpr
 from emu.vmm import quote
 from emu.vmm.devices import Ports
 from emu.vmm.policy import Call, Policy
+from formats import ghci
+from formats.ghci import Function
+from formats.registers import R10, R11, R12, R13, R14, R15, Gpr
+from formats.tdx import status
 from formats.units import PAGE
 
-NAMES = {
-    0x0A: "Instruction.CPUID",
-    0x0C: "Instruction.HLT",
-    0x1E: "Instruction.IO",
-    0x1F: "Instruction.RDMSR",
-    0x20: "Instruction.WRMSR",
-    0x30: "#VE.RequestMMIO",
-    0x10000: "GetTdVmCallInfo",
-    0x10001: "MapGPA",
-    0x10002: "GetQuote",
-    0x10003: "ReportFatalError",
-    0x10004: "SetupEventNotifyInterrupt",
-}
-
-FATAL_TEXT = (R14, R15, RBX, RDI, RSI, R8, R9, RDX)  # GHCI ReportFatalError: order of the text registers
 APIC_BASE = 0x1B
 APIC_BASE_X2APIC, APIC_BASE_BSP = 0xFEE00C00, 1 << 8
 # MSRs that KVM emulates for a TD (arch/x86/kvm/vmx/tdx.c, tdx_has_emulated_msr), zero until written
@@ -67,13 +54,14 @@ class Vmm:
         """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM."""
         mask = r[1]
         seen = [value if mask >> number & 1 else 0 for number, value in enumerate(r)]
-        name = f"vendor {seen[R10]:#x}" if seen[R10] else NAMES.get(seen[R11], f"sub-function {seen[R11]:#x}")
+        known = ghci.NAMES.get(seen[R11], f"sub-function {seen[R11]:#x}")
+        name = f"vendor {seen[R10]:#x}" if seen[R10] else known
         self.vmcalls[name] += 1
         handler = None if seen[R10] else HANDLERS.get(seen[R11])
         if self.policy.watches_calls:
             self.ask_policy(Call(index, name, seen.copy(), seen), handler)
         else:
-            seen[R10] = handler(self, index, seen) if handler else status.VMCALL_INVALID_OPERAND
+            seen[R10] = handler(self, index, seen) if handler else ghci.INVALID_OPERAND
         for number in range(2, 16):
             if mask >> number & 1:
                 r[number] = seen[number] & (1 << 64) - 1
@@ -87,9 +75,9 @@ class Vmm:
             r[R10] = refused
             return
         try:
-            r[R10] = handler(self, call.vcpu, r) if handler else status.VMCALL_INVALID_OPERAND
+            r[R10] = handler(self, call.vcpu, r) if handler else ghci.INVALID_OPERAND
         except End as end:
-            r[R10] = status.VMCALL_SUCCESS
+            r[R10] = ghci.SUCCESS
             self.policy.on_end(call, end)
         self.policy.on_answer(call)
 
@@ -103,23 +91,23 @@ class Vmm:
             r[R12] = KVM_FEATURE_MSI_EXT_DEST_ID
         elif leaf in (0xB, 0x1F):
             r[R15] = index
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def hlt(self, index: int, r: Gpr) -> int:
         """0x0C."""
         self.on_idle(index, bool(r[R12]))
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def io(self, index: int, r: Gpr) -> int:
         """0x1E."""
         size, write, port, value = r[R12], r[R13], r[R14], r[R15]
         if size not in (1, 2, 4) or write > 1 or port > 0xFFFF:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         if write:
             self.ports.write(port, size, value & (1 << 8 * size) - 1)
         else:
             r[R11] = self.ports.read(port, size)
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def rdmsr(self, index: int, r: Gpr) -> int:
         """0x1F."""
@@ -131,37 +119,37 @@ class Vmm:
         elif msr in EMULATED_MSRS:
             r[R11] = self.msrs.get((index, msr), 0)
         else:
-            return status.VMCALL_INVALID_OPERAND
-        return status.VMCALL_SUCCESS
+            return ghci.INVALID_OPERAND
+        return ghci.SUCCESS
 
     def wrmsr(self, index: int, r: Gpr) -> int:
         """0x20."""
         if r[R12] in APIC_EMULATED:
             done = self.apics[index].write(r[R12], r[R13])
-            return status.VMCALL_SUCCESS if done else status.VMCALL_INVALID_OPERAND
+            return ghci.SUCCESS if done else ghci.INVALID_OPERAND
         if r[R12] not in EMULATED_MSRS:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         self.msrs[index, r[R12]] = r[R13]
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def mmio(self, index: int, r: Gpr) -> int:
         """0x30."""
         size, write, gpa = r[R12], r[R13], r[R14] & ~self.memory.shared_bit
         if size not in (1, 2, 4, 8) or write > 1:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         if write:
             self.ports.write_memory(gpa, size, r[R15] & (1 << 8 * size) - 1)
         else:
             r[R11] = self.ports.read_memory(gpa, size)
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def call_info(self, index: int, r: Gpr) -> int:
         """0x10000: R12 = 0 asks whether all base functions are there, 1 which optional ones."""
         if r[R12] > 1:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         r[R11] = OPTIONAL_FUNCTIONS if r[R12] else 0
         r[R12] = r[R13] = r[R14] = 0
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def map_gpa(self, index: int, r: Gpr) -> int:
         """0x10001: converts memory between private and shared, piece by piece as KVM does (vmx/tdx.c,
@@ -171,20 +159,20 @@ class Vmm:
         end = given + r[R13]
         r[R11] = given
         if not r[R13] or end > 2 * bit or (given ^ end - 1) & bit:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         if given % PAGE or end % PAGE:
-            return status.VMCALL_ALIGN_ERROR
+            return ghci.ALIGN_ERROR
         to_shared = bool(given & bit)
         for piece in range(given, end, MAP_GPA_PIECE):
             r[R11] = piece
             if piece > given and (self.map_gpa_retry or self.apics[index].wanted):
-                return status.VMCALL_RETRY
+                return ghci.RETRY
             if to_shared and piece & ~bit >= self.memory.span:
                 break  # nothing but device memory from here on
             if not self.convert(piece & ~bit, min(MAP_GPA_PIECE, end - piece), to_shared):
-                return status.VMCALL_INVALID_OPERAND
+                return ghci.INVALID_OPERAND
         r[R11] = 0
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def convert(self, start: int, size: int, to_shared: bool) -> bool:
         """Converts RAM, whose content is lost both ways. Device memory is shared already, and stays so: False
@@ -208,44 +196,44 @@ class Vmm:
         gpa, size = r[R12] & ~memory.shared_bit, r[R13]
         shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED
         if not r[R12] & memory.shared_bit or gpa % PAGE or size % PAGE or not size or not shared:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         if size > quote.MAX_BUFFER:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         pages = range(gpa, gpa + size, PAGE)
         if any(memory.state(page) & memory.lib.TD_PAGE_STATE != memory.lib.TD_PAGE_SHARED for page in pages):
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         buffer = memory.read(gpa, size, shared=True)
         memory.write(gpa, quote.answer(buffer).write(buffer), shared=True)
         if self.notify:
             target, vector = self.notify
             self.ports.interrupt(Message(vector, FIXED, target, logical=False))
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
     def fatal(self, index: int, r: Gpr) -> int:
         """0x10003: the text of the guest ends the run."""
-        raw = b"".join(r[number].to_bytes(8, "little") for number in FATAL_TEXT)
+        raw = b"".join(r[number].to_bytes(8, "little") for number in ghci.FATAL_TEXT)
         text = raw.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
         raise End("fatal", f"{text} (code {r[R12]:#x})" if r[R12] or not text else text)
 
     def notify_interrupt(self, index: int, r: Gpr) -> int:
         """0x10004: the vector that says a quote is there, for the vCPU that asked."""
         if not 32 <= r[R12] <= 255:
-            return status.VMCALL_INVALID_OPERAND
+            return ghci.INVALID_OPERAND
         self.notify = (index, r[R12])
-        return status.VMCALL_SUCCESS
+        return ghci.SUCCESS
 
 
 Handler = Callable[[Vmm, int, Gpr], int]
 HANDLERS: dict[int, Handler] = {
-    0x0A: Vmm.cpuid,
-    0x0C: Vmm.hlt,
-    0x1E: Vmm.io,
-    0x1F: Vmm.rdmsr,
-    0x20: Vmm.wrmsr,
-    0x30: Vmm.mmio,
-    0x10000: Vmm.call_info,
-    0x10001: Vmm.map_gpa,
-    0x10002: Vmm.get_quote,
-    0x10003: Vmm.fatal,
-    0x10004: Vmm.notify_interrupt,
+    Function.CPUID: Vmm.cpuid,
+    Function.HLT: Vmm.hlt,
+    Function.IO: Vmm.io,
+    Function.RDMSR: Vmm.rdmsr,
+    Function.WRMSR: Vmm.wrmsr,
+    Function.MMIO: Vmm.mmio,
+    Function.GET_TD_VM_CALL_INFO: Vmm.call_info,
+    Function.MAP_GPA: Vmm.map_gpa,
+    Function.GET_QUOTE: Vmm.get_quote,
+    Function.REPORT_FATAL_ERROR: Vmm.fatal,
+    Function.SETUP_EVENT_NOTIFY_INTERRUPT: Vmm.notify_interrupt,
 }

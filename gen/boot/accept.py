@@ -33,8 +33,8 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from formats.tdx.leaves import Leaf
 from formats.units import PAGE
-from gen.boot.tdcall import TDG_MEM_PAGE_ACCEPT
 from gen.x86 import TDCALL, Unit
 
 LOOP_BUDGET = 9
@@ -59,7 +59,7 @@ def emit_accept(unit: Unit) -> None:
         TEST(rsi, rsi)
         JZ(stop)
         LABEL(page)
-        MOV(eax, TDG_MEM_PAGE_ACCEPT)
+        MOV(eax, int(Leaf.MEM_PAGE_ACCEPT))
         MOV(rcx, rdi)
         TDCALL(reads=(rax, rcx), writes=(rax,))
         TEST(rax, rax)

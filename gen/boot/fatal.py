@@ -11,7 +11,6 @@ from gen.x86 import DB, Symbol, Unit
 
 ERROR_SEPARATOR = int(Separator.ERROR).to_bytes(4, "little")  # event data, which the digest covers
 RTMRS_OF_FIRMWARE = (0, 1)
-TEXT_SIZE = 64  # GHCI, ReportFatalError: eight registers of text
 
 
 def emit_fatal(unit: Unit) -> None:

@@ -45,9 +45,10 @@ from peachpy.x86_64 import (
     word,
 )
 
-from gen.boot.fatal import TEXT_SIZE
+from formats.ghci import FATAL_TEXT_SIZE
+from formats.tdx.leaves import Leaf
 from gen.boot.reset import SELECTOR_CODE64, WINDOW
-from gen.boot.tdcall import TDG_VP_VEINFO_GET, leaf
+from gen.boot.tdcall import leaf
 from gen.x86 import DB, DD, DQ, DW, MOVCR, REP_MOVSQ, Symbol, Unit, cr2, rsp
 
 VECTORS = 32
@@ -94,7 +95,7 @@ def _common(unit: Unit) -> None:
         other, report = Label("other"), Label("report")
         CMP(qword[rsp], VE)
         JNE(other)
-        leaf(TDG_VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
+        leaf(Leaf.VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
         MOV([rsp + 8], rcx)  # exit reason
         MOV(rcx, r8)  # GLA
         JMP(report)
@@ -118,10 +119,10 @@ def _fatal_exception(unit: Unit) -> None:
         MOV(r9, rsi)
         MOV(r10, rdx)
         MOV(r11, rcx)
-        SUB(rsp, TEXT_SIZE + 8)  # 16-byte alignment for the calls
+        SUB(rsp, FATAL_TEXT_SIZE + 8)  # 16-byte alignment for the calls
         LEA(rsi, [Symbol("exception_text")])
         MOV(rdi, rsp)
-        MOV(ecx, TEXT_SIZE // 8)
+        MOV(ecx, FATAL_TEXT_SIZE // 8)
         REP_MOVSQ()
         LEA(rax, [Symbol("exception_names")])
         MOVZX(eax, word[rax + r8 * 2])
@@ -172,6 +173,6 @@ def _tables(unit: Unit) -> None:
         # The linker refuses a negative value: then bits 31:16 above would be wrong.
         DD(Symbol(handler(0)) - WINDOW, "offset of the handlers in the last 64 KiB")
     with unit.data("exception_text", section=".rodata.reset", align=1, exported=False):
-        DB(TEXT.ljust(TEXT_SIZE, b"\0"), TEXT[:-1].decode())
+        DB(TEXT.ljust(FATAL_TEXT_SIZE, b"\0"), TEXT[:-1].decode())
     with unit.data("exception_names", section=".rodata.reset", align=1, exported=False):
         DB("".join(NAMES).encode(), " ".join(NAMES))

@@ -54,21 +54,19 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.tdx import BUSY_RETRIES, OPERAND_BUSY
+from dsl.capabilities import prelude
+from formats.ghci import FATAL_TEXT, IO_READ, IO_WRITE, MASK_FATAL, MASK_STANDARD, Function
+from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI
+from formats.tdx.leaves import GPAW_MASK, Leaf
+from formats.tdx.status import BUSY_RETRIES, OPERAND_BUSY
+from gen.errors import BuildError
 from gen.x86 import TDCALL, Symbol, Unit
 
-# Leaves (RAX): Intel TDX module ABI, tdx_api_defs.h.
-TDG_VP_VMCALL, TDG_VP_INFO, TDG_MR_RTMR_EXTEND, TDG_VP_VEINFO_GET, TDG_MR_REPORT = 0, 1, 2, 3, 4
-TDG_MEM_PAGE_ACCEPT, TDG_VM_RD, TDG_VM_WR = 6, 7, 8
-
-# Sub-functions of TDG.VP.VMCALL (R11): Intel TDX Guest-Host Communication Interface, section 3.
-VMCALL_HLT, VMCALL_IO, VMCALL_MAP_GPA, VMCALL_REPORT_FATAL_ERROR = 0x0C, 0x1E, 0x10001, 0x10003
-IO_READ, IO_WRITE = 0, 1
-
-# Registers shown to the VMM (RCX), bit n = register n: R10..R15; and those plus RDX RBX RSI RDI R8 R9.
-MASK_STANDARD, MASK_ALL = 0xFC00, 0xFFCC
-GPAW_MASK = 0x3F  # TDG.VP.INFO: RCX bits 5:0
-
+# PeachPy's registers by number; RSP and RBP are never shown.
+_REGISTERS = {
+    RDX: rdx, RBX: rbx, RSI: rsi, RDI: rdi, R8: r8, R9: r9,
+    R10: r10, R11: r11, R12: r12, R13: r13, R14: r14, R15: r15,
+}  # fmt: skip
 _SHOWN = (r10, r11, r12, r13, r14, r15)
 _SAVED = (r12, r13, r14, r15)
 
@@ -89,10 +87,10 @@ def emit_tdcall(unit: Unit) -> None:
     _fatal(unit)
 
 
-def leaf(number: int, reads: Sequence[Any] = (), writes: Sequence[Any] = ()) -> None:
+def leaf(number: Leaf, reads: Sequence[Any] = (), writes: Sequence[Any] = ()) -> None:
     """Load the leaf number and execute TDCALL; status in RAX."""
     if number:
-        MOV(eax, number)
+        MOV(eax, int(number))
     else:
         XOR(eax, eax)
     TDCALL(reads=(rax, *reads), writes=(rax, *writes))
@@ -100,14 +98,18 @@ def leaf(number: int, reads: Sequence[Any] = (), writes: Sequence[Any] = ()) -> 
 
 def _vp_info(unit: Unit) -> None:
     """`uint64_t tdcall_vp_info(struct vp_info *out)`: gpaw, attributes, num, max, index, all trusted."""
+    record = prelude().records["VpInfo"]
+    at = {field.name: field.offset for field in record.fields}
+    if at["max_vcpus"] != at["num_vcpus"] + 4:  # one store writes both, as TDG.VP.INFO gives both in R8
+        raise BuildError("record VpInfo: max_vcpus does not follow num_vcpus")
     with unit.code("tdcall_vp_info", section=".text.tdcall_vp_info"):
-        leaf(TDG_VP_INFO, writes=(rcx, rdx, r8, r9, r10, r11))
+        leaf(Leaf.VP_INFO, writes=(rcx, rdx, r8, r9, r10, r11))
         AND(ecx, GPAW_MASK)
-        MOV([rdi], rcx)
-        MOV([rdi + 8], rdx)
-        MOV([rdi + 16], r8)  # NUM_VCPUS in the low half, MAX_VCPUS in the high half
-        MOV([rdi + 24], r9d)
-        MOV(dword[rdi + 28], 0)
+        MOV([rdi + at["gpaw"]], rcx)
+        MOV([rdi + at["attributes"]], rdx)
+        MOV([rdi + at["num_vcpus"]], r8)
+        MOV([rdi + at["vcpu_index"]], r9d)
+        MOV(dword[rdi + at["reserved"]], 0)
         RET()
 
 
@@ -122,10 +124,10 @@ def _rtmr_extend(unit: Unit) -> None:
         LABEL(again)
         MOV(rcx, rdi)
         MOV(rdx, rsi)
-        leaf(TDG_MR_RTMR_EXTEND, reads=(rcx, rdx))
+        leaf(Leaf.MR_RTMR_EXTEND, reads=(rcx, rdx))
         MOV(r9, rax)
         SHR(r9, 32)
-        CMP(r9d, OPERAND_BUSY)
+        CMP(r9d, OPERAND_BUSY >> 32)
         JNE(done)
         SUB(r8d, 1)
         JNZ(again)
@@ -136,7 +138,7 @@ def _rtmr_extend(unit: Unit) -> None:
 def _ve_info(unit: Unit) -> None:
     """`uint64_t tdcall_ve_info(uint64_t out[5])`: reason, qualification, GLA, GPA, length and info halves."""
     with unit.code("tdcall_ve_info", section=".text.tdcall_ve_info"):
-        leaf(TDG_VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
+        leaf(Leaf.VP_VEINFO_GET, writes=(rcx, rdx, r8, r9, r10))
         for index, register in enumerate((rcx, rdx, r8, r9, r10)):
             MOV([rdi + 8 * index], register)
         RET()
@@ -148,7 +150,7 @@ def _report(unit: Unit) -> None:
         MOV(rcx, rdi)
         MOV(rdx, rsi)
         XOR(r8d, r8d)
-        leaf(TDG_MR_REPORT, reads=(rcx, rdx, r8))
+        leaf(Leaf.MR_REPORT, reads=(rcx, rdx, r8))
         RET()
 
 
@@ -158,7 +160,7 @@ def _vm_read(unit: Unit) -> None:
         XOR(ecx, ecx)
         MOV(rdx, rdi)
         XOR(r8d, r8d)
-        leaf(TDG_VM_RD, reads=(rcx, rdx), writes=(r8,))
+        leaf(Leaf.VM_RD, reads=(rcx, rdx), writes=(r8,))
         MOV([rsi], r8)
         RET()
 
@@ -170,7 +172,7 @@ def _vm_write(unit: Unit) -> None:
         XOR(ecx, ecx)
         MOV(rdx, rdi)
         MOV(r8, rsi)
-        leaf(TDG_VM_WR, reads=(rcx, rdx, r8, r9), writes=(r8,))
+        leaf(Leaf.VM_WR, reads=(rcx, rdx, r8, r9), writes=(r8,))
         RET()
 
 
@@ -193,7 +195,7 @@ def _call_vmm() -> None:
     done = Label("answered")
     MOV(ecx, MASK_STANDARD)
     XOR(r10d, r10d)
-    leaf(TDG_VP_VMCALL, reads=(rcx, *_SHOWN), writes=(rcx, *_SHOWN))
+    leaf(Leaf.VP_VMCALL, reads=(rcx, *_SHOWN), writes=(rcx, *_SHOWN))
     TEST(rax, rax)
     JNZ(done)
     MOV(rax, r10)
@@ -220,7 +222,7 @@ def _io_write(unit: Unit) -> None:
     """`uint64_t tdvmcall_io_write(uint64_t port, uint64_t size, uint64_t value)`."""
     with unit.code("tdvmcall_io_write", section=".text.tdvmcall_io_write"):
         _enter()
-        MOV(r11d, VMCALL_IO)
+        MOV(r11d, int(Function.IO))
         MOV(r12, rsi)
         MOV(r13d, IO_WRITE)
         MOV(r14, rdi)
@@ -233,7 +235,7 @@ def _io_read(unit: Unit) -> None:
     """`uint64_t tdvmcall_io_read(uint64_t port, uint64_t size, uint64_t *out)`: out is untrusted."""
     with unit.code("tdvmcall_io_read", section=".text.tdvmcall_io_read"):
         _enter()
-        MOV(r11d, VMCALL_IO)
+        MOV(r11d, int(Function.IO))
         MOV(r12, rsi)
         MOV(r13d, IO_READ)
         MOV(r14, rdi)
@@ -250,7 +252,7 @@ def _map_gpa(unit: Unit) -> None:
     """
     with unit.code("tdvmcall_map_gpa", section=".text.tdvmcall_map_gpa"):
         _enter()
-        MOV(r11d, VMCALL_MAP_GPA)
+        MOV(r11d, int(Function.MAP_GPA))
         MOV(r12, rdi)
         MOV(r13, rsi)
         XOR(r14d, r14d)
@@ -264,7 +266,7 @@ def _halt(unit: Unit) -> None:
     """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, and the VMM is told so."""
     with unit.code("tdvmcall_hlt", section=".text.tdvmcall_hlt"):
         _enter()
-        MOV(r11d, VMCALL_HLT)
+        MOV(r11d, int(Function.HLT))
         MOV(r12d, 1)
         for register in (r13d, r14d, r15d):
             XOR(register, register)
@@ -278,15 +280,14 @@ def _fatal(unit: Unit) -> None:
         halt = Label("halt")
         MOV(rax, rsi)
         XOR(r10d, r10d)
-        MOV(r11d, VMCALL_REPORT_FATAL_ERROR)
+        MOV(r11d, int(Function.REPORT_FATAL_ERROR))
         MOV(r12, rdi)
         XOR(r13d, r13d)
-        # GHCI, TDG.VP.VMCALL<ReportFatalError>: the text travels in these registers, low byte first.
-        carriers = (r14, r15, rbx, rdi, rsi, r8, r9, rdx)
+        carriers = [_REGISTERS[number] for number in FATAL_TEXT]
         for index, register in enumerate(carriers):
             MOV(register, [rax + 8 * index])
-        MOV(ecx, MASK_ALL)
-        leaf(TDG_VP_VMCALL, reads=(rcx, *_SHOWN, *carriers), writes=(rcx, *_SHOWN, *carriers))
+        MOV(ecx, MASK_FATAL)
+        leaf(Leaf.VP_VMCALL, reads=(rcx, *_SHOWN, *carriers), writes=(rcx, *_SHOWN, *carriers))
         LABEL(halt)
         CALL(Symbol("tdvmcall_hlt"))
         JMP(halt)

@@ -22,7 +22,7 @@ from peachpy.x86_64 import (
 )
 
 from dsl.model import Firmware
-from gen.boot.fatal import TEXT_SIZE
+from formats.ghci import FATAL_TEXT_SIZE
 from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
@@ -63,7 +63,7 @@ def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
         SUB(ecx, 1)
         JNZ(search)
         LABEL(found)
-        SHL(rcx, TEXT_SIZE.bit_length() - 1)
+        SHL(rcx, FATAL_TEXT_SIZE.bit_length() - 1)
         LEA(rdi, [Symbol(_TEXTS)])
         LEA(rdi, [rdi + rcx * 1])
         CALL(Symbol("fatal"))
@@ -75,9 +75,9 @@ def _emit_texts(unit: Unit, firmware: Firmware) -> None:
         for error in firmware.errors:
             DB(error.number.to_bytes(4, "little"), f"{error.number}: {error.name}")
     texts = ["a status that no primitive declares", *(error.text for error in firmware.errors)]
-    with unit.data(_TEXTS, section=f".rodata.{_TEXTS}", align=TEXT_SIZE):
+    with unit.data(_TEXTS, section=f".rodata.{_TEXTS}", align=FATAL_TEXT_SIZE):
         for text in texts:
             sent = (_PREFIX + text).encode("ascii")
-            if len(sent) >= TEXT_SIZE:
+            if len(sent) >= FATAL_TEXT_SIZE:
                 raise BuildError(f"error text {text!r} is longer than what the VMM is sent")
-            DB(sent.ljust(TEXT_SIZE, b"\0"), text)
+            DB(sent.ljust(FATAL_TEXT_SIZE, b"\0"), text)

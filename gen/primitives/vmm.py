@@ -37,12 +37,10 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from formats.ghci import RETRY
 from formats.units import PAGE
 from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
-
-# GHCI, sub-function status of MapGPA: "partly done, go on at R11".
-RETRY = 1
 
 
 def print(b: Builder) -> None:  # (line)

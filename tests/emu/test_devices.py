@@ -8,10 +8,10 @@ import pytest
 from emu.api import RunConfig, run
 from emu.cpu.apic import Message
 from emu.signals import EmuError, End
-from emu.tdx.module import R10, R11, R12, R13, RCX
 from emu.vmm import aml
 from emu.vmm.devices import Ports, cmos_memory, parse_time
 from emu.vmm.ioapic import BASE, IoApic
+from formats.registers import R10, R11, R12, R13, RCX
 
 SHARED = 1 << 47
 

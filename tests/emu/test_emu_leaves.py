@@ -11,7 +11,9 @@ import pytest
 
 from emu.machine import Machine
 from emu.signals import End, Fault, VirtualizationException
-from emu.tdx.module import R8, R9, R10, R11, RAX, RCX, RDX, Choices, VcpuModel
+from emu.tdx.module import VcpuModel
+from emu.tdx.params import Choices
+from formats.registers import R8, R9, R10, R11, RAX, RCX, RDX
 
 OPERAND = 0xC000010000000000
 SHARED = 1 << 47

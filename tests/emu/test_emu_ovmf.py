@@ -10,8 +10,8 @@ from debian import ovmf
 
 from emu.api import Report, RunConfig, TdParams, run
 from emu.observe import Observer
-from emu.tdx.module import Gpr
 from emu.vcpu import Vcpu
+from formats.registers import Gpr
 
 FEW = 30_000_000  # instructions; OVMF has accepted everything and moved on to its devices long before
 IN_PEI = 449_000_000  # 2022.11: PEI has moved to RAM and waits for a timer; most of it decompresses that code

@@ -9,11 +9,11 @@ import pytest
 
 from emu.cpu.memory import Memory
 from emu.signals import End
-from emu.tdx.module import R10, R11, R12, R13, R14, R15, RCX
 from emu.vmm import hob as vmm_hob
 from emu.vmm.devices import Ports
 from emu.vmm.presets import PRESETS
 from formats import bundle, hob, tdvf
+from formats.registers import R10, R11, R12, R13, R14, R15, RCX
 
 GIB = 1 << 30
 SHARED = 1 << 47

@@ -12,11 +12,11 @@ import pytest
 
 from emu.api import EmuError, RunConfig, prepare, report, run
 from emu.machine import Machine
-from emu.tdx.module import R10, R11, R12, RCX
 from emu.vmm import backing, hostile_hob, hostile_payload
 from emu.vmm import policy as policies
 from emu.vmm.backing import union
 from formats import hob
+from formats.registers import R10, R11, R12, RCX
 from formats.tdvf import SectionType
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "deny_large_pages.py"
@@ -164,7 +164,7 @@ def test_fatal_report_may_be_resumed_but_stays_the_end() -> None:
 def test_script_changes_answers_and_sees_calls(tmp_path: Path) -> None:
     path = script(
         tmp_path,
-        "from emu.tdx.registers import R11\n"
+        "from formats.registers import R11\n"
         "seen = []\n"
         "def on_call(call):\n"
         "    seen.append(call.name)\n"

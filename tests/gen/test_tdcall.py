@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from cpu import NAMES, REGIONS, Td
-from machinecode import Linked
+from cpu import FLOW_ENTRY, NAMES, REGIONS, Td
+from machinecode import Link, Linked
 
+from dsl.capabilities import prelude
+from gen.boot import tdcall
 from gen.boot.accept import LOOP_BUDGET
-from gen.boot.machine import units
+from gen.boot.machine import emit, units
+from gen.errors import BuildError
 from gen.x86 import Unit
 
 OUT, IN = 0x90_0000, 0x90_1000
@@ -189,3 +193,20 @@ def test_accept_run_stays_in_its_budget(image: Linked) -> None:
         td.call("tdcall_accept_run", 0, count, 0, OUT)
         spent.append(td.instructions + len(td.calls))  # the invalid instruction is not counted by the hook
     assert (spent[1] - spent[0]) / 100 <= LOOP_BUDGET
+
+
+def test_vp_info_goes_where_the_record_has_its_fields(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = prelude()
+    record = names.records["VpInfo"]
+    at = {field.name: field.offset for field in record.fields}
+    swapped = {"gpaw": at["attributes"], "attributes": at["gpaw"]}
+    fields = tuple(replace(each, offset=swapped.get(each.name, each.offset)) for each in record.fields)
+    names.records["VpInfo"] = replace(record, fields=fields)
+    monkeypatch.setattr(tdcall, "prelude", lambda: names)
+    td = Td(link(emit(REGIONS), FLOW_ENTRY), answering(rcx=48, rdx=0x1000_0000, r8=1 << 32 | 1, r9=0))
+    assert td.call("tdcall_vp_info", OUT) == 0
+    assert td.u64(OUT, 2) == [0x1000_0000, 48]
+    apart = tuple(replace(each, offset=24) if each.name == "max_vcpus" else each for each in record.fields)
+    names.records["VpInfo"] = replace(record, fields=apart)
+    with pytest.raises(BuildError, match="max_vcpus does not follow num_vcpus"):
+        emit(REGIONS)

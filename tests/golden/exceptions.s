@@ -7,12 +7,12 @@
         .globl  exception_00_DE
         .type   exception_00_DE, @function
 exception_00_DE:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
         .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_00_DE, . - exception_00_DE
 .Lend.exception_00_DE:
 
@@ -21,12 +21,12 @@ exception_00_DE:
         .globl  exception_01_DB
         .type   exception_01_DB, @function
 exception_01_DB:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x01                                              # push 1                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x01                                              # push 1                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_01_DB, . - exception_01_DB
 .Lend.exception_01_DB:
 
@@ -35,12 +35,12 @@ exception_01_DB:
         .globl  exception_02_NI
         .type   exception_02_NI, @function
 exception_02_NI:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x02                                              # push 2                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x02                                              # push 2                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_02_NI, . - exception_02_NI
 .Lend.exception_02_NI:
 
@@ -49,12 +49,12 @@ exception_02_NI:
         .globl  exception_03_BP
         .type   exception_03_BP, @function
 exception_03_BP:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x03                                              # push 3                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x03                                              # push 3                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_03_BP, . - exception_03_BP
 .Lend.exception_03_BP:
 
@@ -63,12 +63,12 @@ exception_03_BP:
         .globl  exception_04_OF
         .type   exception_04_OF, @function
 exception_04_OF:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x04                                              # push 4                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x04                                              # push 4                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_04_OF, . - exception_04_OF
 .Lend.exception_04_OF:
 
@@ -77,12 +77,12 @@ exception_04_OF:
         .globl  exception_05_BR
         .type   exception_05_BR, @function
 exception_05_BR:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x05                                              # push 5                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x05                                              # push 5                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_05_BR, . - exception_05_BR
 .Lend.exception_05_BR:
 
@@ -91,12 +91,12 @@ exception_05_BR:
         .globl  exception_06_UD
         .type   exception_06_UD, @function
 exception_06_UD:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x06                                              # push 6                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x06                                              # push 6                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_06_UD, . - exception_06_UD
 .Lend.exception_06_UD:
 
@@ -105,12 +105,12 @@ exception_06_UD:
         .globl  exception_07_NM
         .type   exception_07_NM, @function
 exception_07_NM:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x07                                              # push 7                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x07                                              # push 7                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_07_NM, . - exception_07_NM
 .Lend.exception_07_NM:
 
@@ -119,10 +119,10 @@ exception_07_NM:
         .globl  exception_08_DF
         .type   exception_08_DF, @function
 exception_08_DF:
-        .loc    1 75 0
-        .byte   0x6a, 0x08                                              # push 8                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x08                                              # push 8                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_08_DF, . - exception_08_DF
 .Lend.exception_08_DF:
 
@@ -131,12 +131,12 @@ exception_08_DF:
         .globl  exception_09_09
         .type   exception_09_09, @function
 exception_09_09:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x09                                              # push 9                                        | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x09                                              # push 9                                        | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_09_09, . - exception_09_09
 .Lend.exception_09_09:
 
@@ -145,10 +145,10 @@ exception_09_09:
         .globl  exception_10_TS
         .type   exception_10_TS, @function
 exception_10_TS:
-        .loc    1 75 0
-        .byte   0x6a, 0x0a                                              # push 0xa                                      | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0a                                              # push 0xa                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_10_TS, . - exception_10_TS
 .Lend.exception_10_TS:
 
@@ -157,10 +157,10 @@ exception_10_TS:
         .globl  exception_11_NP
         .type   exception_11_NP, @function
 exception_11_NP:
-        .loc    1 75 0
-        .byte   0x6a, 0x0b                                              # push 0xb                                      | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0b                                              # push 0xb                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_11_NP, . - exception_11_NP
 .Lend.exception_11_NP:
 
@@ -169,10 +169,10 @@ exception_11_NP:
         .globl  exception_12_SS
         .type   exception_12_SS, @function
 exception_12_SS:
-        .loc    1 75 0
-        .byte   0x6a, 0x0c                                              # push 0xc                                      | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0c                                              # push 0xc                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_12_SS, . - exception_12_SS
 .Lend.exception_12_SS:
 
@@ -181,10 +181,10 @@ exception_12_SS:
         .globl  exception_13_GP
         .type   exception_13_GP, @function
 exception_13_GP:
-        .loc    1 75 0
-        .byte   0x6a, 0x0d                                              # push 0xd                                      | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0d                                              # push 0xd                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_13_GP, . - exception_13_GP
 .Lend.exception_13_GP:
 
@@ -193,10 +193,10 @@ exception_13_GP:
         .globl  exception_14_PF
         .type   exception_14_PF, @function
 exception_14_PF:
-        .loc    1 75 0
-        .byte   0x6a, 0x0e                                              # push 0xe                                      | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0e                                              # push 0xe                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_14_PF, . - exception_14_PF
 .Lend.exception_14_PF:
 
@@ -205,12 +205,12 @@ exception_14_PF:
         .globl  exception_15_15
         .type   exception_15_15, @function
 exception_15_15:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x0f                                              # push 0xf                                      | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x0f                                              # push 0xf                                      | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_15_15, . - exception_15_15
 .Lend.exception_15_15:
 
@@ -219,12 +219,12 @@ exception_15_15:
         .globl  exception_16_MF
         .type   exception_16_MF, @function
 exception_16_MF:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x10                                              # push 0x10                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x10                                              # push 0x10                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_16_MF, . - exception_16_MF
 .Lend.exception_16_MF:
 
@@ -233,10 +233,10 @@ exception_16_MF:
         .globl  exception_17_AC
         .type   exception_17_AC, @function
 exception_17_AC:
-        .loc    1 75 0
-        .byte   0x6a, 0x11                                              # push 0x11                                     | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x11                                              # push 0x11                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_17_AC, . - exception_17_AC
 .Lend.exception_17_AC:
 
@@ -245,12 +245,12 @@ exception_17_AC:
         .globl  exception_18_MC
         .type   exception_18_MC, @function
 exception_18_MC:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x12                                              # push 0x12                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x12                                              # push 0x12                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_18_MC, . - exception_18_MC
 .Lend.exception_18_MC:
 
@@ -259,12 +259,12 @@ exception_18_MC:
         .globl  exception_19_XM
         .type   exception_19_XM, @function
 exception_19_XM:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x13                                              # push 0x13                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x13                                              # push 0x13                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_19_XM, . - exception_19_XM
 .Lend.exception_19_XM:
 
@@ -273,12 +273,12 @@ exception_19_XM:
         .globl  exception_20_VE
         .type   exception_20_VE, @function
 exception_20_VE:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x14                                              # push 0x14                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x14                                              # push 0x14                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_20_VE, . - exception_20_VE
 .Lend.exception_20_VE:
 
@@ -287,10 +287,10 @@ exception_20_VE:
         .globl  exception_21_CP
         .type   exception_21_CP, @function
 exception_21_CP:
-        .loc    1 75 0
-        .byte   0x6a, 0x15                                              # push 0x15                                     | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x15                                              # push 0x15                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_21_CP, . - exception_21_CP
 .Lend.exception_21_CP:
 
@@ -299,12 +299,12 @@ exception_21_CP:
         .globl  exception_22_22
         .type   exception_22_22, @function
 exception_22_22:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x16                                              # push 0x16                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x16                                              # push 0x16                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_22_22, . - exception_22_22
 .Lend.exception_22_22:
 
@@ -313,12 +313,12 @@ exception_22_22:
         .globl  exception_23_23
         .type   exception_23_23, @function
 exception_23_23:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x17                                              # push 0x17                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x17                                              # push 0x17                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_23_23, . - exception_23_23
 .Lend.exception_23_23:
 
@@ -327,12 +327,12 @@ exception_23_23:
         .globl  exception_24_24
         .type   exception_24_24, @function
 exception_24_24:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x18                                              # push 0x18                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x18                                              # push 0x18                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_24_24, . - exception_24_24
 .Lend.exception_24_24:
 
@@ -341,12 +341,12 @@ exception_24_24:
         .globl  exception_25_25
         .type   exception_25_25, @function
 exception_25_25:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x19                                              # push 0x19                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x19                                              # push 0x19                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_25_25, . - exception_25_25
 .Lend.exception_25_25:
 
@@ -355,12 +355,12 @@ exception_25_25:
         .globl  exception_26_26
         .type   exception_26_26, @function
 exception_26_26:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x1a                                              # push 0x1a                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1a                                              # push 0x1a                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_26_26, . - exception_26_26
 .Lend.exception_26_26:
 
@@ -369,12 +369,12 @@ exception_26_26:
         .globl  exception_27_27
         .type   exception_27_27, @function
 exception_27_27:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x1b                                              # push 0x1b                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1b                                              # push 0x1b                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_27_27, . - exception_27_27
 .Lend.exception_27_27:
 
@@ -383,12 +383,12 @@ exception_27_27:
         .globl  exception_28_HV
         .type   exception_28_HV, @function
 exception_28_HV:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x1c                                              # push 0x1c                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1c                                              # push 0x1c                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_28_HV, . - exception_28_HV
 .Lend.exception_28_HV:
 
@@ -397,10 +397,10 @@ exception_28_HV:
         .globl  exception_29_VC
         .type   exception_29_VC, @function
 exception_29_VC:
-        .loc    1 75 0
-        .byte   0x6a, 0x1d                                              # push 0x1d                                     | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1d                                              # push 0x1d                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_29_VC, . - exception_29_VC
 .Lend.exception_29_VC:
 
@@ -409,10 +409,10 @@ exception_29_VC:
         .globl  exception_30_SX
         .type   exception_30_SX, @function
 exception_30_SX:
-        .loc    1 75 0
-        .byte   0x6a, 0x1e                                              # push 0x1e                                     | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1e                                              # push 0x1e                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_30_SX, . - exception_30_SX
 .Lend.exception_30_SX:
 
@@ -421,12 +421,12 @@ exception_30_SX:
         .globl  exception_31_31
         .type   exception_31_31, @function
 exception_31_31:
-        .loc    1 74 0
-        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:74
         .loc    1 75 0
-        .byte   0x6a, 0x1f                                              # push 0x1f                                     | gen/boot/idt.py:75
+        .byte   0x6a, 0x00                                              # push 0                                        | gen/boot/idt.py:75
         .loc    1 76 0
-        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:76
+        .byte   0x6a, 0x1f                                              # push 0x1f                                     | gen/boot/idt.py:76
+        .loc    1 77 0
+        .byte   0xe9; .long exception_common - . - 4                    # jmp exception_common                          | gen/boot/idt.py:77
         .size   exception_31_31, . - exception_31_31
 .Lend.exception_31_31:
 
@@ -435,38 +435,38 @@ exception_31_31:
         .globl  exception_common
         .type   exception_common, @function
 exception_common:
-        .loc    1 95 0
-        .byte   0x48, 0x83, 0x3c, 0x24, 0x14                            # cmp qword [rsp], 0x14                         | gen/boot/idt.py:95
         .loc    1 96 0
-        .byte   0x75, 0x13                                              # jne .other                                    | gen/boot/idt.py:96
-        .loc    2 95 0
-        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:95
-        .loc    2 98 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:98
-        .loc    1 98 0
-        .byte   0x48, 0x89, 0x4c, 0x24, 0x08                            # mov [rsp + 8], rcx                            | gen/boot/idt.py:98
+        .byte   0x48, 0x83, 0x3c, 0x24, 0x14                            # cmp qword [rsp], 0x14                         | gen/boot/idt.py:96
+        .loc    1 97 0
+        .byte   0x75, 0x13                                              # jne .other                                    | gen/boot/idt.py:97
+        .loc    2 93 0
+        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:93
+        .loc    2 96 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
         .loc    1 99 0
-        .byte   0x4c, 0x89, 0xc1                                        # mov rcx, r8                                   | gen/boot/idt.py:99
+        .byte   0x48, 0x89, 0x4c, 0x24, 0x08                            # mov [rsp + 8], rcx                            | gen/boot/idt.py:99
         .loc    1 100 0
-        .byte   0xeb, 0x03                                              # jmp .report                                   | gen/boot/idt.py:100
+        .byte   0x4c, 0x89, 0xc1                                        # mov rcx, r8                                   | gen/boot/idt.py:100
+        .loc    1 101 0
+        .byte   0xeb, 0x03                                              # jmp .report                                   | gen/boot/idt.py:101
 .Lexception_common.other:
-        .loc    1 102 0
-        .byte   0x0f, 0x20, 0xd1                                        # mov rcx, cr2                                  | gen/boot/idt.py:102
+        .loc    1 103 0
+        .byte   0x0f, 0x20, 0xd1                                        # mov rcx, cr2                                  | gen/boot/idt.py:103
 .Lexception_common.report:
-        .loc    1 104 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/idt.py:104
         .loc    1 105 0
-        .byte   0x48, 0x8b, 0x3c, 0x24                                  # mov rdi, [rsp]                                | gen/boot/idt.py:105
+        .byte   0xfc                                                    # cld                                           | gen/boot/idt.py:105
         .loc    1 106 0
-        .byte   0x48, 0x8b, 0x74, 0x24, 0x08                            # mov rsi, [rsp + 8]                            | gen/boot/idt.py:106
+        .byte   0x48, 0x8b, 0x3c, 0x24                                  # mov rdi, [rsp]                                | gen/boot/idt.py:106
         .loc    1 107 0
-        .byte   0x48, 0x8b, 0x54, 0x24, 0x10                            # mov rdx, [rsp + 0x10]                         | gen/boot/idt.py:107
+        .byte   0x48, 0x8b, 0x74, 0x24, 0x08                            # mov rsi, [rsp + 8]                            | gen/boot/idt.py:107
         .loc    1 108 0
-        .byte   0x48, 0x83, 0xe4, 0xf0                                  # and rsp, -0x10                                | gen/boot/idt.py:108
+        .byte   0x48, 0x8b, 0x54, 0x24, 0x10                            # mov rdx, [rsp + 0x10]                         | gen/boot/idt.py:108
         .loc    1 109 0
-        .byte   0xe8; .long fatal_exception - . - 4                     # call fatal_exception                          | gen/boot/idt.py:109
+        .byte   0x48, 0x83, 0xe4, 0xf0                                  # and rsp, -0x10                                | gen/boot/idt.py:109
         .loc    1 110 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/idt.py:110
+        .byte   0xe8; .long fatal_exception - . - 4                     # call fatal_exception                          | gen/boot/idt.py:110
+        .loc    1 111 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/idt.py:111
         .size   exception_common, . - exception_common
 .Lend.exception_common:
 
@@ -475,62 +475,62 @@ exception_common:
         .globl  fatal_exception
         .type   fatal_exception, @function
 fatal_exception:
-        .loc    1 116 0
-        .byte   0x49, 0x89, 0xf8                                        # mov r8, rdi                                   | gen/boot/idt.py:116
         .loc    1 117 0
-        .byte   0x49, 0x83, 0xe0, 0x1f                                  # and r8, 0x1f                                  | gen/boot/idt.py:117
+        .byte   0x49, 0x89, 0xf8                                        # mov r8, rdi                                   | gen/boot/idt.py:117
         .loc    1 118 0
-        .byte   0x49, 0x89, 0xf1                                        # mov r9, rsi                                   | gen/boot/idt.py:118
+        .byte   0x49, 0x83, 0xe0, 0x1f                                  # and r8, 0x1f                                  | gen/boot/idt.py:118
         .loc    1 119 0
-        .byte   0x49, 0x89, 0xd2                                        # mov r10, rdx                                  | gen/boot/idt.py:119
+        .byte   0x49, 0x89, 0xf1                                        # mov r9, rsi                                   | gen/boot/idt.py:119
         .loc    1 120 0
-        .byte   0x49, 0x89, 0xcb                                        # mov r11, rcx                                  | gen/boot/idt.py:120
+        .byte   0x49, 0x89, 0xd2                                        # mov r10, rdx                                  | gen/boot/idt.py:120
         .loc    1 121 0
-        .byte   0x48, 0x83, 0xec, 0x48                                  # sub rsp, 0x48                                 | gen/boot/idt.py:121
+        .byte   0x49, 0x89, 0xcb                                        # mov r11, rcx                                  | gen/boot/idt.py:121
         .loc    1 122 0
-        .byte   0x48, 0x8d, 0x35; .long exception_text - . - 4          # lea rsi, [rip + exception_text]               | gen/boot/idt.py:122
+        .byte   0x48, 0x83, 0xec, 0x48                                  # sub rsp, 0x48                                 | gen/boot/idt.py:122
         .loc    1 123 0
-        .byte   0x48, 0x89, 0xe7                                        # mov rdi, rsp                                  | gen/boot/idt.py:123
+        .byte   0x48, 0x8d, 0x35; .long exception_text - . - 4          # lea rsi, [rip + exception_text]               | gen/boot/idt.py:123
         .loc    1 124 0
-        .byte   0xb9, 0x08, 0x00, 0x00, 0x00                            # mov ecx, 8                                    | gen/boot/idt.py:124
+        .byte   0x48, 0x89, 0xe7                                        # mov rdi, rsp                                  | gen/boot/idt.py:124
         .loc    1 125 0
-        .byte   0xf3, 0x48, 0xa5                                        # rep movsq                                     | gen/boot/idt.py:125
+        .byte   0xb9, 0x08, 0x00, 0x00, 0x00                            # mov ecx, 8                                    | gen/boot/idt.py:125
         .loc    1 126 0
-        .byte   0x48, 0x8d, 0x05; .long exception_names - . - 4         # lea rax, [rip + exception_names]              | gen/boot/idt.py:126
+        .byte   0xf3, 0x48, 0xa5                                        # rep movsq                                     | gen/boot/idt.py:126
         .loc    1 127 0
-        .byte   0x42, 0x0f, 0xb7, 0x04, 0x40                            # movzx eax, [rax + r8*2]                       | gen/boot/idt.py:127
+        .byte   0x48, 0x8d, 0x05; .long exception_names - . - 4         # lea rax, [rip + exception_names]              | gen/boot/idt.py:127
         .loc    1 128 0
-        .byte   0x66, 0x89, 0x44, 0x24, 0x0a                            # mov [rsp + 0xa], ax                           | gen/boot/idt.py:128
-        .loc    1 131 0
-        .byte   0x4c, 0x89, 0xce                                        # mov rsi, r9                                   | gen/boot/idt.py:131
+        .byte   0x42, 0x0f, 0xb7, 0x04, 0x40                            # movzx eax, [rax + r8*2]                       | gen/boot/idt.py:128
+        .loc    1 129 0
+        .byte   0x66, 0x89, 0x44, 0x24, 0x0a                            # mov [rsp + 0xa], ax                           | gen/boot/idt.py:129
         .loc    1 132 0
-        .byte   0x48, 0x8d, 0x7c, 0x24, 0x14                            # lea rdi, [rsp + 0x14]                         | gen/boot/idt.py:132
+        .byte   0x4c, 0x89, 0xce                                        # mov rsi, r9                                   | gen/boot/idt.py:132
         .loc    1 133 0
-        .byte   0xb9, 0x08, 0x00, 0x00, 0x00                            # mov ecx, 8                                    | gen/boot/idt.py:133
+        .byte   0x48, 0x8d, 0x7c, 0x24, 0x14                            # lea rdi, [rsp + 0x14]                         | gen/boot/idt.py:133
         .loc    1 134 0
-        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:134
-        .loc    1 131 0
-        .byte   0x4c, 0x89, 0xd6                                        # mov rsi, r10                                  | gen/boot/idt.py:131
-        .loc    1 132 0
-        .byte   0x48, 0x8d, 0x7c, 0x24, 0x29                            # lea rdi, [rsp + 0x29]                         | gen/boot/idt.py:132
-        .loc    1 133 0
-        .byte   0xb9, 0x10, 0x00, 0x00, 0x00                            # mov ecx, 0x10                                 | gen/boot/idt.py:133
-        .loc    1 134 0
-        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:134
-        .loc    1 131 0
-        .byte   0x4c, 0x89, 0xde                                        # mov rsi, r11                                  | gen/boot/idt.py:131
-        .loc    1 132 0
-        .byte   0x48, 0x8d, 0x7c, 0x24, 0x3d                            # lea rdi, [rsp + 0x3d]                         | gen/boot/idt.py:132
-        .loc    1 133 0
-        .byte   0xb9, 0x10, 0x00, 0x00, 0x00                            # mov ecx, 0x10                                 | gen/boot/idt.py:133
-        .loc    1 134 0
-        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:134
+        .byte   0xb9, 0x08, 0x00, 0x00, 0x00                            # mov ecx, 8                                    | gen/boot/idt.py:134
         .loc    1 135 0
-        .byte   0x48, 0x89, 0xe7                                        # mov rdi, rsp                                  | gen/boot/idt.py:135
+        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:135
+        .loc    1 132 0
+        .byte   0x4c, 0x89, 0xd6                                        # mov rsi, r10                                  | gen/boot/idt.py:132
+        .loc    1 133 0
+        .byte   0x48, 0x8d, 0x7c, 0x24, 0x29                            # lea rdi, [rsp + 0x29]                         | gen/boot/idt.py:133
+        .loc    1 134 0
+        .byte   0xb9, 0x10, 0x00, 0x00, 0x00                            # mov ecx, 0x10                                 | gen/boot/idt.py:134
+        .loc    1 135 0
+        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:135
+        .loc    1 132 0
+        .byte   0x4c, 0x89, 0xde                                        # mov rsi, r11                                  | gen/boot/idt.py:132
+        .loc    1 133 0
+        .byte   0x48, 0x8d, 0x7c, 0x24, 0x3d                            # lea rdi, [rsp + 0x3d]                         | gen/boot/idt.py:133
+        .loc    1 134 0
+        .byte   0xb9, 0x10, 0x00, 0x00, 0x00                            # mov ecx, 0x10                                 | gen/boot/idt.py:134
+        .loc    1 135 0
+        .byte   0xe8; .long put_hex - . - 4                             # call put_hex                                  | gen/boot/idt.py:135
         .loc    1 136 0
-        .byte   0xe8; .long fatal - . - 4                               # call fatal                                    | gen/boot/idt.py:136
+        .byte   0x48, 0x89, 0xe7                                        # mov rdi, rsp                                  | gen/boot/idt.py:136
         .loc    1 137 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/idt.py:137
+        .byte   0xe8; .long fatal - . - 4                               # call fatal                                    | gen/boot/idt.py:137
+        .loc    1 138 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/idt.py:138
         .size   fatal_exception, . - fatal_exception
 .Lend.fatal_exception:
 
@@ -540,31 +540,31 @@ fatal_exception:
         .type   put_hex, @function
 put_hex:
 .Lput_hex.digit:
-        .loc    1 145 0
-        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/idt.py:145
         .loc    1 146 0
-        .byte   0x83, 0xe0, 0x0f                                        # and eax, 0xf                                  | gen/boot/idt.py:146
+        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/idt.py:146
         .loc    1 147 0
-        .byte   0x04, 0x30                                              # add al, 0x30                                  | gen/boot/idt.py:147
+        .byte   0x83, 0xe0, 0x0f                                        # and eax, 0xf                                  | gen/boot/idt.py:147
         .loc    1 148 0
-        .byte   0x3c, 0x39                                              # cmp al, 0x39                                  | gen/boot/idt.py:148
+        .byte   0x04, 0x30                                              # add al, 0x30                                  | gen/boot/idt.py:148
         .loc    1 149 0
-        .byte   0x76, 0x02                                              # jbe .decimal                                  | gen/boot/idt.py:149
+        .byte   0x3c, 0x39                                              # cmp al, 0x39                                  | gen/boot/idt.py:149
         .loc    1 150 0
-        .byte   0x04, 0x27                                              # add al, 0x27                                  | gen/boot/idt.py:150
+        .byte   0x76, 0x02                                              # jbe .decimal                                  | gen/boot/idt.py:150
+        .loc    1 151 0
+        .byte   0x04, 0x27                                              # add al, 0x27                                  | gen/boot/idt.py:151
 .Lput_hex.decimal:
-        .loc    1 152 0
-        .byte   0x88, 0x07                                              # mov [rdi], al                                 | gen/boot/idt.py:152
         .loc    1 153 0
-        .byte   0x48, 0x83, 0xef, 0x01                                  # sub rdi, 1                                    | gen/boot/idt.py:153
+        .byte   0x88, 0x07                                              # mov [rdi], al                                 | gen/boot/idt.py:153
         .loc    1 154 0
-        .byte   0x48, 0xc1, 0xee, 0x04                                  # shr rsi, 4                                    | gen/boot/idt.py:154
+        .byte   0x48, 0x83, 0xef, 0x01                                  # sub rdi, 1                                    | gen/boot/idt.py:154
         .loc    1 155 0
-        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/idt.py:155
+        .byte   0x48, 0xc1, 0xee, 0x04                                  # shr rsi, 4                                    | gen/boot/idt.py:155
         .loc    1 156 0
-        .byte   0x75, 0xe3                                              # jnz .digit                                    | gen/boot/idt.py:156
+        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/idt.py:156
         .loc    1 157 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/idt.py:157
+        .byte   0x75, 0xe3                                              # jnz .digit                                    | gen/boot/idt.py:157
+        .loc    1 158 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/idt.py:158
         .size   put_hex, . - put_hex
 .Lend.put_hex:
 
@@ -573,166 +573,166 @@ put_hex:
         .globl  idt
         .type   idt, @object
 idt:
-        .short  exception_00_DE - 0xffff0000                            #  0 #DE: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_01_DB - 0xffff0000                            #  1 #DB: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_02_NI - 0xffff0000                            #  2 #NI: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_03_BP - 0xffff0000                            #  3 #BP: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_04_OF - 0xffff0000                            #  4 #OF: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_05_BR - 0xffff0000                            #  5 #BR: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_06_UD - 0xffff0000                            #  6 #UD: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_07_NM - 0xffff0000                            #  7 #NM: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_08_DF - 0xffff0000                            #  8 #DF: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_09_09 - 0xffff0000                            #  9 #09: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_10_TS - 0xffff0000                            # 10 #TS: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_11_NP - 0xffff0000                            # 11 #NP: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_12_SS - 0xffff0000                            # 12 #SS: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_13_GP - 0xffff0000                            # 13 #GP: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_14_PF - 0xffff0000                            # 14 #PF: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_15_15 - 0xffff0000                            # 15 #15: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_16_MF - 0xffff0000                            # 16 #MF: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_17_AC - 0xffff0000                            # 17 #AC: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_18_MC - 0xffff0000                            # 18 #MC: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_19_XM - 0xffff0000                            # 19 #XM: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_20_VE - 0xffff0000                            # 20 #VE: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_21_CP - 0xffff0000                            # 21 #CP: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_22_22 - 0xffff0000                            # 22 #22: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_23_23 - 0xffff0000                            # 23 #23: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_24_24 - 0xffff0000                            # 24 #24: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_25_25 - 0xffff0000                            # 25 #25: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_26_26 - 0xffff0000                            # 26 #26: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_27_27 - 0xffff0000                            # 27 #27: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_28_HV - 0xffff0000                            # 28 #HV: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_29_VC - 0xffff0000                            # 29 #VC: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_30_SX - 0xffff0000                            # 30 #SX: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
-        .short  exception_31_31 - 0xffff0000                            # 31 #31: offset 15:0                           | gen/boot/idt.py:163
-        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:164
-        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:165
-        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:166
-        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:167
+        .short  exception_00_DE - 0xffff0000                            #  0 #DE: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_01_DB - 0xffff0000                            #  1 #DB: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_02_NI - 0xffff0000                            #  2 #NI: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_03_BP - 0xffff0000                            #  3 #BP: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_04_OF - 0xffff0000                            #  4 #OF: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_05_BR - 0xffff0000                            #  5 #BR: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_06_UD - 0xffff0000                            #  6 #UD: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_07_NM - 0xffff0000                            #  7 #NM: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_08_DF - 0xffff0000                            #  8 #DF: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_09_09 - 0xffff0000                            #  9 #09: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_10_TS - 0xffff0000                            # 10 #TS: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_11_NP - 0xffff0000                            # 11 #NP: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_12_SS - 0xffff0000                            # 12 #SS: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_13_GP - 0xffff0000                            # 13 #GP: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_14_PF - 0xffff0000                            # 14 #PF: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_15_15 - 0xffff0000                            # 15 #15: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_16_MF - 0xffff0000                            # 16 #MF: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_17_AC - 0xffff0000                            # 17 #AC: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_18_MC - 0xffff0000                            # 18 #MC: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_19_XM - 0xffff0000                            # 19 #XM: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_20_VE - 0xffff0000                            # 20 #VE: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_21_CP - 0xffff0000                            # 21 #CP: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_22_22 - 0xffff0000                            # 22 #22: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_23_23 - 0xffff0000                            # 23 #23: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_24_24 - 0xffff0000                            # 24 #24: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_25_25 - 0xffff0000                            # 25 #25: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_26_26 - 0xffff0000                            # 26 #26: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_27_27 - 0xffff0000                            # 27 #27: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_28_HV - 0xffff0000                            # 28 #HV: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_29_VC - 0xffff0000                            # 29 #VC: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_30_SX - 0xffff0000                            # 30 #SX: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
+        .short  exception_31_31 - 0xffff0000                            # 31 #31: offset 15:0                           | gen/boot/idt.py:164
+        .short  0x0010                                                  # selector                                      | gen/boot/idt.py:165
+        .short  0x8e01                                                  # interrupt gate                                | gen/boot/idt.py:166
+        .short  0xffff                                                  # offset 31:16                                  | gen/boot/idt.py:167
+        .quad   0x0000000000000000                                      # offset 63:32                                  | gen/boot/idt.py:168
         .size   idt, . - idt
 .Lend.idt:
 
@@ -741,8 +741,8 @@ idt:
         .globl  idt_pointer
         .type   idt_pointer, @object
 idt_pointer:
-        .short  0x01ff                                                  # limit                                         | gen/boot/idt.py:169
-        .quad   idt                                                     # base                                          | gen/boot/idt.py:170
+        .short  0x01ff                                                  # limit                                         | gen/boot/idt.py:170
+        .quad   idt                                                     # base                                          | gen/boot/idt.py:171
         .size   idt_pointer, . - idt_pointer
 .Lend.idt_pointer:
 
@@ -750,7 +750,7 @@ idt_pointer:
         .balign 4
         .type   idt_window_check, @object
 idt_window_check:
-        .long   exception_00_DE - 0xffff0000                            # offset of the handlers in the last 64 KiB     | gen/boot/idt.py:173
+        .long   exception_00_DE - 0xffff0000                            # offset of the handlers in the last 64 KiB     | gen/boot/idt.py:174
         .size   idt_window_check, . - idt_window_check
 .Lend.idt_window_check:
 
@@ -758,7 +758,7 @@ idt_window_check:
         .balign 1
         .type   exception_text, @object
 exception_text:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # tdforge: #xx(eeeeeeee) at iiiiiiiiiiiiiiii on aaaaaaaaaaaaaaaa| gen/boot/idt.py:175
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # tdforge: #xx(eeeeeeee) at iiiiiiiiiiiiiiii on aaaaaaaaaaaaaaaa| gen/boot/idt.py:176
         .byte   0x20, 0x23, 0x78, 0x78, 0x28, 0x65, 0x65, 0x65
         .byte   0x65, 0x65, 0x65, 0x65, 0x65, 0x29, 0x20, 0x61
         .byte   0x74, 0x20, 0x69, 0x69, 0x69, 0x69, 0x69, 0x69
@@ -773,7 +773,7 @@ exception_text:
         .balign 1
         .type   exception_names, @object
 exception_names:
-        .byte   0x44, 0x45, 0x44, 0x42, 0x4e, 0x49, 0x42, 0x50          # DE DB NI BP OF BR UD NM DF 09 TS NP SS GP PF 15 MF AC MC XM VE CP 22 23 24 25 26 27 HV VC SX 31| gen/boot/idt.py:177
+        .byte   0x44, 0x45, 0x44, 0x42, 0x4e, 0x49, 0x42, 0x50          # DE DB NI BP OF BR UD NM DF 09 TS NP SS GP PF 15 MF AC MC XM VE CP 22 23 24 25 26 27 HV VC SX 31| gen/boot/idt.py:178
         .byte   0x4f, 0x46, 0x42, 0x52, 0x55, 0x44, 0x4e, 0x4d
         .byte   0x44, 0x46, 0x30, 0x39, 0x54, 0x53, 0x4e, 0x50
         .byte   0x53, 0x53, 0x47, 0x50, 0x50, 0x46, 0x31, 0x35

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emu.tdx import params
 from emu.tdx.params import TdParams
+from formats.tdx import td
 from tdforge.cli import main, parser
 from tdforge.commands import build_flow
 from tdforge.flows import find_flow
@@ -20,13 +20,13 @@ ONE, TWO, THREE = (bytes([value]) * 48 for value in (1, 2, 3))
     ("words", "expected"),
     [
         ("", TdParams()),
-        ("--attributes 0x40000000", TdParams(attributes=params.PKS)),
+        ("--attributes 0x40000000", TdParams(attributes=td.PKS)),
         (
             "--attributes sept_ve_disable,debug",
-            TdParams(attributes=params.SEPT_VE_DISABLE | params.DEBUG),
+            TdParams(attributes=td.SEPT_VE_DISABLE | td.DEBUG),
         ),
         ("--xfam 0xe7", TdParams(xfam=0xE7)),
-        ("--gpaw 52", TdParams(config_flags=params.CONFIG_GPAW52 | params.CONFIG_NO_RBP_MOD)),
+        ("--gpaw 52", TdParams(config_flags=td.CONFIG_GPAW52 | td.CONFIG_NO_RBP_MOD)),
         ("--rbp-mod", TdParams(config_flags=0)),
         (
             f"--mrconfigid {ONE.hex()} --mrowner {TWO.hex()} --mrownerconfig {THREE.hex()}",

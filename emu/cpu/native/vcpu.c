@@ -58,22 +58,21 @@ void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
 /* The walk of TDG.MEM.PAGE.ACCEPT after its operand check (intel/tdx-module, tdg_mem_page_accept.c). Returns the
  * status, or all ones when the VMM has nothing to map there. Pending pages are zero already: nothing ever wrote them. */
 uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level) {
-    const uint64_t already = 0x00000B0A00000000ULL, mismatch = 0xC0000B0B00000000ULL;
     if (gpa >= vm->m.span) return ~0ULL;
     uint8_t *leaf = vm->m.pages + (gpa >> 12), *chunk = vm->m.pages + (gpa >> 21 << 9);
     uint32_t state = *leaf & TD_PAGE_STATE;
     if (level == 1) {
         if (!(chunk[0] & TD_PAGE_2M)) {
             for (int i = 0; i < 512; i++)
-                if ((chunk[i] & TD_PAGE_STATE) != TD_PAGE_UNMAPPED) return mismatch | 1;
+                if ((chunk[i] & TD_PAGE_STATE) != TD_PAGE_UNMAPPED) return TDX_PAGE_SIZE_MISMATCH | 1;
             return ~0ULL;
         }
-        if (state == TD_PAGE_MAPPED) return already | 1;
+        if (state == TD_PAGE_MAPPED) return TDX_PAGE_ALREADY_ACCEPTED | 1;
         if (state != TD_PAGE_PENDING) return ~0ULL;
         memset(chunk, TD_PAGE_MAPPED | TD_PAGE_2M, 512);
         return 0;
     }
-    if (state == TD_PAGE_MAPPED) return already | (*leaf & TD_PAGE_2M ? 1 : 0);
+    if (state == TD_PAGE_MAPPED) return TDX_PAGE_ALREADY_ACCEPTED | (*leaf & TD_PAGE_2M ? 1 : 0);
     if (state != TD_PAGE_PENDING) return ~0ULL;
     if (*leaf & TD_PAGE_2M) /* the VMM demotes the pending 2 MiB page, the guest executes again */
         for (int i = 0; i < 512; i++) chunk[i] &= (uint8_t)~TD_PAGE_2M;

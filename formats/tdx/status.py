@@ -1,4 +1,7 @@
-"""What words does the TDX module answer with? (intel/tdx-module TDX_1.5.01, tdx_error_codes_defs.h)"""
+"""What does the TDX module answer in RAX? (intel/tdx-module TDX_1.5.01, tdx_error_codes_defs.h)
+
+Bits 63:32 are class and details, bits 31:0 the operand (below) or the level at which a page is mapped.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,5 @@ INVALID_REPORTMACSTRUCT = 0xC000100100000000
 # Operand ids, bits 31:0 of a status (same header)
 RAX, RCX, RDX, R8, RTMR = 0, 1, 2, 8, 168
 
-# TDVMCALL sub-function results in R10 (GHCI; Linux arch/x86/include/asm/shared/tdx.h)
-VMCALL_SUCCESS = 0
-VMCALL_RETRY = 1
-VMCALL_INVALID_OPERAND = 0x8000000000000000
-VMCALL_GPA_INUSE = 0x8000000000000001
-VMCALL_ALIGN_ERROR = 0x8000000000000002
-VMCALL_SUBFUNC_UNSUPPORTED = 0x8000000000000003
+BUSY_RETRIES = 1000
+"""This project's: how often one call is repeated while its operand is locked; after that it has failed."""

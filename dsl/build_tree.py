@@ -257,10 +257,19 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Constant(c[0], c[1], self._span(meta))
 
     def error(self, meta: Meta, c: list[Any]) -> tree.Error:
-        token = c[2]
+        return tree.Error(c[0], integer(c[1]) if c[1] else None, self._text(c[2]), self._span(meta))
+
+    def _text(self, token: Token) -> tree.String:
+        assert token.line is not None
+        assert token.column is not None
         end = token.column + len(token)
-        text = tree.String(unquote(token), Span(self._path, token.line, token.column, token.line, end))
-        return tree.Error(c[0], integer(c[1]) if c[1] else None, text, self._span(meta))
+        return tree.String(unquote(token), Span(self._path, token.line, token.column, token.line, end))
+
+    def step_text(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, tree.String, tree.String]:
+        return c[0], self._text(c[1]), self._text(c[2])
+
+    def step(self, meta: Meta, c: list[Any]) -> tree.Step:
+        return tree.Step(c[0], c[2], c[1] is not None, tuple(c[3:]), self._span(meta))
 
     def member(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, int]:
         return c[0], integer(c[1])
@@ -302,14 +311,14 @@ class TreeBuilder(Transformer[Token, Any]):
     def measures(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("measures", meta, c)
 
-    def separates(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("separates", meta, c)
-
     def makes(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("makes", meta, c)
+        return self._effect("makes", meta, [x for x in c if x is not None])
 
     def gives(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        return self._effect("gives", meta, c)
+        return self._effect("gives", meta, [x for x in c if x is not None])
+
+    def logs_into(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("logs into", meta, c)
 
     def needs(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("needs", meta, [x for x in c if x is not None])

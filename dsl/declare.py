@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dsl import tree
 from dsl.diagnostics import Reporter, did_you_mean
+from dsl.effects import Effects, Step, effects_of, step_of
 from dsl.model import (
     Bytes,
     Constant,
@@ -39,23 +40,6 @@ FIRST_FLOW_ERROR = 256  # those of the prelude have the numbers below
 LAYOUT = "layout"  # the state without a record: constant data about the image
 
 
-@dataclass(frozen=True)
-class Effects:
-    """What a primitive does to the state that the trust rules follow; parameters by name."""
-
-    measures: tuple[tuple[str, str], ...] = ()
-    separates: tuple[str, ...] = ()
-    gives: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    makes: tuple[tuple[str, str], ...] = ()
-    needs_marks: tuple[tuple[str, str], ...] = ()
-    writes: tuple[str, ...] = ()
-    keeps: tuple[str, ...] = ()
-    log_bytes: int = 0
-    log_sizes: tuple[str, ...] = ()
-    limits: tuple[tuple[str, int], ...] = ()
-
-
 @dataclass
 class Names:
     """Everything that is declared; filled while declarations are read, not changed afterwards."""
@@ -65,6 +49,7 @@ class Names:
     errors: dict[str, ErrorCode] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     primitives: dict[str, Primitive] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
     effects: dict[str, Effects] = field(default_factory=dict)
     extents: dict[str, str] = field(
         default_factory=dict
@@ -184,12 +169,16 @@ def declare(
                 _declare_error(item, names, reporter, prelude)
             case tree.Enumeration():
                 _declare_enumeration(item, names, reporter)
-            case tree.Record() | tree.Primitive() if not prelude:
-                word = "record" if isinstance(item, tree.Record) else "primitive"
+            case tree.Record() | tree.Step() | tree.Primitive() if not prelude:
+                word = type(item).__name__.lower()
                 hint = "a flow file declares constants, errors, enumerations and flows"
                 reporter.error("E05", item.name.span, f"a {word} is declared in the prelude", hint)
             case tree.Record():
                 _declare_record(item, names, reporter)
+            case tree.Step():
+                if item.name.text in names.steps:
+                    reporter.error("N02", item.name.span, f"step `{item.name.text}` is already declared")
+                names.steps[item.name.text] = step_of(item, reporter)
             case tree.Primitive():
                 _declare_primitive(item, names, reporter)
 
@@ -275,14 +264,8 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         if error.text not in names.errors:
             hint = did_you_mean(error.text, names.errors)
             reporter.error("N01", error.span, f"there is no error `{error.text}`", hint)
-    known = {p.name for p in parameters}
-    for effect in item.effects:
-        marks = effect.word == "makes" or (effect.word == "needs" and len(effect.names) == 2)
-        for operand in effect.names[: 1 if marks else None]:
-            if (marks or effect.word not in ("gives", "needs")) and operand.text not in known:
-                reporter.error("N01", operand.span, f"there is no parameter `{operand.text}`")
     name = item.name.text
-    names.effects[name] = effects_of(item.effects)
+    names.effects[name] = effects_of(item.effects, names.steps, [p.name for p in parameters], reporter)
     names.primitives[name] = Primitive(
         name=name,
         parameters=tuple(parameters),
@@ -292,31 +275,4 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         errors=tuple(e.text for e in item.errors),
         internal=item.internal,
         doc=item.doc,
-    )
-
-
-def effects_of(effects: Iterable[tree.Effect]) -> Effects:
-    by_word: dict[str, list[tree.Effect]] = {}
-    for effect in effects:
-        by_word.setdefault(effect.word, []).append(effect)
-
-    def operands(word: str) -> tuple[str, ...]:
-        return tuple(n.text for e in by_word.get(word, ()) for n in e.names)
-
-    def pairs(word: str) -> tuple[tuple[str, str], ...]:
-        two = (e.names for e in by_word.get(word, ()) if len(e.names) == 2)
-        return tuple((first.text, second.text) for first, second in two)
-
-    return Effects(
-        measures=pairs("measures"),
-        separates=operands("separates"),
-        gives=operands("gives"),
-        needs=tuple(e.names[0].text for e in by_word.get("needs", ()) if len(e.names) == 1),
-        makes=pairs("makes"),
-        needs_marks=pairs("needs"),
-        writes=operands("writes"),
-        keeps=operands("keeps"),
-        log_bytes=sum(e.number for e in by_word.get("logs", ())),
-        log_sizes=operands("logs"),
-        limits=tuple((e.names[0].text, e.number) for e in by_word.get("limits", ())),
     )

@@ -4,8 +4,8 @@ report its absence."""
 from __future__ import annotations
 
 from dsl import tree
-from dsl.declare import Effects
 from dsl.diagnostics import closest
+from dsl.effects import Effects
 from dsl.model import Bytes
 from dsl.scope import Program, Scope
 from dsl.tree import walk
@@ -16,7 +16,6 @@ SUGAR = {
     tree.Accept: "accept",
     tree.Park: "park_aps",
 }
-STEPS = ("log", "accepted", "parked", "separated", "loaded", "filled")
 
 
 def suppress(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
@@ -58,7 +57,7 @@ def _suppress_call(call: tree.Call, program: Program) -> None:
     if name not in names.primitives and name not in program.signatures:
         name = closest(name, [*callable_, *program.signatures])
     if name in program.signatures:
-        program.suppressed.effects.update(STEPS)
+        program.suppressed.effects.update(names.steps)
     elif name in names.effects:
         _suppress_effects(names.effects[name], program)
     else:
@@ -69,6 +68,4 @@ def _suppress_call(call: tree.Call, program: Program) -> None:
 
 
 def _suppress_effects(effects: Effects, program: Program) -> None:
-    program.suppressed.effects.update(effects.gives)
-    program.suppressed.effects.update(mark for _, mark in effects.makes)
-    program.suppressed.effects.update(["separated"] if effects.separates else [])
+    program.suppressed.effects.update(effects.steps)

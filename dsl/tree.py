@@ -421,6 +421,17 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Step:
+    """`texts`: when, message and hint."""
+
+    name: Name
+    rule: Name
+    numbered: bool
+    texts: tuple[tuple[Name, String, String], ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Primitive:
     name: Name
     internal: bool
@@ -433,7 +444,7 @@ class Primitive:
     doc: str = ""
 
 
-Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record | Primitive
+Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record | Step | Primitive
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
-from dsl.rules.state import Frame, Object, Place, State, Value
+from dsl.rules.state import Frame, Object, Place, State, Value, taken
 from dsl.rules.table import RULES
 from dsl.scope import Program
 
@@ -121,5 +121,5 @@ class Context:
         else:
             state.trust[obj.id] = trust
 
-    def has(self, step: str, steps: frozenset[str]) -> bool:
-        return self.assume or step in steps or step in self.program.suppressed.effects
+    def has(self, step: str, steps: frozenset[str], rtmr: int | None = None) -> bool:
+        return self.assume or taken(step, rtmr) in steps or step in self.program.suppressed.effects

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from dsl.model import Expression, Provenance
 from dsl.scope import Signature
 
-RTMRS = tuple(f"rtmr{n}" for n in range(4))
+
+def taken(step: str, rtmr: int | None = None) -> str:
+    """How `must` and `may` call a step, or one for a register."""
+    return step if rtmr is None else f"{step} RTMR[{rtmr}]"
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,14 @@ class Use:
 
 @dataclass
 class State:
-    """`must`: steps taken on every path that leads here; `may`: on some. Steps are `log`, `plan`, `accepted`,
-    `parked`, `entered` and `rtmr0` to `rtmr3` (separated). `marks`: what the prelude's `makes` said of
-    objects, by identity, on every path."""
+    """`must`: steps taken on every path that leads here, as `taken` calls them; `may`: on some. `marks`: the
+    steps that were taken for an object on every path, with the object for whose sake, both by identity."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
     must: frozenset[str] = frozenset()
     may: frozenset[str] = frozenset()
-    marks: frozenset[tuple[object, str]] = frozenset()
+    marks: frozenset[tuple[object, str, object]] = frozenset()
     constants: dict[tuple[int, int], int | str] = field(default_factory=dict)
     used: frozenset[Use] = frozenset()
     copied: frozenset[Place] = frozenset()
@@ -124,8 +126,12 @@ class State:
                 self.trust[key] = trust
 
     def name_alias(self, old: Object, new: Object) -> None:
-        """What is marked of `old` is so of `new`."""
-        self.marks |= {(new.identity, mark) for owner, mark in self.marks if owner == old.identity}
+        """What is marked of `old`, or was for its sake, is so of `new`."""
+
+        def renamed(identity: object) -> object:
+            return new.identity if identity == old.identity else identity
+
+        self.marks |= {(renamed(owner), step, renamed(sake)) for owner, step, sake in self.marks}
 
 
 @dataclass

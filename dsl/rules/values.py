@@ -72,9 +72,11 @@ class ValueWalker(Context, ABC):
         return Value(state.trust.get(owner, TRUSTED), obj, state.constants.get(key))
 
     def _region_value(self, e: model.RegionOf, state: State) -> Value:
-        if e.carved and not self.has("accepted", state.must) and self.first("accepted"):
-            message = f"memory region `{e.name}` is used before RAM is accepted on every path"
-            self.error("carved", e.span, message, "`accept` the RAM plan first")
+        for step in self.names.steps.values() if e.carved else ():
+            missing = "region" in step.texts and not self.has(step.name, state.must)
+            if missing and self.first((step.name, None)):
+                message, hint = step.says("region", argument=describe(e))
+                self.error("carved", e.span, message, hint, step.rule)
         section = self.program.sections.get(e.name)
         if e.name in OWNED and section is not None:
             message = f"`{e.name}` belongs to generated code"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
-from dsl.rules.calls import ENTERED, CallRules
+from dsl.rules.calls import CallRules
 from dsl.rules.state import Frame, Object, State, Value, join
 from dsl.rules.trust import branch, refine
 from dsl.rules.values import calls
@@ -247,10 +247,10 @@ class Walker(CallRules):
                 f"the flow decides by an error of `{s.call.callee}`, which depends on {describe(culprit)}"
             )
             self.error("error decides", s.call.span, message, hint)
-        if ENTERED in failed.may and ENTERED not in self.program.suppressed.effects:
-            hint = "let its error end the flow: `handoff` without `try`, or `fail` in every handler"
-            message = "the payload's window may be writable and executable after a handoff that failed"
-            self.error("handoff failed", s.call.span, message, hint)
+        for step in self.names.steps.values():
+            begun = step.name in failed.may and step.name not in self.program.suppressed.effects
+            if begun and "abandoned" in step.texts:
+                self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
 
     def for_(self, s: model.For, state: State) -> State | None:
         base, value = self.value(s.items, state)

@@ -1,0 +1,110 @@
+"""May this memory be written or read here? What steps write stays as they left it, and shared memory is read
+once (T02, T05, T06)."""
+
+from __future__ import annotations
+
+from dsl import model
+from dsl.effects import Effects
+from dsl.model import Bytes, Primitive, Provenance
+from dsl.rules.state import Place, State, Use
+from dsl.rules.steps import Given, StepRules
+from dsl.rules.words import describe
+
+SHARED = Provenance.SHARED
+
+
+class MemoryRules(StepRules):
+    """The rules on the memory that a single call touches."""
+
+    def write(
+        self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
+    ) -> None:
+        """What a step fills must stay, and so must what it then points to; what it only changes is worth no
+        more than what it put there."""
+        kept: set[Use] = set()
+        for parameter in primitive.parameters:
+            if parameter.state:
+                continue
+            value, argument = given[parameter.name]
+            places = value.object.places if value.object is not None else ()
+            fills = parameter.name in effects.writes
+            if parameter.type != Bytes() or not (fills or parameter.mutable):
+                kept |= {Use(place, call.callee, reads=True) for place in places}
+                continue
+            for place in places:
+                self.writable(place, argument, call)
+                if primitive.result_provenance == SHARED:
+                    self.shareable(place, argument)
+                if parameter.name in effects.keeps:
+                    self.survives(place, argument)
+            self.undisturbed(places, argument, effects, call, state)
+            if fills:
+                kept |= {Use(place, call.callee) for place in places}
+            elif isinstance(primitive.result, Bytes):
+                state.lower(places, primitive.result_provenance, self.places)
+        if effects.writes:
+            state.used |= kept
+
+    def undisturbed(
+        self,
+        places: tuple[Place, ...],
+        argument: model.Expression,
+        effects: Effects,
+        call: model.Call,
+        state: State,
+    ) -> None:
+        for use in sorted(state.used, key=lambda u: (u.reads, u.by)):
+            if any(use.place.overlaps(p) for p in places) and not (effects.gives and use.by == call.callee):
+                message = f"{describe(argument)} already holds what `{use.by}` wrote there"
+                if use.reads:
+                    message = f"{describe(argument)} holds what `{use.by}` was given, which must not change"
+                self.error("write over", argument.span, message, "give each step a region of its own")
+                return
+
+    def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
+        if not isinstance(place.root, str):
+            return None
+        return self.program.sections.get(place.root) or self.program.regions.get(place.root)
+
+    def shareable(self, place: Place, argument: model.Expression) -> None:
+        declared = self.declared(place)
+        if declared is not None and declared.e820 != "reserved":
+            message = (
+                f"{describe(argument)} is `{declared.e820}` to the OS, which would take it for private memory"
+            )
+            self.error("share reserved", argument.span, message, "declare it `reserved`: it stays shared")
+
+    def survives(self, place: Place, argument: model.Expression) -> None:
+        """Linux maps private what an E820 calls ACPI or NVS; shared with the VMM what it calls reserved."""
+        declared = self.declared(place)
+        if declared is None or declared.access != "rw" or declared.e820 in ("acpi", "nvs"):
+            return
+        fate = "will overwrite it" if declared.e820 == "ram" else "maps that shared with the VMM"
+        message = f"{describe(argument)} is `{declared.e820}` to the OS, which {fate}"
+        self.error("kept", argument.span, message, "declare it `acpi` or `nvs`")
+
+    def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
+        declared = self.declared(place)
+        section = declared if isinstance(declared, model.ImageSection) else None
+        if declared is not None and declared.access != "rw":
+            message = f"`{call.callee}` writes to {describe(argument)}, which is mapped `{declared.access}`"
+            self.error("write rw", argument.span, message, "only `rw` memory can be written")
+        elif section is not None and section.kind != "TempMem":
+            message = f"`{call.callee}` would write over `{section.name}` ({section.kind})"
+            self.error("write loaded", argument.span, message, "use TempMem or a memory region")
+
+    def read_shared(self, primitive: Primitive, given: Given, state: State) -> None:
+        for parameter in primitive.parameters:
+            if parameter.state or parameter.provenance != SHARED:
+                continue
+            value, argument = given[parameter.name]
+            if value.trust != SHARED or value.object is None:
+                continue
+            if any(place.overlaps(before) for place in value.object.places for before in state.copied):
+                message = (
+                    f"{describe(argument)} is read a second time: the VMM may have changed it in between"
+                )
+                self.error(
+                    "read once", argument.span, message, "use the private copy that the first read made"
+                )
+            state.copied |= set(value.object.places)

@@ -1,0 +1,104 @@
+"""Were the steps taken that a primitive needs, and none twice? The order of steps as the prelude declares it,
+and which RTMRs firmware may touch (T07)."""
+
+from __future__ import annotations
+
+from dsl import model
+from dsl.effects import Effects, Mark, Step
+from dsl.model import Provenance, Span
+from dsl.rules.state import State, Value, taken
+from dsl.rules.values import ValueWalker
+from dsl.rules.words import describe
+
+UNTRUSTED, MEASURED = Provenance.UNTRUSTED, Provenance.MEASURED
+FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS
+TD_RTMRS = 4
+
+Given = dict[str, tuple[Value, model.Expression]]  # what a call passes for each parameter
+
+
+class StepRules(ValueWalker):
+    """The rules on the steps of a single call. No step is known by name here."""
+
+    def says(self, rule: str, step: Step, word: str, span: Span, **words: object) -> None:
+        """Reports what the prelude says of a broken step."""
+        message, hint = step.says(word, **words)  # type: ignore[arg-type]
+        self.error(rule, span, message, hint, step.rule)
+
+    def needs(self, effects: Effects, call: model.Call, state: State) -> None:
+        for name in effects.needs:
+            step = self.names.steps[name]
+            numbers = FIRMWARE_RTMRS if step.numbered else (None,)
+            missing = [n for n in numbers if not self.has(name, state.must, n) and self.first((name, n))]
+            if missing:
+                rtmrs = [n for n in missing if n is not None]
+                self.says("missing step", step, "missing", call.span, call=call.callee, rtmrs=rtmrs)
+
+    def needs_marks(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
+        for mark in effects.needs_marks:
+            value, argument = given[mark.parameter]
+            obj = value.object
+            if self.assume or mark.step in self.program.suppressed.effects or obj is None:
+                continue
+            step = self.names.steps[mark.step]
+            if "missing" in step.texts and mark.step not in state.must:
+                if self.first((mark.step, None)):
+                    self.says("missing step", step, "missing", call.span, call=call.callee)
+                continue
+            sakes = [sake for owner, made, sake in state.marks if (owner, made) == (obj.identity, mark.step)]
+            if mark.relation is None or not sakes:
+                if not sakes and self.first((mark.step, obj.identity)):
+                    self.says("missing mark", step, "other", argument.span, argument=describe(argument))
+                continue
+            wanted, culprit = given[mark.relation]
+            known = wanted.object is not None and wanted.object.identity in sakes
+            if not known and self.first((mark.step, obj.identity)):
+                self.says("missing mark", step, "unrelated", culprit.span, argument=describe(argument))
+
+    def gives(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
+        for name, parameter in effects.gives:
+            step = self.names.steps[name]
+            number = self.rtmr(given[parameter]) if parameter is not None else None
+            if parameter is not None and number is None:
+                continue
+            if "repeated" in step.texts and taken(name, number) in state.may and not self.assume:
+                rtmrs = [] if number is None else [number]
+                self.says("repeated step", step, "repeated", call.span, call=call.callee, rtmrs=rtmrs)
+            state.grant(taken(name, number))
+
+    def makes(self, marks: tuple[Mark, ...], given: Given, state: State) -> None:
+        for mark in marks:
+            obj = given[mark.parameter][0].object
+            sake = given[mark.relation][0].object if mark.relation is not None else None
+            if obj is not None and (mark.relation is None or sake is not None):
+                state.marks |= {(obj.identity, mark.step, sake.identity if sake is not None else None)}
+
+    # ---- RTMRs
+
+    def measure(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
+        for data, rtmr in effects.measures:
+            number = self.rtmr(given[rtmr])
+            for step in self.names.steps.values():
+                late = "late" in step.texts and number is not None and taken(step.name, number) in state.may
+                if late and self.first(("late", step.name, number)):
+                    self.says("late step", step, "late", call.span, call=call.callee, rtmrs=[number])
+            value, argument = given[data]
+            if value.object is not None and value.trust in (UNTRUSTED, MEASURED):
+                state.trust[value.object.id] = MEASURED
+            elif value.trust == UNTRUSTED and isinstance(argument, model.Variable):
+                state.trust[self.key(argument)] = MEASURED
+
+    def rtmr(self, given: tuple[Value, model.Expression]) -> int | None:
+        value, e = given
+        if self.assume and value.constant is None:
+            return None
+        if not isinstance(value.constant, int):
+            self.error("rtmr", e.span, "which RTMR it is must be a constant", "write `RTMR[0]` or `RTMR[1]`")
+        elif value.constant in FIRMWARE_RTMRS:
+            return value.constant
+        elif value.constant < TD_RTMRS:
+            message = f"RTMR[{value.constant}] belongs to the OS"
+            self.error("rtmr", e.span, message, "firmware measures into RTMR[0] and RTMR[1]")
+        else:
+            self.error("rtmr", e.span, f"there is no RTMR[{value.constant}]", "a TD has RTMR[0] to RTMR[3]")
+        return None

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from emu import eventlog
 from emu.eventlog import Read
 from formats import linux
 
 HEADER_OFFSET = 0x202  # setup header magic in boot_params
+
+
+@dataclass(frozen=True)
+class Handoff:
+    """What the payload was given: entry point, GPA of boot_params, its E820 table, and the event log."""
+
+    entry: int
+    boot_params: int
+    e820: tuple[tuple[int, int, int], ...]
+    log: bytes
+
+    def to_json(self) -> dict[str, object]:
+        """Its part of the boot report."""
+        return {"entry": self.entry, "boot_params": self.boot_params, "e820": [list(e) for e in self.e820]}
 
 
 def _boot_params(read: Read, address: int) -> bytes:
@@ -15,18 +32,14 @@ def _boot_params(read: Read, address: int) -> bytes:
     return page if whole else b""
 
 
-def rsdp(read: Read, address: int) -> int:
-    """acpi_rsdp_addr of the boot_params at a GPA, 0 when there are none."""
+def take(read: Read, entry: int, address: int) -> Handoff:
+    """What lies there as the payload begins at `entry` with RSI at `address`; E820 and log are empty when RSI
+    points to no boot_params.
+    """
     page = _boot_params(read, address)
-    return int(linux.BOOT_PARAMS.parse(page).acpi_rsdp_addr) if page else 0
-
-
-def describe(read: Read, entry: int, address: int) -> dict[str, object]:
-    """Entry point, boot_params address and the E820 table (empty when RSI points to no boot_params)."""
-    page = _boot_params(read, address)
-    table: list[list[int]] = []
-    if page:
-        params = linux.BOOT_PARAMS.parse(page)
-        count = min(int(params.e820_entries), linux.E820_MAX_ENTRIES)
-        table = [[int(e.addr), int(e.size), int(e.type)] for e in params.e820_table[:count]]
-    return {"entry": entry, "boot_params": address, "e820": table}
+    if not page:
+        return Handoff(entry, address, (), b"")
+    params = linux.BOOT_PARAMS.parse(page)
+    count = min(int(params.e820_entries), linux.E820_MAX_ENTRIES)
+    table = tuple((int(e.addr), int(e.size), int(e.type)) for e in params.e820_table[:count])
+    return Handoff(entry, address, table, eventlog.fetch(read, int(params.acpi_rsdp_addr)))

@@ -6,65 +6,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from emu import eventlog, handoff
+from emu import handoff
+from emu.config import RunConfig
 from emu.cpu import engine
 from emu.cpu.apic import LocalApic, Message
 from emu.cpu.memory import Memory
+from emu.cpu.probe import Probe
+from emu.ending import CONSOLE, Ending, Until
+from emu.handoff import Handoff
 from emu.keyboard import Keyboard
 from emu.observe import Observer
 from emu.schedule import SPINS, Schedule, Turn
 from emu.signals import EmuError, End
-from emu.snapshot import file as snapshot
-from emu.snapshot.file import Snapshot
 from emu.symbols import Symbols
 from emu.tdx import cpuid
 from emu.tdx.launch import build
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices import EPOCH, Ports, cmos_memory
-from emu.vmm.launch import Launch
+from emu.vmm.devices import Ports, cmos_memory, parse_time
+from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.vmcall import Vmm
 from formats.units import FOUR_GIB, LARGE_PAGE, PAGE, align_up
 
-AP_INSTRUCTIONS = 100_000  # how long an AP runs on before it is asked whether it is parked
-AP_SAMPLES, AP_SAMPLE = 16, 97  # then it is looked at so often, so many instructions apart
-AP_LOOP_BYTES = 128  # a park loop stays within so many bytes
 SLICE = 20_000_000  # instructions between two progress reports
-
-WISHES = ("handoff", "halt", "shutdown", "reset", "debug-exit")  # reasons of an end that one may want
-
-
-@dataclass(frozen=True)
-class Until:
-    """What ends the run as wished."""
-
-    kind: str  # console, or one of WISHES
-    text: bytes = b""
-
-    @staticmethod
-    def parse(text: str) -> Until:
-        """From the command line's form: one of WISHES, or console:TEXT. EmuError."""
-        kind, _, wanted = text.partition(":")
-        if kind == "console" and wanted:
-            return Until("console", wanted.encode())
-        if text in WISHES:
-            return Until(kind)
-        raise EmuError(f"until {text!r}: expected one of {', '.join(WISHES)}, or console:TEXT")
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why the run is over and which vCPU ended it."""
-
-    end: End
-    vcpu: Vcpu
 
 
 @dataclass
 class Console:
-    """Collects what the guest prints and notices the wished text."""
+    """Collects what the guest prints and notices the text that ends the run."""
 
     until: Until
     listener: Callable[[bytes], None] | None
@@ -81,17 +52,18 @@ class Console:
             self.reached = True
 
     def check(self) -> None:
-        """Ends the run between two instructions, where it can be saved, once the wished text was seen."""
+        """Ends the run between two instructions, where it can be saved, once that text was seen."""
         if self.reached:
             self.reached = False
             shown = self.until.text.decode(errors="backslashreplace")
-            raise End("console", f"the console shows {shown!r}")
+            raise End(CONSOLE, f"the console shows {shown!r}")
 
 
 @dataclass
 class Machine:
     """One TD with its VMM. Build with `create`, then `run`."""
 
+    config: RunConfig
     ffi: Any
     lib: Any
     vm: Any
@@ -100,18 +72,15 @@ class Machine:
     vmm: Vmm
     launch: Launch
     console: Console
-    until: Until
     symbols: Symbols
-    skip_count: tuple[str, ...]
-    seed: int = 0
     vcpus: list[Vcpu] = field(default_factory=list)
     observer: Observer | None = None
     schedule: Schedule = field(init=False)
     keyboard: Keyboard | None = None
-    handed_over: tuple[dict[str, object], bytes] | None = None  # what the payload got, and the event log
+    handoff: Handoff | None = None  # once the payload runs
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.vcpus, self.seed, self.wait)
+        self.schedule = Schedule(self.vcpus, self.config.seed, self.wait)
 
     def close(self) -> None:
         """Frees the engines and the memory."""
@@ -138,9 +107,10 @@ class Machine:
             names,
             self.console.check,
             apic,
+            Probe(self.ffi, self.lib, handle),
         )
         self.vmm.apics.append(apic)
-        ranges = self.symbols.ranges(self.skip_count)
+        ranges = self.symbols.ranges(self.config.skip_count)
         if ranges:
             self.lib.td_count_ranges(handle, self.ffi.new("td_range[]", ranges), len(ranges))
         vcpu.enter(self.launch.hob_address)
@@ -152,16 +122,8 @@ class Machine:
         self.observer = observer
         for vcpu in self.vcpus:
             vcpu.observer = observer
-            self.lib.td_tell_exceptions(vcpu.handle, True)
+            vcpu.probe.report_exceptions()
         observer.on_start(self)
-
-    def save(self) -> Snapshot:
-        """All that the run is now; only between two calls of `run`. EmuError names what cannot be saved."""
-        return snapshot.save(self)
-
-    def restore(self, saved: Snapshot) -> None:
-        """Goes back to a saved point of a machine with the same configuration."""
-        snapshot.restore(self, saved)
 
     def run(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs all vCPUs until one of them ends the run; the TD is left as it was then."""
@@ -173,7 +135,7 @@ class Machine:
     def turns(self, max_instructions: int, progress: Callable[[int], None] | None) -> Ending:
         """Runs the vCPUs as the schedule says until one of them ends the run."""
         boot, schedule = self.vcpus[0], self.schedule
-        self.lib.td_arm_handoff(boot.handle, self.handed_over is None)
+        self.lib.td_arm_handoff(boot.handle, self.handoff is None)
         running = boot
         reported = 0
         try:
@@ -211,20 +173,19 @@ class Machine:
             except End as ended:
                 if ended.reason != "handoff":
                     raise
-                self.handoff(vcpu)
+                self.hand_over(vcpu)
             if vcpu.yielded:
                 self.schedule.spun(turn)
                 return
         vcpu.spins = vcpu.rests_until = 0
 
-    def handoff(self, boot: Vcpu) -> None:
-        """The payload begins; ends the run if that was the wish."""
+    def hand_over(self, boot: Vcpu) -> None:
+        """The payload begins; ends the run if that is the condition."""
         entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
-        log = eventlog.fetch(self.read_guest, handoff.rsdp(self.read_guest, parameters))
+        self.handoff = handoff.take(self.read_guest, entry, parameters)
         if self.observer:
             self.observer.on_handoff(boot, entry, parameters)
-        self.handed_over = (handoff.describe(self.read_guest, entry, parameters), log)
-        if self.until.kind == "handoff":
+        if self.console.until.reason == "handoff":
             raise End("handoff", "")
         self.lib.td_arm_handoff(boot.handle, False)
 
@@ -251,44 +212,8 @@ class Machine:
         for vcpu in self.vcpus:
             if vcpu.apic.matches(message, sender):
                 vcpu.apic.post(message.vector, message.mode)
-                if vcpu.model.index != sender:
+                if vcpu.index != sender:
                     self.schedule.woken()
-
-    def ap_turn(self, vcpu: Vcpu, instructions: int) -> None:
-        """Runs an AP alone for so many instructions, nothing once it halted."""
-        target = vcpu.count + instructions
-        self.lib.td_spin_limit(vcpu.handle, 0)
-        while not vcpu.halted and not vcpu.run(target):
-            pass
-
-    def locate_ap(self, vcpu: Vcpu) -> dict[str, object]:
-        """Tells where an AP stays; before a kernel has it, after running it on for a bounded while."""
-        seen: list[int] = []
-        end = ""
-        if self.handed_over and self.until.kind != "handoff":
-            return self.describe_ap(vcpu, vcpu.halted or vcpu.spins > 0, end)
-        try:
-            self.ap_turn(vcpu, AP_INSTRUCTIONS)
-            for _ in range(AP_SAMPLES):
-                self.ap_turn(vcpu, AP_SAMPLE)
-                seen.append(int(vcpu.regs.rip))
-        except End as ended:
-            end = f"{ended.reason}: {ended.detail}"
-        return self.describe_ap(vcpu, not end and max(seen) - min(seen) <= AP_LOOP_BYTES, end)
-
-    def describe_ap(self, vcpu: Vcpu, parked: bool, end: str) -> dict[str, object]:
-        """An AP as the report has it."""
-        rip = int(vcpu.regs.rip)
-        return {
-            "index": vcpu.model.index,
-            "parked": parked,
-            "halted": vcpu.halted,
-            "rip": rip,
-            "symbol": self.symbols.name(rip),
-            "source": self.symbols.source(rip),
-            "instructions": vcpu.count,
-            "end": end,
-        }
 
     def read_guest(self, gpa: int, size: int) -> bytes:
         """Private memory as far as it is backed."""
@@ -298,28 +223,23 @@ class Machine:
 
 
 def create(
+    config: RunConfig,
     launch: Launch,
     params: TdParams,
-    until: Until,
+    policy: Policy,
     symbols: Symbols,
-    *,
-    mrtd_order: str = "single-pass",
-    large_pages: bool = True,
-    skip_count: tuple[str, ...] = (),
-    listener: Callable[[bytes], None] | None = None,
-    seed: int = 0,
-    rtc: str = EPOCH.isoformat(),
-    stdin: bytes = b"",
-    policy: Policy | None = None,
-    map_gpa_retry: bool = False,
+    listener: Callable[[bytes], None] | None,
 ) -> Machine:
-    """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state."""
+    """Launches a TD: memory, measured regions, finalized MRTD, vCPUs in their entry state. `launch` and
+    `params` are what `policy` made of the configuration's. EmuError.
+    """
+    console = Console(Until.parse(config.until), listener)
     ffi, lib = engine.load()
     span = max(FOUR_GIB, launch.ram[-1][1])
     span = align_up(span, LARGE_PAGE)
     if span > 1 << (params.gpaw - 1):
         raise EmuError(f"memory ends at {span:#x}, beyond GPAW {params.gpaw}")
-    td = build(params, launch.regions, launch.hob_address, mrtd_order)
+    td = build(params, launch.regions, launch.hob_address, config.mrtd_order)
     vm = lib.td_vm_new(span, params.gpaw)
     if vm == ffi.NULL:
         raise EmuError(f"the host cannot reserve {span >> 20} MiB of address space for the guest")
@@ -328,29 +248,28 @@ def create(
     layout.sept_ve_disable = params.attributes >> 28 & 1
     memory = Memory(ffi, lib, vm, layout)
     for start, end in launch.ram:
-        memory.add_ram(start, end // PAGE * PAGE, large_pages)
+        memory.add_ram(start, end // PAGE * PAGE, large=config.host_page_size == "2M")
     for region in launch.regions:
         memory.add_pages(region.gpa, region.content, region.length, region.measured)
-    module = TdxModule(params, memory, td.mrtd)
-    console = Console(until, listener)
-
     vmm = Vmm(
         memory,
         Ports(
             console.send,
             lambda message: machine.send(-1, message),
             lambda: machine.schedule.now / (params.tsc_25mhz * cpuid.CRYSTAL_HZ),
-            rtc,
+            parse_time(config.rtc).isoformat(),
             cmos_memory(launch.ram),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),
-        policy or Policy(),
-        map_gpa_retry=map_gpa_retry,
+        policy,
+        map_gpa_retry=config.map_gpa_retry,
     )
-    machine = Machine(ffi, lib, vm, memory, module, vmm, launch, console, until, symbols, skip_count, seed)
+    machine = Machine(
+        config, ffi, lib, vm, memory, TdxModule(params, memory, td.mrtd), vmm, launch, console, symbols
+    )
     for index in range(params.vcpus):
         machine.add_vcpu(index)
-    vmm.ports.uart.feed(stdin)
-    vmm.policy.on_launched(machine)
+    vmm.ports.uart.feed(config.stdin)
+    policy.on_launched(machine)
     return machine

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from emu.machine import Ending, Machine
-    from emu.vcpu import Vcpu
-    from formats.registers import Gpr
+from emu.ending import Ending
+from emu.view import Machine, Vcpu
+from formats.registers import Gpr
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Raised:
 
 
 class Observer:
-    """Does nothing at every event; a sight overrides what it wants to see. No method may change the guest."""
+    """Does nothing at every event; a subclass overrides what it needs. No method may change the guest."""
 
     def on_start(self, machine: Machine) -> None:
         """The TD is launched, nothing ran yet (or a snapshot was restored)."""

@@ -12,9 +12,10 @@ from emu.cpu.apic import FIRST_VECTOR, SELF_IPI, LocalApic
 from emu.cpu.apic import NATIVE as APIC_NATIVE
 from emu.cpu.decode import port_qualification, prefixes, string_info
 from emu.cpu.memory import Memory
+from emu.cpu.probe import Probe
 from emu.observe import Observer, Raised
 from emu.signals import GP, UD, End, Fault, VirtualizationException
-from emu.tdx import control, cpuid, msr
+from emu.tdx import control, cpuid, leaves, msr
 from emu.tdx.control import Outcome
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.vmm.vmcall import Vmm
@@ -57,6 +58,7 @@ class Vcpu:
     names: dict[int, str]
     after_call: Callable[[], None]  # may end the run between a TDCALL and the next instruction
     apic: LocalApic
+    probe: Probe
     halted: bool = False
     deaf: bool = False  # halted with interrupts blocked: only an NMI wakes it
     yielded: bool = False  # the last stop was for spinning
@@ -67,12 +69,17 @@ class Vcpu:
     def __post_init__(self) -> None:
         self.stop = self.ffi.new("td_stop *")
 
+    @property
+    def index(self) -> int:
+        """VCPU_INDEX."""
+        return self.model.index
+
     def enter(self, hob_address: int) -> None:
         """State at the first TDH.VP.ENTER (intel/tdx-module, td_vmcs_init.c, tdh_vp_init.c)."""
         self.lib.td_enter(self.handle, RESET_VECTOR)
         gpr = self.lib.td_get_regs(self.handle).gpr
         gpr[3], gpr[1], gpr[8] = self.module.params.gpaw, hob_address, hob_address
-        gpr[2], gpr[6] = cpuid.FMS, self.model.index
+        gpr[2], gpr[6] = cpuid.FMS, self.index
         self.lib.td_set_msr(self.handle, FMASK, FMASK_AT_ENTRY)
 
     @property
@@ -84,6 +91,11 @@ class Vcpu:
     def count(self) -> int:
         """Instructions executed."""
         return int(self.lib.td_count(self.handle))
+
+    @property
+    def excluded(self) -> int:
+        """Those of them that are counted separately (RunConfig.skip_count)."""
+        return int(self.lib.td_count_excluded(self.handle))
 
     def run(self, limit: int) -> bool:
         """Runs until the instruction count reaches `limit` (True) or one stop was handled (False)."""
@@ -108,14 +120,21 @@ class Vcpu:
         if stop.kind == lib.TD_STOP_YIELD:
             self.yielded = True
             return True
-        if stop.kind in (lib.TD_STOP_TOLD, lib.TD_STOP_BREAK, lib.TD_STOP_MODE):
-            self.tell()
+        if stop.kind in (lib.TD_STOP_EXCEPTION, lib.TD_STOP_BREAK, lib.TD_STOP_MODE):
+            self.report_stop()
             return False
         if stop.kind == lib.TD_STOP_EPT_VE:
             self.ept_violation()
             return False
         self.over()
         return False
+
+    def run_alone(self, instructions: int) -> None:
+        """Runs for this number of instructions without a turn of another vCPU, not at all once it halted."""
+        target = self.count + instructions
+        self.lib.td_spin_limit(self.handle, 0)
+        while not self.halted and not self.run(target):
+            pass
 
     @property
     def time(self) -> int:
@@ -164,7 +183,7 @@ class Vcpu:
         if self.observer:
             self.observer.on_interrupt(self, vector, rip)
 
-    def tell(self) -> None:
+    def report_stop(self) -> None:
         """An observer asked for this stop."""
         stop = self.stop
         if self.observer is None:
@@ -302,8 +321,8 @@ class Vcpu:
         """What module and VMM make of the registers of a TDCALL, in place."""
         regs = self.regs
         leaf = r[RAX] & 0xFFFF
-        if self.module.tdcall(self.model, r, regs.mode == 64, regs.cpl):
-            self.vmm.handle(self.model.index, r)
+        if leaves.tdcall(self.module, self.model, r, regs.mode == 64, regs.cpl):
+            self.vmm.handle(self.index, r)
         elif leaf == 0 and r[RAX] and self.module.params.choices.stop_at_refused_vmcall:
             raise End(
                 "illegal",
@@ -314,7 +333,7 @@ class Vcpu:
         """CPUID."""
         regs = self.regs
         tsc = self.module.params.tsc_25mhz
-        caller = cpuid.Caller(self.model.index, int(regs.cr4), regs.mode == 64, tsc)
+        caller = cpuid.Caller(self.index, int(regs.cr4), regs.mode == 64, tsc)
         leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
         answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
         if answer is None or row is None or self.model.cpuid_faults(row.number, user=regs.cpl > 0):

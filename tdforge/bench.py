@@ -81,7 +81,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def outside(report: Mapping[str, Any]) -> int:
     """Instructions of a run that are not hashing."""
-    return int(report["instructions"] - report["instructions_apart"])
+    return int(report["instructions"] - report["instructions_excluded"])
 
 
 def handoff_rows(reports: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, ...]]:

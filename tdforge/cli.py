@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from emu.api import MAX_VCPUS, RunConfig, check_vcpus
-from emu.machine import WISHES, Until
+from emu.config import MAX_VCPUS, RunConfig, check_memory, check_vcpus
+from emu.ending import UNTIL_REASONS, Until
 from emu.signals import EmuError
+from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices import EPOCH, parse_time
-from emu.vmm.launch import check_memory
-from emu.vmm.policy import parse as parse_vmm
 from emu.vmm.presets import PRESETS
 from tdforge import __version__, commands, sight, td
 from tdforge.errors import UserError
@@ -151,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--until", type=until, default="handoff", metavar="WHAT",
-        help=f"{', '.join(WISHES)}, or console:TEXT; exit code 0 when it came to pass; default: %(default)s",
+        help=f"{', '.join(UNTIL_REASONS)}, or console:TEXT: exit code 0 then; default: %(default)s",
     )  # fmt: skip
     run.add_argument(
         "--max-instructions", type=positive, default=RunConfig.max_instructions, metavar="N",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from emu.api import HOST_PAGE_SIZES
+from emu.config import HOST_PAGE_SIZES
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import DIGEST, TdParams
 from formats.tdx import td

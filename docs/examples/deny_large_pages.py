@@ -1,7 +1,8 @@
 """For `tdforge run build/linux.bin --kernel build/vmlinuz --script docs/examples/deny_large_pages.py`.
 
 This host maps RAM in 4 KiB pages only, lies about the version of its GHCI, prints each call that is no port
-access, and answers every second MapGPA with RETRY. Each function is a hook of emu/vmm/policy.py.
+access, and answers every second MapGPA with RETRY. Each function is a hook of emu/vmm/policy.py;
+what it may use of a machine is in emu/view.py.
 """
 
 from itertools import count
@@ -21,11 +22,8 @@ def launch(launch):
 
 def on_launched(machine):
     """The TD is final; its vCPUs did not run yet."""
-    large = machine.memory.lib.TD_PAGE_2M
     for start, end in machine.launch.ram:
-        for gpa in range(start, end, 2 << 20):
-            if machine.memory.state(gpa) & large:  # else sections lie there, and it is in small pages already
-                machine.memory.set_states(gpa, 2 << 20, machine.memory.state(gpa) & ~large)
+        machine.memory.split(start, end - start)
 
 
 def on_call(call):

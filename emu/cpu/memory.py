@@ -33,6 +33,14 @@ class Memory:
         """The TD_PAGE_* byte of the page, unmapped beyond the backed space."""
         return int(self.layout.pages[gpa >> 12]) if gpa < self.span else 0
 
+    def is_backed(self, gpa: int) -> bool:
+        """Whether the page is the TD's, in whatever state; device memory is not."""
+        return bool(self.state(gpa))
+
+    def is_large(self, gpa: int) -> bool:
+        """Whether a 2 MiB page is there."""
+        return bool(self.state(gpa) & self.lib.TD_PAGE_2M)
+
     def read(self, gpa: int, size: int, shared: bool = False) -> bytes:
         """Bytes as the module or the host sees them; no state check."""
         base = self.layout.shared if shared else self.layout.ram
@@ -56,7 +64,7 @@ class Memory:
     def split(self, gpa: int, size: int) -> None:
         """TDH.MEM.PAGE.DEMOTE of every 2 MiB page that the range touches."""
         for chunk in range(gpa // LARGE_PAGE * LARGE_PAGE, gpa + size, LARGE_PAGE):
-            if self.state(chunk) & self.lib.TD_PAGE_2M:
+            if self.is_large(chunk):
                 self.set_states(chunk, LARGE_PAGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
 
     def remove(self, gpa: int, size: int, again: bool = True) -> None:

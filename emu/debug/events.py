@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from emu.debug import names
+from emu.ending import Ending
 from emu.observe import Observer, Raised
 from emu.symbols import Symbols
+from emu.view import Machine, Vcpu
 from formats.ghci import Function
 from formats.registers import Gpr
 from formats.tdx.leaves import Leaf
 from formats.units import LARGE_PAGE, PAGE
-
-if TYPE_CHECKING:
-    from emu.machine import Ending, Machine
-    from emu.vcpu import Vcpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +50,31 @@ class Recorder(Observer):
         found = self.firmware.name(address)
         return found or (self.kernel.name(address) if self.kernel else "")
 
-    def tell(self, vcpu: Vcpu, kind: str, name: str, rip: int, **more: object) -> None:
+    def emit(self, vcpu: Vcpu, kind: str, name: str, rip: int, **more: object) -> None:
         """Completes an event and passes it on."""
-        count, index = vcpu.count, vcpu.model.index
+        count, index = vcpu.count, vcpu.index
         self.sink(Event(count, index, kind, name, rip, symbol=self.symbol(rip), **more))  # type: ignore[arg-type]
 
     def look(self, vcpu: Vcpu) -> int:
-        """RIP; tells a change of the code segment's width first."""
+        """RIP; reports a change of the code segment's width first."""
         regs = vcpu.regs
-        mode, rip, index = int(regs.mode), int(regs.rip), vcpu.model.index
+        mode, rip, index = int(regs.mode), int(regs.rip), vcpu.index
         before = self.modes.get(index, 32)
         if mode != before:
-            self.tell(vcpu, "mode", f"{before}-bit to {mode}-bit code", rip)
+            self.emit(vcpu, "mode", f"{before}-bit to {mode}-bit code", rip)
         self.modes[index] = mode
         return rip
 
     def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
         rip = self.look(vcpu)
         call = names.describe(given, result)
-        self.tell(vcpu, call.kind, call.name, rip, given=call.given, result=call.result, answer=call.answer)
+        self.emit(vcpu, call.kind, call.name, rip, given=call.given, result=call.result, answer=call.answer)
         if call.kind == "vmcall" and call.number == Function.MAP_GPA:
             self.converted(vcpu, call, rip)
         elif call.result == "SUCCESS" and call.kind == "tdcall" and call.number == Leaf.MEM_PAGE_ACCEPT:
             operand = call.given["gpa_level"]
             pages = {"gpa": operand & ~0xFFF, "size": LARGE_PAGE if operand & 7 else PAGE}
-            self.tell(vcpu, "page", "pending to private", rip, given=pages)
+            self.emit(vcpu, "page", "pending to private", rip, given=pages)
 
     def converted(self, vcpu: Vcpu, call: names.Call, rip: int) -> None:
         """What a MapGPA did, whole or up to where it stopped; device memory has no page states."""
@@ -85,29 +82,29 @@ class Recorder(Observer):
         if call.result != "SUCCESS":
             size = call.answer.get("reached", gpa) - gpa
         bare = gpa & ~self.shared_bit
-        if 0 < size <= call.given["size"] and vcpu.memory.state(bare):
+        if 0 < size <= call.given["size"] and vcpu.memory.is_backed(bare):
             towards = "to shared" if gpa & self.shared_bit else "to pending"
-            self.tell(vcpu, "page", towards, rip, given={"gpa": bare, "size": size})
+            self.emit(vcpu, "page", towards, rip, given={"gpa": bare, "size": size})
 
     def on_exception(self, vcpu: Vcpu, raised: Raised) -> None:
         given = {} if raised.error_code is None else {"error": raised.error_code}
         if raised.address is not None:
             given["address"] = raised.address
         name = names.EXCEPTIONS.get(raised.vector, f"vector {raised.vector}")
-        self.tell(vcpu, "exception", name, raised.rip, given=given)
+        self.emit(vcpu, "exception", name, raised.rip, given=given)
 
     def on_interrupt(self, vcpu: Vcpu, vector: int, rip: int) -> None:
-        self.tell(vcpu, "interrupt", f"vector {vector}", rip)
+        self.emit(vcpu, "interrupt", f"vector {vector}", rip)
 
     def on_control(self, vcpu: Vcpu, register: str, old: int, new: int) -> None:
-        self.tell(vcpu, "control", register, self.look(vcpu), given={"old": old, "new": new})
+        self.emit(vcpu, "control", register, self.look(vcpu), given={"old": old, "new": new})
 
     def on_mode(self, vcpu: Vcpu) -> None:
         self.look(vcpu)
 
     def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
-        self.tell(vcpu, "handoff", "handoff", entry, given={"parameters": parameters})
+        self.emit(vcpu, "handoff", "handoff", entry, given={"parameters": parameters})
 
     def on_end(self, machine: Machine, ending: Ending) -> None:
         rip = self.look(ending.vcpu)
-        self.tell(ending.vcpu, "end", ending.end.reason, rip, result=ending.end.detail)
+        self.emit(ending.vcpu, "end", ending.end.reason, rip, result=ending.end.detail)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import socket
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from emu.debug import registers, walk
 from emu.debug.remote import MAX_PACKET, Channel, Closed, unescape
+from emu.ending import Ending
 from emu.observe import Observer
 from emu.signals import EmuError, End
+from emu.view import Machine, Vcpu
 from formats.units import PAGE
-
-if TYPE_CHECKING:
-    from emu.machine import Ending, Machine
-    from emu.vcpu import Vcpu
 
 LOOPBACK = "127.0.0.1"
 TRAP, INTERRUPT_SIGNAL, SEGV = 5, 2, 11
@@ -83,14 +80,14 @@ class Debugger(Observer):
         self.channel = Channel(connection)
         boot = machine.vcpus[0]
         self.first = int(boot.regs.rip)
-        boot.lib.td_break_set(boot.handle, self.first)
+        boot.probe.break_set(self.first)
 
     def on_stop(self, vcpu: Vcpu) -> None:
-        self.current = vcpu.model.index
-        touched = int(vcpu.lib.td_watch_hit(vcpu.handle))
+        self.current = vcpu.index
+        touched = vcpu.probe.watch_hit()
         self.hit = next((watch for watch, gpa in self.watches.items() if gpa == touched), None)
         if self.first is not None:
-            vcpu.lib.td_break_clear(vcpu.handle, self.first)
+            vcpu.probe.break_clear(self.first)
             self.first = None
             self.converse(None)
         else:
@@ -105,7 +102,7 @@ class Debugger(Observer):
 
     def on_end(self, machine: Machine, ending: Ending) -> None:
         reason = ending.end.reason
-        self.current = ending.vcpu.model.index
+        self.current = ending.vcpu.index
         if reason not in GOOD_ENDS:
             self.say(f"gdb: stopped at the end: {reason}: {ending.end.detail}")
             with suppress(End):
@@ -125,7 +122,7 @@ class Debugger(Observer):
     # -- the conversation while the guest stands
 
     @property
-    def vcpus(self) -> list[Vcpu]:
+    def vcpus(self) -> Sequence[Vcpu]:
         assert self.machine is not None
         return self.machine.vcpus
 
@@ -172,7 +169,7 @@ class Debugger(Observer):
         for watch in list(self.watches):
             self.watch(False, watch)
         for vcpu in self.vcpus:
-            vcpu.lib.td_step(vcpu.handle, False)
+            vcpu.probe.step(False)
         if self.channel:
             self.channel.close()
         self.channel = None
@@ -255,7 +252,7 @@ class Debugger(Observer):
             return FEATURES
         if text.startswith("qThreadExtraInfo,"):
             vcpu = self.vcpus[int(text.partition(",")[2], 16) - 1]
-            note = f"vCPU {vcpu.model.index}{', halted' if vcpu.halted else ''}, {vcpu.count:,} instructions"
+            note = f"vCPU {vcpu.index}{', halted' if vcpu.halted else ''}, {vcpu.count:,} instructions"
             return note.encode().hex()
         fixed = {
             "vCont?": "vCont;c;C;s;S",
@@ -280,17 +277,17 @@ class Debugger(Observer):
     def resume(self, stepping: set[int]) -> None:
         """Arms steps and lets the guest leave the breakpoint it stands at."""
         for index, vcpu in enumerate(self.vcpus):
-            vcpu.lib.td_step(vcpu.handle, index in stepping)
+            vcpu.probe.step(index in stepping)
         stood = self.vcpus[self.resumed]
-        stood.lib.td_break_pass(stood.handle)
+        stood.probe.break_pass()
 
     def set_break(self, address: int, on: bool) -> bool:
         """On every vCPU."""
         if not on:
             for vcpu in self.vcpus:
-                vcpu.lib.td_break_clear(vcpu.handle, address)
+                vcpu.probe.break_clear(address)
             return True
-        return all(vcpu.lib.td_break_set(vcpu.handle, address) for vcpu in self.vcpus)
+        return all(vcpu.probe.break_set(address) for vcpu in self.vcpus)
 
     def breakpoint(self, on: bool, rest: str) -> str:
         """Z and z: software and hardware breakpoints are the same here."""
@@ -318,12 +315,12 @@ class Debugger(Observer):
         if not on:
             gpa = self.watches.pop(watch)
             for vcpu in self.vcpus:
-                vcpu.lib.td_watch_clear(vcpu.handle, gpa, watch.size, accesses)
+                vcpu.probe.watch_clear(gpa, watch.size, accesses)
             return OK
         found = walk.translate(current.regs, current.memory, watch.address)
         if found is None or not 0 < watch.size <= PAGE - watch.address % PAGE:
             return REFUSED
-        if not all(vcpu.lib.td_watch_set(vcpu.handle, found, watch.size, accesses) for vcpu in self.vcpus):
+        if not all(vcpu.probe.watch_set(found, watch.size, accesses) for vcpu in self.vcpus):
             return REFUSED
         self.watches[watch] = found
         return OK
@@ -335,7 +332,7 @@ class Debugger(Observer):
         if not walk.write(vcpu.regs, vcpu.memory, address, data):
             return NOTHING_THERE
         for other in self.vcpus:
-            other.lib.td_forget_code(other.handle)
+            other.probe.forget_code()
         return OK
 
     def write_all(self, digits: str) -> str:

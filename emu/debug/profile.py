@@ -6,15 +6,13 @@ import bisect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from emu.cpu.probe import Counted
+from emu.ending import Ending
 from emu.observe import Observer
 from emu.symbols import Symbols
+from emu.view import Machine
 from formats import tdvf
-
-if TYPE_CHECKING:
-    from emu.machine import Ending, Machine
-    from emu.vcpu import Vcpu
 
 # Linear addresses of a Linux kernel (Documentation/arch/x86/x86_64/mm.rst)
 KERNEL, MODULES, UPPER_HALF = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000, 1 << 63
@@ -27,16 +25,6 @@ class Row:
     name: str
     instructions: int
     share: float  # of all
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Straight-line code and how many instructions were executed there."""
-
-    begin: int
-    end: int
-    instructions: int
-    mode: int
 
 
 def region(address: int, image: tuple[int, int], ram_end: int) -> str:
@@ -81,31 +69,6 @@ def attribute(counted: list[Counted], namer: Namer, starts: Callable[[Counted], 
     return +found
 
 
-def read_counted(vcpu: Vcpu) -> list[Counted]:
-    """What the native core counted on one vCPU so far."""
-    room = vcpu.lib.td_profile_read(vcpu.handle, vcpu.ffi.NULL, 0)
-    out = vcpu.ffi.new("td_counted[]", max(room, 1))
-    filled = min(room, vcpu.lib.td_profile_read(vcpu.handle, out, room))
-    rows = ((int(c.begin), int(c.end), int(c.instructions), int(c.mode)) for c in out[0:filled])
-    return [Counted(*row) for row in rows if row[2]]
-
-
-def instruction_starts(vcpu: Vcpu, code: Counted) -> list[int]:
-    """Addresses of the instructions in a range, empty when its code cannot be read."""
-    begin, end = code.begin, code.end
-    out = vcpu.ffi.new("uint8_t[]", end - begin + 16)
-    if not vcpu.lib.td_read_linear(vcpu.handle, begin, out, end - begin):
-        return []
-    found, at = [], 0
-    while at < end - begin:
-        length = int(vcpu.lib.td_insn_length(out + at, end - begin - at, code.mode or 64))
-        if length <= 0:
-            break
-        found.append(begin + at)
-        at += length
-    return found
-
-
 class Profile(Observer):
     """Counts from the start of the run; `rows` is filled at its end."""
 
@@ -115,7 +78,7 @@ class Profile(Observer):
 
     def on_start(self, machine: Machine) -> None:
         for vcpu in machine.vcpus:
-            vcpu.lib.td_profile_start(vcpu.handle)
+            vcpu.probe.profile_start()
 
     def on_end(self, machine: Machine, ending: Ending) -> None:
         tables = (machine.symbols, self.kernel) if self.kernel else (machine.symbols,)
@@ -124,10 +87,6 @@ class Profile(Observer):
         namer = Namer(tables, image, machine.launch.ram[-1][1])
         total: Counter[str] = Counter()
         for vcpu in machine.vcpus:
-
-            def starts(code: Counted, of: Vcpu = vcpu) -> list[int]:
-                return instruction_starts(of, code)
-
-            total += attribute(read_counted(vcpu), namer, starts)
+            total += attribute(vcpu.probe.profile(), namer, vcpu.probe.instruction_starts)
         everything = total.total() or 1
         self.rows = [Row(name, n, n / everything) for name, n in total.most_common()]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from emu.vcpu import Vcpu
+from emu.view import Vcpu
 
 # gdb's order of the general registers, as indices into the encoding order
 GENERAL = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -68,13 +66,11 @@ def description() -> str:
 
 def values(vcpu: Vcpu) -> dict[str, int]:
     """Values by name of all available registers."""
-    ffi, regs = vcpu.ffi, vcpu.regs
+    regs, segments = vcpu.regs, vcpu.probe.segments()
     found = {name: int(regs.gpr[at]) for name, at in zip(NAMES, GENERAL, strict=True)}
     found |= {"rip": int(regs.rip), "eflags": int(regs.rflags)}
-    segments = ffi.new("td_segment[6]")
-    vcpu.lib.td_segments(vcpu.handle, segments)
-    found |= {name: int(segments[at].selector) for name, at in SEGMENTS}
-    found |= {"fs_base": int(segments[4].base), "gs_base": int(segments[5].base)}
+    found |= {name: segments[at].selector for name, at in SEGMENTS}
+    found |= {"fs_base": segments[4].base, "gs_base": segments[5].base}
     return found | {name: int(getattr(regs, name)) for name in SYSTEM}
 
 

@@ -8,19 +8,16 @@ from array import array
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emu.debug.events import Event, Recorder
 from emu.debug.profile import KERNEL
+from emu.ending import Ending
 from emu.signals import EmuError
 from emu.symbols import Symbols
+from emu.view import Machine, Vcpu
 from formats.ghci import NAMES as VMCALL_NAMES
 from formats.ghci import Function
 from formats.tdx.leaves import LEAF_NAMES, Leaf
-
-if TYPE_CHECKING:
-    from emu.machine import Ending, Machine
-    from emu.vcpu import Vcpu
 
 # Rows of the page, top to bottom
 CATEGORIES = (
@@ -80,9 +77,9 @@ def first_phase(machine: Machine, vcpu: Vcpu) -> int:
     """Where a vCPU is when the observation begins: at its reset, unless a snapshot was restored."""
     if vcpu.regs.rip >= KERNEL:
         return LINUX
-    if vcpu.model.index:
+    if vcpu.index:
         return PARKED
-    if machine.handed_over:
+    if machine.handoff:
         return PAYLOAD
     return FIRMWARE if vcpu.regs.mode == LONG_MODE else RESET
 

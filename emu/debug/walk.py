@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from emu.cpu.memory import Memory
+from emu.view import Memory, Registers
 from formats.paging import PageBit
 from formats.units import PAGE
 
@@ -12,7 +10,7 @@ ADDRESS = 0x000FFFFFFFFFF000
 CR0_PG, CR4_LA57 = 1 << 31, 1 << 12
 
 
-def translate(regs: Any, memory: Memory, gla: int) -> int | None:
+def translate(regs: Registers, memory: Memory, gla: int) -> int | None:
     """GPA of a linear address, shared bit included (Intel SDM volume 3, 4.5); None if unmapped."""
     if not regs.cr0 & CR0_PG:
         return gla & 0xFFFFFFFF
@@ -33,7 +31,7 @@ def translate(regs: Any, memory: Memory, gla: int) -> int | None:
     return None
 
 
-def _parts(regs: Any, memory: Memory, gla: int, size: int) -> list[tuple[int, int, bool]] | None:
+def _parts(regs: Registers, memory: Memory, gla: int, size: int) -> list[tuple[int, int, bool]] | None:
     """(offset in backing memory, bytes, shared) page by page; None if a page is absent."""
     found = []
     while size:
@@ -49,13 +47,13 @@ def _parts(regs: Any, memory: Memory, gla: int, size: int) -> list[tuple[int, in
     return found
 
 
-def read(regs: Any, memory: Memory, gla: int, size: int) -> bytes | None:
+def read(regs: Registers, memory: Memory, gla: int, size: int) -> bytes | None:
     """Memory at a linear address, None if part of it is not mapped."""
     parts = _parts(regs, memory, gla, size)
     return None if parts is None else b"".join(memory.read(*part) for part in parts)
 
 
-def write(regs: Any, memory: Memory, gla: int, data: bytes) -> bool:
+def write(regs: Registers, memory: Memory, gla: int, data: bytes) -> bool:
     """Writes whatever the page permissions are; False if part of it is not mapped."""
     parts = _parts(regs, memory, gla, len(data))
     if parts is None:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from random import Random
-from typing import TYPE_CHECKING
 
 from emu import api
 from emu.api import RunConfig
 from emu.oracle.compare import Evidence
 from emu.oracle.shown import Range, Shown, gather
 from emu.oracle.single import Finding, judge
-from emu.vmm.launch import Launch
+from emu.view import Machine, Vcpu
+from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, with_content
 from emu.vmm.presets import PRESETS
 from formats import acpi, bundle, tdvf
 from formats.ghci import INVALID_OPERAND, Function
 from formats.registers import R11, R12, R13, R14
 from formats.tdx.td import CONFIG_GPAW52
-
-if TYPE_CHECKING:
-    from emu.machine import Machine
-    from emu.vcpu import Vcpu
 
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
 COM1 = range(0x3F8, 0x400)
@@ -150,7 +146,7 @@ class Chosen(Policy):
         self.odd_turns -= 1
         match ORDERS[self.choice.order % len(ORDERS)]:
             case "the others first":
-                return instructions if vcpu.model.index else 0
+                return instructions if vcpu.index else 0
             case "odd pieces":
                 return min(instructions, self.random.randrange(1, PIECE))
             case "single instructions":

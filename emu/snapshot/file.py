@@ -8,16 +8,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from emu.config import RunConfig
 from emu.cpu import engine
+from emu.machine import Machine
 from emu.signals import EmuError
 from emu.snapshot import objects as state
 from formats.units import PAGE
-
-if TYPE_CHECKING:
-    from emu.api import RunConfig
-    from emu.machine import Machine
 
 FORMAT, VERSION = "tdforge snapshot", 1
 LAYOUT = ("tsc_step_num", "tsc_step_den", "last_tsc", "sept_ve_disable")
@@ -46,7 +44,7 @@ class Snapshot:
     @property
     def handed_over(self) -> bool:
         """Whether the payload had begun."""
-        return self.models["fields"].get("handed_over") is not None
+        return self.models["fields"].get("handoff") is not None
 
 
 def _gather(machine: Machine, base: Any) -> Pages:
@@ -158,8 +156,6 @@ def read(path: Path) -> tuple[RunConfig, Snapshot]:
 
 
 def _config(plain: dict[str, Any], file: zipfile.ZipFile) -> RunConfig:
-    from emu.api import RunConfig
-
     values = {name: state.restore(data) for name, data in plain.items()}
     if values.get("elf") is not None:
         elf = Path(values["elf"])

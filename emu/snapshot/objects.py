@@ -18,7 +18,7 @@ from emu.signals import EmuError
 
 HOME = "emu."  # objects of other packages have no business in a machine's state
 # Set when a machine is built, the same in the machine that resumes
-FIXED = frozenset(("Memory", "Launch", "Symbols", "TdParams", "Until", "Keyboard"))
+FIXED = frozenset(("Memory", "Launch", "Symbols", "TdParams", "Until", "Keyboard", "RunConfig", "Probe"))
 PLAIN = (type(None), bool, int, float, str)
 
 

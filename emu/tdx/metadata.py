@@ -6,17 +6,14 @@ metadata_td.c)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from emu.tdx import fields
+from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, R9, RAX, RCX, RDX, Gpr
 from formats.tdx import status
 from formats.tdx.fields import NULL_ID, SIZE, SYS, TD, VP, Field
 from formats.tdx.td import CONFIG_FLEXIBLE_PENDING_VE
 from formats.units import PAGE
-
-if TYPE_CHECKING:
-    from emu.tdx.module import TdxModule, VcpuModel
 
 FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_LOCAL_ATTESTATION, FEATURE_NO_RBP_MOD = 3, 5, 8, 18
 INTEL, MAJOR, MINOR = 0x8086, 1, 5

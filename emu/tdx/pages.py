@@ -4,14 +4,10 @@ tdg_mem_page_accept.c, tdg_mem_page_attr_rd.c, tdg_mem_page_attr_wr.c)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from emu.signals import End
+from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, RCX, RDX, Gpr
 from formats.tdx import status
-
-if TYPE_CHECKING:
-    from emu.tdx.module import TdxModule, VcpuModel
 
 NOT_RETIRED = (1 << 64) - 1  # td_accept: the VMM has nothing to map
 SIZES = (1 << 12, 1 << 21, 1 << 30)  # by level

@@ -18,8 +18,8 @@ CH_MMIO64_END = 0x3FFFFFEEFFFF  # end of its 64-bit device area on a 46-bit host
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The facts a TD HOB tells."""
+class Facts:
+    """What a TD HOB says about the platform."""
 
     ram: tuple[Range, ...]
     sections: tuple[tdvf.Section, ...]
@@ -47,57 +47,57 @@ def _mmio(start: int, end: int) -> hob.Hob:
     return hob.Resource(hob.ResourceType.MMIO, start, end - start, hob.MMIO_ATTRIBUTES)
 
 
-def _of_type(machine: Machine, *types: tdvf.SectionType) -> list[Range]:
-    return [(s.address, s.end) for s in machine.sections if s.type in types]
+def _of_type(facts: Facts, *types: tdvf.SectionType) -> list[Range]:
+    return [(s.address, s.end) for s in facts.sections if s.type in types]
 
 
-def _in_ram(machine: Machine, pieces: Iterable[Range]) -> list[Range]:
-    return [p for p in pieces if any(start <= p[0] and p[1] <= end for start, end in machine.ram)]
+def _in_ram(facts: Facts, pieces: Iterable[Range]) -> list[Range]:
+    return [p for p in pieces if any(start <= p[0] and p[1] <= end for start, end in facts.ram)]
 
 
-def _payload(machine: Machine, preset: Preset) -> list[hob.Hob]:
-    if machine.payload_entry is None or not preset.payload_info:
+def _payload(facts: Facts, preset: Preset) -> list[hob.Hob]:
+    if facts.payload_entry is None or not preset.payload_info:
         return []
     make = hob.payload_info_packed if preset.packed_payload_info else hob.payload_info
-    return [make(hob.PayloadImage.BZIMAGE, machine.payload_entry)]
+    return [make(hob.PayloadImage.BZIMAGE, facts.payload_entry)]
 
 
-def dragonball(machine: Machine, preset: Preset) -> list[hob.Hob]:
+def dragonball(facts: Facts, preset: Preset) -> list[hob.Hob]:
     """RAM as unaccepted whatever was added inside it, firmware window, one MMIO entry, payload info, ACPI
     tables.
     """
-    bios = FOUR_GIB - machine.image_size
-    tables = (acpi.madt(machine.vcpus), acpi.fadt(), acpi.dsdt())
+    bios = FOUR_GIB - facts.image_size
+    tables = (acpi.madt(facts.vcpus), acpi.fadt(), acpi.dsdt())
     return [
-        *_memory(hob.ResourceType.UNACCEPTED, machine.ram),
-        hob.Resource(hob.ResourceType.SYSTEM_MEMORY, bios, machine.image_size),
+        *_memory(hob.ResourceType.UNACCEPTED, facts.ram),
+        hob.Resource(hob.ResourceType.SYSTEM_MEMORY, bios, facts.image_size),
         _mmio(MMIO_BASE, bios),
-        *_payload(machine, preset),
+        *_payload(facts, preset),
         *map(hob.acpi_table, tables),
     ]
 
 
-def cloud_hypervisor(machine: Machine, preset: Preset) -> list[hob.Hob]:
+def cloud_hypervisor(facts: Facts, preset: Preset) -> list[hob.Hob]:
     """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last. In the legacy form
     RAM is ordinary memory and TempMem reserved.
     """
     legacy = preset.style is HobStyle.LEGACY
     ram_type = hob.ResourceType.SYSTEM_MEMORY if legacy else hob.ResourceType.UNACCEPTED
     temp_type = hob.ResourceType.MEMORY_RESERVED if legacy else hob.ResourceType.SYSTEM_MEMORY
-    temp = _of_type(machine, tdvf.SectionType.TEMP_MEM)
-    high = max(FOUR_GIB, machine.ram[-1][1])
-    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(machine.vcpus))
+    temp = _of_type(facts, tdvf.SectionType.TEMP_MEM)
+    high = max(FOUR_GIB, facts.ram[-1][1])
+    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.vcpus))
     return [
-        *_memory(ram_type, subtract(machine.ram, temp)),
+        *_memory(ram_type, subtract(facts.ram, temp)),
         *_memory(temp_type, temp),
         _mmio(MMIO_BASE, MMIO_BASE + CH_MMIO_LENGTH),
         _mmio(high, CH_MMIO64_END),
         *map(hob.acpi_table, tables),
-        *_payload(machine, preset),
+        *_payload(facts, preset),
     ]
 
 
-def qemu(machine: Machine, preset: Preset) -> list[hob.Hob]:
+def qemu(facts: Facts, preset: Preset) -> list[hob.Hob]:
     """Every RAM piece by address: added sections as memory, the rest unaccepted; nothing else."""
     types = (
         tdvf.SectionType.TD_HOB,
@@ -105,8 +105,8 @@ def qemu(machine: Machine, preset: Preset) -> list[hob.Hob]:
         tdvf.SectionType.PAYLOAD,
         tdvf.SectionType.PAYLOAD_PARAM,
     )
-    added = _in_ram(machine, _of_type(machine, *types))
-    hobs = _memory(hob.ResourceType.UNACCEPTED, subtract(machine.ram, added))
+    added = _in_ram(facts, _of_type(facts, *types))
+    hobs = _memory(hob.ResourceType.UNACCEPTED, subtract(facts.ram, added))
     hobs += _memory(hob.ResourceType.SYSTEM_MEMORY, added)
     return sorted(hobs, key=lambda item: item.start if isinstance(item, hob.Resource) else 0)
 
@@ -119,6 +119,6 @@ _STYLES = {
 }
 
 
-def build(machine: Machine, preset: Preset, base: int) -> bytes:
+def build(facts: Facts, preset: Preset, base: int) -> bytes:
     """The TD HOB of this VMM for a list at GPA base."""
-    return hob.write(base, _STYLES[preset.style](machine, preset))
+    return hob.write(base, _STYLES[preset.style](facts, preset))

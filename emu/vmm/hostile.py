@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING
 
 from emu.signals import End
 from emu.tdx.measure import Region
 from emu.tdx.params import TdParams
+from emu.view import Machine, Vcpu
 from emu.vmm import hostile_hob, hostile_payload
 from emu.vmm.backing import backed, union
-from emu.vmm.launch import Launch
+from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
 from formats import tdvf
 from formats.tdx.td import DEBUG, SEPT_VE_DISABLE
 from formats.units import LARGE_PAGE, PAGE
 
-if TYPE_CHECKING:
-    from emu.machine import Machine
-    from emu.vcpu import Vcpu
-
 NMI, FIRST_VECTOR = 2, 32
-MOST_TOLD = 64  # lines about calls; a kernel makes a hundred thousand
+LOG_LIMIT = 64  # lines about calls; a kernel makes a hundred thousand
 ODD_TURNS = 200  # turns of odd length, then honest ones
 # R10 of a TDVMCALL: success, RETRY, INVALID_OPERAND, GPA_INUSE, ALIGN_ERROR (GHCI 1.5, table 3-2), undefined
 STATUSES = (0, 1, 1 << 63, 1 << 63 | 1, 1 << 63 | 2, (1 << 64) - 1)
@@ -50,7 +46,7 @@ class Hostile(Policy):
         self.resumes = self.random.randrange(1, 40) if self.chance(0.5) else 0
         self.interrupts = self.random.randrange(1, 10) if self.chance(0.3) else 0
         self.held: End | None = None  # the report that did not end the run
-        self.told = 0
+        self.logged = 0
 
     def chance(self, share: float) -> bool:
         """True so often."""
@@ -160,21 +156,19 @@ class Hostile(Policy):
 
     def on_launched(self, machine: Machine) -> None:
         memory = machine.memory
-        large = memory.lib.TD_PAGE_2M
         start, end = self.random.choice(machine.launch.ram)
         chunks = range(start // LARGE_PAGE, end // LARGE_PAGE)
         if not chunks or self.chance(0.4):
             return
         some = self.random.sample(chunks, min(len(chunks), self.random.choice((1, 2, 8, 24))))
         for chunk in some:
-            if memory.state(chunk * LARGE_PAGE) & large:
-                memory.set_states(chunk * LARGE_PAGE, LARGE_PAGE, memory.state(chunk * LARGE_PAGE) & ~large)
+            memory.split(chunk * LARGE_PAGE, LARGE_PAGE)
         self.done.append(f"{len(some)} chunks of 2 MiB in pages of 4 KiB")
 
     # -- run
 
     def turn(self, vcpu: Vcpu, instructions: int) -> int:
-        if self.nmi_at is not None and vcpu.model.index == 0:
+        if self.nmi_at is not None and vcpu.index == 0:
             if vcpu.count < self.nmi_at:
                 return min(instructions, self.nmi_at - vcpu.count)
             if vcpu.regs.mode == 64 and vcpu.regs.idt_limit > 16 * NMI:  # earlier, the TD would just die
@@ -185,14 +179,14 @@ class Hostile(Policy):
             self.interrupts -= 1
             vector = self.random.randrange(FIRST_VECTOR, 256)
             vcpu.apic.irr |= 1 << vector
-            self.tell(f"interrupt {vector:#x} for vCPU {vcpu.model.index}, which nobody sent")
+            self.log(f"interrupt {vector:#x} for vCPU {vcpu.index}, which nobody sent")
         if not self.odd_turns or self.order == TURNS[0]:
             return instructions
         self.odd_turns -= 1
         if self.odd_turns == ODD_TURNS - 1:
             self.done.append(f"vCPUs run in turns: {self.order}")
         if self.order == TURNS[1]:
-            return instructions if vcpu.model.index else 0
+            return instructions if vcpu.index else 0
         return self.random.randrange(5000) if self.order == TURNS[2] else 1
 
     def on_call(self, call: Call) -> int | None:
@@ -201,7 +195,7 @@ class Hostile(Policy):
             if self.resumes <= 0:
                 raise self.held
         if call.name == MAP_GPA and self.chance(self.call_rate):
-            self.tell("MapGPA: RETRY without having done anything")
+            self.log("MapGPA: RETRY without having done anything")
             call.answer[11] = call.given[12]
             return RETRY
         return None
@@ -211,11 +205,11 @@ class Hostile(Policy):
             return
         if self.chance(0.5):
             call.answer[10] = self.random.choice(STATUSES)
-            self.tell(f"{call.name}: R10 is {call.answer[10]:#x}")
+            self.log(f"{call.name}: R10 is {call.answer[10]:#x}")
         for number in (2, 3, 6, 7, 8, 9, 11, 12, 13, 14, 15):
             if self.chance(0.4):
                 call.answer[number] = hostile_hob.number(self.random)
-        self.tell(f"{call.name}: other registers by chance")
+        self.log(f"{call.name}: other registers by chance")
 
     def on_end(self, call: Call, end: End) -> None:
         """Resumes a guest that has reported a fatal error, for some calls more."""
@@ -226,10 +220,10 @@ class Hostile(Policy):
         self.held = end
         self.done.append(f"resumed after its fatal report, for {self.resumes} calls")
 
-    def tell(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line about a call, unless there are many already."""
-        self.told += 1
-        if self.told < MOST_TOLD:
+        self.logged += 1
+        if self.logged < LOG_LIMIT:
             self.done.append(text)
-        elif self.told == MOST_TOLD:
+        elif self.logged == LOG_LIMIT:
             self.done.append("and more of this kind")

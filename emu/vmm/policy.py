@@ -4,22 +4,14 @@ user's script override what they want.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from emu.signals import EmuError, End
+from emu.signals import End
 from emu.tdx.params import TdParams
-from emu.vmm.launch import Launch
-from emu.vmm.presets import PRESETS, Preset
+from emu.view import Machine, Vcpu
+from emu.vmm.loader import Launch
 from formats import tdvf
-
-if TYPE_CHECKING:
-    from emu.machine import Machine
-    from emu.vcpu import Vcpu
-    from formats.registers import Gpr
-
-HOSTILE = "hostile"
+from formats.registers import R11, Gpr
 
 
 @dataclass
@@ -36,7 +28,7 @@ class Call:
     @property
     def function(self) -> int:
         """The GHCI sub-function, R11."""
-        return self.given[11]
+        return self.given[R11]
 
 
 class Policy:
@@ -96,21 +88,3 @@ def with_content(launch: Launch, kind: tdvf.SectionType, content: bytes) -> Laun
             hob = cut if kind == tdvf.SectionType.TD_HOB else launch.hob
             return replace(launch, regions=tuple(regions), hob=hob)
     return launch
-
-
-def parse(vmm: str) -> tuple[Preset, Callable[[], Policy]]:
-    """Preset and policy of `--vmm`: a preset's name, or hostile:SEED or hostile:SEED:PRESET. EmuError."""
-    kind, _, rest = vmm.partition(":")
-    if kind != HOSTILE:
-        if vmm not in PRESETS:
-            names = ", ".join(PRESETS)
-            raise EmuError(f"vmm {vmm!r}: expected one of {names}, or {HOSTILE}:SEED, {HOSTILE}:SEED:PRESET")
-        return PRESETS[vmm], Policy
-    from emu.vmm.hostile import Hostile
-
-    seed, _, name = rest.partition(":")
-    if not (seed.isascii() and seed.isdigit()) or (name and name not in PRESETS):
-        raise EmuError(f"vmm {vmm!r}: expected {HOSTILE}:SEED or {HOSTILE}:SEED:PRESET, SEED a whole number")
-    number = int(seed)
-    preset = PRESETS[name] if name else tuple(PRESETS.values())[number % len(PRESETS)]
-    return preset, lambda: Hostile(number)

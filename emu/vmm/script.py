@@ -8,16 +8,13 @@ import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emu.signals import EmuError, End, Fault, VirtualizationException
 from emu.tdx.params import TdParams
-from emu.vmm.launch import Launch
+from emu.view import Machine, Vcpu
+from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy
-
-if TYPE_CHECKING:
-    from emu.machine import Machine
-    from emu.vcpu import Vcpu
 
 HOOKS = {  # name: parameters
     "params": ("params",),
@@ -43,11 +40,11 @@ def _load(path: Path) -> dict[str, Any]:
     except SyntaxError as error:
         raise EmuError(f"script {path}:{error.lineno}: {error.msg}") from None
     except Exception as error:
-        raise _told(path, error) from None
+        raise _in_script(path, error) from None
     return space
 
 
-def _told(path: Path, error: Exception) -> EmuError:
+def _in_script(path: Path, error: Exception) -> EmuError:
     """One line: the place in the script, and what went wrong there."""
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
@@ -78,7 +75,7 @@ def _hooks(path: Path) -> dict[str, Callable[..., Any]]:
 
 class Script(Policy):
     """A policy with a user's functions on top. A function that is missing, or returns None where a value is
-    wanted, changes nothing. EmuError tells file and line of a mistake in it.
+    value_of, changes nothing. EmuError tells file and line of a mistake in it.
     """
 
     def __init__(self, path: Path, inner: Policy) -> None:
@@ -98,9 +95,9 @@ class Script(Policy):
         except PASSES:
             raise
         except Exception as error:
-            raise _told(self.path, error) from None
+            raise _in_script(self.path, error) from None
 
-    def wanted(self, name: str, kind: type, default: Any, *arguments: Any) -> Any:
+    def value_of(self, name: str, kind: type, default: Any, *arguments: Any) -> Any:
         """The hook's value, which must be of this type."""
         value = self.ask(name, *arguments)
         if value is None:
@@ -111,12 +108,12 @@ class Script(Policy):
 
     def params(self, params: TdParams) -> TdParams:
         given = self.inner.params(params)
-        made: TdParams = self.wanted("params", TdParams, given, given)
+        made: TdParams = self.value_of("params", TdParams, given, given)
         return made
 
     def launch(self, launch: Launch) -> Launch:
         given = self.inner.launch(launch)
-        made: Launch = self.wanted("launch", Launch, given, given)
+        made: Launch = self.value_of("launch", Launch, given, given)
         return made
 
     def on_launched(self, machine: Machine) -> None:
@@ -125,7 +122,7 @@ class Script(Policy):
 
     def turn(self, vcpu: Vcpu, instructions: int) -> int:
         given = self.inner.turn(vcpu, instructions)
-        made: int = self.wanted("turn", int, given, vcpu, given)
+        made: int = self.value_of("turn", int, given, vcpu, given)
         if made < 0:
             raise EmuError(f"script {self.path}: turn returned {made}, expected 0 or more")
         return made
@@ -134,7 +131,7 @@ class Script(Policy):
         refused = self.inner.on_call(call)
         if refused is not None:
             return refused
-        status: int | None = self.wanted("on_call", int, None, call)
+        status: int | None = self.value_of("on_call", int, None, call)
         return status
 
     def on_answer(self, call: Call) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emu.api import RunConfig, prepare
-from emu.machine import Ending, Machine
+from emu.ending import Ending
+from emu.machine import Machine
 from formats import tdvf
 
 SIZE = 0x10000

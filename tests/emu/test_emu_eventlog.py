@@ -49,9 +49,9 @@ def reader(space: bytearray) -> eventlog.Read:
 
 def test_log_is_found_and_described() -> None:
     read = reader(memory())
-    assert handoff.rsdp(read, 0x4000) == 0x100
     assert eventlog.locate(read, 0x100) == (0x1000, 0x1000)
     log = eventlog.fetch(read, 0x100)
+    assert handoff.take(read, 0x1234, 0x4000).log == log
     assert [(e["rtmr"], e["description"], e["digest"]) for e in eventlog.describe(log)] == [
         (0, "td_hob", DIGESTS[0].hex()),
         (1, "td_payload", DIGESTS[1].hex()),
@@ -63,8 +63,8 @@ def test_log_is_found_and_described() -> None:
 
 
 def test_e820_is_read() -> None:
-    found = handoff.describe(reader(memory()), 0x1234, 0x4000)
-    assert found["e820"] == [[0, 0x9F000, 1], [0x100000, 0x1000, 3]]
+    found = handoff.take(reader(memory()), 0x1234, 0x4000)
+    assert found.to_json()["e820"] == [[0, 0x9F000, 1], [0x100000, 0x1000, 3]]
 
 
 @pytest.mark.parametrize("break_at", [0x100, 0x200 + 4, 0x300, 0x300 + 4])
@@ -77,7 +77,7 @@ def test_broken_tables_give_no_log(break_at: int) -> None:
 def test_nothing_there() -> None:
     assert eventlog.fetch(reader(bytearray()), 0x100) == b""
     assert eventlog.describe(b"garbage") == []
-    assert handoff.describe(reader(bytearray()), 1, 2) == {"entry": 1, "boot_params": 2, "e820": []}
+    assert handoff.take(reader(bytearray()), 1, 2) == handoff.Handoff(1, 2, (), b"")
 
 
 # By hand from the records: empty TD, unmeasured pages, a measured zero page, two pages in both orders.

@@ -11,6 +11,7 @@ import pytest
 
 from emu.machine import Machine
 from emu.signals import End, Fault, VirtualizationException
+from emu.tdx import leaves
 from emu.tdx.module import VcpuModel
 from emu.tdx.params import Choices
 from formats.registers import R8, R9, R10, R11, RAX, RCX, RDX
@@ -34,7 +35,7 @@ def call(td: Machine, *, index: int = 0, cpl: int = 0, mode64: bool = True, **re
     r = [0] * 16
     for name, value in registers.items():
         r[numbers[name]] = value
-    td.module.tdcall(VcpuModel(index), r, mode64, cpl)
+    leaves.tdcall(td.module, VcpuModel(index), r, mode64, cpl)
     return r
 
 
@@ -90,10 +91,10 @@ def test_veinfo_is_given_once(td: Machine) -> None:
     model = VcpuModel(0, ve=VirtualizationException(30, 0x3F80008, 1, 2, 3, 4))
     r = [0] * 16
     r[RAX] = 3
-    td.module.tdcall(model, r, True, 0)
+    leaves.tdcall(td.module, model, r, True, 0)
     assert (r[RAX], r[RCX], r[RDX], r[R8], r[R9], r[R10]) == (0, 30, 0x3F80008, 1, 2, 3 | 4 << 32)
     r[RAX] = 3
-    td.module.tdcall(model, r, True, 0)
+    leaves.tdcall(td.module, model, r, True, 0)
     assert (r[RAX], r[RCX], r[RDX], r[R8], r[R9], r[R10]) == (0xC000070400000000, 0, 0, 0, 0, 0)
 
 

@@ -22,7 +22,7 @@ SHARED = 1 << 47
 def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
     """The parsed TD HOB of a preset for the test image."""
     preset = PRESETS[vmm]
-    machine = vmm_hob.Machine(preset.ram(memory), tuple(guest.sections()), guest.SIZE, 2, entry)
+    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, 2, entry)
     return hob.read(vmm_hob.build(machine, preset, guest.HOB))
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from emu.api import EmuError, RunConfig, prepare, report, run
 from emu.machine import Machine
-from emu.vmm import backing, hostile_hob, hostile_payload
-from emu.vmm import policy as policies
+from emu.vmm import backing, choose, hostile_hob, hostile_payload
 from emu.vmm.backing import union
+from emu.vmm.presets import PRESETS
 from formats import hob
 from formats.registers import R10, R11, R12, RCX
 from formats.tdvf import SectionType
@@ -77,9 +77,9 @@ def test_honest_vmm_did_nothing_to_tell() -> None:
 
 
 def test_preset_of_a_hostile_vmm() -> None:
-    assert policies.parse("hostile:3:qemu")[0].name == "qemu"
-    presets = {policies.parse(f"hostile:{seed}")[0].name for seed in range(5)}
-    assert presets == set(policies.PRESETS)
+    assert choose.parse("hostile:3:qemu")[0].name == "qemu"
+    presets = {choose.parse(f"hostile:{seed}")[0].name for seed in range(5)}
+    assert presets == set(PRESETS)
 
 
 def state_at_launch(given: RunConfig) -> tuple[bytes, ...]:

@@ -21,6 +21,7 @@ import judges
 from hostilecampaign import ERROR, PAGE, Given, Outcome, judge, what_is_given
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
+from emu.snapshot import file as snapshot
 from formats import bundle, linux
 from formats.structs import offset_of, plain
 from tdforge.tiny import tiny_payload
@@ -82,10 +83,10 @@ def campaign(firmware: Firmware, runs: int) -> Outcome:
     places = [firmware.section(name) for name in ("payload", "parameters")]
     with launched(config) as machine:
         honest = what_is_given(firmware, machine)
-        start = machine.save()
+        start = snapshot.save(machine)
         for number in range(runs):
             source = Random(number)
-            machine.restore(start)
+            snapshot.restore(machine, start)
             contents = [payload(source), parameters(source, places[1][1])]
             whole = [content.ljust(size, b"\0") for (_, size), content in zip(places, contents, strict=True)]
             for (base, _), content in zip(places, whole, strict=True):

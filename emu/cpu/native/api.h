@@ -25,10 +25,10 @@ enum {
     TD_STOP_ENGINE = 6,  /* the CPU engine failed; stop_code is its uc_err */
     TD_STOP_BREAK = 7,   /* RIP is at a breakpoint, or a step is done */
     TD_STOP_WINDOW = 9,  /* td_want_window: the vCPU can take a maskable interrupt now */
-    TD_STOP_YIELD = 10,  /* td_spin_limit: so many PAUSE instructions in a row of blocks */
-    TD_STOP_MODE = 11,   /* the first instruction of another width is next; only when td_tell_exceptions is on */
-    TD_STOP_TOLD = 8     /* an exception was delivered: insn is its vector, length whether it has an error code
-                            (stop_code), gla CR2, gpa where it happened; only when td_tell_exceptions is on */
+    TD_STOP_YIELD = 10,  /* td_spin_limit was reached */
+    TD_STOP_MODE = 11,   /* the first instruction of another width is next; only when td_report_exceptions is on */
+    TD_STOP_EXCEPTION = 8 /* an exception was delivered: insn is its vector, length whether it has an error code
+                             (stop_code), gla CR2, gpa where it happened; only when td_report_exceptions is on */
 };
 
 /* Instructions the engine must not execute by itself. */
@@ -99,68 +99,123 @@ typedef struct {
 } td_segment; /* in the order ES CS SS DS FS GS */
 
 typedef struct { /* of a vCPU, beside its registers: what a saved state needs */
-    uint64_t count, apart, tsc_offset, last_rep, pass, random;
+    uint64_t count, excluded, tsc_offset, last_rep, pass, random;
     int32_t rep_continues, handoff_armed;
     uint32_t spins;
     uint16_t shadow, paused;
     td_fault fault;
 } td_progress;
 
+/* vm.c. A GPA is below `span`, sizes are whole pages. */
+
+/* Reserves `span` bytes of private memory and of its shared alias, every page unmapped; NULL without address space. */
 td_vm *td_vm_new(uint64_t span, uint32_t gpaw);
+/* Its vCPUs are freed before. */
 void td_vm_free(td_vm *vm);
+/* Lives as long as the VM. */
 td_layout *td_vm_layout(td_vm *vm);
+/* The walk of TDG.MEM.PAGE.ACCEPT after its operand check (intel/tdx-module, tdg_mem_page_accept.c). Returns the status,
+ * or all ones when the VMM has nothing to map there. Pending pages are zero already: nothing ever wrote them. */
 uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level);
+/* Takes pages away: their private content is lost, so that the next private page there is a fresh one, and so are all
+ * translations to them. The caller sets the states. */
 void td_discard(td_vm *vm, uint64_t gpa, uint64_t size);
+/* Gives `count` pages one TD_PAGE_* byte; vCPUs keep their translations. */
 void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state);
 
+/* vcpu.c */
+
+/* NULL, and td_error says why: the engine has another layout or no memory. */
 td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index);
 void td_vcpu_free(td_vcpu *v);
+/* What the last td_vcpu_new failed of; valid until the next. */
 const char *td_error(void);
+/* The registers, in place until the vCPU runs on. Only gpr, rip, rflags and cr2 may be written. */
 td_regs *td_get_regs(td_vcpu *v);
+/* Hands changed registers to the engine. */
 void td_put_regs(td_vcpu *v);
+/* The state at the first TDH.VP.ENTER (intel/tdx-module TDX_1.5.01, td_vmcs_init.c): 32-bit protected mode, flat, paging
+ * off. General registers are set by the caller. */
 void td_enter(td_vcpu *v, uint64_t rip);
+/* Runs until the instruction count reaches `limit`, at the end of a block, or something has to be decided; *stop says
+ * what. Always 0. */
 int td_run(td_vcpu *v, uint64_t limit, td_stop *stop);
+/* Delivers an exception, or an interrupt, through the guest's IDT. 0: the guest goes on in a handler; 1: *stop says why
+ * it cannot. */
 int td_deliver(td_vcpu *v, int vector, int has_error, uint32_t error_code, td_stop *stop);
 int td_interrupt(td_vcpu *v, int vector, td_stop *stop);
+/* TD_STOP_WINDOW as soon as a maskable interrupt can be taken. */
 void td_want_window(td_vcpu *v, int on);
-void td_spin_limit(td_vcpu *v, uint32_t pauses); /* 0: never yields */
+/* TD_STOP_YIELD after this number of PAUSEs in blocks in a row; 0: never. */
+void td_spin_limit(td_vcpu *v, uint32_t pauses);
+/* 1 and the GPA of a linear address, 0 if a supervisor cannot read there. */
 int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa);
+/* 1 when all bytes could be read with supervisor rights. */
 int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size);
 uint64_t td_count(td_vcpu *v);
+/* Instructions done outside the engine; RIP is behind them. */
 void td_add_count(td_vcpu *v, uint64_t n);
-uint64_t td_count_apart(td_vcpu *v);
-uint64_t td_tsc(td_vcpu *v);
-uint64_t td_read_tsc(td_vcpu *v); /* as RDTSC: never behind what any vCPU has read before */
-void td_skip_time(td_vcpu *v, uint64_t ticks);
-void td_arm_handoff(td_vcpu *v, int on);
+/* Instructions in the ranges of td_count_ranges, which are part of td_count too. */
+uint64_t td_count_excluded(td_vcpu *v);
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);
-void td_pass_once(td_vcpu *v); /* lets the engine execute the instruction at RIP by itself */
+uint64_t td_tsc(td_vcpu *v);
+/* As RDTSC: never behind what any vCPU has read before. */
+uint64_t td_read_tsc(td_vcpu *v);
+void td_skip_time(td_vcpu *v, uint64_t ticks);
+/* TD_STOP_HANDOFF at the first fetch outside the measured pages. */
+void td_arm_handoff(td_vcpu *v, int on);
+/* Lets the engine execute the instruction at RIP by itself. */
+void td_pass_once(td_vcpu *v);
+/* Set CR0, CR4 as MOV does: the engine enters or leaves long mode with CR0. */
 void td_write_cr0(td_vcpu *v, uint64_t value);
 void td_write_cr4(td_vcpu *v, uint64_t value);
+/* The last exception of the guest's own code; vector -1 if there was none. */
 td_fault *td_last_fault(td_vcpu *v);
-void td_flush(td_vcpu *v);
-void td_host_wrote(td_vm *vm, uint64_t gpa, uint64_t size); /* code there is not what was translated */
 uint64_t td_get_msr(td_vcpu *v, uint32_t index);
 void td_set_msr(td_vcpu *v, uint32_t index, uint64_t value);
+
+/* coherence.c */
+
+/* Private memory was written by the host: code there is not what was translated. */
+void td_host_wrote(td_vm *vm, uint64_t gpa, uint64_t size);
+/* Nothing that this vCPU has translated or cached is right any more. */
+void td_forget_code(td_vcpu *v);
+
+/* decode.c: length, and TD_INSN_*, of the instruction at `code`; 0 where none can be read. */
 int td_insn_length(const uint8_t *code, uint32_t available, int mode);
 int td_insn_kind(const uint8_t *code, uint32_t length, int mode);
 
-/* sight.c: nothing of this costs anything until it is asked for. */
-void td_tell_exceptions(td_vcpu *v, int on);
+/* debug.c: nothing of this costs anything until it is asked for. */
+
+/* Exceptions, and changes of the code's width, end td_run from now on. */
+void td_report_exceptions(td_vcpu *v, int on);
 void td_profile_start(td_vcpu *v);
+/* Ranges with their counts so far; returns how many there are, of which at most max are written. */
 uint32_t td_profile_read(td_vcpu *v, td_counted *out, uint32_t max);
+/* TD_STOP_BREAK before the instruction at a linear address; 0 when there are too many. */
 int td_break_set(td_vcpu *v, uint64_t address);
 void td_break_clear(td_vcpu *v, uint64_t address);
+/* The instruction at RIP is not stopped at again: the debugger knows of it. */
 void td_break_pass(td_vcpu *v);
+/* TD_STOP_BREAK once the instruction at RIP is done, or at the first one of the handler it leads to. */
 void td_step(td_vcpu *v, int on);
+/* TD_STOP_BREAK behind an instruction that touches these bytes; 0 when there are too many watches. */
 int td_watch_set(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access);
 void td_watch_clear(td_vcpu *v, uint64_t gpa, uint64_t size, uint32_t access);
-uint64_t td_watch_hit(td_vcpu *v); /* the GPA of the watch that the last stop is for, all ones if it is for none */
+/* The GPA of the watch that the last stop is for, all ones if it is for none. */
+uint64_t td_watch_hit(td_vcpu *v);
+/* ES CS SS DS FS GS. */
 void td_segments(td_vcpu *v, td_segment *six);
-void td_forget_code(td_vcpu *v);
+
+/* snapshot.c */
+
+/* CPU state, in place until the vCPU runs on. */
 uint8_t *td_cpu_state(td_vcpu *v, uint64_t *size);
 void td_get_progress(td_vcpu *v, td_progress *p);
+/* Puts CPU state and progress back; whatever the engine has translated or cached is forgotten. */
 void td_resume_from(td_vcpu *v, const uint8_t *state, const td_progress *p);
+/* Page numbers of memory that hold anything but zeros; returns how many, of which at most max are written. */
 uint64_t td_used_pages(const uint8_t *memory, uint64_t size, uint32_t *out, uint64_t max);
 void td_gather_pages(const uint8_t *memory, const uint32_t *pages, uint64_t n, uint8_t *out);
+/* Makes memory hold exactly these pages (ascending) and zeros elsewhere; touches only what differs. */
 void td_restore_pages(uint8_t *memory, uint64_t size, const uint32_t *pages, uint64_t n, const uint8_t *content);

@@ -12,7 +12,8 @@ static block *slot_of(td_vcpu *v, uint64_t address) {
 static uint32_t fetch(td_vcpu *v, uint64_t address, uint8_t out[16], uint64_t *page) {
     uint32_t available;
     uint8_t *code = td_code_at(v, address, &available, page);
-    if (!code) return 0;
+    if (!code)
+        return 0;
     uint32_t n = available < 16 ? available : 16;
     memcpy(out, code, n);
     if (n < 15) {
@@ -36,7 +37,8 @@ static int mode_now(td_vcpu *v) {
 /* Where an address is in the table, or the free place for it. */
 static uint64_t *site_of(td_vcpu *v, uint64_t address) {
     uint32_t at = (uint32_t)(address * 0x9E3779B97F4A7C15ULL >> 40) & (MAX_SITES - 1);
-    while (v->sites[at] != (uint64_t)NO_ADDRESS && v->sites[at] != address) at = (at + 1) & (MAX_SITES - 1);
+    while (v->sites[at] != (uint64_t)NO_ADDRESS && v->sites[at] != address)
+        at = (at + 1) & (MAX_SITES - 1);
     return &v->sites[at];
 }
 
@@ -56,19 +58,25 @@ static void site_add(td_vcpu *v, uint64_t address) {
 }
 
 void td_sites_clear(td_vcpu *v) {
-    for (uint32_t i = 0; i < v->site_count; i++) uc_hook_del(v->uc, v->site_hooks[i]);
-    for (int i = 0; i < MAX_SITES; i++) v->sites[i] = (uint64_t)NO_ADDRESS;
-    v->site_count = 0, v->sites_full = 0;
-    for (uint32_t i = 0; v->sight && i < v->sight->break_count; i++) td_site_watch(v, v->sight->breaks[i]);
+    for (uint32_t i = 0; i < v->site_count; i++)
+        uc_hook_del(v->uc, v->site_hooks[i]);
+    for (int i = 0; i < MAX_SITES; i++)
+        v->sites[i] = (uint64_t)NO_ADDRESS;
+    v->site_count = 0;
+    v->sites_full = 0;
+    for (uint32_t i = 0; v->debug && i < v->debug->break_count; i++)
+        td_site_watch(v, v->debug->breaks[i]);
     td_forget_code(v);
 }
 
 void td_site_watch(td_vcpu *v, uint64_t address) {
-    if (!site_known(v, address)) site_add(v, address);
+    if (!site_known(v, address))
+        site_add(v, address);
 }
 
 void td_forget(td_vcpu *v, block *b) {
-    if (v->sight) td_sight_evict(v, b);
+    if (v->debug)
+        td_debug_evict(v, b);
     b->address = (uint64_t)NO_ADDRESS;
 }
 
@@ -77,12 +85,18 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
     int fresh = 0;
     uint64_t at = address, end = address + size;
     td_forget(v, b);
-    b->address = address, b->page = page, b->size = size;
+    b->address = address;
+    b->page = page;
+    b->size = size;
     b->shadow = b->pause = 0;
-    b->insns = 0, b->starts_rep = 0, b->apart = 0, b->rep_end = (uint64_t)NO_ADDRESS;
+    b->insns = 0;
+    b->starts_rep = 0;
+    b->excluded = 0;
+    b->rep_end = (uint64_t)NO_ADDRESS;
     b->mode = (uint8_t)mode_now(v);
     for (uint32_t i = 0; i < v->range_count; i++)
-        if (address >= v->ranges[i].begin && address < v->ranges[i].end) b->apart = 1;
+        if (address >= v->ranges[i].begin && address < v->ranges[i].end)
+            b->excluded = 1;
     while (at < end) {
         uint8_t code[16];
         uint64_t ignored;
@@ -90,10 +104,12 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
         uint32_t n = fetch(v, at, code, &ignored);
         int length = n ? td_decode(code, n, b->mode, &in) : 0;
         b->insns++;
-        if (!length) break;
+        if (!length)
+            break;
         if (td_is_rep_string(&in)) {
             b->rep_end = at;
-            if (at == address) b->starts_rep = 1;
+            if (at == address)
+                b->starts_rep = 1;
         } else {
             b->rep_end = (uint64_t)NO_ADDRESS;
         }
@@ -111,26 +127,32 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
 
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data) {
     td_vcpu *v = data;
-    (void)uc, (void)before;
+    (void)uc;
+    (void)before;
     block *b = slot_of(v, now->pc);
-    if (b->address == now->pc) td_forget(v, b);
+    if (b->address == now->pc)
+        td_forget(v, b);
 }
 
 static void stop_between(td_vcpu *v, uint32_t kind) {
-    v->stop.kind = kind, v->stopped = 1, v->current = NULL;
+    v->stop.kind = kind;
+    v->stopped = 1;
+    v->current = NULL;
     uc_emu_stop(v->uc);
 }
 
 static int window_open(td_vcpu *v) {
     uint64_t flags;
-    if (v->shadow) return 0;
+    if (v->shadow)
+        return 0;
     uc_reg_read(v->uc, UC_X86_REG_RFLAGS, &flags);
     return (flags & RFLAGS_IF) != 0;
 }
 
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     td_vcpu *v = data;
-    if (v->stopped) return;
+    if (v->stopped)
+        return;
     if (v->count >= v->limit) {
         stop_between(v, TD_STOP_LIMIT);
         return;
@@ -153,7 +175,8 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         page = known->gpa_page;
     } else {
         uint32_t available;
-        if (!td_code_at(v, address, &available, &page)) return;
+        if (!td_code_at(v, address, &available, &page))
+            return;
     }
     block *b = slot_of(v, address);
     if (b->address != address || b->page != page || b->size != size || v->rescan) {
@@ -167,27 +190,31 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
             return;
         }
     }
-    if (v->sight && v->sight->tell && v->sight->mode != b->mode) {
-        v->sight->mode = b->mode;
+    if (v->debug && v->debug->report && v->debug->mode != b->mode) {
+        v->debug->mode = b->mode;
         stop_between(v, TD_STOP_MODE);
         return;
     }
     v->rep_continues = b->starts_rep && v->last_rep == address;
     uint64_t n = b->insns - (uint64_t)v->rep_continues;
     v->count += n;
-    if (b->apart) v->apart += n;
+    if (b->excluded)
+        v->excluded += n;
     v->last_rep = b->rep_end;
-    v->shadow = b->shadow, v->paused = b->pause;
+    v->shadow = b->shadow;
+    v->paused = b->pause;
     v->current = b;
-    if (v->sight) td_sight_block(v, b);
+    if (v->debug)
+        td_debug_block(v, b);
 }
 
-/* Takes back the instructions of the current block from rip on: they did not run. */
-void td_settle(td_vcpu *v, uint64_t rip) {
+void td_uncount(td_vcpu *v, uint64_t rip) {
     block *b = v->current;
     v->current = NULL;
-    if (!b || b->address == (uint64_t)NO_ADDRESS) return;
-    if (rip < b->address || rip >= b->address + b->size) return;
+    if (!b || b->address == (uint64_t)NO_ADDRESS)
+        return;
+    if (rip < b->address || rip >= b->address + b->size)
+        return;
     uint64_t at = b->address, before = 0;
     while (at < rip) {
         uint8_t code[16];
@@ -195,17 +222,22 @@ void td_settle(td_vcpu *v, uint64_t rip) {
         insn in;
         uint32_t n = fetch(v, at, code, &page);
         int length = n ? td_decode(code, n, b->mode, &in) : 0;
-        if (!length) break;
-        at += (uint64_t)length, before++;
+        if (!length)
+            break;
+        at += (uint64_t)length;
+        before++;
     }
     uint64_t counted = b->insns - (uint64_t)v->rep_continues;
     uint64_t ran = before > (uint64_t)v->rep_continues ? before - (uint64_t)v->rep_continues : 0;
     if (counted > ran) {
         v->count -= counted - ran;
-        if (b->apart) v->apart -= counted - ran;
-        if (v->sight) td_sight_settle(v, b, rip, before);
+        if (b->excluded)
+            v->excluded -= counted - ran;
+        if (v->debug)
+            td_debug_uncount(v, b, rip, before);
     }
-    if (!(b->starts_rep && rip == b->address)) v->last_rep = (uint64_t)NO_ADDRESS;
+    if (!(b->starts_rep && rip == b->address))
+        v->last_rep = (uint64_t)NO_ADDRESS;
 }
 
 static uint64_t next_random(td_vcpu *v) { /* splitmix64: the same numbers in every run */
@@ -222,9 +254,10 @@ static const int gpr_id[16] = {
 
 static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
     uint64_t rip = address + length;
-    td_settle(v, address);
+    td_uncount(v, address);
     v->count++;
-    if (v->sight) td_sight_add(v, address, rip, 1, 0);
+    if (v->debug)
+        td_debug_add(v, address, rip, 1, 0);
     uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
 }
 
@@ -238,7 +271,8 @@ static int engine_msr(uc_engine *uc, uint32_t index, int write) {
     case 0xC0000081:
         return 1;
     case 0xC0000082: case 0xC0000100: case 0xC0000101: case 0xC0000102: /* the kernel writes these all the time */
-        if (!write) return 1;
+        if (!write)
+            return 1;
         uc_reg_read(uc, UC_X86_REG_RAX, &low);
         uc_reg_read(uc, UC_X86_REG_RDX, &high);
         high = (high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF);
@@ -252,7 +286,8 @@ static int time_forbidden(uc_engine *uc) {
     uint64_t cr4;
     uint16_t cs;
     uc_reg_read(uc, UC_X86_REG_CR4, &cr4);
-    if (!(cr4 & 4)) return 0;
+    if (!(cr4 & 4))
+        return 0;
     uc_reg_read(uc, UC_X86_REG_CS, &cs);
     return (cs & 3) != 0;
 }
@@ -263,12 +298,14 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     uint64_t page, value;
     insn in;
     (void)size;
-    if (v->stopped) return;
+    if (v->stopped)
+        return;
     if (v->pass == address) {
         v->pass = (uint64_t)NO_ADDRESS;
         return;
     }
-    if (v->sight && td_sight_break(v, address)) return;
+    if (v->debug && td_debug_break(v, address))
+        return;
     uint32_t n = fetch(v, address, code, &page);
     int mode = v->current ? v->current->mode : mode_now(v);
     int length = n ? td_decode(code, n, mode, &in) : 0;
@@ -278,8 +315,9 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         return;
     case TD_INSN_RDTSC:
     case TD_INSN_RDTSCP:
-        if (time_forbidden(uc)) break;
-        td_settle(v, address);
+        if (time_forbidden(uc))
+            break;
+        td_uncount(v, address);
         value = td_read_tsc(v);
         uint64_t low = value & 0xFFFFFFFF, high = value >> 32;
         uc_reg_write(uc, UC_X86_REG_RAX, &low);
@@ -295,7 +333,8 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         uint64_t flags, old;
         int id = gpr_id[(in.modrm & 7) | ((in.rex & 1) << 3)];
         value = next_random(v);
-        if (!(in.rex & 8)) value &= 0xFFFFFFFF;
+        if (!(in.rex & 8))
+            value &= 0xFFFFFFFF;
         if (in.opsize && !(in.rex & 8)) {
             uc_reg_read(uc, id, &old);
             value = (old & ~0xFFFFULL) | (value & 0xFFFF);
@@ -311,11 +350,14 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     case TD_INSN_WRMSR: {
         uint64_t index = 0;
         uc_reg_read(uc, UC_X86_REG_RCX, &index);
-        if (engine_msr(uc, (uint32_t)index, kind == TD_INSN_WRMSR)) return;
+        if (engine_msr(uc, (uint32_t)index, kind == TD_INSN_WRMSR))
+            return;
         break;
     }
     }
-    v->stop.kind = TD_STOP_INSN, v->stop.insn = (uint32_t)kind, v->stop.length = (uint32_t)length;
+    v->stop.kind = TD_STOP_INSN;
+    v->stop.insn = (uint32_t)kind;
+    v->stop.length = (uint32_t)length;
     memcpy(v->stop.bytes, code, 16);
     v->stopped = 1;
     uc_emu_stop(uc);

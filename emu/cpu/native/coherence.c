@@ -20,15 +20,18 @@ static void drop_code(td_vcpu *v, uint64_t page) {
     uc_ctl_flush_tlb(v->uc);
     for (int i = 0; i < BLOCK_SLOTS; i++) {
         block *b = &v->blocks[i];
-        if (b->address == (uint64_t)NO_ADDRESS) continue;
-        if (b->page >> 12 == page || (b->address & 4095) + b->size > 4096) td_forget(v, b);
+        if (b->address == (uint64_t)NO_ADDRESS)
+            continue;
+        if (b->page >> 12 == page || (b->address & 4095) + b->size > 4096)
+            td_forget(v, b);
     }
 }
 
 static void take_code(td_vm *vm, const td_vcpu *writer, uint64_t page) {
     uint64_t who = vm->executors[page];
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        if (vm->vcpus[i] != writer && who & bit_of(vm->vcpus[i])) drop_code(vm->vcpus[i], page);
+        if (vm->vcpus[i] != writer && who & bit_of(vm->vcpus[i]))
+            drop_code(vm->vcpus[i], page);
     vm->executors[page] = writer ? who & bit_of(writer) : 0;
 }
 
@@ -40,9 +43,11 @@ static void claim_code(td_vcpu *v, uint64_t page) {
     uint64_t who = vm->writers[page], own = bit_of(v);
     int first = !(vm->executors[page] & own);
     vm->executors[page] |= own;
-    if (!foreign(v, who) && !(first && who & own)) return;
+    if (!foreign(v, who) && !(first && who & own))
+        return;
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        if (who & bit_of(vm->vcpus[i]) && (first || vm->vcpus[i] != v)) uc_ctl_flush_tlb(vm->vcpus[i]->uc);
+        if (who & bit_of(vm->vcpus[i]) && (first || vm->vcpus[i] != v))
+            uc_ctl_flush_tlb(vm->vcpus[i]->uc);
     vm->writers[page] &= first ? 0 : own;
 }
 
@@ -56,17 +61,34 @@ uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms) {
         return perms & ~(uint32_t)UC_PROT_WRITE;
     }
     perms &= ~(uint32_t)UC_PROT_EXEC; /* the first fetch has to come by here */
-    if (!(perms & UC_PROT_WRITE)) return perms;
-    if (access == TD_READ && vm->executors[page]) return perms & ~(uint32_t)UC_PROT_WRITE;
+    if (!(perms & UC_PROT_WRITE))
+        return perms;
+    if (access == TD_READ && vm->executors[page])
+        return perms & ~(uint32_t)UC_PROT_WRITE;
     /* An alias that may not be executed cannot be watched: its store takes the code from this vCPU, too. */
-    if (foreign(v, vm->executors[page]) || (vm->executors[page] && !fetchable)) take_code(vm, fetchable ? v : NULL, page);
+    if (foreign(v, vm->executors[page]) || (vm->executors[page] && !fetchable))
+        take_code(vm, fetchable ? v : NULL, page);
     vm->writers[page] |= bit_of(v);
     return vm->executors[page] & bit_of(v) ? perms | UC_PROT_EXEC : perms;
 }
 
 void td_host_wrote(td_vm *vm, uint64_t gpa, uint64_t size) {
-    if (!size || gpa >= vm->m.span) return;
+    if (!size || gpa >= vm->m.span)
+        return;
     uint64_t last = (gpa + size - 1) >> 12;
     for (uint64_t page = gpa >> 12; page <= last && page < vm->m.span >> 12; page++)
-        if (vm->executors[page]) take_code(vm, NULL, page);
+        if (vm->executors[page])
+            take_code(vm, NULL, page);
+}
+
+void td_forget_code(td_vcpu *v) {
+    for (int i = 0; i < BLOCK_SLOTS; i++) {
+        if (v->debug)
+            td_debug_evict(v, &v->blocks[i]);
+        v->blocks[i].address = (uint64_t)NO_ADDRESS;
+    }
+    for (int i = 0; i < CODE_SLOTS; i++)
+        v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    uc_ctl_flush_tlb(v->uc);
+    uc_ctl_flush_tb(v->uc);
 }

@@ -29,7 +29,7 @@ typedef struct {
     uint64_t rep_end;       /* address of a string instruction with REP that ends the block, else NO_ADDRESS */
     uint32_t size;
     uint16_t insns;
-    uint8_t starts_rep, apart, mode;
+    uint8_t starts_rep, excluded, mode;
     uint8_t shadow, pause; /* ends in STI, MOV SS or POP SS; ends in PAUSE */
 } block;
 
@@ -58,10 +58,10 @@ typedef struct {
     uc_hook hook;
 } watch;
 
-/* What observers asked for; sight.c. */
+/* What observers asked for; debug.c. */
 typedef struct {
-    int tell; /* exceptions and changes of the code's width end td_run */
-    uint32_t mode; /* the width last told */
+    int report; /* exceptions and changes of the code's width end td_run */
+    uint32_t mode; /* the width last reported */
     uint64_t *runs;    /* full executions of the block in each slot, NULL without a profile */
     td_counted *table; /* open addressing by begin and end */
     uint32_t slots, used;
@@ -73,7 +73,7 @@ typedef struct {
     uint32_t watch_count;
     int32_t touched;  /* the watch that the instruction at `at` has met, -1 for none */
     uint64_t at;      /* the instruction being executed, while each is looked at */
-} td_sight;
+} td_debug;
 
 struct td_vcpu {
     td_vm *vm;
@@ -87,7 +87,7 @@ struct td_vcpu {
     td_regs regs;
     int regs_loaded;
 
-    uint64_t count, limit, apart, tsc_offset;
+    uint64_t count, limit, excluded, tsc_offset;
     block *current;   /* block whose instructions are counted but may be cut short */
     uint64_t last_rep;
     int rep_continues; /* current block began inside a REP already counted */
@@ -110,7 +110,7 @@ struct td_vcpu {
     int handoff_armed;
     uint64_t pass; /* address of the instruction that td_pass_once let through */
     uint64_t random;
-    td_sight *sight; /* NULL while nobody looks */
+    td_debug *debug; /* NULL while nobody looks */
 
     td_range ranges[MAX_RANGES];
     uint32_t range_count;
@@ -145,19 +145,26 @@ void td_forget(td_vcpu *v, block *b);
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
-void td_settle(td_vcpu *v, uint64_t rip);
+/* Takes back the instructions of the current block from rip on: they did not run. */
+void td_uncount(td_vcpu *v, uint64_t rip);
 void td_site_watch(td_vcpu *v, uint64_t address);
 void td_sites_clear(td_vcpu *v);
 
-/* sight.c; all but _free, _add and _told need v->sight */
-void td_sight_free(td_vcpu *v);
-void td_sight_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode);
-int td_sight_told(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
-void td_sight_evict(td_vcpu *v, block *b);
-void td_sight_block(td_vcpu *v, block *b);
-void td_sight_settle(td_vcpu *v, block *b, uint64_t rip, uint64_t before);
-int td_sight_break(td_vcpu *v, uint64_t address);
-void td_sight_enter(td_vcpu *v, uint64_t rip);
+/* debug.c; all but _free, _add and _report need v->debug */
+void td_debug_free(td_vcpu *v);
+/* Instructions ran between two addresses, this number of them; negative takes back. */
+void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode);
+/* Fills the stop for an exception just delivered; 0 when nobody asked for it. */
+int td_debug_report(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
+/* The slot gets another block: its runs go to the table. */
+void td_debug_evict(td_vcpu *v, block *b);
+void td_debug_block(td_vcpu *v, block *b);
+/* Of the run just counted only the `before` instructions ahead of rip happened. */
+void td_debug_uncount(td_vcpu *v, block *b, uint64_t rip, uint64_t before);
+/* Whether the guest stops before the instruction at a breakpoint. */
+int td_debug_break(td_vcpu *v, uint64_t address);
+/* td_run begins: what a stop for the module or the VMM interrupted is tried again. */
+void td_debug_enter(td_vcpu *v, uint64_t rip);
 
 /* traps.c */
 enum { BY_CPU = 0, BY_SOFTWARE = 1, BY_INTERRUPT = 2 }; /* what a vector comes from */

@@ -8,9 +8,12 @@ static const uint16_t modrm_one[16] = {
 };
 
 static int modrm_two(uint8_t op) {
-    if (op >= 0x30 && op <= 0x37) return 0;
-    if (op >= 0x80 && op <= 0x8F) return 0;
-    if (op >= 0xC8 && op <= 0xCF) return 0;
+    if (op >= 0x30 && op <= 0x37)
+        return 0;
+    if (op >= 0x80 && op <= 0x8F)
+        return 0;
+    if (op >= 0xC8 && op <= 0xCF)
+        return 0;
     switch (op) {
     case 0x04: case 0x05: case 0x06: case 0x07: case 0x08: case 0x09: case 0x0A: case 0x0B: case 0x0C:
     case 0x0E: case 0x77: case 0xA0: case 0xA1: case 0xA2: case 0xA8: case 0xA9: case 0xAA:
@@ -30,11 +33,16 @@ static int imm8_two(uint8_t op) {
 
 /* Immediate bytes after opcode (and ModRM) in the one-byte map. z is the size of an Iz operand. */
 static int imm_one(uint8_t op, uint8_t modrm, int z, int wide, int address_bytes, int mode) {
-    if (op < 0x40) return (op & 7) == 4 ? 1 : (op & 7) == 5 ? z : 0;
-    if (op >= 0x70 && op <= 0x7F) return 1;
-    if (op >= 0xB0 && op <= 0xB7) return 1;
-    if (op >= 0xB8 && op <= 0xBF) return wide ? 8 : z;
-    if (op >= 0xE0 && op <= 0xE7) return 1;
+    if (op < 0x40)
+        return (op & 7) == 4 ? 1 : (op & 7) == 5 ? z : 0;
+    if (op >= 0x70 && op <= 0x7F)
+        return 1;
+    if (op >= 0xB0 && op <= 0xB7)
+        return 1;
+    if (op >= 0xB8 && op <= 0xBF)
+        return wide ? 8 : z;
+    if (op >= 0xE0 && op <= 0xE7)
+        return 1;
     switch (op) {
     case 0x6A: case 0x6B: case 0x80: case 0x82: case 0x83: case 0xA8: case 0xC0: case 0xC1: case 0xC6:
     case 0xCD: case 0xD4: case 0xD5: case 0xEB:
@@ -63,14 +71,27 @@ int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out) {
     memset(out, 0, sizeof *out);
     for (; p < limit; p++) {
         uint8_t b = code[p];
-        if (b == 0x66) opsize = 1, rex = 0;
-        else if (b == 0x67) addrsize = 1, rex = 0;
-        else if (b == 0xF2 || b == 0xF3) out->rep = b, rex = 0;
-        else if (b == 0xF0 || b == 0x2E || b == 0x36 || b == 0x3E || b == 0x26 || b == 0x64 || b == 0x65) rex = 0;
-        else if (mode == 64 && (b & 0xF0) == 0x40) rex = b;
-        else break;
+        if (b == 0x66) {
+            opsize = 1;
+            rex = 0;
+        }
+        else if (b == 0x67) {
+            addrsize = 1;
+            rex = 0;
+        }
+        else if (b == 0xF2 || b == 0xF3) {
+            out->rep = b;
+            rex = 0;
+        }
+        else if (b == 0xF0 || b == 0x2E || b == 0x36 || b == 0x3E || b == 0x26 || b == 0x64 || b == 0x65)
+            rex = 0;
+        else if (mode == 64 && (b & 0xF0) == 0x40)
+            rex = b;
+        else
+            break;
     }
-    if (p >= limit) return 0;
+    if (p >= limit)
+        return 0;
     out->prefix_len = (uint8_t)p;
     out->opsize = (uint8_t)opsize;
     uint8_t op = code[p++];
@@ -79,42 +100,57 @@ int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out) {
     if ((op == 0xC5 || op == 0xC4 || op == 0x62) && follows_reg && p < limit) {
         vex = op;
         if (op == 0xC5) {
-            map = 1, p += 1;
+            map = 1;
+            p += 1;
         } else if (op == 0xC4) {
-            map = code[p] & 0x1F, p += 2;
+            map = code[p] & 0x1F;
+            p += 2;
         } else {
-            map = code[p] & 7, p += 3;
+            map = code[p] & 7;
+            p += 3;
         }
-        if (p >= limit) return 0;
+        if (p >= limit)
+            return 0;
         op = code[p++];
     } else if (op == 0x0F) {
-        if (p >= limit) return 0;
-        op = code[p++], map = 1;
+        if (p >= limit)
+            return 0;
+        op = code[p++];
+        map = 1;
         if (op == 0x38 || op == 0x3A) {
             map = op == 0x38 ? 2 : 3;
-            if (p >= limit) return 0;
+            if (p >= limit)
+                return 0;
             op = code[p++];
         }
     }
-    out->opcode = op, out->map = (uint8_t)map, out->rex = (uint8_t)rex, out->vex = (uint8_t)vex;
+    out->opcode = op;
+    out->map = (uint8_t)map;
+    out->rex = (uint8_t)rex;
+    out->vex = (uint8_t)vex;
     int has = map == 0 ? (modrm_one[op >> 4] >> (op & 15)) & 1 : map == 1 ? modrm_two(op) : 1;
     int memory_bytes = 0;
     if (has) {
-        if (p >= limit) return 0;
+        if (p >= limit)
+            return 0;
         out->modrm_at = (uint8_t)p;
         uint8_t m = code[p++];
-        out->modrm = m, out->has_modrm = 1;
+        out->modrm = m;
+        out->has_modrm = 1;
         int mod = m >> 6, rm = m & 7;
         int control = !vex && map == 1 && op >= 0x20 && op <= 0x23; /* MOV CRn/DRn: mod is ignored */
         if (mod != 3 && !control) {
             if (mode == 16 ? !addrsize : (mode == 32 && addrsize)) {
                 memory_bytes = mod == 1 ? 1 : mod == 2 || rm == 6 ? 2 : 0;
-                if (mod == 0 && rm != 6) memory_bytes = 0;
+                if (mod == 0 && rm != 6)
+                    memory_bytes = 0;
             } else {
                 memory_bytes = mod == 1 ? 1 : mod == 2 ? 4 : 0;
                 if (rm == 4) {
-                    if (p >= limit) return 0;
-                    if (mod == 0 && (code[p] & 7) == 5) memory_bytes = 4;
+                    if (p >= limit)
+                        return 0;
+                    if (mod == 0 && (code[p] & 7) == 5)
+                        memory_bytes = 4;
                     p++;
                 } else if (mod == 0 && rm == 5) {
                     memory_bytes = 4;
@@ -131,18 +167,22 @@ int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out) {
         int near = op == 0xE8 || op == 0xE9;
         p += (uint32_t)imm_one(op, out->modrm, near && mode == 64 ? 4 : z, wide, address_bytes, mode);
     } else if (map == 1) {
-        if (!vex && op >= 0x80 && op <= 0x8F) p += mode == 64 ? 4 : (uint32_t)z;
-        else if (imm8_two(op)) p += 1;
+        if (!vex && op >= 0x80 && op <= 0x8F)
+            p += mode == 64 ? 4 : (uint32_t)z;
+        else if (imm8_two(op))
+            p += 1;
     } else if (map == 3) {
         p += 1;
     }
-    if (p > limit) return 0;
+    if (p > limit)
+        return 0;
     out->length = (uint8_t)p;
     return (int)p;
 }
 
 int td_is_rep_string(const insn *i) {
-    if (!i->rep || i->map != 0) return 0;
+    if (!i->rep || i->map != 0)
+        return 0;
     return (i->opcode >= 0xA4 && i->opcode <= 0xA7) || (i->opcode >= 0xAA && i->opcode <= 0xAF);
 }
 
@@ -163,7 +203,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
         }
         return TD_INSN_NONE;
     }
-    if (i->map != 1) return TD_INSN_NONE;
+    if (i->map != 1)
+        return TD_INSN_NONE;
     switch (op) {
     case 0x01:
         switch (i->modrm) {
@@ -177,7 +218,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
         case 0xD1: return TD_INSN_XSETBV;
         case 0xF9: return TD_INSN_RDTSCP;
         }
-        if (reg == 4 || (reg < 2 && (i->modrm & 0xC0) != 0xC0)) return TD_INSN_STORE_TABLE;
+        if (reg == 4 || (reg < 2 && (i->modrm & 0xC0) != 0xC0))
+            return TD_INSN_STORE_TABLE;
         return reg == 6 ? TD_INSN_LMSW : TD_INSN_NONE;
     case 0x00: return reg < 2 ? TD_INSN_STORE_TABLE : TD_INSN_NONE;
     case 0x20: return reg == 0 && i->rex & 4 ? TD_INSN_MOV_CR8 : TD_INSN_NONE;
@@ -185,7 +227,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
     case 0x08: return TD_INSN_INVD;
     case 0x09: return TD_INSN_WBINVD;
     case 0x22:
-        if (reg == 0) return i->rex & 4 ? TD_INSN_MOV_CR8 : TD_INSN_MOV_CR0;
+        if (reg == 0)
+            return i->rex & 4 ? TD_INSN_MOV_CR8 : TD_INSN_MOV_CR0;
         return reg == 4 && !(i->rex & 4) ? TD_INSN_MOV_CR4 : TD_INSN_NONE;
     case 0x30: return TD_INSN_WRMSR;
     case 0x31: return TD_INSN_RDTSC;
@@ -194,7 +237,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
     case 0x37: case 0x78: case 0x79: case 0xAA: return TD_INSN_UD;
     case 0xA2: return TD_INSN_CPUID;
     case 0xC7:
-        if ((i->modrm & 0xC0) == 0xC0) return reg == 6 ? TD_INSN_RDRAND : reg == 7 ? TD_INSN_RDSEED : TD_INSN_NONE;
+        if ((i->modrm & 0xC0) == 0xC0)
+            return reg == 6 ? TD_INSN_RDRAND : reg == 7 ? TD_INSN_RDSEED : TD_INSN_NONE;
         return reg == 6 ? TD_INSN_UD : TD_INSN_NONE;
     }
     return TD_INSN_NONE;
@@ -213,16 +257,20 @@ int td_insn_kind(const uint8_t *code, uint32_t length, int mode) {
 /* Linear address of the ModRM memory operand in 64-bit mode; 0 when there is none. */
 static uint64_t operand(const insn *i, const uint8_t *code, const td_regs *r, uint64_t segment_base) {
     uint32_t mod = i->modrm >> 6, rm = i->modrm & 7;
-    if (!i->has_modrm || mod == 3 || !i->length) return 0;
+    if (!i->has_modrm || mod == 3 || !i->length)
+        return 0;
     const uint8_t *p = code + i->modrm_at + 1;
     uint64_t address = 0;
     int wide_displacement = mod == 2;
     if (rm == 4) {
         uint8_t sib = *p++;
         uint32_t base = sib & 7, index = ((sib >> 3) & 7) | (i->rex & 2) << 2;
-        if (index != 4) address += r->gpr[index] << (sib >> 6);
-        if (base == 5 && mod == 0) wide_displacement = 1;
-        else address += r->gpr[base | (i->rex & 1) << 3];
+        if (index != 4)
+            address += r->gpr[index] << (sib >> 6);
+        if (base == 5 && mod == 0)
+            wide_displacement = 1;
+        else
+            address += r->gpr[base | (i->rex & 1) << 3];
     } else if (rm == 5 && mod == 0) {
         wide_displacement = 1;
         address = r->rip + i->length;
@@ -230,20 +278,25 @@ static uint64_t operand(const insn *i, const uint8_t *code, const td_regs *r, ui
         address = r->gpr[rm | (i->rex & 1) << 3];
     }
     int32_t displacement = 0;
-    if (wide_displacement) memcpy(&displacement, p, 4);
-    else if (mod == 1) displacement = (int8_t)*p;
+    if (wide_displacement)
+        memcpy(&displacement, p, 4);
+    else if (mod == 1)
+        displacement = (int8_t)*p;
     return address + (uint64_t)(int64_t)displacement + segment_base;
 }
 
-/* The engine tells only the page of a failed access. Finds the address inside it that the instruction at RIP names:
+/* The engine reports only the page of a failed access. Finds the address inside it that the instruction at RIP names:
  * its memory operand, a string pointer or the stack; the page's start if none of them fits (an access that straddles). */
 uint64_t td_touched(const uint8_t *code, uint32_t available, const td_regs *r, uint64_t fs, uint64_t gs, uint64_t page) {
     insn i;
     uint64_t base = 0;
-    if (r->mode != 64 || !td_decode(code, available, 64, &i)) return page;
-    for (int k = 0; k < i.prefix_len; k++) base = code[k] == 0x64 ? fs : code[k] == 0x65 ? gs : base;
+    if (r->mode != 64 || !td_decode(code, available, 64, &i))
+        return page;
+    for (int k = 0; k < i.prefix_len; k++)
+        base = code[k] == 0x64 ? fs : code[k] == 0x65 ? gs : base;
     uint64_t candidates[] = {operand(&i, code, r, base), r->gpr[6] + base, r->gpr[7], r->gpr[4], r->gpr[4] - 8};
     for (size_t k = 0; k < sizeof candidates / sizeof *candidates; k++)
-        if ((candidates[k] & ~0xFFFULL) == page) return candidates[k];
+        if ((candidates[k] & ~0xFFFULL) == page)
+            return candidates[k];
     return page;
 }

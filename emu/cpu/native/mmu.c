@@ -18,7 +18,9 @@ typedef struct {
 static paging read_paging(td_vcpu *v) {
     paging p;
     if (v->regs_loaded) {
-        p.cr0 = v->regs.cr0, p.cr3 = v->regs.cr3, p.cr4 = v->regs.cr4;
+        p.cr0 = v->regs.cr0;
+        p.cr3 = v->regs.cr3;
+        p.cr4 = v->regs.cr4;
     } else {
         uc_reg_read(v->uc, UC_X86_REG_CR0, &p.cr0);
         uc_reg_read(v->uc, UC_X86_REG_CR3, &p.cr3);
@@ -32,14 +34,18 @@ static int check_sept(td_vcpu *v, uint64_t address, uint32_t access, walk *out) 
     td_layout *m = &v->vm->m;
     out->shared = (address & m->shared_bit) != 0;
     out->gpa = address & ~m->shared_bit;
-    if (out->gpa >= m->span) return out->shared && access != TD_FETCH ? WALK_VE : WALK_SEPT;
+    if (out->gpa >= m->span)
+        return out->shared && access != TD_FETCH ? WALK_VE : WALK_SEPT;
     uint32_t state = m->pages[out->gpa >> 12] & TD_PAGE_STATE;
     if (out->shared) {
-        if (access == TD_FETCH) return WALK_SEPT; /* code must be private */
-        if (state == TD_PAGE_SHARED) return WALK_OK;
+        if (access == TD_FETCH)
+            return WALK_SEPT; /* code must be private */
+        if (state == TD_PAGE_SHARED)
+            return WALK_OK;
         return state == TD_PAGE_UNMAPPED ? WALK_VE : WALK_SEPT;
     }
-    if (state == TD_PAGE_MAPPED) return WALK_OK;
+    if (state == TD_PAGE_MAPPED)
+        return WALK_OK;
     return state == TD_PAGE_PENDING && !m->sept_ve_disable ? WALK_VE : WALK_SEPT;
 }
 
@@ -54,10 +60,12 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
     if (!(p.cr0 & CR0_PG)) {
         out->perms = UC_PROT_ALL;
         int r = check_sept(v, gla & 0xFFFFF000u, access, out);
-        if (out->shared) out->perms = UC_PROT_READ | UC_PROT_WRITE;
+        if (out->shared)
+            out->perms = UC_PROT_READ | UC_PROT_WRITE;
         return r;
     }
-    if ((uint64_t)((int64_t)(gla << 16) >> 16) != gla) return page_fault(out, access, user, 0);
+    if ((uint64_t)((int64_t)(gla << 16) >> 16) != gla)
+        return page_fault(out, access, user, 0);
     uint64_t table = p.cr3 & PTE_ADDRESS, entry = 0, *slot = NULL;
     uint64_t reserved = ~(v->vm->limit_mask | v->vm->m.shared_bit) & PTE_ADDRESS;
     int writable = 1, user_ok = 1, executable = 1, level;
@@ -66,22 +74,29 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
         memset(&t, 0, sizeof t);
         int r = check_sept(v, table, TD_READ, &t);
         if (r != WALK_OK || t.shared) {
-            out->gpa = t.gpa + 8 * ((gla >> (12 + 9 * level)) & 511), out->shared = t.shared, out->in_walk = 1;
+            out->gpa = t.gpa + 8 * ((gla >> (12 + 9 * level)) & 511);
+            out->shared = t.shared;
+            out->in_walk = 1;
             return t.shared ? WALK_SEPT : r;
         }
         slot = (uint64_t *)(v->vm->m.ram + t.gpa) + ((gla >> (12 + 9 * level)) & 511);
         entry = *slot;
-        if (!(entry & PTE_P)) return page_fault(out, access, user, 0);
+        if (!(entry & PTE_P))
+            return page_fault(out, access, user, 0);
         uint64_t bad = entry & reserved;
-        if (level == 3) bad |= entry & PTE_PS;
+        if (level == 3)
+            bad |= entry & PTE_PS;
         if ((level == 1 || level == 2) && (entry & PTE_PS))
             bad |= entry & ((1ULL << (12 + 9 * level)) - 1) & ~0x1FFFULL;
-        if (bad) return page_fault(out, access, user, PF_P | PF_RSVD);
+        if (bad)
+            return page_fault(out, access, user, PF_P | PF_RSVD);
         writable &= (entry & PTE_W) != 0;
         user_ok &= (entry & PTE_U) != 0;
         executable &= !(entry & PTE_NX);
-        if (level == 0 || (level < 3 && (entry & PTE_PS))) break;
-        if (!(entry & PTE_A)) *slot = entry | PTE_A;
+        if (level == 0 || (level < 3 && (entry & PTE_PS)))
+            break;
+        if (!(entry & PTE_A))
+            *slot = entry | PTE_A;
         table = entry & PTE_ADDRESS;
     }
     out->of_user = (uint32_t)user_ok;
@@ -89,13 +104,16 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
     int may_fetch = executable && (user ? user_ok : !(user_ok && (p.cr4 & CR4_SMEP)));
     int may_read = user ? user_ok : 1;
     int allowed = access == TD_WRITE ? may_write : access == TD_FETCH ? may_fetch : may_read;
-    if (!allowed) return page_fault(out, access, user, PF_P);
+    if (!allowed)
+        return page_fault(out, access, user, PF_P);
     uint64_t inside = (1ULL << (12 + 9 * level)) - 1;
     uint64_t address = ((entry & PTE_ADDRESS & ~inside) | (gla & inside)) & ~0xFFFULL;
     int r = check_sept(v, address, access, out);
-    if (r != WALK_OK) return r;
+    if (r != WALK_OK)
+        return r;
     uint64_t marks = entry | PTE_A | (access == TD_WRITE ? PTE_D : 0);
-    if (marks != entry) *slot = marks;
+    if (marks != entry)
+        *slot = marks;
     out->perms = (may_read ? UC_PROT_READ : 0) | (may_write && (marks & PTE_D) ? UC_PROT_WRITE : 0) |
                  (may_fetch && !out->shared ? UC_PROT_EXEC : 0);
     return WALK_OK;
@@ -105,7 +123,8 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
 static int smap_forbids(td_vcpu *v) {
     uint64_t cr4, flags;
     uc_reg_read(v->uc, UC_X86_REG_CR4, &cr4);
-    if (!(cr4 & CR4_SMAP)) return 0;
+    if (!(cr4 & CR4_SMAP))
+        return 0;
     uc_reg_read(v->uc, UC_X86_REG_RFLAGS, &flags);
     return !(flags & RFLAGS_AC);
 }
@@ -113,7 +132,8 @@ static int smap_forbids(td_vcpu *v) {
 bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *out, void *data) {
     td_vcpu *v = data;
     if (v->alias != (uint64_t)NO_ADDRESS) {
-        out->paddr = v->alias, out->perms = UC_PROT_READ | UC_PROT_EXEC;
+        out->paddr = v->alias;
+        out->perms = UC_PROT_READ | UC_PROT_EXEC;
         return true;
     }
     uint32_t access = type == UC_MEM_FETCH ? TD_FETCH : type == UC_MEM_WRITE ? TD_WRITE : TD_READ;
@@ -121,22 +141,29 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
     uc_reg_read(uc, UC_X86_REG_CS, &cs);
     walk w;
     int user = (cs & 3) == 3, r = td_walk(v, gla, access, user, &w);
-    if (r == WALK_OK && w.of_user && !user && access != TD_FETCH && smap_forbids(v)) r = page_fault(&w, access, 0, PF_P);
+    if (r == WALK_OK && w.of_user && !user && access != TD_FETCH && smap_forbids(v))
+        r = page_fault(&w, access, 0, PF_P);
     if (r == WALK_OK && access == TD_FETCH) {
         code_page *c = &v->code[(gla >> 12) & (CODE_SLOTS - 1)];
-        c->gla_page = gla & ~0xFFFULL, c->gpa_page = w.gpa & ~0xFFFULL;
+        c->gla_page = gla & ~0xFFFULL;
+        c->gpa_page = w.gpa & ~0xFFFULL;
         if (v->handoff_armed && !(v->vm->m.pages[w.gpa >> 12] & TD_PAGE_MEASURED)) {
-            v->stop.kind = TD_STOP_HANDOFF, v->stopped = 1;
+            v->stop.kind = TD_STOP_HANDOFF;
+            v->stopped = 1;
             return false;
         }
     }
     if (r == WALK_OK) {
-        if (!w.shared) w.perms = td_claim(v, w.gpa, access, w.perms);
+        if (!w.shared)
+            w.perms = td_claim(v, w.gpa, access, w.perms);
         out->paddr = w.shared ? w.gpa | v->vm->m.shared_bit : w.gpa;
         out->perms = (uc_prot)w.perms;
         return true;
     }
-    v->miss.kind = r, v->miss.gla = gla, v->miss.access = access, v->miss.w = w;
+    v->miss.kind = r;
+    v->miss.gla = gla;
+    v->miss.access = access;
+    v->miss.w = w;
     return false;
 }
 
@@ -145,20 +172,27 @@ int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int wri
     uint8_t *host = bytes;
     while (size) {
         uint64_t part = 4096 - (gla & 4095);
-        if (part > size) part = size;
+        if (part > size)
+            part = size;
         int r = td_walk(v, gla, write ? TD_WRITE : TD_READ, user, bad);
         if (r != WALK_OK) {
-            v->miss.kind = r, v->miss.gla = gla, v->miss.access = write ? TD_WRITE : TD_READ, v->miss.w = *bad;
+            v->miss.kind = r;
+            v->miss.gla = gla;
+            v->miss.access = write ? TD_WRITE : TD_READ;
+            v->miss.w = *bad;
             return r;
         }
         uint8_t *memory = (bad->shared ? v->vm->m.shared : v->vm->m.ram) + (bad->gpa & ~0xFFFULL) + (gla & 4095);
         if (write) {
             memcpy(memory, host, part);
-            if (!bad->shared) td_host_wrote(v->vm, bad->gpa, part); /* code may lie there, all in one page */
+            if (!bad->shared)
+                td_host_wrote(v->vm, bad->gpa, part); /* code may lie there, all in one page */
         } else {
             memcpy(host, memory, part);
         }
-        gla += part, host += part, size -= part;
+        gla += part;
+        host += part;
+        size -= part;
     }
     return WALK_OK;
 }
@@ -168,8 +202,10 @@ uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *pag
     code_page *c = &v->code[(gla >> 12) & (CODE_SLOTS - 1)];
     if (c->gla_page != (gla & ~0xFFFULL)) {
         walk w;
-        if (td_walk(v, gla, TD_READ, 0, &w) != WALK_OK || w.shared) return NULL;
-        c->gla_page = gla & ~0xFFFULL, c->gpa_page = w.gpa & ~0xFFFULL;
+        if (td_walk(v, gla, TD_READ, 0, &w) != WALK_OK || w.shared)
+            return NULL;
+        c->gla_page = gla & ~0xFFFULL;
+        c->gpa_page = w.gpa & ~0xFFFULL;
     }
     *available = 4096 - (uint32_t)(gla & 4095);
     *page = c->gpa_page;

@@ -1,84 +1,11 @@
 /* One vCPU: entry state of a TD, running until something needs a decision, and access to its registers. */
-#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "core.h"
 
 static char error_text[160];
 const char *td_error(void) { return error_text; }
-
-static void *reserve(uint64_t size) {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-td_vm *td_vm_new(uint64_t span, uint32_t gpaw) {
-    td_vm *vm = calloc(1, sizeof *vm);
-    if (!vm) return NULL;
-    vm->m.span = span;
-    vm->m.shared_bit = 1ULL << (gpaw - 1);
-    vm->limit_mask = vm->m.shared_bit - 1;
-    vm->m.ram = reserve(span), vm->m.shared = reserve(span), vm->m.pages = reserve((span >> 12) + 512);
-    vm->executors = reserve(span >> 9), vm->writers = reserve(span >> 9);
-    vm->vcpus = calloc(MAX_VCPUS, sizeof *vm->vcpus);
-    vm->m.tsc_step_num = vm->m.tsc_step_den = 1;
-    vm->m.sept_ve_disable = 1;
-    if (vm->m.ram && vm->m.shared && vm->m.pages && vm->executors && vm->writers && vm->vcpus) return vm;
-    td_vm_free(vm);
-    return NULL;
-}
-
-void td_vm_free(td_vm *vm) {
-    if (!vm) return;
-    if (vm->m.ram) munmap(vm->m.ram, vm->m.span);
-    if (vm->m.shared) munmap(vm->m.shared, vm->m.span);
-    if (vm->m.pages) munmap(vm->m.pages, (vm->m.span >> 12) + 512);
-    if (vm->executors) munmap(vm->executors, vm->m.span >> 9);
-    if (vm->writers) munmap(vm->writers, vm->m.span >> 9);
-    free(vm->vcpus);
-    free(vm);
-}
-
-td_layout *td_vm_layout(td_vm *vm) { return &vm->m; }
-
-void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state) {
-    memset(vm->m.pages + (gpa >> 12), (int)state, count);
-}
-
-/* Takes a page away: forgets its private content, so that the next private page there is a fresh one, and all
- * translations to it. */
-void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
-    td_host_wrote(vm, gpa, size);
-    madvise(vm->m.ram + gpa, size, MADV_DONTNEED);
-    vm->removals++;
-}
-
-/* The walk of TDG.MEM.PAGE.ACCEPT after its operand check (intel/tdx-module, tdg_mem_page_accept.c). Returns the
- * status, or all ones when the VMM has nothing to map there. Pending pages are zero already: nothing ever wrote them. */
-uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level) {
-    if (gpa >= vm->m.span) return ~0ULL;
-    uint8_t *leaf = vm->m.pages + (gpa >> 12), *chunk = vm->m.pages + (gpa >> 21 << 9);
-    uint32_t state = *leaf & TD_PAGE_STATE;
-    if (level == 1) {
-        if (!(chunk[0] & TD_PAGE_2M)) {
-            for (int i = 0; i < 512; i++)
-                if ((chunk[i] & TD_PAGE_STATE) != TD_PAGE_UNMAPPED) return TDX_PAGE_SIZE_MISMATCH | 1;
-            return ~0ULL;
-        }
-        if (state == TD_PAGE_MAPPED) return TDX_PAGE_ALREADY_ACCEPTED | 1;
-        if (state != TD_PAGE_PENDING) return ~0ULL;
-        memset(chunk, TD_PAGE_MAPPED | TD_PAGE_2M, 512);
-        return 0;
-    }
-    if (state == TD_PAGE_MAPPED) return TDX_PAGE_ALREADY_ACCEPTED | (*leaf & TD_PAGE_2M ? 1 : 0);
-    if (state != TD_PAGE_PENDING) return ~0ULL;
-    if (*leaf & TD_PAGE_2M) /* the VMM demotes the pending 2 MiB page, the guest executes again */
-        for (int i = 0; i < 512; i++) chunk[i] &= (uint8_t)~TD_PAGE_2M;
-    *leaf = TD_PAGE_MAPPED;
-    return 0;
-}
 
 static void on_interrupt(uc_engine *uc, uint32_t vector, void *data) {
     td_vcpu *v = data;
@@ -96,15 +23,24 @@ void td_load_context(td_vcpu *v) {
     uc_context_save(v->uc, v->context);
     td_regs *r = &v->regs;
     memcpy(r->gpr, v->env + ENV_REGS, sizeof r->gpr);
-    r->rip = env64(v, ENV_RIP), r->rflags = env64(v, ENV_RFLAGS) | 2;
-    r->cr0 = env64(v, ENV_CR), r->cr2 = env64(v, ENV_CR + 16), r->cr3 = env64(v, ENV_CR + 24);
-    r->cr4 = env64(v, ENV_CR + 32), r->efer = env64(v, ENV_EFER);
+    r->rip = env64(v, ENV_RIP);
+    r->rflags = env64(v, ENV_RFLAGS) | 2;
+    r->cr0 = env64(v, ENV_CR);
+    r->cr2 = env64(v, ENV_CR + 16);
+    r->cr3 = env64(v, ENV_CR + 24);
+    r->cr4 = env64(v, ENV_CR + 32);
+    r->efer = env64(v, ENV_EFER);
     uint32_t h = env32(v, ENV_HFLAGS);
     r->shadow = (h & HF_INHIBIT_IRQ) != 0;
-    r->cpl = h & 3, r->mode = h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
-    r->cs = env_seg(v, SEG_CS)->selector, r->ss = env_seg(v, SEG_SS)->selector;
+    r->cpl = h & 3;
+    r->mode = h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
+    r->cs = env_seg(v, SEG_CS)->selector;
+    r->ss = env_seg(v, SEG_SS)->selector;
     segment *gdt = (segment *)(v->env + ENV_GDT), *idt = (segment *)(v->env + ENV_IDT);
-    r->gdt_base = gdt->base, r->gdt_limit = gdt->limit, r->idt_base = idt->base, r->idt_limit = idt->limit;
+    r->gdt_base = gdt->base;
+    r->gdt_limit = gdt->limit;
+    r->idt_base = idt->base;
+    r->idt_limit = idt->limit;
     r->tr_base = ((segment *)(v->env + ENV_TR))->base;
     v->regs_loaded = 1;
 }
@@ -112,25 +48,28 @@ void td_load_context(td_vcpu *v) {
 void td_store_context(td_vcpu *v) {
     td_regs *r = &v->regs;
     memcpy(v->env + ENV_REGS, r->gpr, sizeof r->gpr);
-    put64(v, ENV_RIP, r->rip), put64(v, ENV_RFLAGS, r->rflags);
+    put64(v, ENV_RIP, r->rip);
+    put64(v, ENV_RFLAGS, r->rflags);
     put64(v, ENV_CR + 16, r->cr2);
     uc_context_restore(v->uc, v->context);
     v->regs_loaded = 0;
 }
 
 td_regs *td_get_regs(td_vcpu *v) {
-    if (!v->regs_loaded) td_load_context(v);
+    if (!v->regs_loaded)
+        td_load_context(v);
     return &v->regs;
 }
 
 void td_put_regs(td_vcpu *v) {
-    if (v->regs_loaded) td_store_context(v);
+    if (v->regs_loaded)
+        td_store_context(v);
 }
 
-static int fail(td_vcpu *v, const char *what, uc_err e) {
+static td_vcpu *fail(td_vcpu *v, const char *what, uc_err e) {
     snprintf(error_text, sizeof error_text, "CPU engine: %s: %s", what, e ? uc_strerror(e) : "unexpected layout");
     td_vcpu_free(v);
-    return 0;
+    return NULL;
 }
 
 /* Finds the CPU state inside the saved context and proves that its layout is the one we know. */
@@ -143,8 +82,10 @@ static int locate_env(td_vcpu *v) {
     size_t total = uc_context_size(v->uc);
     uint8_t *raw = (uint8_t *)v->context;
     for (size_t at = 0; at < 128; at += 8) {
-        v->env = raw + at, v->env_size = total - at;
-        if (env64(v, 0) == rax && env64(v, 120) == r15 && env64(v, ENV_RIP) == rip) return env64(v, ENV_EFER) != 0;
+        v->env = raw + at;
+        v->env_size = total - at;
+        if (env64(v, 0) == rax && env64(v, 120) == r15 && env64(v, ENV_RIP) == rip)
+            return env64(v, ENV_EFER) != 0;
     }
     return 0;
 }
@@ -152,47 +93,65 @@ static int locate_env(td_vcpu *v) {
 td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     td_vcpu *v = calloc(1, sizeof *v);
     uc_err e;
-    if (!v) return NULL;
-    v->vm = vm, v->index = index, v->exception = -1, v->fault.vector = -1;
+    if (!v)
+        return NULL;
+    v->vm = vm;
+    v->index = index;
+    v->exception = -1;
+    v->fault.vector = -1;
     v->random = 0x7D5EED00ULL + index;
     v->last_rep = v->pass = v->alias = (uint64_t)NO_ADDRESS;
-    for (int i = 0; i < BLOCK_SLOTS; i++) v->blocks[i].address = (uint64_t)NO_ADDRESS;
-    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
-    for (int i = 0; i < MAX_SITES; i++) v->sites[i] = (uint64_t)NO_ADDRESS;
-    if ((e = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc))) return fail(v, "open", e), NULL;
+    for (int i = 0; i < BLOCK_SLOTS; i++)
+        v->blocks[i].address = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < CODE_SLOTS; i++)
+        v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < MAX_SITES; i++)
+        v->sites[i] = (uint64_t)NO_ADDRESS;
+    if ((e = uc_open(UC_ARCH_X86, UC_MODE_64, &v->uc)))
+        return fail(v, "open", e);
     uc_ctl_set_cpu_model(v->uc, UC_CPU_X86_SKYLAKE_CLIENT);
-    if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL))) return fail(v, "TLB mode", e), NULL;
+    if ((e = uc_ctl_tlb_mode(v->uc, UC_TLB_VIRTUAL)))
+        return fail(v, "TLB mode", e);
     uc_ctl_exits_enable(v->uc);
     uc_ctl_set_tcg_buffer_size(v->uc, index >= 8 ? 32u << 20 : index ? 128u << 20 : 512u << 20);
-    if ((e = uc_mem_map_ptr(v->uc, 0, vm->m.span, UC_PROT_ALL, vm->m.ram))) return fail(v, "map RAM", e), NULL;
+    if ((e = uc_mem_map_ptr(v->uc, 0, vm->m.span, UC_PROT_ALL, vm->m.ram)))
+        return fail(v, "map RAM", e);
     e = uc_mem_map_ptr(v->uc, vm->m.shared_bit, vm->m.span, UC_PROT_ALL, vm->m.shared);
-    if (e) return fail(v, "map shared memory", e), NULL;
+    if (e)
+        return fail(v, "map shared memory", e);
     uc_hook h;
     uc_hook_add(v->uc, &h, UC_HOOK_TLB_FILL, (void *)td_tlb_fill, v, 1, 0);
     uc_hook_add(v->uc, &h, UC_HOOK_BLOCK, (void *)td_on_block, v, 1, 0);
     uc_hook_add(v->uc, &h, UC_HOOK_EDGE_GENERATED, (void *)td_on_edge, v, 1, 0);
     uc_hook_add(v->uc, &h, UC_HOOK_INTR, (void *)on_interrupt, v, 1, 0);
     uc_hook_add(v->uc, &h, UC_HOOK_INSN_INVALID, (void *)on_invalid, v, 1, 0);
-    if ((e = uc_context_alloc(v->uc, &v->context))) return fail(v, "context", e), NULL;
-    if (!locate_env(v)) return fail(v, "context", 0), NULL;
-    if (vm->vcpu_count == MAX_VCPUS) return fail(v, "too many vCPUs", 0), NULL;
+    if ((e = uc_context_alloc(v->uc, &v->context)))
+        return fail(v, "context", e);
+    if (!locate_env(v))
+        return fail(v, "context", 0);
+    if (vm->vcpu_count == MAX_VCPUS)
+        return fail(v, "too many vCPUs", 0);
     vm->vcpus[vm->vcpu_count++] = v;
     return v;
 }
 
 void td_vcpu_free(td_vcpu *v) {
-    if (!v) return;
+    if (!v)
+        return;
     td_vm *vm = v->vm;
     for (uint32_t i = 0; i < vm->vcpu_count; i++)
-        if (vm->vcpus[i] == v) vm->vcpus[i] = vm->vcpus[--vm->vcpu_count], i--;
-    td_sight_free(v);
-    if (v->context) uc_context_free(v->context);
-    if (v->uc) uc_close(v->uc);
+        if (vm->vcpus[i] == v) {
+            vm->vcpus[i] = vm->vcpus[--vm->vcpu_count];
+            i--;
+        }
+    td_debug_free(v);
+    if (v->context)
+        uc_context_free(v->context);
+    if (v->uc)
+        uc_close(v->uc);
     free(v);
 }
 
-/* The state of a vCPU at its first TDH.VP.ENTER (intel/tdx-module TDX_1.5.01, td_vmcs_init.c): 32-bit protected
- * mode, flat, paging off. General registers are set by the caller through td_get_regs. */
 void td_enter(td_vcpu *v, uint64_t rip) {
     const uint32_t mxcsr = 0x1F80; /* x87 and SSE in their INIT state (Intel SDM volume 1, 13.6) */
     const uint16_t control = 0x37F, tags = 0xFFFF;
@@ -211,7 +170,10 @@ void td_enter(td_vcpu *v, uint64_t rip) {
     *(segment *)(v->env + ENV_TR) = (segment){.limit = 0xFFFF, .flags = 0x8B00};
     *(segment *)(v->env + ENV_GDT) = (segment){.limit = 0xFFFF};
     *(segment *)(v->env + ENV_IDT) = (segment){.limit = 0};
-    put64(v, ENV_CR, 0x31), put64(v, ENV_CR + 16, 0), put64(v, ENV_CR + 24, 0), put64(v, ENV_CR + 32, 0x40);
+    put64(v, ENV_CR, 0x31);
+    put64(v, ENV_CR + 16, 0);
+    put64(v, ENV_CR + 24, 0);
+    put64(v, ENV_CR + 32, 0x40);
     put64(v, ENV_EFER, 0x901);
     put32(v, ENV_HFLAGS, HF_PE | HF_CS32 | HF_SS32 | HF_OSFXSR);
     uc_context_restore(v->uc, v->context);
@@ -226,8 +188,10 @@ static void pinpoint(td_vcpu *v) {
     walk bad;
     int kind = v->miss.kind;
     if (v->miss.access == TD_FETCH) {
-        if ((v->regs.rip & ~0xFFFULL) == v->miss.gla) v->miss.gla = v->regs.rip;
-        if (!v->miss.w.in_walk) v->miss.w.gpa |= v->miss.gla & 4095;
+        if ((v->regs.rip & ~0xFFFULL) == v->miss.gla)
+            v->miss.gla = v->regs.rip;
+        if (!v->miss.w.in_walk)
+            v->miss.w.gpa |= v->miss.gla & 4095;
         return;
     }
     uint64_t gla = v->miss.gla;
@@ -235,20 +199,29 @@ static void pinpoint(td_vcpu *v) {
     walk w = v->miss.w;
     uint32_t n = 4096 - (uint32_t)(v->regs.rip & 4095);
     td_copy_linear(v, v->regs.rip, code, n < 15 ? n : 15, 0, 0, &bad);
-    if (n < 15) td_copy_linear(v, v->regs.rip + n, code + n, 15 - n, 0, 0, &bad);
-    v->miss.kind = kind, v->miss.access = access, v->miss.w = w;
+    if (n < 15)
+        td_copy_linear(v, v->regs.rip + n, code + n, 15 - n, 0, 0, &bad);
+    v->miss.kind = kind;
+    v->miss.access = access;
+    v->miss.w = w;
     v->miss.gla = td_touched(code, 15, &v->regs, env_seg(v, SEG_FS)->base, env_seg(v, SEG_GS)->base, gla);
-    if (!w.in_walk) v->miss.w.gpa |= v->miss.gla & 4095;
+    if (!w.in_walk)
+        v->miss.w.gpa |= v->miss.gla & 4095;
     memcpy(v->stop.bytes, code, sizeof code);
 }
 
-static void finish(td_vcpu *v, td_stop *stop) { *stop = v->stop; }
+static int finish(const td_vcpu *v, td_stop *stop) {
+    *stop = v->stop;
+    return 0;
+}
 
 static void forget_removed(td_vcpu *v) {
-    if (v->removals_seen == v->vm->removals) return;
+    if (v->removals_seen == v->vm->removals)
+        return;
     v->removals_seen = v->vm->removals;
     uc_ctl_flush_tlb(v->uc);
-    for (int i = 0; i < CODE_SLOTS; i++) v->code[i].gla_page = (uint64_t)NO_ADDRESS;
+    for (int i = 0; i < CODE_SLOTS; i++)
+        v->code[i].gla_page = (uint64_t)NO_ADDRESS;
 }
 
 int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
@@ -259,12 +232,17 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
         uint64_t rip = v->regs.rip;
         td_put_regs(v);
         memset(&v->stop, 0, sizeof v->stop);
-        v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0, v->paused = 0;
-        v->stopped = 0, v->exception = -1, v->miss.kind = WALK_OK, v->rescan = 1;
-        if (v->sight) td_sight_enter(v, rip);
+        v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0;
+        v->paused = 0;
+        v->stopped = 0;
+        v->exception = -1;
+        v->miss.kind = WALK_OK;
+        v->rescan = 1;
+        if (v->debug)
+            td_debug_enter(v, rip);
         uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
         td_load_context(v);
-        td_settle(v, v->regs.rip);
+        td_uncount(v, v->regs.rip);
         if (v->sites_full) {
             td_sites_clear(v);
             continue;
@@ -275,31 +253,44 @@ int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
             int vector = v->exception;
             int has = !software && (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17);
             rip = v->regs.rip;
-            if (td_raise(v, vector, has, has ? code : 0, software)) return finish(v, stop), 0;
-            if (td_sight_told(v, vector, has, code, rip)) return finish(v, stop), 0;
+            if (td_raise(v, vector, has, has ? code : 0, software))
+                return finish(v, stop);
+            if (td_debug_report(v, vector, has, code, rip))
+                return finish(v, stop);
             continue;
         }
         if (v->stopped && v->stop.kind == TD_STOP_INSN && v->stop.insn == TD_INSN_SYSCALL) {
-            if (td_syscall(v, v->stop.length)) return finish(v, stop), 0;
+            if (td_syscall(v, v->stop.length))
+                return finish(v, stop);
             continue;
         }
-        if (v->stopped) return finish(v, stop), 0;
-        if (v->miss.kind != WALK_OK) pinpoint(v);
+        if (v->stopped)
+            return finish(v, stop);
+        if (v->miss.kind != WALK_OK)
+            pinpoint(v);
         if (v->miss.kind == WALK_PF) {
-            v->regs.cr2 = v->miss.gla, rip = v->regs.rip;
-            if (td_raise(v, 14, 1, v->miss.w.error, 0)) return finish(v, stop), 0;
-            if (td_sight_told(v, 14, 1, v->miss.w.error, rip)) return finish(v, stop), 0;
+            v->regs.cr2 = v->miss.gla;
+            rip = v->regs.rip;
+            if (td_raise(v, 14, 1, v->miss.w.error, 0))
+                return finish(v, stop);
+            if (td_debug_report(v, 14, 1, v->miss.w.error, rip))
+                return finish(v, stop);
             continue;
         }
         if (v->miss.kind != WALK_OK) {
             v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
-            v->stop.gpa = v->miss.w.gpa, v->stop.gla = v->miss.gla;
-            v->stop.access = v->miss.access, v->stop.shared = v->miss.w.shared, v->stop.in_walk = v->miss.w.in_walk;
-            return finish(v, stop), 0;
+            v->stop.gpa = v->miss.w.gpa;
+            v->stop.gla = v->miss.gla;
+            v->stop.access = v->miss.access;
+            v->stop.shared = v->miss.w.shared;
+            v->stop.in_walk = v->miss.w.in_walk;
+            return finish(v, stop);
         }
-        if (e == UC_ERR_OK) continue;
-        v->stop.kind = TD_STOP_ENGINE, v->stop.stop_code = (uint32_t)e;
-        return finish(v, stop), 0;
+        if (e == UC_ERR_OK)
+            continue;
+        v->stop.kind = TD_STOP_ENGINE;
+        v->stop.stop_code = (uint32_t)e;
+        return finish(v, stop);
     }
 }
 
@@ -318,21 +309,22 @@ int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size) {
 }
 
 uint64_t td_count(td_vcpu *v) { return v->count; }
-/* Instructions done outside the engine; RIP is behind them. */
 void td_add_count(td_vcpu *v, uint64_t n) {
     v->count += n;
     td_get_regs(v)->shadow = 0;
     put32(v, ENV_HFLAGS, env32(v, ENV_HFLAGS) & ~(uint32_t)HF_INHIBIT_IRQ);
-    if (v->sight) td_sight_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n, 0);
+    if (v->debug)
+        td_debug_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n, 0);
 }
-uint64_t td_count_apart(td_vcpu *v) { return v->apart; }
+uint64_t td_count_excluded(td_vcpu *v) { return v->excluded; }
 uint64_t td_tsc(td_vcpu *v) {
     td_layout *m = &v->vm->m;
     return v->tsc_offset + v->count * m->tsc_step_num / m->tsc_step_den;
 }
 uint64_t td_read_tsc(td_vcpu *v) {
     uint64_t now = td_tsc(v);
-    if (now > v->vm->m.last_tsc) v->vm->m.last_tsc = now;
+    if (now > v->vm->m.last_tsc)
+        v->vm->m.last_tsc = now;
     return v->vm->m.last_tsc;
 }
 void td_want_window(td_vcpu *v, int on) { v->window = on; }
@@ -343,13 +335,12 @@ void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n) {
     v->range_count = n < MAX_RANGES ? n : MAX_RANGES;
     memcpy(v->ranges, ranges, v->range_count * sizeof *ranges);
 }
-/* Sets CR0 as MOV does: the engine enters or leaves long mode with it. */
 void td_write_cr0(td_vcpu *v, uint64_t value) {
     td_put_regs(v);
     uc_reg_write(v->uc, UC_X86_REG_CR0, &value);
     uc_ctl_flush_tlb(v->uc);
 }
-/* Sets CR4. The engine decodes BMI instructions only under CR4.OSFXSR, a real CPU always: its own flag stays set. */
+/* The engine decodes BMI instructions only under CR4.OSFXSR, a real CPU always: its own flag stays set. */
 void td_write_cr4(td_vcpu *v, uint64_t value) {
     td_get_regs(v);
     uint32_t h = env32(v, ENV_HFLAGS) & ~(uint32_t)HF_SMAP;
@@ -361,7 +352,6 @@ void td_write_cr4(td_vcpu *v, uint64_t value) {
 
 void td_pass_once(td_vcpu *v) { v->pass = td_get_regs(v)->rip; }
 td_fault *td_last_fault(td_vcpu *v) { return &v->fault; }
-void td_flush(td_vcpu *v) { uc_ctl_flush_tlb(v->uc); }
 
 uint64_t td_get_msr(td_vcpu *v, uint32_t index) {
     uc_x86_msr m = {.rid = index};

@@ -13,7 +13,7 @@ from debian import tool
 
 from emu.api import RunConfig, prepare, run
 from emu.debug.gdb import Debugger
-from emu.machine import Ending
+from emu.ending import Ending
 from emu.signals import EmuError
 
 BODY = """

@@ -147,7 +147,7 @@ def test_a_restored_run_is_the_unbroken_one(image: guest.Guest, elf: Path, tmp_p
     machine = prepare(dataclasses.replace(kept, until="halt"))
     try:
         for _ in range(3):
-            machine.restore(point)
+            snapshot.restore(machine, point)
             assert bytes(machine.console.data) == b"Hi"
             assert facts(machine) == whole
     finally:
@@ -157,12 +157,12 @@ def test_a_restored_run_is_the_unbroken_one(image: guest.Guest, elf: Path, tmp_p
 def test_a_machine_goes_back_to_what_it_was(image: guest.Guest) -> None:
     machine = prepare(config(image))
     try:
-        start = machine.save()
+        start = snapshot.save(machine)
         assert not start.handed_over
         first = facts(machine)
-        assert machine.save() != start
-        machine.restore(start)
-        assert machine.save() == start
+        assert snapshot.save(machine) != start
+        snapshot.restore(machine, start)
+        assert snapshot.save(machine) == start
         assert facts(machine) == first
     finally:
         machine.close()
@@ -171,9 +171,9 @@ def test_a_machine_goes_back_to_what_it_was(image: guest.Guest) -> None:
 def test_several_vcpus_go_back_too(image: guest.Guest) -> None:
     machine = prepare(dataclasses.replace(config(image), vcpus=3))
     try:
-        start = machine.save()
+        start = snapshot.save(machine)
         first = facts(machine)
-        machine.restore(start)
+        snapshot.restore(machine, start)
         assert facts(machine) == first
     finally:
         machine.close()

@@ -25,9 +25,7 @@ ROOMS = {
     "tdforge": ("formats", "image", "dsl", "gen", "emu"),
 }
 # Circles that are still to be cut. The list only shrinks.
-CIRCLES: tuple[frozenset[str], ...] = (
-    frozenset({"tdforge.commands", "tdforge.sight"}),
-)
+CIRCLES: tuple[frozenset[str], ...] = (frozenset({"tdforge.commands", "tdforge.sight"}),)
 
 
 def module_name(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dsl import tree
 from dsl.diagnostics import Reporter, did_you_mean
 from dsl.effects import Effects, Step, effects_of, step_of
+from dsl.fold import FOLDED, fold
 from dsl.model import (
     Bytes,
     Constant,
@@ -30,6 +31,8 @@ from dsl.model import (
     Type,
     Unit,
 )
+from dsl.sizes import alignment, size
+from formats.units import align_up
 
 BOOL = Scalar("bool", 8)
 U64 = Scalar("u64", 64)
@@ -72,28 +75,6 @@ class Names:
         self.places[name.text] = name.span
 
 
-def size_and_align(kind: Type, names: Names) -> tuple[int, int]:
-    """Bytes and alignment in memory, as a C compiler for x86-64 lays the type out."""
-    match kind:
-        case Scalar():
-            return kind.bits // 8, kind.bits // 8
-        case Bytes() | Text():
-            return 16, 8
-        case EnumRef():
-            return 4, 4
-        case RecordRef():
-            record = names.records[kind.name]
-            return record.size, record.align
-        case ListOf():
-            size, align = size_and_align(kind.element, names)
-            return _up(_up(8, align) + size * kind.capacity, max(8, align)), max(8, align)
-    raise TypeError(f"{kind} is not in memory")
-
-
-def _up(value: int, align: int) -> int:
-    return (value + align - 1) // align * align
-
-
 def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
     """The type of that name; Unit after an error was reported."""
     word = name.name.text
@@ -118,31 +99,21 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
     return Unit()
 
 
-def fold(expression: tree.Expression, names: Names, reporter: Reporter) -> int | None:
+def constant(expression: tree.Expression, names: Names, reporter: Reporter) -> int | None:
     """The value of a constant expression, or None after an error."""
     match expression:
         case tree.Number():
             return expression.value
         case tree.Name() if expression.text in names.constants:
             return names.constants[expression.text].value
-        case tree.Binary(op="+" | "-" | "*" | "&" | "|" | "<<" | ">>" as op):
-            left = fold(expression.left, names, reporter)
-            right = fold(expression.right, names, reporter)
+        case tree.Binary(op=op) if op in FOLDED:
+            left = constant(expression.left, names, reporter)
+            right = constant(expression.right, names, reporter)
             if left is None or right is None:
                 return None
-            if op in ("<<", ">>") and right > 63:
-                reporter.error("E06", expression.span, f"a shift by {right} leaves nothing of 64 bits")
-                return None
-            table = {
-                "+": left + right,
-                "-": left - right,
-                "*": left * right,
-                "&": left & right,
-                "|": left | right,
-            }
-            value = table[op] if op in table else left << right if op == "<<" else left >> right
-            if not 0 <= value < 1 << 64:
-                reporter.error("E06", expression.span, f"{value} does not fit in 64 bits")
+            value = fold(op, left, right)
+            if isinstance(value, str):
+                reporter.error("E06", expression.span, value)
                 return None
             return value
         case tree.Name():
@@ -161,7 +132,7 @@ def declare(
         match item:
             case tree.Constant():
                 names.claim(item.name, reporter)
-                value = fold(item.value, names, reporter)
+                value = constant(item.value, names, reporter)
                 if value is not None and value >= 1 << 64:
                     reporter.error("E06", item.value.span, f"{value} does not fit in 64 bits")
                 names.constants[item.name.text] = Constant(item.name.text, value or 0)
@@ -229,14 +200,15 @@ def _declare_record(item: tree.Record, names: Names, reporter: Reporter) -> None
     offset, align = 0, 1
     for part in item.fields:
         kind = resolve(part.type, names, reporter)
-        size, own = size_and_align(kind, names)
-        offset = _up(offset, own)
+        own = alignment(kind, names.records)
+        offset = align_up(offset, own)
         fields.append(RecordField(part.name.text, kind, offset, part.doc))
         if part.internal:
             names.hidden[item.name.text, part.name.text] = None
-        offset, align = offset + size, max(align, own)
+        offset, align = offset + size(kind, names.records), max(align, own)
     align = max(align, item.align)
-    names.records[item.name.text] = Record(item.name.text, tuple(fields), _up(offset, align), align, item.doc)
+    whole = align_up(offset, align)
+    names.records[item.name.text] = Record(item.name.text, tuple(fields), whole, align, item.doc)
 
 
 def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dsl import model, tree
 from dsl.declare import BOOL, SCALARS, U64
 from dsl.diagnostics import did_you_mean
+from dsl.fold import fold
 from dsl.model import (
     Bytes,
     EnumRef,
@@ -255,20 +256,9 @@ class ExpressionLowerer:
         return next(s for s in SCALARS.values() if s != BOOL and s.bits >= wide)
 
     def fold(self, op: str, a: int, b: int, span: Span) -> Expression | None:
-        if op in ("/", "%") and b == 0:
-            self.error("E06", span, "division by zero")
-            return None
-        if op in ("<<", ">>") and b > 63:
-            self.error("E06", span, f"a shift by {b} leaves nothing of 64 bits")
-            return None
-        values = {"+": a + b, "-": a - b, "*": a * b, "&": a & b, "|": a | b, "^": a ^ b}
-        value = (
-            values[op]
-            if op in values
-            else {"/": lambda: a // b, "%": lambda: a % b, "<<": lambda: a << b, ">>": lambda: a >> b}[op]()
-        )
-        if not 0 <= value < 1 << 64:
-            self.error("E06", span, f"{value} does not fit in 64 bits")
+        value = fold(op, a, b)
+        if isinstance(value, str):
+            self.error("E06", span, value)
             return None
         return model.Literal(value, U64, span)
 

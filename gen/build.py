@@ -10,6 +10,8 @@ from pathlib import Path
 
 from dsl import api
 from dsl.model import Firmware
+from dsl.verify import verify
+from dsl.verify_expression import ModelError
 from formats.cstructs import c_header
 from gen.boot import machine
 from gen.boot.idt import VECTORS, handler
@@ -80,6 +82,10 @@ def build_model(firmware: Firmware, out: Path, tell: Progress = lambda _: None) 
 
 def generate(firmware: Firmware) -> list[Unit]:
     """All machine code that is not compiled from C."""
+    try:
+        verify(firmware)
+    except ModelError as error:
+        raise BuildError(str(error)) from error
     regions = mapped_regions(firmware)
     try:
         always = machine.units(regions)

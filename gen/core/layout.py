@@ -5,7 +5,6 @@ from __future__ import annotations
 from dsl.model import Firmware
 from formats.linux import E820Type
 from formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
-from gen.errors import BuildError
 from gen.flow.names import LAYOUT, region_symbols
 from gen.x86 import DD, DQ, Symbol, Unit
 
@@ -13,8 +12,6 @@ from gen.x86 import DD, DQ, Symbol, Unit
 def emit_layout(unit: Unit, firmware: Firmware) -> None:
     """Adds `tdf_layout`: image sections in order, then the carved regions in order of declaration."""
     limits = {region.limit for region in firmware.memory}
-    if len(limits) > 1:
-        raise BuildError(f"{firmware.path}: the regions of `memory` have different limits")
     with unit.data(LAYOUT, section=f".rodata.{LAYOUT}", align=8):
         DD(len(firmware.image) + len(firmware.memory), "count")
         DD(len(firmware.memory), "carved_count")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from dsl.model import Firmware
 from formats.units import align_up
-from gen.errors import BuildError
 from gen.flow.names import CONTEXT
 from gen.x86 import DQ, RESERVE, Symbol, Unit
 
@@ -51,9 +50,9 @@ def context_of(firmware: Firmware) -> Context:
 
 def emit_context(unit: Unit, firmware: Firmware, context: Context, page_tables_used: int) -> None:
     """The block at first: all zero but the page-table pool, which the reset code began to fill."""
-    pool = next((section for section in firmware.image if section.name == "paging"), None)
-    if pool is None or pool.address is None or pool.size is None:
-        raise BuildError(f"{firmware.path}: the image needs a section named `paging` for the page tables")
+    pool = next(section for section in firmware.image if section.name == "paging")
+    assert pool.address is not None  # dsl/verify.py
+    assert pool.size is not None
     with unit.data(CONTEXT, section=".data", align=16):
         if "paging" not in context.states:
             RESERVE(context.size, "VpInfo and states, empty at first")

@@ -23,7 +23,6 @@ from peachpy.x86_64 import (
 
 from dsl.model import Firmware
 from formats.ghci import FATAL_TEXT_SIZE
-from gen.errors import BuildError
 from gen.flow.context import Context
 from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp
@@ -34,11 +33,6 @@ _NUMBERS, _TEXTS = "flow_error_numbers", "flow_error_texts"
 
 def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
     """Adds `flow_entry` and `flow_fatal`."""
-    boot = firmware.flows.get("boot")
-    if boot is None:
-        raise BuildError(f"{firmware.path}: no flow `boot` to start with")
-    if len(boot.parameters) > 1:
-        raise BuildError("flow boot takes one parameter at most, of record VpInfo", boot.span)
     with unit.code(ENTRY, section=f".text.{ENTRY}"):
         SUB(rsp, 8)  # aligned as the ABI has it
         LEA(rdi, [Symbol(CONTEXT, context.td)])
@@ -78,6 +72,4 @@ def _emit_texts(unit: Unit, firmware: Firmware) -> None:
     with unit.data(_TEXTS, section=f".rodata.{_TEXTS}", align=FATAL_TEXT_SIZE):
         for text in texts:
             sent = (_PREFIX + text).encode("ascii")
-            if len(sent) >= FATAL_TEXT_SIZE:
-                raise BuildError(f"error text {text!r} is longer than what the VMM is sent")
             DB(sent.ljust(FATAL_TEXT_SIZE, b"\0"), text)

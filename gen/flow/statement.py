@@ -31,14 +31,13 @@ from peachpy.x86_64 import (
 
 from dsl import model
 from dsl.model import Firmware, Flow, Never, Statement, Type
-from gen.errors import BuildError
+from dsl.sizes import is_word, word_size
 from gen.flow.context import Context
 from gen.flow.expression import ARGUMENTS, ExpressionEmitter, returns_status
 from gen.flow.frame import Frame
 from gen.flow.names import FATAL_STATUS, flow_symbol
 from gen.flow.place import Kind, Place, at
 from gen.flow.pool import Pool
-from gen.flow.sizes import is_word, word_size
 from gen.x86 import REP_MOVSB, Symbol, Unit, rsp
 
 
@@ -69,8 +68,6 @@ class _FlowEmitter(ExpressionEmitter):
         self.frame.open()
         parameters = self.flow.parameters
         has_out = not isinstance(self.flow.result, model.Unit | Never)
-        if len(parameters) + has_out > len(ARGUMENTS):
-            raise BuildError(f"flow {self.flow.name} has more than six parameters", self.flow.span)
         for register, parameter in zip(ARGUMENTS, parameters, strict=False):
             kind = Kind.WORD if is_word(parameter.type) else Kind.POINTER
             slot = self.frame.slot(8)

@@ -1,4 +1,4 @@
-"""How large are the language's types in memory? Natural C layout, by the ABI that `dsl.model` states."""
+"""How large are the language's types in memory? Natural layout, as a C compiler for x86-64 has it."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from emu.api import RunConfig
+from emu.config import RunConfig
 from formats import tdvf
 from gen.core.hostlib import load
 from tdforge import boot, show
-from tdforge.commands import read
 from tdforge.errors import UserError
+from tdforge.files import read
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import launch, symbols_of
+from tdforge.running import run_td, symbols_of
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -119,7 +119,7 @@ def measure() -> tuple[str, list[Bar]]:
             image, str(image_path), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
             elf=symbols_of(image_path), skip_count=skip,
         )  # fmt: skip
-        report = launch(config, console=None)
+        report = run_td(config, console=None)
         if not report.met:
             raise UserError(f"{show_size(memory)}: no {until}; {show.end_line(report.to_json()['end'])}")
         return dict(report.to_json())

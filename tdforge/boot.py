@@ -9,14 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from emu.api import RunConfig
+from emu.config import RunConfig
 from tdforge import show
-from tdforge.cli import exit_code, memory, size, until, vcpus
-from tdforge.commands import build_flow, check_payload, read
-from tdforge.errors import UserError
+from tdforge.building import build_flow
+from tdforge.errors import UserError, exit_code
+from tdforge.files import read
 from tdforge.flows import find_flow, short
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.launch import launch, symbols_of
+from tdforge.machine_options import check_payload, memory, size, until, vcpus
+from tdforge.running import run_td, symbols_of
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
@@ -71,7 +72,7 @@ def boot(given: argparse.Namespace) -> int:
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
     check_payload(image, data, str(kernel.path))
-    wanted = RunConfig(
+    config = RunConfig(
         image=image,
         image_name=str(image_path),
         elf=symbols_of(image_path),
@@ -81,17 +82,17 @@ def boot(given: argparse.Namespace) -> int:
         memory=given.memory,
         vcpus=given.vcpus,
     )
-    _show_handoff(page, wanted)
+    _show_handoff(page, config)
     page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
-    wish = given.until or f"console:{BANNER if kernel.tiny else LAST_WORDS}"
-    report = launch(replace(wanted, until=wish), lambda text: print(text, end="", flush=True))
+    condition = given.until or f"console:{BANNER if kernel.tiny else LAST_WORDS}"
+    report = run_td(replace(config, until=condition), lambda text: print(text, end="", flush=True))
     print(flush=True)
     end = show.end_line(report.end)
     missing = [text for text in _expected(kernel) if text not in report.console]
     if missing and given.until is None:
         raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
     if not report.met:
-        raise UserError(f"{wish} did not come to pass; the run ended with {end}")
+        raise UserError(f"the run ended before {condition}: {end}")
     say(f"done: {report.end['detail'] or report.end['reason']}")
     return 0
 
@@ -109,12 +110,12 @@ def link(name: Path, target: Path) -> None:
     partial.replace(name)
 
 
-def _show_handoff(page: Console, wanted: RunConfig) -> None:
+def _show_handoff(page: Console, config: RunConfig) -> None:
     """A run of its own to the hand-over, so that the summary comes before the kernel's text.
 
     The emulated TD is deterministic: the run that goes on to the kernel measures the same.
     """
-    report = launch(wanted, console=None)
+    report = run_td(config, console=None)
     facts = report.to_json()
     if not report.met:
         page.print(show.console_text(report.console))

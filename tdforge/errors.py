@@ -1,8 +1,39 @@
 """What does a command say when it cannot do what it was asked, and how is foreign text shown safely?"""
 
+import sys
+from collections.abc import Callable
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
 
 class UserError(Exception):
     """A mistake or a lack that the person at the keyboard can mend. Its text is one sentence; exit code 1."""
+
+
+class UsageError(UserError):
+    """The words of a command line do not go together; exit code 2."""
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` returns, or the exit code of what stopped it; never a traceback for what a person did.
+
+    A UsageError passes: who parsed the words shows the usage with it.
+    """
+    try:
+        return work()
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to be said to it
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:  # files are told by those who open them
+        print(f"tdforge: cannot write the output: {error.strerror}", file=sys.stderr)
+        return FAILED
+    except UsageError:
+        raise
+    except UserError as error:
+        print(f"tdforge: {error}", file=sys.stderr)
+        return FAILED
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -40,11 +40,11 @@ def test_debians_kernel_finds_itself_in_a_td(kernel: Path, capsys: pytest.Captur
     assert "Linux version 6.12" in console
 
 
-def test_a_wish_that_does_not_come_true(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_ends_too_early(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--kernel", str(kernel), "--memory", "256M", "--until", "console:Linux version"]
     assert boot.main(words) == 1
     said = capsys.readouterr().err
-    assert said.startswith("tdforge: console:Linux version did not come to pass; the run ended with halt")
+    assert said.startswith("tdforge: the run ended before console:Linux version: halt")
     assert said.count("\n") == 1
 
 

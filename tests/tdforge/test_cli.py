@@ -4,14 +4,14 @@ import argparse
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tdforge import boot, commands
+from tdforge import boot, cli
 from tdforge.cli import main
-
-COMMANDS = ("build", "check", "fmt", "inspect", "run")
+from tdforge.commands.inspect import INSPECT
 
 
 def one_line(captured: pytest.CaptureFixture[str]) -> str:
@@ -22,7 +22,7 @@ def one_line(captured: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [each.name for each in cli.COMMANDS])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         main([command, "--help"])
@@ -107,8 +107,17 @@ def test_stopped_from_outside(stop: type[BaseException], code: int, monkeypatch:
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
     monkeypatch.setattr(said, "close", lambda: None)
-    monkeypatch.setattr(commands, "inspect", work)
+    monkeypatch.setattr(cli, "COMMANDS", (replace(INSPECT, work=work),))
     monkeypatch.setattr(boot, "boot", work)
     assert main(["inspect", "image"]) == code
     assert boot.main([]) == code
     assert said.getvalue() == ""
+
+
+def test_the_examples_are_taken() -> None:
+    examples = [words for command in cli.COMMANDS for line in command.examples for words in line.split(";")]
+    assert len(examples) > len(cli.COMMANDS)
+    for words in examples:
+        program, *rest = words.split()
+        assert program == "tdforge"
+        assert cli.parser().parse_args(rest).command == rest[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from formats import eventlog, linux, tdvf
+from tdforge.building import build_flow
 from tdforge.cli import main
-from tdforge.commands import build_flow
 from tdforge.flows import find_flow
 from tdforge.tiny import BANNER, tiny_payload
 
@@ -195,11 +195,9 @@ def test_json_leaves_standard_output_to_the_report(
     assert BANNER in captured.err
 
 
-def test_what_did_not_come_to_pass(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_ends_too_early(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(image, kernel, "--until", "console:never said") == 1
-    assert last_line(capsys).startswith(
-        "tdforge: --until console:never said did not come to pass; the run ended with halt"
-    )
+    assert last_line(capsys).startswith("tdforge: the run ended before console:never said: halt")
 
 
 def test_the_same_run_twice(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:

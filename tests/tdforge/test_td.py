@@ -7,10 +7,10 @@ import pytest
 
 from emu.tdx.params import TdParams
 from formats.tdx import td
+from tdforge.building import build_flow
 from tdforge.cli import main, parser
-from tdforge.commands import build_flow
 from tdforge.flows import find_flow
-from tdforge.td import parameters
+from tdforge.td_options import parameters
 from tdforge.tiny import tiny_payload
 
 ONE, TWO, THREE = (bytes([value]) * 48 for value in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""How does a command start an image in the emulated TD, and what does the person see meanwhile?"""
+"""How does a command run an image in the emulated TD, and what does the person see meanwhile?"""
 
 import codecs
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def symbols_of(image: Path) -> Path | None:
     return elf if elf.is_file() else None
 
 
-def launch(
+def run_td(
     config: RunConfig,
     console: Callable[[str], None] | None,
     observer: Observer | None = None,

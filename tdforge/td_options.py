@@ -6,6 +6,7 @@ from emu.config import HOST_PAGE_SIZES
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import DIGEST, TdParams
 from formats.tdx import td
+from tdforge.command import Options
 
 ATTRIBUTES = {
     "debug": td.DEBUG,
@@ -53,22 +54,21 @@ def digest(text: str) -> bytes:
     return value
 
 
-def add_options(run: argparse.ArgumentParser) -> None:
-    """The options of `tdforge run`."""
-    group = run.add_argument_group("the TD as its host creates it (Base specification, TD_PARAMS)")
-    group.add_argument(
+def add_options(options: Options) -> None:
+    """What TDH.MNG.INIT gets, and how pages are added and mapped."""
+    options.add_argument(
         "--attributes", type=attributes, default=DEFAULT.attributes, metavar="BITS",
         help=f"a number, or names of {', '.join(ATTRIBUTES)}; default: sept_ve_disable",
     )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--xfam", type=number, default=DEFAULT.xfam, metavar="BITS",
         help=f"the extended state that the guest may use; default: {DEFAULT.xfam:#x} (x87 and SSE)",
     )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--gpaw", type=int, choices=(td.GPAW_NARROW, td.GPAW_WIDE), default=DEFAULT.gpaw,
         help="width of guest physical addresses, whose highest bit means shared; default: %(default)s",
     )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--rbp-mod", action="store_true",
         help="leave out NO_RBP_MOD: TDVMCALL may expose RBP to the VMM, as guests before 2024 do",
     )  # fmt: skip
@@ -78,19 +78,19 @@ def add_options(run: argparse.ArgumentParser) -> None:
         "mrownerconfig": "of the owner's configuration",
     }
     for name, whose in digests.items():
-        group.add_argument(
+        options.add_argument(
             f"--{name}", type=digest, default=getattr(DEFAULT, name), metavar="HEX",
             help=f"{DIGEST} bytes {whose}, as the TD report shows them; default: zeros",
         )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--mrtd-order", choices=ORDERS, default=ORDERS[0],
         help="is each page extended when added, or a section after all its pages; default: %(default)s",
     )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--host-page-size", choices=HOST_PAGE_SIZES, default=HOST_PAGE_SIZES[0],
         help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: %(default)s",
     )  # fmt: skip
-    group.add_argument(
+    options.add_argument(
         "--map-gpa-retry", action="store_true",
         help="MapGPA converts 2 MiB at a time and answers RETRY, not only when an interrupt waits",
     )  # fmt: skip

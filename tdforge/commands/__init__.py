@@ -1,0 +1,1 @@
+"""Which commands are there? Each file is one: its options, its work, its words."""

@@ -1,0 +1,29 @@
+"""What does `tdforge build FLOW` do? A flow becomes a TD image and its manifest."""
+
+import argparse
+from pathlib import Path
+
+from tdforge.building import build_flow
+from tdforge.command import Command
+from tdforge.errors import OK
+from tdforge.files import read
+from tdforge.flows import find_flow, short
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", metavar="FLOW", help="a flow file, or the name of a shipped flow")
+    parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+
+
+def build(given: argparse.Namespace) -> int:
+    result = build_flow(find_flow(given.flow), given.out)
+    if given.json:
+        print(read(result.manifest, "manifest").decode(), end="")
+    else:
+        size = result.image.stat().st_size
+        print(f"{short(result.image)}  ({size:,} bytes; facts in {short(result.manifest)})")
+    return OK
+
+
+BUILD = Command("build", "make a TD image from a flow", ("tdforge build linux -o build",), add_options, build)

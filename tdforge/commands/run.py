@@ -1,0 +1,132 @@
+"""What does `tdforge run IMAGE` do? It starts an image in the emulated TD and reports how the run went."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from emu.api import Report
+from emu.config import RunConfig
+from emu.keyboard import Keyboard, raw_terminal
+from emu.signals import EmuError
+from emu.snapshot import file as snapshot
+from emu.snapshot.file import Snapshot
+from tdforge import debug_options, machine_options, show
+from tdforge.command import Command
+from tdforge.errors import OK, UsageError, UserError
+from tdforge.files import write
+from tdforge.running import run_td
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE")
+    of_td = parser.add_argument_group("the TD as its host creates it (Base specification, TD_PARAMS)")
+    machine_options.add_options(parser, of_td)
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the boot report as JSON")
+    parser.add_argument("--event-log", type=Path, metavar="FILE", help="write the CC event log")
+    parser.add_argument(
+        "--json", action="store_true", help="print the report; console text goes to standard error"
+    )
+    debug_options.add_options(parser)
+    points = parser.add_argument_group("snapshots")
+    points.add_argument("--save", type=Path, metavar="FILE", help="save the run when it gets to --until")
+    points.add_argument("--resume", type=Path, metavar="FILE", help="go on from a saved point; no IMAGE then")
+
+
+def run(given: argparse.Namespace) -> int:
+    config, point = _described(given)
+    stream = sys.stderr if given.json else sys.stdout
+    with (
+        debug_options.observers(given, Path(config.image_name).name) as seen,
+        _keyboard(given.stdin) as keyboard,
+    ):
+        report = run_td(
+            config,
+            lambda text: print(text, end="", file=stream, flush=True),
+            seen.observer,
+            point,
+            given.save,
+            keyboard,
+        )
+    _publish(report, seen, given)
+    seen.show()
+    if report.met:
+        return OK
+    lack = "" if config.kernel else " (no --kernel was given)"
+    raise UserError(f"the run ended before {config.until}: {show.end_line(report.to_json()['end'])}{lack}")
+
+
+def _described(given: argparse.Namespace) -> tuple[RunConfig, Snapshot | None]:
+    """The run that the options describe, and the point to go on from. UserError."""
+    if given.resume:
+        return _resumed(given)
+    if given.image is None:
+        raise UsageError("run: an IMAGE is needed, or --resume FILE")
+    return machine_options.run_config(given, given.image), None
+
+
+def _resumed(given: argparse.Namespace) -> tuple[RunConfig, Snapshot]:
+    """The run of a snapshot file. UserError, also for options that the snapshot already holds."""
+    for name, default in {"image": None, **machine_options.defaults()}.items():
+        if name != "until" and getattr(given, name) != default:
+            option = "IMAGE" if name == "image" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} cannot be given with --resume: the snapshot holds it")
+    try:
+        config, point = snapshot.read(given.resume)
+    except EmuError as error:
+        raise UserError(str(error)) from error
+    if point.handed_over and given.until == "handoff":
+        raise UserError(f"{given.resume} lies behind the handoff: give another --until")
+    return replace(config, until=given.until), point
+
+
+@contextmanager
+def _keyboard(input_file: Path | None) -> Iterator[Keyboard | None]:
+    """The terminal as the guest's keyboard, if there is one and the guest's input is not a file."""
+    if input_file or sys.stdin is None or not sys.stdin.isatty():  # None: closed by the caller
+        yield None
+        return
+    with raw_terminal(sys.stdin.fileno()) as keyboard:
+        yield keyboard
+
+
+def _publish(report: Report, seen: debug_options.Observers, given: argparse.Namespace) -> None:
+    """The report and the event log, to where the options want them."""
+    facts = report.to_json() | seen.facts()
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    if not facts["console"].endswith("\n"):
+        print(file=sys.stderr if given.json else sys.stdout, flush=True)
+    if given.report:
+        write(given.report, text.encode())
+    if given.event_log:
+        write(given.event_log, report.event_log)
+    if given.json:
+        print(text, end="")
+    else:
+        summary = show.err()
+        summary.print()
+        show.print_measurements(summary, facts)
+        summary.print()
+        show.print_run(summary, facts)
+        summary.print(f"\n{show.NOT_REAL}")
+
+
+RUN = Command(
+    "run",
+    "start an image in the emulated TD (no TDX hardware is used or needed)",
+    (
+        "tdforge run build/linux.bin --kernel vmlinuz --cmdline console=ttyS0 --until console:Linux",
+        "tdforge run build/linux.bin --kernel vmlinuz --vcpus 4 --seed 7 --json --report boot.json",
+        "tdforge run build/linux.bin --kernel vmlinuz --initrd initrd --until shutdown",
+        "tdforge run build/linux.bin --kernel vmlinuz --vmm hostile:7 --trace boot.txt --timeline boot.html",
+        "tdforge run build/linux.bin --kernel vmlinuz --script docs/examples/deny_large_pages.py --profile",
+        "tdforge run build/linux.bin --kernel vmlinuz --gdb 1234",
+        "tdforge run build/linux.bin --kernel vmlinuz --save point; tdforge run --resume point --until halt",
+        "tdforge run OVMF.fd --vmm qemu --rbp-mod --until halt --max-instructions 449000000",
+    ),
+    add_options,
+    run,
+)

@@ -1,0 +1,39 @@
+"""How does a command read the files it is given and write those it makes? Every failure is a UserError."""
+
+from pathlib import Path
+
+from formats import tdvf
+from formats.errors import FormatError
+from formats.units import GIB, MIB
+from tdforge.errors import UserError
+
+MAX_INPUT = GIB  # bytes; more than any image, kernel or initrd that a TD below 4 GiB can take
+
+
+def read(path: Path, what: str) -> bytes:
+    """The content of `path`. Raises UserError that calls it `what`."""
+    try:
+        if path.stat().st_size > MAX_INPUT:
+            raise UserError(f"{what} {path} is larger than {MAX_INPUT // MIB} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write an output file, making its folder. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_image(path: Path) -> bytes:
+    """An image file with TDVF metadata. Raises UserError."""
+    data = read(path, "image")
+    try:
+        tdvf.metadata(data, place=str(path))
+    except FormatError as error:
+        raise UserError(f"{path} is not a TD image, or is cut short: {error}") from error
+    return data

@@ -1,0 +1,175 @@
+"""Which options say what runs in the emulated TD, and which run do they describe?"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from emu.config import MAX_VCPUS, RunConfig, check_memory, check_vcpus
+from emu.ending import UNTIL_REASONS, Until
+from emu.signals import EmuError
+from emu.vmm.choose import parse as parse_vmm
+from emu.vmm.devices import EPOCH, parse_time
+from emu.vmm.presets import PRESETS
+from formats import linux, tdvf
+from formats.errors import FormatError
+from tdforge import td_options
+from tdforge.command import Options
+from tdforge.errors import UserError
+from tdforge.files import read, read_image
+from tdforge.running import symbols_of
+from tdforge.sizes import parse_size
+
+T = TypeVar("T")
+
+
+def size(text: str) -> int:
+    """argparse type: a number of bytes."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def memory(text: str) -> int:
+    """argparse type: how much memory a TD gets, in bytes."""
+    number = size(text)
+    _checked(lambda: check_memory(number))
+    return number
+
+
+def natural(text: str, least: int = 0) -> int:
+    """argparse type: a whole number from `least`."""
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number from 1."""
+    return natural(text, 1)
+
+
+def vcpus(text: str) -> int:
+    """argparse type: how many vCPUs a TD gets."""
+    number = positive(text)
+    _checked(lambda: check_vcpus(number))
+    return number
+
+
+def moment(text: str) -> str:
+    """argparse type: a date and time."""
+    return _checked(lambda: parse_time(text)).isoformat()
+
+
+def vmm(text: str) -> str:
+    """argparse type: a preset or a hostile VMM."""
+    _checked(lambda: parse_vmm(text))
+    return text
+
+
+def until(text: str) -> str:
+    """argparse type: the condition that ends a run."""
+    _checked(lambda: Until.parse(text))
+    return text
+
+
+def _checked(work: Callable[[], T]) -> T:
+    """What `work` returns; an EmuError becomes argparse's."""
+    try:
+        return work()
+    except EmuError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_options(options: Options, of_td: Options) -> None:
+    """What makes a run but its image; `of_td` gets those that the host fixes when it creates the TD."""
+    options.add_argument("--kernel", type=Path, metavar="FILE", help="payload the VMM loads: a Linux bzImage")
+    options.add_argument("--initrd", type=Path, metavar="FILE")
+    options.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
+    options.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
+    options.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help=f"up to {MAX_VCPUS}; default: 1")
+    options.add_argument(
+        "--vmm", type=vmm, default="td-shim", metavar="WHOSE",
+        help=f"whose TD HOB and memory map: {', '.join(PRESETS)}, or hostile:SEED, hostile:SEED:WHOSE for "
+        "one that attacks the guest; default: td-shim",
+    )  # fmt: skip
+    options.add_argument(
+        "--script", type=Path, metavar="FILE.py", help="functions that watch or change what the VMM does"
+    )
+    options.add_argument(
+        "--until", type=until, default="handoff", metavar="WHAT",
+        help=f"{', '.join(UNTIL_REASONS)}, or console:TEXT: exit code 0 then; default: %(default)s",
+    )  # fmt: skip
+    options.add_argument(
+        "--max-instructions", type=positive, default=RunConfig.max_instructions, metavar="N",
+        help="after this many on one vCPU the run is over; default: %(default)s",
+    )  # fmt: skip
+    options.add_argument(
+        "--stdin", type=Path, metavar="FILE",
+        help="what the serial port receives; without it, what is typed when standard input is a terminal",
+    )  # fmt: skip
+    options.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="order of the vCPUs; default: 0"
+    )
+    options.add_argument(
+        "--rtc", type=moment, default=EPOCH.isoformat(), metavar="TIME",
+        help="what the clock shows at the start, in UTC; default: %(default)s",
+    )  # fmt: skip
+    td_options.add_options(of_td)
+
+
+def defaults() -> dict[str, Any]:
+    """What these options are when they are not given."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, parser)
+    return vars(parser.parse_args([]))
+
+
+def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
+    """The run of an image that the options describe. UserError."""
+    image = read_image(image_file)
+    kernel = read(given.kernel, "kernel") if given.kernel else None
+    if kernel is not None:
+        check_payload(image, kernel, str(given.kernel))
+    initrd = read(given.initrd, "initrd") if given.initrd else None
+    if initrd is not None and kernel is None:
+        raise UserError("--initrd needs --kernel")
+    return RunConfig(
+        image=image,
+        image_name=str(image_file),
+        elf=symbols_of(image_file),
+        kernel=kernel,
+        initrd=initrd,
+        cmdline=given.cmdline,
+        memory=given.memory,
+        vcpus=given.vcpus,
+        vmm=given.vmm,
+        script=given.script,
+        seed=given.seed,
+        rtc=given.rtc,
+        stdin=read(given.stdin, "input") if given.stdin else b"",
+        until=given.until,
+        max_instructions=given.max_instructions,
+        td=td_options.parameters(given),
+        mrtd_order=given.mrtd_order,
+        host_page_size=given.host_page_size,
+        map_gpa_retry=given.map_gpa_retry,
+    )
+
+
+def check_payload(image: bytes, kernel: bytes, name: str) -> None:
+    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? UserError."""
+    sections = tdvf.metadata(image).sections
+    payload = next((item for item in sections if item.type == tdvf.SectionType.PAYLOAD), None)
+    if payload is None:
+        raise UserError("this image has no Payload section, so it takes no --kernel")
+    try:
+        linux.kernel(kernel, place=name)
+    except FormatError as error:
+        raise UserError(f"not a Linux bzImage: {error}") from error
+    if len(kernel) > payload.memory_size:
+        raise UserError(
+            f"{name} ({len(kernel):,} bytes) is larger than the image's Payload section "
+            f"({payload.memory_size:,} bytes)"
+        )

@@ -15,6 +15,7 @@ from construct import Bytes, Int16ul, Int32ul, Int64ul
 from formats import guids
 from formats.errors import FieldError, FormatError, TruncatedError
 from formats.structs import pack, unpack
+from formats.units import PAGE, align_up
 
 EXTEND_CHUNK = 256  # bytes one TDH.MR.EXTEND measures
 SIGNATURE = b"TDVF"
@@ -100,9 +101,22 @@ class Section:
         return TYPE_NAMES.get(self.type, f"type {self.type:#x}")  # type: ignore[call-overload, no-any-return]
 
     @property
+    def added(self) -> bool:
+        """Whether the VMM adds the pages at launch, so that MRTD holds their addresses.
+
+        Pages with PAGE.AUG come later: the TD accepts them. TDVF Design Guide, 11.2, "Attributes".
+        """
+        return self.memory_size > 0 and not self.attributes & SectionAttribute.PAGE_AUG
+
+    @property
     def measured(self) -> bool:
-        """Whether the VMM extends the content into MRTD (all but Cloud Hypervisor look at bit 0 alone)."""
-        return bool(self.attributes & SectionAttribute.MR_EXTEND)
+        """Whether MRTD holds the content, too."""
+        return self.added and bool(self.attributes & SectionAttribute.MR_EXTEND)
+
+    @property
+    def pages(self) -> int:
+        """How many pages of 4 KiB the VMM adds at launch."""
+        return align_up(self.memory_size, PAGE) // PAGE if self.added else 0
 
     @property
     def end(self) -> int:

@@ -34,7 +34,7 @@ _DRAGONBALL = "Kata dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections"
 
 
 class Profile(StrEnum):
-    """Which hosts an image is for: QEMU knows section types 0 to 3, direct boot adds the payload's two."""
+    """Which hosts an image is for: QEMU knows section types 0 to 3, direct boot all of td-shim's, 0 to 8."""
 
     QEMU = "qemu"
     DIRECT_BOOT = "direct-boot"
@@ -42,16 +42,11 @@ class Profile(StrEnum):
 
 _TYPES = {
     Profile.QEMU: (SectionType.BFV, SectionType.CFV, SectionType.TD_HOB, SectionType.TEMP_MEM),
-    Profile.DIRECT_BOOT: (
-        SectionType.BFV,
-        SectionType.CFV,
-        SectionType.TD_HOB,
-        SectionType.TEMP_MEM,
-        SectionType.PAYLOAD,
-        SectionType.PAYLOAD_PARAM,
-    ),
+    Profile.DIRECT_BOOT: tuple(SectionType),
 }
 _WITH_DATA = (SectionType.BFV, SectionType.CFV)
+# Bytes of the BFV that tools read and patch; no memory of their own.
+_WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ class Finding:
 
 
 def profile_for(sections: Sequence[Section]) -> Profile:
-    """The profile an image is meant for: direct boot when it has a Payload or PayloadParam section."""
-    extra = {SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM}
+    """The profile an image is meant for: direct boot if it has a section type that QEMU does not know."""
+    extra = {*_TYPES[Profile.DIRECT_BOOT]} - {*_TYPES[Profile.QEMU]}
     return Profile.DIRECT_BOOT if any(item.type in extra for item in sections) else Profile.QEMU
 
 
@@ -92,8 +87,8 @@ def check_image(image: bytes, profile: Profile | str | None = None, *, place: st
     chosen = Profile(profile) if profile else profile_for(metadata.sections)
     findings = [*_file(image, place), *_pointers(image, metadata.offset, place)]
     for index, section in enumerate(metadata.sections):
-        name = f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
-        findings += _section(section, name, len(image), chosen)
+        findings += _section(section, _name(place, index, section), len(image), chosen)
+    findings += _described(metadata.sections, place, chosen)
     findings += _counts(metadata.sections, place, chosen)
     findings += _overlaps(metadata.sections, place)
     findings += _reset_vector(image, metadata.sections, place)
@@ -129,14 +124,19 @@ def _pointers(image: bytes, offset: int, place: str) -> Iterator[Finding]:
         yield Finding("metadata-guid", where, found, f"GUID {guids.TDX_METADATA}", ("td-shim",), source)
 
 
+def _name(place: str, index: int, section: Section) -> str:
+    return f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
+
+
 def _section(item: Section, place: str, file_size: int, profile: Profile) -> Iterator[Finding]:
     if item.type not in _TYPES[profile]:
-        refused = ("QEMU", "Alioth") if profile is Profile.QEMU else ("Cloud Hypervisor", "Dragonball")
+        refused = ("QEMU", "Alioth") if profile is Profile.QEMU else ANYONE
         known = " ".join(f"{tdvf.TYPE_NAMES[kind]}" for kind in _TYPES[profile])
         yield Finding("type", place, f"type {item.type:#x}", f"one of {known}", refused, _QEMU_SECTION)
         return
-    yield from _memory(item, place, profile)
-    yield from _data(item, place, file_size)
+    if item.type not in _WITHIN_BFV:
+        yield from _memory(item, place, profile)
+        yield from _data(item, place, file_size)
     yield from _attributes(item, place)
 
 
@@ -153,6 +153,8 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
         limit, rule = FOUR_GIB, "an end at or below 4 GiB, the end of the image"
     elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
         limit, rule = LOW_RAM_END, f"an end at or below {LOW_RAM_END:#x}, in the RAM of the smallest machine"
+    elif item.type == SectionType.PERM_MEM:
+        limit, rule = GPA_LIMIT, f"an end at or below {GPA_LIMIT:#x}, in private memory"
     else:
         limit, rule = PAYLOAD_RAM_END, f"an end at or below {PAYLOAD_RAM_END:#x}, in low RAM of every machine"
     if item.end > min(limit, GPA_LIMIT):
@@ -206,6 +208,8 @@ def _attributes(item: Section, place: str) -> Iterator[Finding]:
         allowed: tuple[int, ...] = (extend,)
     elif item.type == SectionType.PAYLOAD:
         allowed = (0, extend)
+    elif item.type == SectionType.PERM_MEM:
+        allowed = (int(SectionAttribute.PAGE_AUG),)
     else:
         allowed = (0,)
     if item.attributes not in allowed:
@@ -225,23 +229,46 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
         yield Finding(
             "bfv-count", place, "no BFV section", "at least one", ("Dragonball", "td-shim"), _TD_SHIM
         )
-    if count(SectionType.TD_HOB) != 1:
+    if count(SectionType.TD_HOB) > 1:
         found = f"{count(SectionType.TD_HOB)} TD_HOB sections"
-        refused = ("td-shim",) if count(SectionType.TD_HOB) else ANYONE
-        yield Finding("hob-count", place, found, "exactly one", refused, _TD_SHIM)
+        yield Finding("hob-count", place, found, "at most one", ("td-shim",), _TD_SHIM)
+    if not count(SectionType.TD_HOB) and (profile is Profile.QEMU or not count(SectionType.PERM_MEM)):
+        expected = "one" if profile is Profile.QEMU else "one, or PermMem sections that say what RAM there is"
+        yield Finding("hob-count", place, "no TD_HOB section", expected, ANYONE, _TD_SHIM)
     if profile is Profile.QEMU:
         return
-    for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM):
+    for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM, *_WITHIN_BFV):
         if count(kind) > 1:
+            code = "described" if kind in _WITHIN_BFV else "payload-count"
             found = f"{count(kind)} {tdvf.TYPE_NAMES[kind]} sections"
-            yield Finding("payload-count", place, found, "at most one", ("td-shim",), _TD_SHIM)
+            yield Finding(code, place, found, "at most one", ("td-shim",), _TD_SHIM)
     if bool(count(SectionType.PAYLOAD)) != bool(count(SectionType.PAYLOAD_PARAM)):
         found = "only one of Payload and PayloadParam"
         yield Finding("payload-pair", place, found, "both or neither", ("Dragonball", "td-shim"), _DRAGONBALL)
 
 
+def _described(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
+    """TD_INFO and TD_PARAMS name bytes of the BFV, for tools that read and patch them."""
+    volumes = [item for item in sections if item.type == SectionType.BFV]
+    start, end = (volumes[-1].data_offset, volumes[-1].raw_size) if volumes else (0, 0)
+    end += start
+    for index, item in enumerate(sections):
+        if item.type not in _WITHIN_BFV or item.type not in _TYPES[profile]:
+            continue
+        name = _name(place, index, item)
+        if item.address or item.memory_size:
+            found = f"address {item.address:#x}, memory size {item.memory_size:#x}"
+            yield Finding("described", name, found, "0 and 0: no memory of its own", ("td-shim",), _TD_SHIM)
+        last = item.data_offset + item.raw_size
+        if not item.raw_size or not start <= item.data_offset <= last <= end:
+            found = f"data from offset {item.data_offset:#x} to {last:#x}"
+            expected = f"bytes of the last BFV, {start:#x} to {end:#x}"
+            yield Finding("described", name, found, expected, ("td-shim",), _TD_SHIM)
+
+
 def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
-    for (i, one), (j, two) in combinations(enumerate(sections), 2):
+    own = [(i, item) for i, item in enumerate(sections) if item.type not in _WITHIN_BFV]
+    for (i, one), (j, two) in combinations(own, 2):
         names = f"sections {i} ({one.type_name}) and {j} ({two.type_name})"
         if one.address < two.end and two.address < one.end:
             found = f"both at GPA {max(one.address, two.address):#x}"

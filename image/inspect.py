@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from formats import guids, tdvf
 from formats.errors import FormatError
+from formats.tdvf import EXTEND_CHUNK
 from formats.units import PAGE
 from image.check import profile_for
 from image.mrtd import Mrtd, Order, mrtd
@@ -15,7 +16,7 @@ from image.mrtd import Mrtd, Order, mrtd
 
 @dataclass(frozen=True)
 class SectionInfo:
-    """One section; sizes in bytes, `gpa` where the guest sees it, `data_offset` in the file."""
+    """One section; sizes in bytes, `gpa` in the guest, `data_offset` in the file, `pages` added at launch."""
 
     type: str
     gpa: int
@@ -68,15 +69,17 @@ class ImageInfo:
         else:
             rows.append(("MRTD", f"{self.mrtd_single_pass} (single pass: mainline KVM)"))
             rows.append(("MRTD, two-pass", f"{self.mrtd_two_pass} (older KVM series)"))
-        rows.append(("pages added", f"{self.pages_added} (TDH.MEM.PAGE.ADD)"))
+        rows.append(("pages added", f"{self.pages_added} (TDH.MEM.PAGE.ADD), all in MRTD by address"))
         if self.chunks_extended is not None:
-            rows.append(("chunks extended", f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND)"))
+            pages = self.chunks_extended * EXTEND_CHUNK // PAGE
+            text = f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND): {pages} pages in MRTD by content"
+            rows.append(("chunks extended", text))
         return rows
 
     def section_rows(self) -> list[tuple[str, ...]]:
         """The sections as a table of texts, headings first."""
         rows: list[tuple[str, ...]] = [
-            ("type", "GPA", "size", "pages", "file offset", "attributes", "in MRTD")
+            ("type", "GPA", "size", "pages added", "file offset", "attributes", "in MRTD")
         ]
         for item in self.sections:
             rows.append(
@@ -87,7 +90,7 @@ class ImageInfo:
                     f"{item.pages}",
                     f"{item.data_offset:#x}" if item.raw_size else "-",
                     f"{item.attributes:#x}",
-                    "address and content" if item.measured else "address",
+                    "address and content" if item.measured else "address" if item.pages else "nothing",
                 )
             )
         return rows
@@ -117,7 +120,7 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
         mrtd_single_pass=single.digest.hex() if single else None,
         mrtd_two_pass=double.digest.hex() if double else None,
         mrtd_unknown_because=reason,
-        pages_added=sum(-(-item.memory_size // PAGE) for item in metadata.sections),
+        pages_added=sum(item.pages for item in metadata.sections),
         chunks_extended=single.chunks_extended if single else None,
     )
 
@@ -131,5 +134,5 @@ def _section(item: tdvf.Section) -> SectionInfo:
         raw_size=item.raw_size,
         attributes=item.attributes,
         measured=item.measured,
-        pages=-(-item.memory_size // PAGE),
+        pages=item.pages,
     )

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from formats import tdvf
 from formats.errors import FormatError
-from formats.tdvf import EXTEND_CHUNK, Section, SectionType
+from formats.tdvf import EXTEND_CHUNK, Section, SectionAttribute, SectionType
 from formats.units import PAGE
 
 BLOCK = 128  # Intel TDX Module ABI: bytes hashed for a page's or a chunk's address
@@ -31,7 +31,7 @@ class Order(StrEnum):
 
 
 class Vmm(StrEnum):
-    """VMMs that differ in what they measure when RawDataSize and MemoryDataSize differ."""
+    """VMMs that differ in what they measure if RawDataSize is not MemoryDataSize; all ignore PAGE.AUG."""
 
     QEMU = "qemu"  # the file bytes that follow: it does not zero-fill
     CLOUD_HYPERVISOR = "cloud-hypervisor"  # zeros; measures only if the attributes are exactly 1
@@ -52,11 +52,13 @@ def mrtd(
 ) -> Mrtd:
     """MRTD of an image. FormatError when the VMM must be named to know it, or it depends on the launch."""
     sections = tdvf.metadata(image, place=place).sections
-    if sum(item.memory_size for item in sections) > MAX_ADDED:
+    if sum(item.memory_size for item in sections if _is_added(item, vmm)) > MAX_ADDED:
         raise FormatError(place, "more than 1 GiB in sections", "at most 1 GiB, added page by page at launch")
     hasher = hashlib.sha384()
     added = extended = 0
     for index, section in enumerate(sections):
+        if not _is_added(section, vmm):
+            continue
         name = f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
         if section.address % PAGE or section.memory_size % PAGE or section.end > 1 << 64:
             raise FormatError(name, f"size {section.memory_size:#x}", "4 KiB pages: no VMM can add it")
@@ -68,10 +70,15 @@ def mrtd(
     return Mrtd(hasher.digest(), added, extended)
 
 
+def _is_added(section: Section, vmm: Vmm | None) -> bool:
+    """By the specification; the VMMs that can be named ignore PAGE.AUG and add whatever has memory."""
+    return section.memory_size > 0 if vmm else section.added
+
+
 def _is_measured(section: Section, vmm: Vmm | None) -> bool:
     if vmm is Vmm.CLOUD_HYPERVISOR:
-        return section.attributes == int(tdvf.SectionAttribute.MR_EXTEND)
-    return section.measured
+        return section.attributes == int(SectionAttribute.MR_EXTEND)
+    return bool(section.attributes & SectionAttribute.MR_EXTEND) if vmm else section.measured
 
 
 def _content(image: bytes, section: Section, vmm: Vmm | None, name: str) -> bytes:

@@ -92,7 +92,7 @@ def handoff_rows(reports: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, ..
     rows.append(("instructions, hashing left out", *(f"{outside(report):,}" for report in columns)))
     for key, text in (
         ("added", "pages added at launch"),
-        ("extended", "pages measured into MRTD"),
+        ("extended", "pages whose content is in MRTD, too"),
         ("accepted_2m", "pages accepted, 2 MiB"),
         ("accepted_4k", "pages accepted, 4 KiB"),
     ):

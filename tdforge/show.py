@@ -94,13 +94,14 @@ def print_measurements(console: Console, report: Mapping[str, Any]) -> None:
 def print_run(console: Console, report: Mapping[str, Any]) -> None:
     """A few lines on what a run did: pages, calls, instructions, hand-over."""
     pages = report["pages"]
+    measured = pages["extended"]
     calls = ", ".join(f"{name} {count:,}" for name, count in sorted(report["tdcalls"].items()))
     rows = [
         ("instructions", f"{report['instructions']:,}"),
         ("TDCALLs", calls or "none"),
         (
             "pages added",
-            f"{pages['added']:,} of 4 KiB at launch, {pages['extended']:,} of them measured into MRTD",
+            f"{pages['added']:,} of 4 KiB at launch, all in MRTD by address, {measured:,} by content",
         ),
         ("pages accepted", f"{pages['accepted_2m']:,} of 2 MiB, {pages['accepted_4k']:,} of 4 KiB"),
     ]

@@ -64,6 +64,8 @@ def _content(section: tdvf.Section, config: RunConfig, hob_bytes: bytes) -> byte
 
 def _check(section: tdvf.Section, config: RunConfig) -> None:
     where = f"{config.image_name}: {section.type_name} section at {section.address:#x}"
+    if not section.memory_size and section.type in (tdvf.SectionType.TD_INFO, tdvf.SectionType.TD_PARAMS):
+        return
     if section.address % PAGE or section.memory_size % PAGE or not section.memory_size:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
     end, size = section.data_offset + section.raw_size, len(config.image)
@@ -74,9 +76,9 @@ def _check(section: tdvf.Section, config: RunConfig) -> None:
 def prepare(config: RunConfig, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError tells in one line what cannot be launched."""
     sections = _metadata(config)
-    added = [s for s in sections if s.type not in (tdvf.SectionType.TD_INFO, tdvf.SectionType.TD_PARAMS)]
-    for section in added:
+    for section in sections:
         _check(section, config)
+    added = [s for s in sections if s.added]
     hobs = [s for s in added if s.type == tdvf.SectionType.TD_HOB]
     if not hobs:
         raise EmuError(f"{config.image_name}: no TD_HOB section")
@@ -85,7 +87,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         raise EmuError(f"{config.image_name}: no Payload section to copy the kernel into")
     ram = preset.ram(config.memory)
     in_low_ram = (tdvf.SectionType.TD_HOB, tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
-    for section in added:
+    for section in (s for s in sections if s.memory_size):
         inside = any(start <= section.address and section.end <= end for start, end in ram)
         window = FOUR_GIB - len(config.image) <= section.address and section.end <= FOUR_GIB
         if not inside and (section.type in in_low_ram or not window):
@@ -94,12 +96,11 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     entry = payloads[0].address if config.kernel is not None else None
     facts = hob.Facts(ram, tuple(added), len(config.image), config.vcpus, entry)
     data = config.hob if config.hob is not None else hob.build(facts, preset, hobs[0].address)
-    measured = tdvf.SectionAttribute.MR_EXTEND
     regions = tuple(
         Region(
             s.address,
             _content(s, config, data if s is hobs[0] else b""),
-            bool(s.attributes & measured),
+            s.measured,
             s.memory_size,
         )
         for s in added

@@ -6,14 +6,20 @@ import random
 
 import guest
 import pytest
+from tdvfimage import patched
 
+from emu.config import RunConfig
 from emu.cpu.memory import Memory
 from emu.signals import End
+from emu.tdx.launch import build
+from emu.tdx.params import TdParams
 from emu.vmm import hob as vmm_hob
 from emu.vmm.devices import Ports
+from emu.vmm.loader import prepare
 from emu.vmm.presets import PRESETS
 from formats import bundle, hob, tdvf
 from formats.registers import R10, R11, R12, R13, R14, R15, RCX
+from image.mrtd import mrtd
 
 GIB = 1 << 30
 SHARED = 1 << 47
@@ -222,3 +228,16 @@ def test_subtract_ranges() -> None:
 def test_sections_are_where_the_metadata_says() -> None:
     image = guest.build("main: halt\n").image
     assert tdvf.metadata(image).sections == tuple(guest.sections())
+
+
+@pytest.mark.parametrize(("kind", "changes"), [(5, {"attributes": 2}), (7, {}), (8, {"memory_size": 0})])
+def test_what_is_added_at_launch_is_what_the_image_tools_say(kind: int, changes: dict[str, int]) -> None:
+    """PAGE.AUG: left for the TD to accept. TD_PARAMS without memory: nothing to add."""
+    plain = guest.build("main: halt\n").image
+    index = next(i for i, s in enumerate(guest.sections()) if s.type == tdvf.SectionType.PAYLOAD)
+    image = patched(plain, index, type=kind, **changes)
+    launch = prepare(RunConfig(image, "image", GIB), PRESETS["td-shim"])
+    td = build(TdParams(vcpus=1), launch.regions, launch.hob_address)
+    expected = mrtd(image)
+    assert (td.mrtd, len(td.pages)) == (expected.digest, expected.pages_added)
+    assert (0xA00000 in td.pages) == (kind == 7)

@@ -25,6 +25,18 @@ BFV, CFV, HOB, TEMP, PARAM, PAYLOAD = range(6)  # sections of the sample
 GOOD = image_for_direct_boot()
 
 Broken = tuple[str, Callable[[], bytes], str, str]
+
+
+def described(kind: int, **fields: int) -> bytes:
+    """The sample with TD_INFO or TD_PARAMS in place of its TempMem: 1 KiB of the BFV."""
+    wanted = {"address": 0, "memory_size": 0, "data_offset": 0xE000, "raw_size": 0x400}
+    return patched(GOOD, TEMP, type=kind, **wanted | fields)
+
+
+def two_td_params() -> bytes:
+    return patched(described(8), HOB, type=8, address=0, memory_size=0, data_offset=0xE400, raw_size=0x400)
+
+
 CASES: tuple[Broken, ...] = (
     ("file-size", lambda: bytes(0x1000) + GOOD, "0x11000 bytes", "a multiple of 64 KiB"),
     ("file-too-large", lambda: bytes(17 << 20) + GOOD, "0x1110000 bytes", "at most 16 MiB"),
@@ -37,8 +49,12 @@ CASES: tuple[Broken, ...] = (
         "0xfc10, as the GUID table",
     ),
     ("metadata-guid", lambda: overwritten(GOOD, 0x400, b"\0"), "00f9eae9", "GUID e9eaf9f3"),
-    ("type", lambda: patched(GOOD, TEMP, type=4), "type 0x4", "one of BFV CFV TD_HOB TempMem Payload"),
-    ("type", lambda: patched(GOOD, TEMP, type=7), "type 0x7", "one of BFV"),
+    (
+        "type",
+        lambda: patched(GOOD, TEMP, type=9),
+        "type 0x9",
+        "one of BFV CFV TD_HOB TempMem PermMem Payload",
+    ),
     ("type", lambda: patched(GOOD, TEMP, type=0xFFFF_FFFF), "type 0xffffffff", "one of BFV"),
     ("address", lambda: patched(GOOD, TEMP, address=0x81_0800), "address 0x810800", "a multiple of 0x1000"),
     (
@@ -86,6 +102,12 @@ CASES: tuple[Broken, ...] = (
         "file of 0x10000",
     ),
     (
+        "data-outside",
+        lambda: patched(GOOD, CFV, data_offset=0xE000, memory_size=0x3000),
+        "data to offset 0x11000",
+        "file of 0x10000",
+    ),
+    (
         "mapping",
         lambda: patched(GOOD, CFV, address=0xFFFF_A000),
         "for data offset 0xb000",
@@ -98,8 +120,15 @@ CASES: tuple[Broken, ...] = (
     ("attributes", lambda: patched(GOOD, PAYLOAD, attributes=2), "attributes 0x2", "0x0 or 0x1"),
     ("section-count", lambda: without_last_section(GOOD, 5), "1 sections", "at least 2"),
     ("bfv-count", lambda: patched(GOOD, BFV, type=1, attributes=0), "no BFV section", "at least one"),
-    ("hob-count", lambda: patched(GOOD, TEMP, type=2), "2 TD_HOB sections", "exactly one"),
-    ("hob-count", lambda: patched(GOOD, HOB, type=3), "0 TD_HOB sections", "exactly one"),
+    ("hob-count", lambda: patched(GOOD, TEMP, type=2), "2 TD_HOB sections", "at most one"),
+    ("hob-count", lambda: patched(GOOD, HOB, type=3), "no TD_HOB section", "one, or PermMem sections"),
+    ("attributes", lambda: patched(GOOD, TEMP, type=4), "attributes 0x0", "0x2"),
+    ("placement", lambda: patched(GOOD, TEMP, type=4, address=1 << 47), "end 0x800000008000", "private"),
+    ("described", lambda: patched(GOOD, TEMP, type=7), "address 0x810000, memory size 0x8000", "0 and 0"),
+    ("described", lambda: described(7, data_offset=0, raw_size=0), "offset 0x0 to 0x0", "0xd000 to 0x10000"),
+    ("described", lambda: described(8, data_offset=0xCFFF), "from offset 0xcfff to 0xd3ff", "last BFV"),
+    ("described", lambda: described(8, data_offset=0xFC01), "from offset 0xfc01 to 0x10001", "last BFV"),
+    ("described", lambda: two_td_params(), "2 TD_PARAMS sections", "at most one"),
     ("payload-count", lambda: patched(GOOD, TEMP, type=5), "2 Payload sections", "at most one"),
     ("payload-count", lambda: patched(GOOD, TEMP, type=6), "2 PayloadParam sections", "at most one"),
     ("payload-pair", lambda: without_last_section(GOOD), "only one of Payload and PayloadParam", "both or"),
@@ -110,6 +139,7 @@ CASES: tuple[Broken, ...] = (
         "memory of their own",
     ),
     ("overlap", lambda: patched(GOOD, PAYLOAD, address=0x80_1000), "both at GPA 0x801000", "memory of their"),
+    ("overlap", lambda: patched(GOOD, PAYLOAD, address=0x7E_1000), "both at GPA 0x800000", "memory of their"),
     (
         "data-overlap",
         lambda: patched(GOOD, CFV, data_offset=0xD000),
@@ -144,6 +174,35 @@ def test_good_images_have_no_finding() -> None:
     assert check_image(GOOD, "direct-boot") == []
     assert check_image(image_for_qemu(), "qemu") == []
     assert check_image(image_for_qemu(), "direct-boot") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "image"),
+    [
+        ("file-too-large", bytes((16 << 20) - len(GOOD)) + GOOD),
+        ("placement", patched(GOOD, TEMP, address=0x7FF_8000)),
+        ("placement", patched(GOOD, HOB, address=0x7FF_0000)),
+        ("placement", patched(GOOD, PAYLOAD, address=0x7FFE_0000)),
+        ("placement", patched(GOOD, TEMP, type=4, attributes=2, address=(1 << 47) - 0x8000)),
+        ("described", described(7, data_offset=0xD000)),
+        ("described", described(8, data_offset=0xFC00)),
+        ("section-count", without_last_section(GOOD, 4)),
+        ("overlap", patched(GOOD, PAYLOAD, address=0x7E_0000)),
+        ("data-overlap", GOOD),
+        ("data-outside", GOOD),
+    ],
+)
+def test_what_ends_exactly_at_its_limit_is_right(code: str, image: bytes) -> None:
+    assert code not in {finding.code for finding in check_image(image, "direct-boot")}
+
+
+def test_ram_is_said_by_a_td_hob_or_by_permmem() -> None:
+    """td-shim wants one or the other; QEMU knows no PermMem."""
+    image = patched(GOOD, HOB, type=4, attributes=2)
+    assert check_image(image) == []
+    assert [(f.code, f.refused_by[0]) for f in check_image(image, "qemu")] == [
+        ("type", "QEMU"), ("type", "QEMU"), ("type", "QEMU"), ("hob-count", "QEMU")
+    ]  # fmt: skip
 
 
 def test_qemu_refuses_payload_sections() -> None:

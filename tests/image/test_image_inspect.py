@@ -48,12 +48,21 @@ def test_rows_for_people() -> None:
     rows = dict(info.rows())
     assert rows["file size"] == "65536 bytes (64 KiB)"
     assert rows["MRTD"].startswith(mrtd(IMAGE).digest.hex())
-    assert rows["pages added"] == "62 (TDH.MEM.PAGE.ADD)"
+    assert rows["pages added"] == "62 (TDH.MEM.PAGE.ADD), all in MRTD by address"
+    assert rows["chunks extended"] == "48 of 256 bytes (TDH.MR.EXTEND): 3 pages in MRTD by content"
     assert "TDX metadata offset" in rows["GUID table"]
     table = info.section_rows()
     assert table[0][:2] == ("type", "GPA")
     assert table[1] == ("BFV", "0xffffd000", "0x3000", "3", "0xd000", "0x1", "address and content")
     assert table[3] == ("TD_HOB", "0x800000", "0x10000", "16", "-", "0x0", "address")
+
+
+def test_pages_that_are_not_added_at_launch() -> None:
+    info = inspect(patched(IMAGE, 5, type=4, attributes=2, memory_size=1 << 40))
+    assert info.pages_added == 62 - 32
+    assert (info.sections[5].pages, info.sections[5].measured) == (0, False)
+    assert info.section_rows()[6] == ("PermMem", "0xa00000", "0x10000000000", "0", "-", "0x2", "nothing")
+    assert dict(info.rows())["pages added"].startswith("30 ")
 
 
 def test_a_foreign_image() -> None:

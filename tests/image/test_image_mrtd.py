@@ -27,7 +27,7 @@ def by_the_specification(
     groups: list[list[tuple[int, bytes | None]]] = [pages] if pages else []
     for item in records(image) if pages is None else ():
         group = []
-        for offset in range(0, item.memory_size, 4096):
+        for offset in range(0, item.memory_size if not item.attributes & 2 else 0, 4096):
             start = item.data_offset + offset
             group.append(
                 (item.address + offset, image[start : start + 4096] if item.attributes & 1 else None)
@@ -61,6 +61,25 @@ def test_both_orders(image: bytes) -> None:
     pages = sum(item.memory_size // 4096 for item in records(image))
     assert (single.pages_added, single.chunks_extended) == (pages, 3 * 16)
     assert (double.pages_added, double.chunks_extended) == (pages, 3 * 16)
+
+
+@pytest.mark.parametrize("attributes", [2, 3])
+def test_pages_that_the_td_accepts_later_are_not_in_it(attributes: int) -> None:
+    """PAGE.AUG: no TDH.MEM.PAGE.ADD. The three VMMs that are named take no notice of that attribute."""
+    image = patched(image_for_direct_boot(), 5, attributes=attributes, memory_size=1 << 31)
+    found = mrtd(image)
+    assert found.digest.hex() == by_the_specification(image, two_pass=False)
+    assert mrtd(image, Order.TWO_PASS).digest.hex() == by_the_specification(image, two_pass=True)
+    assert (found.pages_added, found.chunks_extended) == (3 + 2 + 16 + 8 + 1, 3 * 16)
+    small = patched(image, 5, attributes=2, memory_size=0x2000)
+    assert [mrtd(small, vmm=vmm).pages_added for vmm in (None, *Vmm)] == [30, 32, 32, 32]
+
+
+@pytest.mark.parametrize("kind", [7, 8])
+def test_a_section_without_memory_adds_nothing(kind: int) -> None:
+    image = patched(image_for_direct_boot(), 5, type=kind, address=0, memory_size=0)
+    for vmm in (None, *Vmm):
+        assert mrtd(image, vmm=vmm).digest.hex() == by_the_specification(image, two_pass=False)
 
 
 def test_a_foreign_image() -> None:

@@ -138,6 +138,12 @@ def test_what_cannot_be_laid_out_is_told() -> None:
     ]
     with pytest.raises(FormatError, match=f"expected at most {MAX_SECTIONS}"):
         write_image([*regions(direct=False), *many])
+    limit = MAX_SECTIONS - 4
+    assert check_image(write_image([*regions(direct=False), *many[:limit]])) == []
+    with pytest.raises(FormatError, match=f"found {MAX_SECTIONS + 1} sections, expected at most"):
+        write_image([*regions(direct=False), *many[: limit + 1]])
+    with pytest.raises(FormatError, match="as many bytes as memory, below 4 GiB"):
+        write_image([Placed("code", SectionType.BFV, FOUR_GIB - 0x2000, 0x3000, 1, bfv)])
     with pytest.raises(FormatError, match="as many bytes as memory"):
         write_image([Placed("code", SectionType.BFV, FOUR_GIB - 0x4000, 0x4000, 1, bfv)])
     with pytest.raises(FormatError, match="at most 16 MiB"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from emu.signals import EmuError
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import TdParams
-from emu.vmm.devices import EPOCH
+from emu.vmm.devices.clock import EPOCH
 from formats.units import PAGE
 
 HOST_PAGE_SIZES = ("2M", "4K")

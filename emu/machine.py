@@ -24,7 +24,8 @@ from emu.tdx.launch import build
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices import Ports, cmos_memory, parse_time
+from emu.vmm.devices.bus import Ports
+from emu.vmm.devices.clock import cmos_memory, parse_time
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.vmcall import Vmm

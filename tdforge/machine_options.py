@@ -9,7 +9,7 @@ from emu.config import MAX_VCPUS, RunConfig, check_memory, check_vcpus
 from emu.ending import UNTIL_REASONS, Until
 from emu.signals import EmuError
 from emu.vmm.choose import parse as parse_vmm
-from emu.vmm.devices import EPOCH, parse_time
+from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS
 from formats import linux, tdvf
 from formats.errors import FormatError

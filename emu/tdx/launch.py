@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from emu.signals import EmuError
-from emu.tdx.measure import CHUNK, Region, add_record, extend_record
+from emu.tdx.measure import CHUNK, AddedRegion, add_record, extend_record
 from emu.tdx.params import TdParams
 from formats.tdx import status
 from formats.units import PAGE
@@ -34,7 +34,7 @@ class Td:
 
     params: TdParams
     state: State = State.UNINITIALIZED
-    pages: dict[int, Region] = field(default_factory=dict)
+    pages: dict[int, AddedRegion] = field(default_factory=dict)
     vcpus: list[int] = field(default_factory=list)  # the host's RCX of every vCPU, by VCPU_INDEX
     mrtd: bytes = b""
 
@@ -61,7 +61,7 @@ class Td:
     def _private_page(self, gpa: int, alignment: int) -> bool:
         return not gpa % alignment and not gpa >> self.params.gpaw - 1
 
-    def page_add(self, gpa: int, source: Region, level: int = LEVEL_4K) -> int:
+    def page_add(self, gpa: int, source: AddedRegion, level: int = LEVEL_4K) -> int:
         """TDH.MEM.PAGE.ADD of the 4 KiB page of `source` at this GPA: MRTD takes the GPA, not the content."""
         if self.state is not State.INITIALIZED:
             return status.OP_STATE_INCORRECT
@@ -107,7 +107,9 @@ def _must(result: int, what: str) -> None:
         raise EmuError(f"{what}: the TDX module answers {result:#018x}")
 
 
-def build(params: TdParams, regions: Iterable[Region], hob_address: int, order: str = "single-pass") -> Td:
+def build(
+    params: TdParams, regions: Iterable[AddedRegion], hob_address: int, order: str = "single-pass"
+) -> Td:
     """A TD as its VMM launches it, one host call after another. Order "single-pass": each page is added and
     extended before the next (mainline KVM); "two-pass": a region's pages are all added, then all extended
     (out-of-tree KVM of the 8.2 era). EmuError tells which call the module refuses.

@@ -4,8 +4,10 @@ serial port, power-off.
 
 from __future__ import annotations
 
-from emu.vmm import aml, ioapic
-from emu.vmm.devices import ACPI_SLEEP, COM1, COM1_IRQ
+from emu.vmm import aml
+from emu.vmm.devices import ioapic
+from emu.vmm.devices.power import ACPI_SLEEP
+from emu.vmm.devices.uart import COM1, COM1_IRQ
 from formats import acpi
 
 SLEEP_TYPE_OFF = 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.signals import EmuError
-from emu.vmm.hostile import Hostile
+from emu.vmm.hostile.policy import Hostile
 from emu.vmm.policy import Policy
 from emu.vmm.presets import PRESETS, Preset
 

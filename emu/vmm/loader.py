@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emu.config import RunConfig
 from emu.signals import EmuError
-from emu.tdx.measure import Region
+from emu.tdx.measure import AddedRegion
 from emu.vmm import hob
 from emu.vmm.backing import backed, union
 from emu.vmm.presets import Preset
@@ -22,7 +22,7 @@ class Launch:
     """
 
     ram: tuple[tuple[int, int], ...]
-    regions: tuple[Region, ...]
+    regions: tuple[AddedRegion, ...]
     sections: tuple[tdvf.Section, ...]
     hob_address: int
     hob: bytes
@@ -97,7 +97,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     facts = hob.Facts(ram, tuple(added), len(config.image), config.vcpus, entry)
     data = config.hob if config.hob is not None else hob.build(facts, preset, hobs[0].address)
     regions = tuple(
-        Region(
+        AddedRegion(
             s.address,
             _content(s, config, data if s is hobs[0] else b""),
             s.measured,

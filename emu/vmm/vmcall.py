@@ -11,7 +11,7 @@ from emu.cpu.apic import FIXED, LocalApic, Message
 from emu.cpu.memory import Memory
 from emu.signals import End
 from emu.vmm import quote
-from emu.vmm.devices import Ports
+from emu.vmm.devices.bus import Ports
 from emu.vmm.policy import Call, Policy
 from formats import ghci
 from formats.ghci import Function

@@ -7,11 +7,11 @@ import pytest
 from emu.api import RunConfig, prepare
 from emu.signals import EmuError
 from emu.tdx.launch import State, Td, build
-from emu.tdx.measure import Region
+from emu.tdx.measure import AddedRegion
 from emu.tdx.params import TdParams, xfam_legal
 
 STATE_INCORRECT, INVALID_RCX = 0xC000060800000000, 0xC000010000000001
-PAGE = Region(0x1000, bytes(4096), True)
+PAGE = AddedRegion(0x1000, bytes(4096), True)
 
 
 def initialized(**params: int) -> Td:
@@ -78,9 +78,12 @@ def test_overlapping_sections_are_refused_in_one_line() -> None:
 
 
 def test_content_counts_only_where_it_is_extended() -> None:
-    plain = [Region(0x1000, b"\1" * 4096, False)]
-    assert build(TdParams(), plain, 0).mrtd == build(TdParams(), [Region(0x1000, bytes(4096), False)], 0).mrtd
-    measured = [Region(0x1000, b"\1" * 4096, True)]
+    plain = [AddedRegion(0x1000, b"\1" * 4096, False)]
+    assert (
+        build(TdParams(), plain, 0).mrtd
+        == build(TdParams(), [AddedRegion(0x1000, bytes(4096), False)], 0).mrtd
+    )
+    measured = [AddedRegion(0x1000, b"\1" * 4096, True)]
     assert build(TdParams(), measured, 0).mrtd != build(TdParams(), [PAGE], 0).mrtd
 
 

@@ -9,8 +9,9 @@ from emu.api import RunConfig, run
 from emu.cpu.apic import Message
 from emu.signals import EmuError, End
 from emu.vmm import aml
-from emu.vmm.devices import Ports, cmos_memory, parse_time
-from emu.vmm.ioapic import BASE, IoApic
+from emu.vmm.devices.bus import Ports
+from emu.vmm.devices.clock import cmos_memory, parse_time
+from emu.vmm.devices.ioapic import BASE, IoApic
 from formats.registers import R10, R11, R12, R13, RCX
 
 SHARED = 1 << 47
@@ -34,7 +35,7 @@ def test_clock_starts_where_it_is_told_and_runs() -> None:
 
 def test_the_clock_stops_at_the_end_of_time() -> None:
     ports = Ports(lambda _: None, elapsed=lambda: 1e6, epoch="9999-12-31T23:59:58")
-    assert [ports.clock(register) for register in (0x32, 9, 4, 0)] == [0x99, 0x99, 0x23, 0x59]
+    assert [ports.clock.register(register) for register in (0x32, 9, 4, 0)] == [0x99, 0x99, 0x23, 0x59]
 
 
 @pytest.mark.parametrize(
@@ -52,13 +53,13 @@ def test_cmos_tells_how_much_memory_there_is(
     ports = Ports(lambda _: None, cmos=cmos_memory(ram))
 
     def number(*registers: int) -> int:
-        return sum(ports.clock(register) << 8 * place for place, register in enumerate(registers))
+        return sum(ports.clock.register(register) << 8 * place for place, register in enumerate(registers))
 
     assert number(0x15, 0x16) == base
     assert number(0x17, 0x18) == number(0x30, 0x31) == extended
     assert number(0x34, 0x35) == above_16m
     assert number(0x5B, 0x5C, 0x5D) == above_4g
-    assert ports.clock(0x0B) == 2
+    assert ports.clock.register(0x0B) == 2
 
 
 def test_time_that_is_none() -> None:

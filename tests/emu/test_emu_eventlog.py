@@ -8,7 +8,7 @@ import pytest
 
 from emu import eventlog, handoff
 from emu.tdx.launch import build
-from emu.tdx.measure import Region, rtmr_extend
+from emu.tdx.measure import AddedRegion, rtmr_extend
 from emu.tdx.params import TdParams
 from formats import acpi, linux
 from formats import eventlog as format_
@@ -88,12 +88,12 @@ PATTERN = bytes(range(256)) * 16
     ("regions", "order", "start"),
     [
         ([], "single-pass", "38b060a751ac9638"),
-        ([Region(0, bytes(4096), False)], "single-pass", "8f3e9a8aca6784ea"),
-        ([Region(0xFFFFF000, bytes(4096), False)], "single-pass", "8d411e4377a0da03"),
-        ([Region(0x1000, bytes(4096), True)], "single-pass", "ca76d5541328afef"),
-        ([Region(0x800000, PATTERN + bytes(4096), True)], "single-pass", "c41527c4db3ed59e"),
-        ([Region(0x800000, PATTERN + bytes(4096), True)], "two-pass", "aeed2ba26d77e417"),
+        ([AddedRegion(0, bytes(4096), False)], "single-pass", "8f3e9a8aca6784ea"),
+        ([AddedRegion(0xFFFFF000, bytes(4096), False)], "single-pass", "8d411e4377a0da03"),
+        ([AddedRegion(0x1000, bytes(4096), True)], "single-pass", "ca76d5541328afef"),
+        ([AddedRegion(0x800000, PATTERN + bytes(4096), True)], "single-pass", "c41527c4db3ed59e"),
+        ([AddedRegion(0x800000, PATTERN + bytes(4096), True)], "two-pass", "aeed2ba26d77e417"),
     ],
 )
-def test_mrtd_vectors(regions: list[Region], order: str, start: str) -> None:
+def test_mrtd_vectors(regions: list[AddedRegion], order: str, start: str) -> None:
     assert build(TdParams(), regions, 0, order).mrtd.hex().startswith(start)

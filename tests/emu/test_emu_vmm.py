@@ -14,7 +14,7 @@ from emu.signals import End
 from emu.tdx.launch import build
 from emu.tdx.params import TdParams
 from emu.vmm import hob as vmm_hob
-from emu.vmm.devices import Ports
+from emu.vmm.devices.bus import Ports
 from emu.vmm.loader import prepare
 from emu.vmm.presets import PRESETS
 from formats import bundle, hob, tdvf

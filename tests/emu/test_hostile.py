@@ -12,8 +12,10 @@ import pytest
 
 from emu.api import EmuError, RunConfig, prepare, report, run
 from emu.machine import Machine
-from emu.vmm import backing, choose, hostile_hob, hostile_payload
+from emu.vmm import backing, choose
 from emu.vmm.backing import union
+from emu.vmm.hostile import hob as hob_lies
+from emu.vmm.hostile import payload as payload_lies
 from emu.vmm.presets import PRESETS
 from formats import hob
 from formats.registers import R10, R11, R12, RCX
@@ -117,21 +119,21 @@ def test_a_claim_beyond_all_hosts_is_cut() -> None:
     assert ranges == [(0, backing.BACKED_SIZE)]
 
 
-@pytest.mark.parametrize("lie", [lie for lie, _ in hostile_hob.LIES], ids=lambda lie: lie.__name__)
-def test_each_hob_lie_changes_a_list_and_survives_any(lie: hostile_hob.Lie) -> None:
+@pytest.mark.parametrize("lie", [lie for lie, _ in hob_lies.LIES], ids=lambda lie: lie.__name__)
+def test_each_hob_lie_changes_a_list_and_survives_any(lie: hob_lies.Lie) -> None:
     honest = state_at_launch(config())
     whole = next(held for held in honest if held[:4] == b"\x01\0\x38\0")
     changed = 0
     for seed in range(40):
-        parts = hostile_hob.split(whole)
+        parts = hob_lies.split(whole)
         before = [bytes(part) for part in parts]
         assert lie(Random(seed), parts).startswith("HOB: ")
         changed += [bytes(part) for part in parts] != before
-        few = hostile_hob.split(whole)[:2]
+        few = hob_lies.split(whole)[:2]
         lie(Random(seed), few)
         broken = bytearray(whole)
         broken[58:60] = b"\0\0"  # a HOB of length 0, as an earlier lie may have left it
-        parts = hostile_hob.split(bytes(broken))
+        parts = hob_lies.split(bytes(broken))
         assert len(parts) == 2
         lie(Random(seed), parts)
     assert changed >= 20
@@ -139,12 +141,12 @@ def test_each_hob_lie_changes_a_list_and_survives_any(lie: hostile_hob.Lie) -> N
 
 def test_payload_and_command_line_lies() -> None:
     honest = bytes(range(256)) * 8
-    changed = sum(hostile_payload.payload(Random(seed), honest)[0] != honest for seed in range(100))
+    changed = sum(payload_lies.payload(Random(seed), honest)[0] != honest for seed in range(100))
     assert changed >= 90
-    kinds = {hostile_payload.command_line(Random(seed), b"quiet\0", 4096)[1] for seed in range(100)}
+    kinds = {payload_lies.command_line(Random(seed), b"quiet\0", 4096)[1] for seed in range(100)}
     assert len(kinds) >= 6
-    assert all(len(hostile_payload.command_line(Random(seed), b"q\0", 64)[0]) >= 0 for seed in range(50))
-    assert hostile_payload.payload(Random(1), b"") == (b"", [])
+    assert all(len(payload_lies.command_line(Random(seed), b"q\0", 64)[0]) >= 0 for seed in range(50))
+    assert payload_lies.payload(Random(1), b"") == (b"", [])
 
 
 def test_union() -> None:

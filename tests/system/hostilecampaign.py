@@ -26,7 +26,7 @@ from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_c
 
 from emu.api import RunConfig
 from emu.machine import Machine
-from emu.tdx.measure import Region
+from emu.tdx.measure import AddedRegion
 from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
 
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
@@ -66,7 +66,7 @@ class Given:
         return judges.extended(judges.hob_list(self.hob, self.base), GOOD), judges.extended(*files, GOOD)
 
 
-def mrtd(regions: Iterable[Region]) -> str:
+def mrtd(regions: Iterable[AddedRegion]) -> str:
     """MRTD page by page over the pages that the VMM added, those that no section asked for among them."""
     total = sha384()
     for region in regions:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+COM1, COM1_IRQ = 0x3F8, 4
 LCR_DLAB = 0x80
 MCR_OUT2, MCR_LOOPBACK = 0x08, 0x10  # on a PC, OUT2 lets the interrupt out
 IER_RECEIVED, IER_EMPTY = 1, 2
@@ -37,6 +38,8 @@ class Uart:
     received: deque[int] = field(default_factory=deque)
     level: bool = False
 
+    ports = range(COM1, COM1 + 8)
+
     def feed(self, data: bytes) -> None:
         """Somebody types."""
         self.received.extend(data)
@@ -61,8 +64,9 @@ class Uart:
             self.level = level
             self.line(level)
 
-    def write(self, register: int, value: int) -> None:
-        """An 8-bit OUT."""
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT; a register has eight bits."""
+        register, value = port - COM1, value & 0xFF
         latch = self.lcr & LCR_DLAB
         match register:
             case 0 if latch:
@@ -87,8 +91,9 @@ class Uart:
                 self.scratch = value
         self.update()
 
-    def read(self, register: int) -> int:
-        """An 8-bit IN."""
+    def read(self, port: int, size: int) -> int:
+        """IN; reading some registers changes them."""
+        register = port - COM1
         value = self.look(register)
         if register == 0 and self.ready and not self.lcr & LCR_DLAB:
             self.received.popleft()
@@ -98,7 +103,7 @@ class Uart:
         return value
 
     def look(self, register: int) -> int:
-        """What a register reads as."""
+        """What a register reads as, without a change."""
         latch = self.lcr & LCR_DLAB
         match register:
             case 0:

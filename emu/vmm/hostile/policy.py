@@ -6,11 +6,11 @@ from dataclasses import replace
 from random import Random
 
 from emu.signals import End
-from emu.tdx.measure import Region
+from emu.tdx.measure import AddedRegion
 from emu.tdx.params import TdParams
 from emu.view import Machine, Vcpu
-from emu.vmm import hostile_hob, hostile_payload
 from emu.vmm.backing import backed, union
+from emu.vmm.hostile import hob, payload
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content
 from formats import tdvf
@@ -88,7 +88,7 @@ class Hostile(Policy):
         if self.chance(0.15):
             launch = self._extra_pages(launch)
         if self.chance(0.3):
-            address = hostile_hob.number(self.random)
+            address = hob.number(self.random)
             self.done.append(f"RCX and R8 at entry: {address:#x}")
             launch = replace(launch, hob_address=address)
         return launch
@@ -97,10 +97,10 @@ class Hostile(Policy):
         kind = tdvf.SectionType.TD_HOB
         base, size = next((s.address, s.memory_size) for s in launch.sections if s.type == kind)
         data = launch.hob
-        for what, lies in (("memory", hostile_hob.LIES), ("tables", hostile_hob.TABLE_LIES)):
+        for what, lies in (("memory", hob.LIES), ("tables", hob.TABLE_LIES)):
             if self.aims_at(what):
                 count = self.random.choice((1, 1, 2, 3))
-                data, texts = hostile_hob.mutated(self.random, data, base, lies, count)
+                data, texts = hob.mutated(self.random, data, base, lies, count)
                 self.done += texts
         data, ranges, texts = backed(data[:size])
         self.done += texts
@@ -115,7 +115,7 @@ class Hostile(Policy):
             if section.type == kind:
                 honest = region.content
         if honest and self.aims_at("payload"):
-            data, texts = hostile_payload.payload(self.random, honest)
+            data, texts = payload.payload(self.random, honest)
             self.done += texts
             launch = with_content(launch, kind, data)
         elif honest and self.chance(0.4):
@@ -124,7 +124,7 @@ class Hostile(Policy):
         kind = tdvf.SectionType.PAYLOAD_PARAM
         line = section_content(launch, kind)
         if line and self.aims_at("command line"):
-            content, text = hostile_payload.command_line(self.random, line, len(line))
+            content, text = payload.command_line(self.random, line, len(line))
             self.done.append(text)
             launch = with_content(launch, kind, content)
         return launch
@@ -150,7 +150,7 @@ class Hostile(Policy):
             gpa = start + self.random.randrange((end - start) // PAGE) * PAGE
             if not any(low <= gpa < high for low, high in taken):
                 taken.append((gpa, gpa + PAGE))
-                extra.append(Region(gpa, self.random.randbytes(PAGE), self.chance(0.5)))
+                extra.append(AddedRegion(gpa, self.random.randbytes(PAGE), self.chance(0.5)))
                 self.done.append(f"a page more at {gpa:#x}")
         return replace(launch, regions=(*launch.regions, *extra))
 
@@ -208,7 +208,7 @@ class Hostile(Policy):
             self.log(f"{call.name}: R10 is {call.answer[10]:#x}")
         for number in (2, 3, 6, 7, 8, 9, 11, 12, 13, 14, 15):
             if self.chance(0.4):
-                call.answer[number] = hostile_hob.number(self.random)
+                call.answer[number] = hob.number(self.random)
         self.log(f"{call.name}: other registers by chance")
 
     def on_end(self, call: Call, end: End) -> None:

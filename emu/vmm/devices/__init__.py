@@ -1,0 +1,1 @@
+"""The devices of the VMM, one a file."""

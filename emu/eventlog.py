@@ -52,7 +52,7 @@ def describe(log: bytes) -> list[dict[str, object]]:
     return [
         {"rtmr": e.rtmr, "type": e.type_name, "digest": e.digest.hex(), "description": e.description}
         for e in events
-        if e.rtmr is not None and e.digest
+        if e.extended
     ]
 
 

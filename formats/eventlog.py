@@ -85,6 +85,10 @@ SPEC_ID = (
     )
 ) * "Spec ID event with one algorithm; the vendor's bytes follow, PFP 10.2.1"
 
+EVENT_HEAD = (
+    "cc_event_head" / c.Struct("mr_index" / Int32ul, "type" / Int32ul, "digest_count" / Int32ul)
+) * "What every later event begins with; its digests follow, then the size of its data, PFP 10.2.2"
+
 EVENT_HEADER = (
     "cc_event_header"
     / c.Struct(
@@ -97,6 +101,8 @@ EVENT_HEADER = (
     )
 ) * "Head of every later event with its one SHA-384 digest; the event data follows, PFP 10.2.2"
 
+EVENT_SIZE = ("cc_event_size" / c.Struct("size" / Int32ul)) * "Behind the digests: bytes of data, PFP 10.2.2"
+
 PLATFORM_CONFIG = (
     "cc_platform_config" / c.Struct("descriptor" / Bytes(DESCRIPTOR_SIZE), "length" / Int32ul)
 ) * "Head of TD_SHIM_PLATFORM_CONFIG_INFO; the information follows, td-shim specification"
@@ -106,9 +112,16 @@ BLOB2_RANGE = (
 ) * "Tail of UEFI_PLATFORM_FIRMWARE_BLOB2; a counted description precedes it, PFP 10.2.5"
 
 
+VARIABLE = (
+    "uefi_variable_data" / c.Struct("guid" / Bytes(16), "name_length" / Int64ul, "data_length" / Int64ul)
+) * "Head of UEFI_VARIABLE_DATA; name in UTF-16 and data follow, PFP 10.2.6"
+
+
 @dataclass(frozen=True)
 class Event:
-    """One logged measurement. `mr_index` 0 is MRTD, n is RTMR[n-1]; `offset` is its place in the log area."""
+    """One logged event. `mr_index` 0 is MRTD, n is RTMR[n-1]; `digest` is empty if the event has none;
+    `offset` is its place in the log area.
+    """
 
     mr_index: int
     type: int
@@ -118,8 +131,13 @@ class Event:
 
     @property
     def rtmr(self) -> int | None:
-        """The register this event was extended into, None for the unhashed first event."""
+        """The register this event speaks of, None for MRTD and for indexes that are none."""
         return self.mr_index - 1 if 1 <= self.mr_index <= RTMR_COUNT else None
+
+    @property
+    def extended(self) -> bool:
+        """Whether the digest went into that register. EV_NO_ACTION never does: PFP 10.4.5."""
+        return self.rtmr is not None and self.digest != b"" and self.type != EventType.NO_ACTION
 
     @property
     def type_name(self) -> str:
@@ -130,20 +148,58 @@ class Event:
 
     @property
     def description(self) -> str:
-        """What was measured, in the words the event itself carries."""
-        if self.type == EventType.PLATFORM_CONFIG_FLAGS and len(self.data) >= PLATFORM_CONFIG.sizeof():
-            return _text(self.data[:DESCRIPTOR_SIZE])
-        if self.type == EventType.EFI_PLATFORM_FIRMWARE_BLOB2 and self.data:
-            return _text(self.data[1 : 1 + self.data[0]])
+        """What was measured, in the words the event itself carries; empty if it has none that can be read."""
         if self.type == EventType.SEPARATOR:
             return f"separator {self.data.hex()}"
         if self.type == EventType.NO_ACTION and self.data.startswith(SPEC_ID_SIGNATURE):
-            return f"Spec ID Event03, {_text(self.data[SPEC_ID.sizeof() :])}"
-        return ""
+            vendor = _readable(self.data[SPEC_ID.sizeof() :])
+            return ", ".join(filter(None, (_readable(SPEC_ID_SIGNATURE), vendor)))
+        return " ".join(filter(None, map(_readable, _texts(self.type, self.data))))
 
 
-def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
+# Events whose data are a text or begin with one: PFP table 27; EDK2's ACPI DATA and BOOT ORDER events.
+_TEXT = (
+    EventType.POST_CODE,
+    EventType.ACTION,
+    EventType.S_CRTM_VERSION,
+    EventType.PLATFORM_CONFIG_FLAGS,
+    EventType.COMPACT_HASH,
+    EventType.IPL,
+    EventType.POST_CODE2,
+    EventType.EFI_ACTION,
+)
+_COUNTED = (EventType.EFI_PLATFORM_FIRMWARE_BLOB2, EventType.EFI_HANDOFF_TABLES2)
+_VARIABLE = (
+    EventType.EFI_VARIABLE_DRIVER_CONFIG,
+    EventType.EFI_VARIABLE_BOOT,
+    EventType.EFI_VARIABLE_AUTHORITY,
+)
+_FW_CFG_SIZE = 16 + 56  # edk2 OvmfPkg QemuFwCfgLib, FW_CFG_EVENT: "QEMU FW CFG" and a file's name
+
+
+def _texts(kind: int, data: bytes) -> tuple[bytes, ...]:
+    """The parts of the event data that name what was measured."""
+    if kind == EventType.PLATFORM_CONFIG_FLAGS and len(data) >= PLATFORM_CONFIG.sizeof():
+        if PLATFORM_CONFIG.parse(data).length == len(data) - PLATFORM_CONFIG.sizeof():
+            return (data[:DESCRIPTOR_SIZE],)
+        if len(data) == _FW_CFG_SIZE:
+            return (data[:DESCRIPTOR_SIZE], data[DESCRIPTOR_SIZE:])
+    if kind in _COUNTED and data:
+        return (data[1 : 1 + data[0]],)
+    if kind in _VARIABLE and len(data) >= VARIABLE.sizeof():
+        start = VARIABLE.sizeof()
+        return (data[start : start + 2 * VARIABLE.parse(data).name_length],)
+    return (data,) if kind in _TEXT else ()
+
+
+def _readable(raw: bytes) -> str:
+    """The one rule for a text out of an event: ASCII or UTF-16 up to its NUL, without blanks and stops at its
+    ends; empty if anything else than printable ASCII is in it.
+    """
+    if len(raw) > 1 and raw[0] and not any(raw[1::2]):
+        raw = raw[::2]
+    text = raw.split(b"\0", 1)[0].decode("latin-1").strip(" ,;:\t\r\n")
+    return text if text.isascii() and text.isprintable() else ""
 
 
 def platform_config(descriptor: str, information: bytes) -> bytes:
@@ -195,7 +251,10 @@ def event(mr_index: int, kind: int, digest: bytes, data: bytes) -> bytes:
 
 
 def parse(area: bytes, *, place: str = "event log") -> list[Event]:
-    """All events of a log area, the Spec ID event first; ends at 8 bytes of FF or 00, or with the area."""
+    """All events of a log area, the Spec ID event first.
+
+    The log ends with 8 bytes of FF, where nothing but zeros follows, or with the area.
+    """
     first = unpack(PCR_EVENT, area, place=place)
     start = PCR_EVENT.sizeof()
     spec = unpack(SPEC_ID, area, start, place=place)
@@ -212,35 +271,41 @@ def parse(area: bytes, *, place: str = "event log") -> list[Event]:
         )
     events = [Event(first.index, first.type, bytes(0), area[start : start + first.size])]
     offset = start + first.size
-    while not _is_end(area[offset : offset + LOG_END_SIZE]):
+    while not _is_end(area, offset):
         item, offset = _parse_event(area, offset, place)
         events.append(item)
     return events
 
 
-def _is_end(raw: bytes) -> bool:
-    return raw in (b"", b"\xff" * len(raw), bytes(LOG_END_SIZE))
+def _is_end(area: bytes, offset: int) -> bool:
+    """An event may begin with 8 zero bytes (index 0, type 0), none with 8 of FF."""
+    mark = area[offset : offset + LOG_END_SIZE]
+    return mark == b"\xff" * len(mark) or (mark == bytes(len(mark)) and not any(area[offset:]))
 
 
 def _parse_event(area: bytes, offset: int, place: str) -> tuple[Event, int]:
-    head = unpack(EVENT_HEADER, area, offset, place=place)
-    if head.digest_count != 1 or head.algorithm_id != ALG_SHA384:
-        found = f"{head.digest_count} digests, the first of algorithm {head.algorithm_id:#x}"
-        raise FieldError(f"{place} offset {offset:#x}", found, "one SHA-384 digest")
-    start = offset + EVENT_HEADER.sizeof()
-    if start + head.size > len(area):
+    head = unpack(EVENT_HEAD, area, offset, place=place)
+    if head.digest_count == 0:
+        digest, sized = b"", offset + EVENT_HEAD.sizeof()
+    else:
+        whole = unpack(EVENT_HEADER, area, offset, place=place)
+        if whole.digest_count != 1 or whole.algorithm_id != ALG_SHA384:
+            found = f"{whole.digest_count} digests, the first of algorithm {whole.algorithm_id:#x}"
+            raise FieldError(f"{place} offset {offset:#x}", found, "one SHA-384 digest")
+        digest, sized = whole.digest, offset + EVENT_HEADER.sizeof() - Int32ul.sizeof()
+    size = int(unpack(EVENT_SIZE, area, sized, place=place).size)
+    start = sized + EVENT_SIZE.sizeof()
+    if start + size > len(area):
         raise TruncatedError(
-            f"{place} offset {offset:#x}", f"event data of {head.size} bytes", f"at most {len(area) - start}"
+            f"{place} offset {offset:#x}", f"event data of {size} bytes", f"at most {len(area) - start}"
         )
-    return Event(
-        head.mr_index, head.type, head.digest, area[start : start + head.size], offset
-    ), start + head.size
+    return Event(head.mr_index, head.type, digest, area[start : start + size], offset), start + size
 
 
 def replay(events: Iterable[Event]) -> tuple[bytes, bytes, bytes, bytes]:
     """The four RTMR values these events give: from zero, RTMR = SHA384(RTMR || digest) for each."""
     registers = [bytes(DIGEST_SIZE)] * RTMR_COUNT
     for item in events:
-        if item.rtmr is not None and item.type != EventType.NO_ACTION:
+        if item.extended and item.rtmr is not None:
             registers[item.rtmr] = hashlib.sha384(registers[item.rtmr] + item.digest).digest()
     return registers[0], registers[1], registers[2], registers[3]

@@ -86,7 +86,8 @@ def print_measurements(console: Console, report: Mapping[str, Any]) -> None:
     for event in report["events"]:
         name = str(event["description"])
         covers = next((text for key, text in COVERS.items() if name.startswith(key)), "")
-        rows.append((f"RTMR[{event['rtmr']}]", f"{name}{covers and ': '}{covers} ({event['type']})"))
+        named = ": ".join(filter(None, (name, covers)))
+        rows.append((f"RTMR[{event['rtmr']}]", f"{named} ({event['type']})" if named else event["type"]))
         rows.append(("", event["digest"]))
     console.print(table(rows))
 

@@ -92,6 +92,92 @@ def test_parse_stops_at_the_fill_and_at_the_end() -> None:
     assert events[1].type_name == "EV_PLATFORM_CONFIG_FLAGS"
 
 
+@pytest.mark.parametrize("fill", [b"\xff", b"\0"])
+def test_an_area_may_end_with_less_than_an_end_mark(fill: bytes) -> None:
+    for size in range(17):
+        assert len(eventlog.parse(LOG + fill * size)) == 6, size
+
+
+def without_digest(index: int, kind: int, data: bytes) -> bytes:
+    return struct.pack("<IIII", index, kind, 0, len(data)) + data
+
+
+@pytest.mark.parametrize("data", [b"", b"data"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_event_without_digests_is_read_and_extends_nothing(index: int, data: bytes) -> None:
+    events = eventlog.parse(eventlog.spec_id_event() + without_digest(index, 5, data) + b"".join(ENTRIES))
+    assert (events[1].mr_index, events[1].digest, events[1].data) == (index, b"", data)
+    assert [e.data for e in events[2:]] == [e.data for e in eventlog.parse(LOG)[1:]]
+    assert eventlog.replay(events) == eventlog.replay(eventlog.parse(LOG))
+    with pytest.raises(TruncatedError, match="event data of 4 bytes, expected at most 3"):
+        eventlog.parse(eventlog.spec_id_event() + without_digest(1, 5, b"data")[:-1])
+
+
+def test_an_event_that_begins_like_a_fill_of_zeros_is_read() -> None:
+    """Index 0, type 0 (EV_PREBOOT_CERT): 8 zero bytes, but not the end."""
+    first = eventlog.event(0, 0, digest(b"cert"), b"cert")
+    for place in range(6):
+        entries = [*ENTRIES[:place], first, *ENTRIES[place:]]
+        events = eventlog.parse(eventlog.spec_id_event() + b"".join(entries) + bytes(100))
+        assert (events[1 + place].type, events[1 + place].data, len(events)) == (0, b"cert", 7)
+
+
+def test_an_event_that_says_no_action_is_not_replayed() -> None:
+    """Whatever register it names: PFP 10.4.5."""
+    event = eventlog.event(1, EventType.NO_ACTION, digest(b"x"), b"StartupLocality\0\3")
+    events = eventlog.parse(LOG + event)
+    assert (events[-1].rtmr, events[-1].extended) == (0, False)
+    assert eventlog.replay(events) == eventlog.replay(events[:-1])
+
+
+@pytest.mark.parametrize("size", [0, 32, 39, 0x1000])
+def test_a_spec_id_event_of_a_wrong_size_is_refused(size: int) -> None:
+    """33 bytes and the vendor's 7 are its least."""
+    with pytest.raises(TruncatedError, match=f"offset 0x20: found size {size}, expected the Spec ID event"):
+        eventlog.parse(LOG[:28] + struct.pack("<I", size) + LOG[32:])
+
+
+def variable(name: str) -> bytes:
+    return bytes(16) + struct.pack("<QQ", len(name), 3) + name.encode("utf-16-le") + b"\1\2\3"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "text"),
+    [
+        (CONFIG, eventlog.platform_config("td_hob", b"x" * 4), "td_hob"),
+        (CONFIG, eventlog.platform_config("td_payload_info!", b""), "td_payload_info!"),
+        (CONFIG, b"ACPI DATA", "ACPI DATA"),
+        (CONFIG, b"DirectBoot Command line\0", "DirectBoot Command line"),
+        (CONFIG, b"QEMU FW CFG".ljust(16, b"\0") + b"etc/e820".ljust(56, b"\0"), "QEMU FW CFG etc/e820"),
+        (BLOB, eventlog.blob2("td_payload", 1, 2), "td_payload"),
+        (BLOB, b"", ""),
+        (EventType.EFI_HANDOFF_TABLES2, b"\x09TdxTable\0" + bytes(16), "TdxTable"),
+        (EventType.EFI_VARIABLE_DRIVER_CONFIG, variable("SecureBoot"), "SecureBoot"),
+        (EventType.EFI_VARIABLE_BOOT, variable("BootOrder"), "BootOrder"),
+        (EventType.EFI_VARIABLE_AUTHORITY, bytes(31), ""),
+        (EventType.EFI_ACTION, b"Exit Boot Services Invocation", "Exit Boot Services Invocation"),
+        (EventType.S_CRTM_VERSION, "2025.02-8\0".encode("utf-16-le"), "2025.02-8"),
+        (EventType.POST_CODE, struct.pack("<QQ", 0xFF00_0000, 0x1000), ""),
+        (EventType.IPL, b"grub_cmd: linux, ; \n\0", "grub_cmd: linux"),
+        (EventType.IPL, b"\x1b]0;title\x07", ""),
+        (EventType.EFI_GPT_EVENT, b"EFI PART", ""),
+        (SEPARATOR, bytes(4), "separator 00000000"),
+        (EventType.NO_ACTION, eventlog.spec_id_event(b"")[32:], "Spec ID Event03"),
+        (EventType.NO_ACTION, eventlog.spec_id_event(b"\0\0")[32:], "Spec ID Event03"),
+        (EventType.NO_ACTION, eventlog.spec_id_event(b"edk2")[32:], "Spec ID Event03, edk2"),
+    ],
+)  # fmt: skip
+def test_a_description_is_what_a_person_can_read(kind: int, data: bytes, text: str) -> None:
+    assert eventlog.Event(1, kind, bytes(48), data).description == text
+
+
+@given(st.sampled_from(EventType), st.binary(max_size=80))
+def test_any_event_data_give_a_description_for_a_terminal(kind: EventType, data: bytes) -> None:
+    text = eventlog.Event(1, kind, bytes(48), data).description
+    assert text.isascii()
+    assert text == "" or text.isprintable()
+
+
 def test_replay_equals_extending_by_hand() -> None:
     registers = [bytes(48) for _ in range(4)]
     for index, _, value, _ in by_hand(AREA):
@@ -152,7 +238,9 @@ def test_what_is_wrong_is_said() -> None:
     with pytest.raises(TruncatedError, match=r"bytes, expected 66 bytes of cc_event_header|event data"):
         eventlog.parse(LOG[:-3])
     with pytest.raises(FieldError, match="one SHA-384 digest"):
-        eventlog.parse(eventlog.spec_id_event() + b"\x01" + bytes(11) + b"\x0b" + bytes(60))
+        eventlog.parse(eventlog.spec_id_event() + struct.pack("<IIIH", 1, 4, 1, 0xB) + bytes(60))
+    with pytest.raises(FieldError, match="found 2 digests, the first of algorithm 0xc, expected one SHA-384"):
+        eventlog.parse(eventlog.spec_id_event() + struct.pack("<IIIH", 1, 4, 2, 0xC) + bytes(60))
     with pytest.raises(FieldError, match="expected at most 16"):
         eventlog.platform_config("a name of 17 char", b"")
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from tdforge.show import print_run
+from tdforge.show import print_measurements, print_run
 
 
 def test_all_added_pages_are_in_mrtd() -> None:
@@ -15,3 +15,19 @@ def test_all_added_pages_are_in_mrtd() -> None:
     text = io.StringIO()
     print_run(Console(file=text, width=200), {"instructions": 1, "tdcalls": {}, "pages": pages})
     assert "4,184 of 4 KiB at launch, all in MRTD by address, 9 by content" in text.getvalue()
+
+
+def test_an_event_without_words_is_named_by_its_type() -> None:
+    digest = "00" * 48
+    events = [
+        {"rtmr": 0, "type": "EV_EFI_GPT_EVENT", "digest": digest, "description": ""},
+        {"rtmr": 0, "type": "EV_IPL", "digest": digest, "description": "grub_cmd"},
+        {"rtmr": 1, "type": "EV_IPL", "digest": digest, "description": "initrd"},
+    ]
+    text = io.StringIO()
+    report = {"mrtd": digest, "rtmr": [digest] * 4, "events": events}
+    print_measurements(Console(file=text, width=200), report)
+    lines = text.getvalue().splitlines()
+    assert "RTMR[0]   EV_EFI_GPT_EVENT" in lines
+    assert "RTMR[0]   grub_cmd (EV_IPL)" in lines
+    assert "RTMR[1]   initrd: the initrd (EV_IPL)" in lines

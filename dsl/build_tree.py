@@ -75,6 +75,12 @@ class TreeBuilder(Transformer[Token, Any]):
     def string(self, meta: Meta, c: list[Any]) -> tree.String:
         return tree.String(unquote(c[0]), self._span(meta), unknown_escape(c[0]))
 
+    def hex(self, meta: Meta, c: list[Any]) -> tree.Hex:
+        return tree.Hex(str(c[0])[4:-1], self._span(meta))
+
+    def items(self, meta: Meta, c: list[Any]) -> tree.List:
+        return tree.List(tuple(x for x in c if x is not None), self._span(meta))
+
     def true(self, meta: Meta, c: list[Any]) -> tree.Boolean:
         return tree.Boolean(True, self._span(meta))
 
@@ -117,6 +123,9 @@ class TreeBuilder(Transformer[Token, Any]):
             span = Span(self._path, left.line, left.column, end.end_line, end.end_column)
             result = tree.Binary(str(op), result, right, span)
         return result
+
+    def membership(self, meta: Meta, c: list[Any]) -> tree.Binary:
+        return tree.Binary("in", c[0], c[1], self._span(meta))
 
     conjunction = comparison = union = difference = intersection = shift = sum = product = expression
 
@@ -233,7 +242,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tuple(c)
 
     def result(self, meta: Meta, c: list[Any]) -> tree.Result:
-        return tree.Result(c[0], c[1], self._span(meta))
+        return tree.Result(c[0], c[1], c[2], self._span(meta))
 
     def extent(self, meta: Meta, c: list[Any]) -> tree.Extent:
         return tree.Extent(c[0], self._span(meta))

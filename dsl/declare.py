@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsl import tree
+from dsl.constants import U64, value_of
 from dsl.diagnostics import Reporter, did_you_mean
 from dsl.effects import Effects, Step, effects_of, step_of
-from dsl.fold import FOLDED, fold
 from dsl.model import (
     Bytes,
     Constant,
+    Digest,
     Enumeration,
     EnumRef,
     ErrorCode,
@@ -35,7 +36,6 @@ from dsl.sizes import alignment, size
 from formats.units import align_up
 
 BOOL = Scalar("bool", 8)
-U64 = Scalar("u64", 64)
 SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar("u32", 32), U64)}
 PROVENANCES = {p.name.lower(): p for p in Provenance}
 MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
@@ -57,6 +57,7 @@ class Names:
     extents: dict[str, str] = field(
         default_factory=dict
     )  # primitive -> the parameter its result is a part of
+    alike: dict[str, str] = field(default_factory=dict)  # primitive -> whose trust its result has
     states: dict[str, str] = field(default_factory=dict)  # state -> record
     hidden: dict[tuple[str, str], None] = field(default_factory=dict)  # records' fields that flows do not see
     places: dict[str, Span] = field(default_factory=dict)
@@ -87,7 +88,8 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
         return ListOf(resolve(name.element, names, reporter), name.capacity)
     if name.element is not None:
         reporter.error("E01", name.span, f"`{word}` takes no element type", "only `list<T, N>` does")
-    simple: dict[str, Type] = {"bytes": Bytes(), "text": Text(), "never": Never(), **SCALARS}
+    simple: dict[str, Type] = {t.__name__.lower(): t() for t in (Bytes, Digest, Text, Never)}
+    simple |= SCALARS
     if word in simple:
         return simple[word]
     if word in names.records:
@@ -99,31 +101,6 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
     return Unit()
 
 
-def constant(expression: tree.Expression, names: Names, reporter: Reporter) -> int | None:
-    """The value of a constant expression, or None after an error."""
-    match expression:
-        case tree.Number():
-            return expression.value
-        case tree.Name() if expression.text in names.constants:
-            return names.constants[expression.text].value
-        case tree.Binary(op=op) if op in FOLDED:
-            left = constant(expression.left, names, reporter)
-            right = constant(expression.right, names, reporter)
-            if left is None or right is None:
-                return None
-            value = fold(op, left, right)
-            if isinstance(value, str):
-                reporter.error("E06", expression.span, value)
-                return None
-            return value
-        case tree.Name():
-            hint = did_you_mean(expression.text, names.constants)
-            reporter.error("N01", expression.span, f"there is no constant `{expression.text}`", hint)
-        case _:
-            reporter.error("E05", expression.span, "a constant is made of numbers and constants")
-    return None
-
-
 def declare(
     declarations: Iterable[tree.Declaration], names: Names, reporter: Reporter, prelude: bool
 ) -> None:
@@ -132,8 +109,8 @@ def declare(
         match item:
             case tree.Constant():
                 names.claim(item.name, reporter)
-                value = constant(item.value, names, reporter)
-                if value is not None and value >= 1 << 64:
+                value = value_of(item.value, names.constants, reporter)
+                if isinstance(value, int) and value >= 1 << 64:
                     reporter.error("E06", item.value.span, f"{value} does not fit in 64 bits")
                 names.constants[item.name.text] = Constant(item.name.text, value or 0)
             case tree.Error():
@@ -232,6 +209,9 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
     elif item.result is not None:
         result = resolve(item.result.type, names, reporter)
         worth = PROVENANCES[item.result.provenance or "trusted"]
+        if item.result.of is not None:
+            worth = next((p.provenance for p in parameters if p.name == item.result.of.text), worth)
+            names.alike[item.name.text] = item.result.of.text
     for error in item.errors:
         if error.text not in names.errors:
             hint = did_you_mean(error.text, names.errors)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 INDENT = 4
 _TOKEN = re.compile(
-    r'(?P<comment>//[^\n]*)|(?P<text>"(?:[^"\\\n]|\\.)*")|(?P<version>\d+\.\d+\.\d+)'
+    r'(?P<comment>//[^\n]*)|(?P<text>(?:hex)?"(?:[^"\\\n]|\\.)*")|(?P<version>\d+\.\d+\.\d+)'
     r"|(?P<word>0[xX][0-9A-Fa-f_]+|0[bB][01_]+|[0-9][0-9_]*|[A-Za-z_]\w*)"
     r"|(?P<sign>->|\.\.|==|!=|<=|>=|<<|>>|\S)"
 )
@@ -75,7 +75,7 @@ def _read(text: str) -> list[Line]:
         deep = len(blocks) - closing
         block = blocks[-1] if blocks else ""
         first = words[0] if words else ""
-        extra = 1 if parens or (first in _CONTINUES and deep >= 0) else 0
+        extra = 1 if (parens and first not in ("]", ")")) or (first in _CONTINUES and deep >= 0) else 0
         lines.append(Line(tuple(words), comment, max(0, deep + extra) * INDENT, block))
         for word in words:
             if word in "([":
@@ -129,7 +129,8 @@ def _space(words: tuple[str, ...], i: int, before: str, word: str, types: set[in
         called = words[i - 2] if i > 1 else ""
         return not named or (before in _BEFORE_GROUP and called not in ("primitive", "flow", "try", "=", "("))
     if word == "[":
-        return not (before[:1].isalpha() or before in (")", "]", "?"))
+        named = before[:1].isalpha() and before not in ("in", *_BEFORE_GROUP)
+        return not (named or before in (")", "]", "?"))
     return True
 
 

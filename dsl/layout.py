@@ -109,7 +109,8 @@ class Layout:
                 self._error(
                     "T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB"
                 )
-            cursor = -(-(address + (size or 0)) // PAGE) * PAGE if address is not None else cursor
+            if address is not None and kind != "CFV":  # a CFV lies in the image file, far from the rest
+                cursor = -(-(address + (size or 0)) // PAGE) * PAGE
             if address is not None and size:
                 self._placed(section, address, size)
         self.sections.append(

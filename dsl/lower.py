@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dsl import model, tree
-from dsl.declare import BOOL, U64, resolve
+from dsl.constants import U64, literal
+from dsl.declare import BOOL, resolve
 from dsl.diagnostics import did_you_mean, join_words
 from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
@@ -120,7 +121,7 @@ class FlowLowerer(ExpressionLowerer):
             assert s.page is not None
             self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
             return None
-        level = tree.Number(self.names.constants[word].value, s.span)
+        level = tree.Name(word, s.span)
         return self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
 
     def effect(self, call: model.Call | None) -> list[Statement] | None:
@@ -249,16 +250,14 @@ class FlowLowerer(ExpressionLowerer):
         elif isinstance(pattern, tree.Number):
             value = model.Literal(pattern.value, U64, pattern.span)
         elif pattern.text in self.names.constants:
-            value = model.Literal(self.names.constants[pattern.text].value, U64, pattern.span)
+            value = literal(self.names.constants[pattern.text].value, pattern.span)
         else:
             hint = did_you_mean(pattern.text, self.names.constants)
             self.error("N01", pattern.span, f"there is no constant `{pattern.text}`", hint)
             return None
         fitted = None if value is None else self.fit(value, kind, "the matched value")
         return (
-            int(fitted.value)
-            if isinstance(fitted, model.Literal) and not isinstance(fitted.value, str)
-            else None
+            int(fitted.value) if isinstance(fitted, model.Literal) and isinstance(fitted.value, int) else None
         )
 
     def exhaustive(self, s: tree.Match, subject: Expression, seen: set[int]) -> None:

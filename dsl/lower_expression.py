@@ -4,11 +4,13 @@ cannot."""
 from __future__ import annotations
 
 from dsl import model, tree
-from dsl.declare import BOOL, SCALARS, U64
+from dsl.constants import U64, literal, value_of
+from dsl.declare import BOOL, SCALARS
 from dsl.diagnostics import did_you_mean
 from dsl.fold import fold
 from dsl.model import (
     Bytes,
+    Digest,
     EnumRef,
     Expression,
     ListOf,
@@ -21,6 +23,7 @@ from dsl.model import (
     Type,
 )
 from dsl.scope import Program, Scope, Signature
+from dsl.sizes import DIGEST_SIZE
 
 ARITHMETIC = ("+", "-", "*")
 U64_MAX = (1 << 64) - 1
@@ -33,7 +36,7 @@ def show(kind: Type) -> str:
             return kind.name
         case ListOf():
             return f"list<{show(kind.element)}, {kind.capacity}>"
-        case Bytes() | Text() | Never():
+        case Bytes() | Digest() | Text() | Never():
             return type(kind).__name__.lower()
     return "nothing"
 
@@ -75,6 +78,15 @@ class ExpressionLowerer:
             hint = f"keep the low bits with `& 0x{(1 << wanted.bits) - 1:X}`"
             self.error("E01", value.span, f"{what} is {show(wanted)}, this is {show(have)}", hint)
             return None
+        if isinstance(value, model.Literal):
+            if isinstance(value.value, str) and wanted == Bytes():
+                return model.Literal(value.value.encode(), wanted, value.span)
+            if isinstance(value.value, bytes) and wanted == Digest():
+                if len(value.value) == DIGEST_SIZE:
+                    return model.Literal(value.value, wanted, value.span)
+                message = f"a digest has {DIGEST_SIZE} bytes, this has {len(value.value)}"
+                self.error("E06", value.span, message, "SHA-384, as `sha384sum` prints it")
+                return None
         self.error("E01", value.span, f"{what} is {show(wanted)}, this is {show(have)}")
         return None
 
@@ -99,15 +111,8 @@ class ExpressionLowerer:
                     self.error("E06", e.span, f"{e.value} does not fit in 64 bits")
                     return None
                 return model.Literal(e.value, U64, e.span)
-            case tree.String():
-                if not e.value.isascii() or "\0" in e.value:
-                    self.error("E07", e.span, "a text is ASCII without NUL")
-                    return None
-                if e.wrong:
-                    hint = 'there is \\n \\t \\r \\" \\\\'
-                    self.error("E07", e.span, f"`{e.wrong}` stands for no character", hint)
-                    return None
-                return model.Literal(e.value, Text(), e.span)
+            case tree.String() | tree.Hex() | tree.List():
+                return self.single(self.constant(e), e.span)
             case tree.Boolean():
                 return model.Literal(e.value, BOOL, e.span)
             case tree.Name():
@@ -129,10 +134,21 @@ class ExpressionLowerer:
                 wanted = BOOL if e.op == "not" else U64
                 operand = self.of_type(e.operand, wanted, f"the operand of `{e.op}`")
                 if e.op == "~" and isinstance(operand, model.Literal):
-                    return model.Literal(~int(operand.value) & U64_MAX, U64, e.span)
+                    return model.Literal(~operand.number & U64_MAX, U64, e.span)
                 return operand and model.Unary(e.op, operand, wanted, e.span)
             case tree.Binary():
                 return self.binary(e)
+
+    def constant(self, e: tree.Expression) -> model.Literal | None:
+        value = value_of(e, self.names.constants, self.program.reporter)
+        return None if value is None else literal(value, e.span)
+
+    def single(self, value: model.Literal | None, span: Span) -> Expression | None:
+        """A constant that is no list."""
+        if value is None or not isinstance(value.value, tuple):
+            return value
+        self.error("E01", span, "a constant list stands on the right of `in` only", "write `x in LIST`")
+        return None
 
     def name(self, e: tree.Name) -> Expression | None:
         if e.text in self.scope:
@@ -141,7 +157,7 @@ class ExpressionLowerer:
         if e.text in self.program.sections or e.text in self.program.regions:
             return model.RegionOf(e.text, e.text in self.program.regions, Bytes(), e.span)
         if constant := self.names.constants.get(e.text):
-            return model.Literal(constant.value, U64, e.span)
+            return self.single(literal(constant.value, e.span), e.span)
         self.scope.unknown(e)
         return None
 
@@ -206,6 +222,8 @@ class ExpressionLowerer:
         return model.Slice(base, start, end, self.status("out_of_bounds"), Bytes(), e.span)
 
     def binary(self, e: tree.Binary) -> Expression | None:
+        if e.op == "in":
+            return self.membership(e)
         left, right = self.lower(e.left), self.lower(e.right)
         if left is None or right is None:
             return None
@@ -213,6 +231,8 @@ class ExpressionLowerer:
         if op in ("and", "or"):
             l_bool, r_bool = (self.fit(x, BOOL, f"an operand of `{op}`") for x in (left, right))
             return l_bool and r_bool and model.Binary(op, l_bool, r_bool, 0, BOOL, span)
+        if op in ("==", "!=") and isinstance(left.type, Bytes | Digest | Text):
+            return self.same_bytes(op, left, right, span)
         same = left.type == right.type and isinstance(left.type, Scalar | EnumRef)
         numbers = is_number(left.type) and is_number(right.type)
         if op in ("==", "!=") and (same or numbers):
@@ -227,10 +247,10 @@ class ExpressionLowerer:
         if op in ("<", "<=", ">", ">="):
             return model.Binary(op, left, right, 0, BOOL, span)
         if isinstance(left, model.Literal) and isinstance(right, model.Literal):
-            return self.fold(op, int(left.value), int(right.value), span)
+            return self.fold(op, left.number, right.number, span)
         if op in ("/", "%", "<<", ">>"):
-            value = right.value if isinstance(right, model.Literal) else None
-            fits = value is not None and (int(value) > 0 if op in "/%" else int(value) < 64)
+            value = right.number if isinstance(right, model.Literal) else None
+            fits = value is not None and (value > 0 if op in "/%" else value < 64)
             if not fits:
                 wanted = "a constant other than 0" if op in "/%" else "a constant below 64"
                 self.error("E06", right.span, f"the right side of `{op}` is {wanted}")
@@ -240,12 +260,44 @@ class ExpressionLowerer:
         number = self.status("arithmetic_overflow") if op in ARITHMETIC else 0
         return model.Binary(op, left, right, number, self.width(op, left, right), span)
 
+    def same_bytes(self, op: str, left: Expression, right: Expression, span: Span) -> Expression | None:
+        """Bytes or digests compared; a constant takes the type of the other side."""
+        kind = Digest() if Digest() in (left.type, right.type) else Bytes()
+        sides = [self.fit(x, kind, f"a side of `{op}`") for x in (left, right)]
+        first, second = sides
+        return first and second and model.Binary(op, first, second, 0, BOOL, span)
+
+    def membership(self, e: tree.Binary) -> Expression | None:
+        """`x in LIST`: the elements take the type of `x`."""
+        left = self.lower(e.left)
+        is_list = isinstance(e.right, tree.List) or (
+            isinstance(e.right, tree.Name)
+            and e.right.text in self.names.constants
+            and isinstance(self.names.constants[e.right.text].value, tuple)
+        )
+        right = self.constant(e.right) if is_list else self.lower(e.right)
+        if left is None or right is None:
+            return None
+        if not isinstance(right, model.Literal) or not isinstance(right.value, tuple):
+            hint = "write `x in [A, B]`, or name a constant that is a list"
+            self.error("E01", right.span, f"`in` asks for a constant list, this is {show(right.type)}", hint)
+            return None
+        if not isinstance(left.type, Scalar | Bytes | Digest):
+            self.error("E01", left.span, f"no list is of {show(left.type)}")
+            return None
+        fitted = [self.fit(literal(v, right.span), left.type, "an element of the list") for v in right.value]
+        values = tuple(x.value for x in fitted if isinstance(x, model.Literal))
+        if len(values) != len(fitted):
+            return None
+        items = model.Literal(values, ListOf(left.type, len(values)), right.span)  # type: ignore[arg-type]
+        return model.Binary("in", left, items, 0, BOOL, e.span)
+
     def width(self, op: str, left: Expression, right: Expression) -> Scalar:
         """The type of a result: `&` has the bits of its narrower side, a constant those it needs."""
 
         def bits(x: Expression) -> int:
             own = x.type.bits if isinstance(x.type, Scalar) else 64
-            return max(int(x.value).bit_length(), 1) if isinstance(x, model.Literal) else own
+            return max(x.number.bit_length(), 1) if isinstance(x, model.Literal) else own
 
         need = {
             "&": min(bits(left), bits(right)),

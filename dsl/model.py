@@ -48,6 +48,11 @@ class Bytes:
 
 
 @dataclass(frozen=True)
+class Digest:
+    """`digest`: SHA-384, by address. C: `struct digest`, 48 bytes where TDG.MR.RTMR.EXTEND takes them."""
+
+
+@dataclass(frozen=True)
 class Text:
     """`text`: a constant string of the flow, passed to C as a span without the NUL."""
 
@@ -84,7 +89,7 @@ class EnumRef:
     name: str
 
 
-Type = Scalar | Bytes | Text | Unit | Never | ListOf | RecordRef | EnumRef
+Type = Scalar | Bytes | Digest | Text | Unit | Never | ListOf | RecordRef | EnumRef
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class ErrorCode:
 @dataclass(frozen=True)
 class Constant:
     name: str
-    value: int
+    value: int | str | bytes | tuple[int, ...] | tuple[bytes, ...]
 
 
 # ---------------------------------------------------------------- primitives
@@ -207,9 +212,17 @@ class MemoryRegion:
 
 @dataclass(frozen=True)
 class Literal:
-    value: int | bool | str
+    """A list is of one type and stands on the right of `in` only."""
+
+    value: int | bool | str | bytes | tuple[int, ...] | tuple[bytes, ...]
     type: Type
     span: Span
+
+    @property
+    def number(self) -> int:
+        """The value of a number or a `bool`."""
+        assert isinstance(self.value, int)
+        return int(self.value)
 
 
 @dataclass(frozen=True)
@@ -287,7 +300,8 @@ class Unary:
 @dataclass(frozen=True)
 class Binary:
     """op: + - * / % & | ^ << >> == != < <= > >= and or. Unsigned 64-bit; `and`/`or` short-circuit.
-    + - * that wrap take `error` (status number)."""
+    + - * that wrap take `error` (status number). == != also compare bytes and digests; the right side of `in`
+    is a literal list."""
 
     op: str
     left: Expression

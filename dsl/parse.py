@@ -23,6 +23,7 @@ _NAMES = {
     "NAME": "a name",
     "NUMBER": "a number",
     "STRING": "a text",
+    "HEX": 'bytes like hex"00 1f"',
     "VERSION": "a version like 1.0.0",
     "$END": "the end of the file",
 }

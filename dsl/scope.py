@@ -105,6 +105,8 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
     if isinstance(flow.result, tree.Extent):
         reporter.error("E05", flow.result.span, "`extent of` is for primitives", "return `untrusted bytes`")
     elif flow.result is not None:
+        if flow.result.of is not None:
+            reporter.error("E05", flow.result.of.span, "`of` is for primitives", "declare what it is worth")
         result = resolve(flow.result.type, names, reporter)
         trust = PROVENANCES[flow.result.provenance or "trusted"]
     if flow.fails and flow.on_error_fatal:

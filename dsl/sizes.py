@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsl.model import Bytes, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
+from dsl.model import Bytes, Digest, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
 from formats.units import align_up
+
+DIGEST_SIZE = 48  # SHA-384, FIPS 180-4
 
 
 def is_word(type_: Type) -> bool:
@@ -25,6 +27,8 @@ def alignment(type_: Type, records: Mapping[str, Record]) -> int:
             return word_size(type_)
         case Bytes() | Text():
             return 8
+        case Digest():
+            return 64
         case RecordRef(name=name):
             return records[name].align
         case ListOf(element=element):
@@ -39,6 +43,8 @@ def size(type_: Type, records: Mapping[str, Record]) -> int:
             return word_size(type_)
         case Bytes() | Text():
             return 16
+        case Digest():
+            return 64
         case RecordRef(name=name):
             return records[name].size
         case ListOf(element=element, capacity=capacity):

@@ -37,6 +37,22 @@ class String:
 
 
 @dataclass(frozen=True)
+class Hex:
+    """`hex"00 1f"`: what stands between the quotes."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class List:
+    """`[a, b]`: a constant list."""
+
+    items: tuple[Expression, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Boolean:
     value: bool
     span: Span
@@ -94,7 +110,9 @@ class Binary:
     span: Span
 
 
-Expression = Name | Number | String | Boolean | Field | Index | Slice | Call | Propagate | Unary | Binary
+Expression = (
+    Name | Number | String | Hex | List | Boolean | Field | Index | Slice | Call | Propagate | Unary | Binary
+)
 
 # ---------------------------------------------------------------- statements
 
@@ -334,8 +352,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Result:
+    """`of`: the parameter whose trust it has."""
+
     provenance: str | None
     type: TypeName
+    of: Name | None
     span: Span
 
 

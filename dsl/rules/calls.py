@@ -175,6 +175,9 @@ class CallRules(MemoryRules):
     # ---- results
 
     def result(self, primitive: Primitive, given: Given, state: State) -> Value:
+        alike = self.names.alike.get(primitive.name)
+        if alike is not None:
+            return Value(self.now(given[alike][0], state).trust)
         if isinstance(primitive.result, Scalar | EnumRef | Unit | Never | Text):
             return Value(primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]

@@ -86,7 +86,10 @@ class MemoryRules(StepRules):
     def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
         declared = self.declared(place)
         section = declared if isinstance(declared, model.ImageSection) else None
-        if declared is not None and declared.access != "rw":
+        if isinstance(place.root, bytes):
+            message = f"`{call.callee}` writes to {describe(argument)}, which is a constant of the image"
+            self.error("write rw", argument.span, message, "pass a region")
+        elif declared is not None and declared.access != "rw":
             message = f"`{call.callee}` writes to {describe(argument)}, which is mapped `{declared.access}`"
             self.error("write rw", argument.span, message, "only `rw` memory can be written")
         elif section is not None and section.kind != "TempMem":

@@ -16,10 +16,10 @@ def taken(step: str, rtmr: int | None = None) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes [start, end) of `root` (a region's name, or a number for memory of unknown origin); end None:
-    unknown."""
+    """Bytes [start, end) of `root`: a region's name, the content of a constant, or a number for memory of
+    unknown origin; end None: unknown."""
 
-    root: str | int
+    root: str | int | bytes
     start: int = 0
     end: int | None = None
     exact: bool = False  # start and end are not only bounds
@@ -45,6 +45,11 @@ class Place:
         before = self.end is not None and self.end <= other.start
         after = other.end is not None and other.end <= self.start
         return not before and not after
+
+
+def constant_place(content: bytes) -> Place:
+    """Where a constant of the image lies, which nothing may write to."""
+    return Place(content, 0, len(content), exact=True)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _other_side(
 
 def _bounds(context: Context, variable: model.Variable, limit: Expression, state: State) -> bool:
     """A constant that no value of the type exceeds is no bound."""
-    value = limit.value if isinstance(limit, model.Literal) else None
+    value: int | str | None = limit.number if isinstance(limit, model.Literal) else None
     if isinstance(limit, model.Variable):
         value = state.constants.get(context.key(limit))
     if value is None or not isinstance(variable.type, Scalar):
@@ -152,5 +152,5 @@ def _empty(condition: model.Binary, truth: bool) -> Expression | None:
     if not isinstance(left, model.Length) or not isinstance(right, model.Literal):
         return None
     op = condition.op if truth else NEGATED[condition.op]
-    zero = (op, int(right.value)) in (("==", 0), ("<=", 0), ("<", 1))
+    zero = (op, right.number) in (("==", 0), ("<=", 0), ("<", 1))
     return left.base if zero else None

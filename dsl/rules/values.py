@@ -10,7 +10,7 @@ from dsl import model
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Scalar
 from dsl.rules.context import TRUSTED, Context
-from dsl.rules.state import Place, State, Value, join, least
+from dsl.rules.state import Place, State, Value, constant_place, join, least
 from dsl.rules.trust import branch, refine
 from dsl.rules.words import bound_hint, describe
 from dsl.tree import walk
@@ -35,7 +35,9 @@ class ValueWalker(Context, ABC):
         """The value, and the state after its calls; no state if it does not come back."""
         match e:
             case model.Literal():
-                constant = e.value if isinstance(e.value, str) else int(e.value)
+                if isinstance(e.value, bytes) and isinstance(e.type, model.Bytes):
+                    return state, self.new_value(state, TRUSTED, (constant_place(e.value),), len(e.value))
+                constant = e.value if isinstance(e.value, str | int) else None
                 return state, Value(TRUSTED, None, constant)
             case model.Variable():
                 return state, self._variable(e, state)
@@ -105,16 +107,16 @@ class ValueWalker(Context, ABC):
         for bound in (e.start, e.end):
             after = self._bound(bound, after, "a bound of a slice") if after is not None else None
         base = self.now(base, after or state)
-        low = e.start.value if isinstance(e.start, model.Literal) else None
-        high = e.end.value if isinstance(e.end, model.Literal) else None
+        low = e.start.number if isinstance(e.start, model.Literal) else None
+        high = e.end.number if isinstance(e.end, model.Literal) else None
         obj = base.object
         places = self.unknown_place()
         size_limit = None
         if obj is not None:
-            places = tuple(p.part(_number(low), _number(high)) for p in obj.places)
+            places = tuple(p.part(low, high) for p in obj.places)
             size_limit = obj.size_limit
         if high is not None:
-            length = max(0, int(high) - int(low or 0))
+            length = max(0, high - (low or 0))
             size_limit = length if size_limit is None else min(size_limit, length)
         return after, self.new_value(after or state, base.trust, places, size_limit)
 
@@ -132,10 +134,6 @@ class ValueWalker(Context, ABC):
             return join(skipped, taken), Value(least(left.trust, right.trust))
         after, right = self.value(e.right, after)
         return after, Value(least(left.trust, right.trust))
-
-
-def _number(value: int | str | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def calls(e: Expression) -> bool:

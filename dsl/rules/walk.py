@@ -262,7 +262,7 @@ class Walker(CallRules):
         def before(state: State) -> object:
             """What `state` says of what there was before the loop: from pass to pass it only shrinks."""
             places = {u.place for u in state.used} | state.copied
-            old = {p for p in places if isinstance(p.root, str) or p.root <= newest}
+            old = {p for p in places if not isinstance(p.root, int) or p.root <= newest}
             return [state.trust[k] for k in keys], state.must, state.may, state.marks, state.constants, old
 
         start, per_round = base, 0

@@ -9,6 +9,7 @@ from dsl.capabilities import prelude
 from dsl.model import (
     Bytes,
     Constant,
+    Digest,
     Enumeration,
     EnumRef,
     ErrorCode,
@@ -52,7 +53,7 @@ def primitives_h(
         "#ifndef TDF_PRIMITIVES_H\n#define TDF_PRIMITIVES_H",
         '#include "tdf_base.h"',
         _status_numbers(errors),
-        *(_constant(constant) for constant in constants.values()),
+        *(_constant(constant.name, constant.value) for constant in constants.values()),
         *(_enumeration(enumeration) for enumeration in enumerations.values()),
         *(_record(record) for record in _dependencies_first(records)),
         *(_prototype(primitive) for primitive in primitives.values() if primitive.home == "c"),
@@ -66,8 +67,9 @@ def _status_numbers(errors: Sequence[ErrorCode]) -> str:
     return "\n".join(["enum tdf_status {", *lines, "};"])
 
 
-def _constant(constant: Constant) -> str:
-    return f"#define TDF_{constant.name} UINT64_C({constant.value:#x})"
+def _constant(name: str, value: object) -> str:
+    assert isinstance(value, int), f"{name}: only numbers reach the C core"
+    return f"#define TDF_{name} UINT64_C({value:#x})"
 
 
 def _enumeration(enumeration: Enumeration) -> str:
@@ -123,6 +125,8 @@ def _c_type(type_: Type) -> str:
             return "uint32_t"
         case Bytes() | Text():
             return "struct span"
+        case Digest():
+            return "struct digest"
         case RecordRef(name=name):
             return f"struct {snake_case(name)}"
     raise ValueError(f"{type_} has no C type of its own")

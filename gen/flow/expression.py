@@ -59,8 +59,8 @@ from peachpy.x86_64 import (
 )
 
 from dsl import model
-from dsl.model import Bytes, Expression, Firmware, Never, Text, Type, Unit
-from dsl.sizes import alignment, is_word, items_offset, size, word_size
+from dsl.model import Bytes, Digest, Expression, Firmware, Never, Text, Type, Unit
+from dsl.sizes import DIGEST_SIZE, alignment, is_word, items_offset, size, word_size
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
@@ -169,7 +169,7 @@ class ExpressionEmitter:
                     NOT(rax)
                 case model.Unary(op="not"):
                     self._boolean(value)
-                case model.Binary(op=op) if op in _JUMPS or op in ("and", "or"):
+                case model.Binary(op=op) if op in _JUMPS or op in ("and", "or", "in"):
                     self._boolean(value)
                 case model.Binary():
                     self._arithmetic(value)
@@ -210,6 +210,10 @@ class ExpressionEmitter:
                         self.branch(left, skip, not when)
                         self.branch(right, target, when)
                         LABEL(skip)
+                case model.Binary(op="in"):
+                    self._jump(value, target, when, self._membership)
+                case model.Binary(op="==" | "!=" as op) if not is_word(value.left.type):
+                    self._jump(value, target, when == (op == "=="), self._sameness)
                 case model.Binary(op=op) if op in _JUMPS:
                     self._operands(value)
                     CMP(rax, rcx)
@@ -218,6 +222,62 @@ class ExpressionEmitter:
                     self.word(value)
                     TEST(eax, eax)
                     (JNZ if when else JZ)(target)
+
+    def _jump(
+        self, value: model.Binary, target: Label, when: bool, test: Callable[[model.Binary, Label], None]
+    ) -> None:
+        """`test` jumps to the label it is given if it holds, else it falls through."""
+        if when:
+            test(value, target)
+            return
+        held = self.label("held")
+        test(value, held)
+        JMP(target)
+        LABEL(held)
+
+    def _membership(self, value: model.Binary, found: Label) -> None:
+        assert isinstance(value.right, model.Literal)
+        assert isinstance(value.right.value, tuple)
+        if is_word(value.left.type):
+            self.word(value.left)
+            for number in value.right.value:
+                _constant(rcx, int(number))
+                CMP(rax, rcx)
+                JE(found)
+            return
+        slot = self.frame.slot(8)
+        self.address(value.left)
+        MOV([rsp + slot], rax)
+        for item in value.right.value:
+            load = self._loader(model.Literal(item, value.left.type, value.span))
+            assert load is not None
+            load(rsi)
+            self._jump_if_same(value.left.type, slot, found)
+
+    def _sameness(self, value: model.Binary, same: Label) -> None:
+        left = self.frame.slot(8)
+        self.address(value.left)
+        MOV([rsp + left], rax)
+        self.address(value.right)
+        MOV(rsi, rax)
+        self._jump_if_same(value.left.type, left, same)
+
+    def _jump_if_same(self, type_: Type, left: int, same: Label) -> None:
+        """Compares the digest or the bytes whose address is in a slot with those at RSI."""
+        differs = self.label("differs")
+        MOV(rdi, [rsp + left])
+        if isinstance(type_, Digest):
+            MOV(edx, DIGEST_SIZE)
+        else:
+            MOV(rdx, [rdi + 8])
+            CMP(rdx, [rsi + 8])
+            JNE(differs)
+            MOV(rdi, [rdi])
+            MOV(rsi, [rsi])
+        CALL(Symbol("memcmp"))
+        TEST(eax, eax)
+        JE(same)
+        LABEL(differs)
 
     def _operands(self, value: model.Binary) -> None:
         """RAX := left, RCX := right."""
@@ -276,10 +336,13 @@ class ExpressionEmitter:
         place = self._in_frame(value)
         match value:
             case model.Literal(value=str() as text):
-                symbol = self.pool.text(text)
-                return lambda register: LEA(register, [symbol])
-            case model.Literal(value=number):
-                return lambda register: _constant(register, int(number))
+                return _address_of(self.pool.span(text.encode()))
+            case model.Literal(value=bytes() as content):
+                digest = isinstance(value.type, Digest)
+                return _address_of(self.pool.digest(content) if digest else self.pool.span(content))
+            case model.Literal():
+                number = value.number
+                return lambda register: _constant(register, number)
             case model.RegionOf(name=name, carved=carved):
                 region = self.context.region(name) if carved else self.pool.region(name)
                 return lambda register: LEA(register, [region])
@@ -408,6 +471,10 @@ class ExpressionEmitter:
 def returns_status(flow: model.Flow) -> bool:
     """Whether a flow hands its errors to its caller, as a status in EAX."""
     return flow.fallible and not flow.on_error_fatal
+
+
+def _address_of(symbol: Symbol) -> Callable[[Any], None]:
+    return lambda register: LEA(register, [symbol])
 
 
 def _constant(register: Any, value: int) -> None:

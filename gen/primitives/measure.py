@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from peachpy.x86_64 import CALL, LEA, MOV, esi, r8, rax, rcx, rdi, rdx, rsi
 
+from dsl.model import Digest
+from gen.flow.sizes import alignment, size
 from gen.primitives.builder import Builder
 from gen.x86 import Symbol, rsp
 
@@ -15,7 +17,7 @@ def measure(log: str) -> Callable[[Builder], None]:
 
     def body(b: Builder) -> None:  # (data or value, rtmr, name, log)
         data, rtmr, name, state = b.save(rdi, rsi, rdx, rcx)
-        digest = b.record_slot("Digest")
+        digest = _digest_slot(b)
         MOV(rdi, [rsp + state])
         MOV(esi, [rsp + rtmr])
         MOV(rdx, [rsp + name])
@@ -30,7 +32,7 @@ def measure(log: str) -> Callable[[Builder], None]:
 def separate(b: Builder) -> None:  # (rtmr, log)
     """Closes an RTMR with the separator."""
     rtmr, state = b.save(rdi, rsi)
-    digest = b.record_slot("Digest")
+    digest = _digest_slot(b)
     MOV(rdi, [rsp + state])
     MOV(esi, [rsp + rtmr])
     LEA(rdx, [rsp + digest])
@@ -38,13 +40,13 @@ def separate(b: Builder) -> None:  # (rtmr, log)
     _extend(b, digest, rtmr, state)
 
 
+def _digest_slot(b: Builder) -> int:
+    return b.frame.slot(size(Digest(), {}), alignment(Digest(), {}))
+
+
 def _extend(b: Builder, digest: int, rtmr: int, log: int) -> None:
     """Extends the RTMR with the digest, then makes the event part of the log."""
-    operand = b.frame.slot(64, 64)
-    for part in range(0, 48, 8):  # the list's items start behind its count, the operand is aligned to 64
-        MOV(rax, [rsp + digest + 8 + part])
-        MOV([rsp + operand + part], rax)
-    LEA(rdi, [rsp + operand])
+    LEA(rdi, [rsp + digest])
     MOV(esi, [rsp + rtmr])
     CALL(Symbol("tdcall_rtmr_extend"))
     b.require_success(rax, "rtmr_extend_failed")

@@ -17,6 +17,11 @@ struct span {
     uint64_t size;
 };
 
+/* A SHA-384 digest where TDG.MR.RTMR.EXTEND takes it. */
+struct digest {
+    _Alignas(64) uint8_t bytes[48];
+};
+
 /* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told.
  * kind: a TDVF section type number, or LAYOUT_CARVED for a region carved from RAM. */
 struct layout_entry {

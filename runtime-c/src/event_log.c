@@ -57,8 +57,7 @@ static status_t begin_event(struct log *log, uint32_t rtmr, uint32_t type, uint6
     sha384(data, head.digest);
     head.size = (uint32_t)size;
     memcpy(at, &head, sizeof head);
-    digest->words.count = sizeof head.digest / sizeof digest->words.items[0];
-    memcpy(digest->words.items, head.digest, sizeof head.digest);
+    memcpy(digest->bytes, head.digest, sizeof digest->bytes);
     log->pending = sizeof head + size;
     *body = at + sizeof head;
     return TDF_OK;

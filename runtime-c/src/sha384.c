@@ -1,6 +1,8 @@
 /* How is a SHA-384 digest made of bytes that come in one piece or in several? Source: FIPS 180-4, 5 and 6.5. */
 #include "sha384.h"
 
+#include "primitives.h"
+
 static void store_be64(uint8_t *to, uint64_t value) {
     value = __builtin_bswap64(value);
     memcpy(to, &value, sizeof value);
@@ -57,3 +59,5 @@ void sha384(const struct span *data, uint8_t digest[SHA384_SIZE]) {
     sha384_update(&hash, data);
     sha384_finish(&hash, digest);
 }
+
+void digest(const struct span *data, struct digest *out) { sha384(data, out->bytes); }

@@ -26,7 +26,7 @@ FILES = [
     CASES / "base.tdf",
     CASES / "base_flows.tdf",
 ]
-TOKENS = re.compile(r'"(?:[^"\\\n]|\\.)*"|\d+\.\d+\.\d+|\w+|->|\.\.|==|!=|<=|>=|<<|>>|\S')
+TOKENS = re.compile(r'(?:hex)?"(?:[^"\\\n]|\\.)*"|\d+\.\d+\.\d+|\w+|->|\.\.|==|!=|<=|>=|<<|>>|\S')
 
 
 def meaning(text: str) -> Any:

@@ -31,6 +31,7 @@ TDCALLS = (
     "tdvmcall_io_read",
     "tdvmcall_map_gpa",
     "fatal",
+    "memcmp",
     "memmove",
 )
 DATA = ("ap_gate", "ap_mailbox", "__text_start", "__text_end", "__rodata_start", "__rodata_end")

@@ -27,8 +27,7 @@ class Log:
     def _digest(self, rtmr, call) -> bytes:
         digest = CORE.new("digest")
         check(call(digest))
-        assert digest.words.count == 6
-        value = bytes(CORE.ffi.buffer(digest.words.items))
+        value = bytes(CORE.ffi.buffer(digest.bytes))
         self.extends.append((rtmr, value))
         LIB.log_commit(self.log)
         return value
@@ -206,3 +205,10 @@ def test_a_number_is_eight_bytes_with_the_low_byte_first():
     (event,) = eventlog.parse(log.content())[1:]
     assert event.data == eventlog.platform_config("cpus", content)
     assert event.digest == digest
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 9])
+def test_a_digest_of_bytes(content):
+    out = CORE.new("digest")
+    LIB.digest(CORE.span(content), out)
+    assert bytes(CORE.ffi.buffer(out.bytes)) == hashlib.sha384(content).digest()

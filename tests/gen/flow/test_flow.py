@@ -62,12 +62,31 @@ flow hello() { print "hi" }
 flow narrow(a: u32) -> u32 { return a }
 flow record(data: measured bytes) -> Linux fails { let kernel = parse_linux(data)? return kernel }
 flow field(data: measured bytes) -> u64 fails { return parse_linux(data)?.init_size }
+const WORDS = [0, 7, 0xFFFF_FFFF_FFFF_FFFF]
+const ABC   = hex"616263"
+const ZERO = hex"@ZEROS"
+const KNOWN = [hex"@KNOWN", ZERO]
+flow among(n: u64) -> bool { return n in WORDS }
+flow not_among(n: u64) -> u64 { if not (n in WORDS) { return 1 } return 0 }
+flow same(a: bytes, b: bytes) -> bool { return a == b }
+flow differs(a: bytes, b: bytes) -> bool { return a != b }
+flow named(a: bytes) -> u64 {
+    if a == "" { return 1 }
+    if a in [ABC, "de"] { return 2 }
+    if a == ABC or a != hex"00" and not (a == "xyz") { return 3 }
+    return 4
+}
+flow known(d: digest) -> bool { return d in KNOWN }
+flow known_digest() -> digest { let own: digest = ZERO return own }
+flow of(a: bytes, d: digest) -> bool { return digest(a) == d }
 """
+KNOWN = bytes.fromhex("00112233445566778899aabbccddeeff" * 3)
 
 
 @pytest.fixture(scope="module")
 def cpu(link: Link) -> FlowCpu:
-    return FlowCpu(firmware_with(FLOWS), link)
+    flows = FLOWS.replace("@ZEROS", bytes(48).hex()).replace("@KNOWN", KNOWN.hex())
+    return FlowCpu(firmware_with(flows), link)
 
 
 WORDS = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 100), st.sampled_from([2**63, 2**64 - 1, 2**32]))
@@ -331,3 +350,60 @@ def test_the_entry_asks_the_module_and_starts_the_flow(cpu: FlowCpu) -> None:
 def test_an_unknown_status_is_fatal_too(cpu: FlowCpu) -> None:
     with pytest.raises(Fatal, match="tdforge: a status that no primitive declares"):
         cpu.call("flow_fatal", 12345)
+
+
+def memcmp(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+    left, right = (machine.read(at, arguments[2]) for at in arguments[:2])
+    return 0 if left == right else 1 if left > right else 0xFFFF_FFFF
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 1), (7, 1), (2**64 - 1, 1), (1, 0), (2**32 - 1, 0)])
+def test_membership_of_numbers(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_among", value) == expected
+    assert cpu.value("flow_not_among", value) == 1 - expected
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [(b"abc", b"abc", 1), (b"abc", b"abd", 0), (b"abc", b"ab", 0), (b"", b"", 1), (b"", b"a", 0)],
+)
+def test_bytes_are_compared_over_their_whole_size(
+    cpu: FlowCpu, left: bytes, right: bytes, expected: int
+) -> None:
+    cpu.callees["memcmp"] = memcmp
+    assert cpu.value("flow_same", cpu.span(left), cpu.span(right)) == expected
+    assert cpu.value("flow_differs", cpu.span(left), cpu.span(right)) == 1 - expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"", 1), (b"abc", 2), (b"de", 2), (b"ab", 3), (b"\0", 4), (b"xyz", 4)]
+)
+def test_constants_of_bytes(cpu: FlowCpu, content: bytes, expected: int) -> None:
+    cpu.callees["memcmp"] = memcmp
+    assert cpu.value("flow_named", cpu.span(content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("digest", "expected"), [(KNOWN, 1), (bytes(48), 1), (KNOWN[:-1] + b"\0", 0), (b"\1" * 48, 0)]
+)
+def test_membership_of_digests(cpu: FlowCpu, digest: bytes, expected: int) -> None:
+    cpu.callees["memcmp"] = memcmp
+    assert cpu.value("flow_known", cpu.place(digest + b"\xaa" * 16)) == expected
+
+
+def test_a_digest_is_a_value(cpu: FlowCpu) -> None:
+    out = cpu.place(b"\xaa" * 64)
+    cpu.call("flow_known_digest", out)
+    assert cpu.read(out, 48) == bytes(48)
+
+
+@pytest.mark.parametrize(("found", "expected"), [(KNOWN, 1), (bytes(48), 0)])
+def test_a_digest_is_made_where_it_is_compared(cpu: FlowCpu, found: bytes, expected: int) -> None:
+    def digest(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert machine.bytes_of(arguments[0]) == b"data"
+        assert arguments[1] % 64 == 0
+        machine.write(arguments[1], found)
+        return 0
+
+    cpu.callees |= {"memcmp": memcmp, "digest": digest}
+    assert cpu.value("flow_of", cpu.span(b"data"), cpu.place(KNOWN)) == expected

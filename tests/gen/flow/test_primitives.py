@@ -34,7 +34,7 @@ def logs(digest_argument: int):
     """A log_* function that gives DIGEST."""
 
     def callee(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
-        cpu.write(arguments[digest_argument], (6).to_bytes(8, "little") + DIGEST)
+        cpu.write(arguments[digest_argument], DIGEST)
         return 0
 
     return callee

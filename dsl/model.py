@@ -49,7 +49,7 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Digest:
-    """`digest`: SHA-384, by address. C: `struct digest`, 48 bytes where TDG.MR.RTMR.EXTEND takes them."""
+    """`digest`: SHA-384, by address. C: `struct digest`, 48 bytes at a multiple of 8."""
 
 
 @dataclass(frozen=True)

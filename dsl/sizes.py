@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dsl.constants import DIGEST_SIZE
 from dsl.model import Bytes, Digest, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
 from formats.units import align_up
 
@@ -25,10 +26,8 @@ def alignment(type_: Type, records: Mapping[str, Record]) -> int:
     match type_:
         case Scalar() | EnumRef():
             return word_size(type_)
-        case Bytes() | Text():
+        case Bytes() | Digest() | Text():
             return 8
-        case Digest():
-            return 64
         case RecordRef(name=name):
             return records[name].align
         case ListOf(element=element):
@@ -44,7 +43,7 @@ def size(type_: Type, records: Mapping[str, Record]) -> int:
         case Bytes() | Text():
             return 16
         case Digest():
-            return 64
+            return DIGEST_SIZE
         case RecordRef(name=name):
             return records[name].size
         case ListOf(element=element, capacity=capacity):

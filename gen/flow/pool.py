@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dsl.model import Digest, Firmware
+from dsl.model import Firmware
 from gen.flow.names import region_symbols
-from gen.flow.sizes import alignment, size
 from gen.x86 import DB, DQ, Symbol, Unit
 
 
@@ -38,15 +37,14 @@ class Pool:
             with unit.data(f"{name}.bytes", section=f".rodata.{name}", align=1, exported=False):
                 DB(content, _shown(content))
         for content, name in self._digests.items():
-            kind = Digest()
-            with unit.data(name, section=f".rodata.{name}", align=alignment(kind, {}), exported=False):
-                DB(content.ljust(size(kind, {}), b"\0"), content.hex())
+            with unit.data(name, section=f".rodata.{name}", align=8, exported=False):
+                DB(content, content.hex())
         for section, name in self._regions.items():
-            address, length = self._sections[section].address, self._sections[section].size
+            address, size = self._sections[section].address, self._sections[section].size
             start, _ = region_symbols(section)
             with unit.data(name, section=f".rodata.{name}", exported=False):
                 DQ(Symbol(start) if address is None else address, f"{section}: data")
-                DQ(Symbol(f"region_{section}_size") if length is None else length, f"{section}: size")
+                DQ(Symbol(f"region_{section}_size") if size is None else size, f"{section}: size")
 
 
 def _shown(content: bytes) -> str:

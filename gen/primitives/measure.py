@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from peachpy.x86_64 import CALL, LEA, MOV, esi, r8, rax, rcx, rdi, rdx, rsi
 
-from dsl.model import Digest
-from gen.flow.sizes import alignment, size
+from dsl.constants import DIGEST_SIZE
 from gen.primitives.builder import Builder
 from gen.x86 import Symbol, rsp
 
@@ -41,7 +40,8 @@ def separate(b: Builder) -> None:  # (rtmr, log)
 
 
 def _digest_slot(b: Builder) -> int:
-    return b.frame.slot(size(Digest(), {}), alignment(Digest(), {}))
+    """Where TDG.MR.RTMR.EXTEND takes a digest from."""
+    return b.frame.slot(DIGEST_SIZE, 64)
 
 
 def _extend(b: Builder, digest: int, rtmr: int, log: int) -> None:

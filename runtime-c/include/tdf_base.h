@@ -17,9 +17,9 @@ struct span {
     uint64_t size;
 };
 
-/* A SHA-384 digest where TDG.MR.RTMR.EXTEND takes it. */
+/* A SHA-384 digest. */
 struct digest {
-    _Alignas(64) uint8_t bytes[48];
+    _Alignas(8) uint8_t bytes[48];
 };
 
 /* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsl.constants import DIGEST_SIZE
 from dsl.model import Bytes, Digest, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
 from formats.units import align_up
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dsl import model
 from dsl.model import (
     Bytes,
+    Digest,
     EnumRef,
     Expression,
     Firmware,
@@ -21,6 +22,7 @@ from dsl.model import (
     Unit,
     Variable,
 )
+from dsl.sizes import DIGEST_SIZE
 
 MAX_ARGUMENTS = 6  # registers of the ABI
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
@@ -84,8 +86,10 @@ class Scope:
 
 
 def value(e: Expression, scope: Scope) -> None:
-    """`e` is well formed and has a value."""
+    """`e` is well formed and has a value that a variable can hold."""
     expression(e, scope)
+    constant_list = isinstance(e, model.Literal) and isinstance(e.type, ListOf)
+    require(not constant_list, e.span, "a constant list stands elsewhere than behind `in`")
     require(not isinstance(e.type, Unit | Never), e.span, "there is no value here")
 
 
@@ -98,7 +102,7 @@ def fits(e: Expression, wanted: Type, span: Span, firmware: Firmware) -> None:
     have = e.type
     wider = is_number(have) and is_number(wanted) and _bits(have) <= _bits(wanted)
     require(have == wanted or wider, span, f"{have} stands where {wanted} is expected")
-    if isinstance(e, model.Literal) and not isinstance(e.value, str):
+    if isinstance(e, model.Literal):
         _literal(e, firmware)
 
 
@@ -109,6 +113,14 @@ def _bits(kind: Type) -> int:
 def _literal(e: model.Literal, firmware: Firmware) -> None:
     if isinstance(e.value, str):
         require(isinstance(e.type, Text) and e.value.isascii(), e.span, "a text is no text")
+    elif isinstance(e.value, bytes):
+        digest = isinstance(e.type, Digest) and len(e.value) == DIGEST_SIZE
+        require(digest or e.type == Bytes(), e.span, "constant bytes are neither bytes nor a digest")
+    elif isinstance(e.value, tuple):
+        require(isinstance(e.type, ListOf) and e.type.capacity == len(e.value), e.span, "a list is no list")
+        for item in e.value:
+            assert isinstance(e.type, ListOf)
+            _literal(model.Literal(item, e.type.element, e.span), firmware)
     elif isinstance(e.type, EnumRef):
         members = firmware.enumerations[e.type.name].members
         require(e.value in [number for _, number in members], e.span, "no member has this number")
@@ -170,16 +182,24 @@ def expression(e: Expression, scope: Scope, in_try: bool = False) -> None:
 
 def _binary(e: model.Binary, scope: Scope) -> None:
     value(e.left, scope)
-    value(e.right, scope)
     left, right = e.left.type, e.right.type
+    if e.op == "in":
+        literal = isinstance(e.right, model.Literal) and isinstance(right, ListOf)
+        require(
+            literal and isinstance(right, ListOf) and right.element == left, e.span, "`in` of no list for it"
+        )
+        expression(e.right, scope)
+        require(e.type == Scalar("bool", 8), e.span, "`in` gives a bool")
+        return
+    value(e.right, scope)
     numbers = is_number(left) and is_number(right)
     is_bool = isinstance(e.type, Scalar) and not is_number(e.type)
     if e.op in ("and", "or"):
         require(is_bool and left == right == e.type, e.span, f"`{e.op}` of no bool")
         return
     if e.op in COMPARISONS:
-        words = isinstance(left, Scalar | EnumRef) and left == right and e.op in ("==", "!=")
-        require(is_bool and (numbers or words), e.span, f"`{e.op}` of what has no order")
+        same = isinstance(left, Scalar | EnumRef | Bytes | Digest) and left == right and e.op in ("==", "!=")
+        require(is_bool and (numbers or same), e.span, f"`{e.op}` of what has no order")
         return
     require(numbers and is_number(e.type), e.span, f"`{e.op}` of no number")
     if e.op in ("+", "-", "*"):
@@ -187,7 +207,7 @@ def _binary(e: model.Binary, scope: Scope) -> None:
         scope.may_fail(e.error, e.span)
         return
     require(e.error == 0, e.span, f"`{e.op}` cannot fail")
-    constant = int(e.right.value) if isinstance(e.right, model.Literal) else None
+    constant = e.right.number if isinstance(e.right, model.Literal) else None
     if e.op in ("/", "%"):
         require(constant is not None and constant > 0, e.span, "a divisor is no constant other than 0")
     elif e.op in ("<<", ">>"):
@@ -203,7 +223,7 @@ def _needed(e: model.Binary) -> int:
 
     def bits(operand: Expression) -> int:
         constant = isinstance(operand, model.Literal)
-        return int(operand.value).bit_length() if constant else _bits(operand.type)  # type: ignore[union-attr]
+        return operand.number.bit_length() if constant else _bits(operand.type)  # type: ignore[union-attr]
 
     match e.op:
         case "&":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from peachpy.x86_64 import CALL, LEA, MOV, esi, r8, rax, rcx, rdi, rdx, rsi
 
-from dsl.constants import DIGEST_SIZE
+from dsl.sizes import DIGEST_SIZE
 from gen.primitives.builder import Builder
 from gen.x86 import Symbol, rsp
 

@@ -36,6 +36,8 @@ flow pick(c: Colour) -> u8 {
     }
 }
 flow last(vmm: Vmm) -> u64 fails { return vmm.resources[vmm.resources.count - 1].size }
+const ZERO = hex"@ZEROS"
+flow among(n: u64, d: digest) -> bool { return n in [1, 2] or d == ZERO or d in [ZERO] }
 flow boot(td: VpInfo) -> never {
     on error fatal
     start_log(event_log)?
@@ -70,7 +72,7 @@ firmware small {
 
 
 def small() -> Firmware:
-    return check_source(FLOWS, "small.tdf").require()
+    return check_source(FLOWS.replace("@ZEROS", bytes(48).hex()), "small.tdf").require()
 
 
 def test_every_model_the_compiler_makes_is_accepted() -> None:
@@ -192,6 +194,22 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("boot", model.Fail, 1, lambda s: model.Return(None, SPAN), "a flow that never returns does"),
     ("pure", model.Return, 0, lambda s: model.Fail(1, SPAN), "an error in `pure` has no target"),
     ("sum", Variable, 1, of("", type=U64), "`b` has two types"),
+    ("among", Binary, 2, of("", left=TRUE), "`in` of no list for it"),
+    ("among", Binary, 2, of("", right=LITERAL), "`in` of no list for it"),
+    ("among", Binary, 2, of("", type=U64), "`in` gives a bool"),
+    ("among", Binary, 3, of("", op="<"), "`<` of what has no order"),
+    ("among", Binary, 3, of("", right=LITERAL), "`==` of what has no order"),
+    ("among", Literal, 0, of("", value=(1,)), "a list is no list"),
+    ("among", Literal, 0, of("", value=(1, -1)), "-1 is out of range"),
+    ("among", Literal, 1, of("", value=b""), "constant bytes are neither bytes nor a digest"),
+    ("among", Literal, 2, of("", value=(b"",)), "constant bytes are neither bytes nor a digest"),
+    (
+        "boot",
+        model.Let,
+        0,
+        of("", value=Literal((1,), model.ListOf(U64, 1), SPAN)),
+        "elsewhere than behind `in`",
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, S
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
 from dsl.rules.state import State, Value
-from dsl.rules.steps import Given
+from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.words import bound_hint, describe
 from dsl.scope import Program, Signature
 
@@ -149,6 +149,9 @@ class CallRules(MemoryRules):
         state.logged += cost
         self.worst = max(self.worst, state.logged)
         self.log_areas += [given[name] for name in effects.log_areas]
+        if cost:  # the event lies in the log, which is not what it was
+            areas = tuple(p for v, _ in self.log_areas if v.object is not None for p in v.object.places)
+            state.lower(areas, UNTRUSTED, self.places)
 
     def finish(self, flow: model.Flow) -> None:
         """After the entry flow: does the log hold what can come?"""

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dsl import model
 from dsl.effects import Effects
 from dsl.model import Bytes, Primitive, Provenance
-from dsl.rules.state import Place, State, Use
-from dsl.rules.steps import Given, StepRules
+from dsl.rules.state import Place, State, Use, least, overlap
+from dsl.rules.steps import UNTRUSTED, Given, StepRules
 from dsl.rules.words import describe
 
 SHARED = Provenance.SHARED
@@ -19,9 +19,10 @@ class MemoryRules(StepRules):
     def write(
         self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
     ) -> None:
-        """What a step fills must stay, and so must what it then points to; what it only changes is worth no
-        more than what it put there."""
+        """What a step fills must stay, and so must what it then points to. Whatever else is called so, a
+        measured command line for one, is not what it was."""
         kept: set[Use] = set()
+        written: list[Place] = []
         for parameter in primitive.parameters:
             if parameter.state:
                 continue
@@ -37,13 +38,14 @@ class MemoryRules(StepRules):
                     self.shareable(place, argument)
                 if parameter.name in effects.keeps:
                     self.survives(place, argument)
-            self.undisturbed(places, argument, effects, call, state)
+            if self.undisturbed(places, argument, effects, call, state):
+                self.apart(parameter.name, given, call)
             if fills:
                 kept |= {Use(place, call.callee) for place in places}
-            elif isinstance(primitive.result, Bytes):
-                state.lower(places, primitive.result_provenance, self.places)
+            written += places
         if effects.writes:
             state.used |= kept
+        state.lower(tuple(written), least(UNTRUSTED, primitive.result_provenance), self.places)
 
     def undisturbed(
         self,
@@ -52,14 +54,25 @@ class MemoryRules(StepRules):
         effects: Effects,
         call: model.Call,
         state: State,
-    ) -> None:
+    ) -> bool:
         for use in sorted(state.used, key=lambda u: (u.reads, u.by)):
             if any(use.place.overlaps(p) for p in places) and not (effects.gives and use.by == call.callee):
                 message = f"{describe(argument)} already holds what `{use.by}` wrote there"
                 if use.reads:
                     message = f"{describe(argument)} holds what `{use.by}` was given, which must not change"
                 self.error("write over", argument.span, message, "give each step a region of its own")
-                return
+                return False
+        return True
+
+    def apart(self, written: str, given: Given, call: model.Call) -> None:
+        """What a step reads is not what it writes over while it reads."""
+        value, argument = given[written]
+        for name, (other, culprit) in given.items():
+            if name == written or value.object is None or other.object is None:
+                continue
+            if overlap(value.object.places, other.object.places):
+                message = f"`{call.callee}` writes to {describe(argument)}, which holds its `{name}`"
+                self.error("write apart", culprit.span, message, "give each argument memory of its own")
 
     def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
         if not isinstance(place.root, str):

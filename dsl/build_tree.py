@@ -338,6 +338,15 @@ class TreeBuilder(Transformer[Token, Any]):
     def keeps(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("keeps", meta, c)
 
+    def span_size(self, meta: Meta, c: list[Any]) -> tree.Number | tree.Name:
+        return c[0]  # type: ignore[no-any-return]
+
+    def spans(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        name, least, align = c
+        names = (name, least) if isinstance(least, tree.Name) else (name,)
+        number = 0 if isinstance(least, tree.Name) else least.value
+        return tree.Effect("spans", names, number, self._span(meta), align.value if align else 1)
+
     def limits(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("limits", meta, c[:1], integer(c[1]))
 

@@ -40,6 +40,7 @@ SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar(
 PROVENANCES = {p.name.lower(): p for p in Provenance}
 MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
 FIRST_FLOW_ERROR = 256  # those of the prelude have the numbers below
+OUT_OF_BOUNDS = "out_of_bounds"  # what a primitive fails with if a span it is given does not fit
 LAYOUT = "layout"  # the state without a record: constant data about the image
 
 
@@ -217,7 +218,11 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
             hint = did_you_mean(error.text, names.errors)
             reporter.error("N01", error.span, f"there is no error `{error.text}`", hint)
     name = item.name.text
-    names.effects[name] = effects_of(item.effects, names.steps, [p.name for p in parameters], reporter)
+    effects = effects_of(item, names.steps, names.errors[OUT_OF_BOUNDS].number, reporter)
+    names.effects[name] = effects
+    if effects.spans and OUT_OF_BOUNDS not in (e.text for e in item.errors):
+        message = f"`{name}` asks for the size of what it is given, so it `fails {OUT_OF_BOUNDS}`"
+        reporter.error("E05", item.name.span, message)
     names.primitives[name] = Primitive(
         name=name,
         parameters=tuple(parameters),
@@ -226,5 +231,6 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         home=item.home.text,
         errors=tuple(e.text for e in item.errors),
         internal=item.internal,
+        spans=effects.spans,
         doc=item.doc,
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from dsl import tree
 from dsl.diagnostics import RULES, Reporter, did_you_mean, join_words
+from dsl.model import SpanNeed
+from formats.units import PAGE
 
 # What is said when ... `{call}`: the callee; `{argument}`: the object; `{rtmr}`: the registers.
 TEXTS = {
@@ -65,6 +67,7 @@ class Effects:
     needs_marks: tuple[Mark, ...] = ()
     writes: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
+    spans: tuple[SpanNeed, ...] = ()
     log_bytes: int = 0
     log_sizes: tuple[str, ...] = ()
     log_areas: tuple[str, ...] = ()
@@ -107,6 +110,7 @@ class _Reader:
     steps: dict[str, Step]
     parameters: Collection[str]
     reporter: Reporter
+    span_error: int
     found: dict[str, list[tree.Effect]] = field(default_factory=dict)
 
     def parameter(self, name: tree.Name) -> str:
@@ -150,11 +154,20 @@ class _Reader:
             needs_marks=tuple(self.mark(e.names, "other") for e in needs if len(e.names) > 1),
             writes=self.operands("writes"),
             keeps=self.operands("keeps"),
+            spans=tuple(self.least(e) for e in each.get("spans", ())),
             log_bytes=sum(e.number for e in each.get("logs", ())),
             log_sizes=self.operands("logs"),
             log_areas=self.operands("logs into"),
             limits=tuple((self.parameter(e.names[0]), e.number) for e in each.get("limits", ())),
         )
+
+    def least(self, effect: tree.Effect) -> SpanNeed:
+        if effect.align & (effect.align - 1) or effect.align > PAGE:  # regions begin at a page
+            message = f"{effect.align} is no power of two up to {PAGE}"
+            self.reporter.error("E06", effect.span, message)
+        names = [self.parameter(n) for n in effect.names]
+        other = names[1] if len(names) == 2 else None
+        return SpanNeed(names[0], effect.number, other, effect.align, self.span_error)
 
     def given(self, effect: tree.Effect) -> tuple[str, str | None]:
         step = self.step(effect.names[0], "repeated", "abandoned")
@@ -165,11 +178,9 @@ class _Reader:
         return step, self.parameter(effect.names[1]) if len(effect.names) == 2 else None
 
 
-def effects_of(
-    effects: Iterable[tree.Effect], steps: dict[str, Step], parameters: Collection[str], reporter: Reporter
-) -> Effects:
-    """The effects of a primitive with these parameters."""
-    reader = _Reader(steps, parameters, reporter)
-    for effect in effects:
+def effects_of(item: tree.Primitive, steps: dict[str, Step], span_error: int, reporter: Reporter) -> Effects:
+    """The effects of a primitive. `span_error`: what it fails with if a span it is given does not fit."""
+    reader = _Reader(steps, [p.name.text for p in item.parameters], reporter, span_error)
+    for effect in item.effects:
         reader.found.setdefault(effect.word, []).append(effect)
     return reader.effects()

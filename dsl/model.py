@@ -148,6 +148,19 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class SpanNeed:
+    """The bytes given for `parameter` are at least `least`, or as many as those of `other`; they begin at a
+    multiple of `align` and their number is one. What is not known at build time is checked before the call,
+    which then fails with `error`."""
+
+    parameter: str
+    least: int
+    other: str | None
+    align: int
+    error: int
+
+
+@dataclass(frozen=True)
 class Primitive:
     """Declared in the prelude. `home` is "c" (a pure C function) or "generated" (may execute TDCALL).
 
@@ -164,6 +177,7 @@ class Primitive:
     home: str
     errors: tuple[str, ...]
     internal: bool = False  # called by generated primitives only, never by a flow
+    spans: tuple[SpanNeed, ...] = ()
     doc: str = ""
 
     @property

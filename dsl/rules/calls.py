@@ -66,6 +66,7 @@ class CallRules(MemoryRules):
         self.limits(effects, given)
         self.measure(effects, call, given, state)
         self.log(effects, given, state)
+        self.spans(effects, call, given)
         self.write(primitive, effects, call, given, state)
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)

@@ -8,7 +8,7 @@ from dsl.effects import Effects
 from dsl.model import Bytes, Primitive, Provenance
 from dsl.rules.state import Place, State, Use, least, overlap
 from dsl.rules.steps import UNTRUSTED, Given, StepRules
-from dsl.rules.words import describe
+from dsl.rules.words import bytes_text, describe
 
 SHARED = Provenance.SHARED
 
@@ -73,6 +73,33 @@ class MemoryRules(StepRules):
             if overlap(value.object.places, other.object.places):
                 message = f"`{call.callee}` writes to {describe(argument)}, which holds its `{name}`"
                 self.error("write apart", culprit.span, message, "give each argument memory of its own")
+
+    def spans(self, effects: Effects, call: model.Call, given: Given) -> None:
+        """Is what a step is given large enough, and where it can be? What is not known here is checked when
+        the call is made, and the call fails."""
+        for need in effects.spans:
+            value, argument = given[need.parameter]
+            obj = value.object
+            place = obj.place if obj is not None else None
+            if obj is None:
+                continue
+            wanted = need.least
+            if need.other is not None:
+                other = given[need.other][0].object
+                source = other.place if other is not None else None
+                wanted = source.end - source.start if source is not None and source.end is not None else 0
+            start = place.start if place is not None else 0
+            size = place.end - place.start if place is not None and place.end is not None else None
+            largest = obj.size_limit if size is None else size
+            if largest is not None and largest < wanted:
+                message = f"{describe(argument)} has {bytes_text(largest)}, `{call.callee}` needs"
+                message = f"{message} {bytes_text(wanted)} there"
+                self.error("span", argument.span, message, "give it a region that is large enough")
+            elif start % need.align or (size or 0) % need.align:
+                message = f"`{call.callee}` needs whole multiples of {bytes_text(need.align)},"
+                end = "" if size is None else f" to 0x{start + size:X}"
+                message = f"{message} {describe(argument)} reaches from 0x{start:X}{end}"
+                self.error("span", argument.span, message, "give it a whole region")
 
     def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
         if not isinstance(place.root, str):

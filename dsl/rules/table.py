@@ -38,6 +38,7 @@ RULES = {
     "write loaded": Rule("T06", "what the VMM loaded, and the image, are not written over"),
     "write over": Rule("T06", "what a step wrote, or left a pointer to, is not written over"),
     "write apart": Rule("T06", "no argument of a call lies where the call writes another"),
+    "span": Rule("T06", "what a step is given has the size and the alignment that it needs"),
     "kept": Rule("T06", "what the OS reads later lies where the E820 keeps it private"),
     "owned": Rule("T06", "memory of generated code is not named"),
     # the event log

@@ -27,3 +27,8 @@ def bound_hint(e: Expression) -> str:
     if isinstance(e, model.Variable):
         return f"check it first: `require {e.name} <= LIMIT`"
     return "bind it and check it first: `let n = ...`, `require n <= LIMIT`"
+
+
+def bytes_text(count: int) -> str:
+    """`32 KiB`, `100 bytes`."""
+    return f"{count // 1024} KiB" if count and count % 1024 == 0 else f"{count} bytes"

@@ -66,6 +66,7 @@ from gen.flow.frame import Frame
 from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
 from gen.flow.place import Kind, Place, at
 from gen.flow.pool import Pool
+from gen.flow.spans import unchecked
 from gen.x86 import REP_MOVSB, Symbol, rsp
 
 ARGUMENTS = (rdi, rsi, rdx, rcx, r8, r9)
@@ -427,9 +428,17 @@ class ExpressionEmitter:
                 if is_word(value.type) and word_size(value.type) < 8:
                     MOV(rax, 0)  # the callee writes only the low bytes of the slot
                     MOV([rsp + slot], rax)
+            unfit = self._check_spans(value, loaders)
             for register, load in zip(ARGUMENTS, loaders, strict=False):
                 load(register)
             CALL(Symbol(symbol))
+            if unfit is not None:  # the status is in EAX, as if the callee had said so
+                label, error = unfit
+                called = self.label("called")
+                JMP(called)
+                LABEL(label)
+                MOV(eax, error)
+                LABEL(called)
             if fallible and value.propagate:
                 TEST(eax, eax)
                 JNZ(self.fail)
@@ -445,6 +454,35 @@ class ExpressionEmitter:
         primitive = self.firmware.primitives[value.callee]
         states = [parameter.name if parameter.state else None for parameter in primitive.parameters]
         return primitive_symbol(primitive), states, primitive.fallible
+
+    def _check_spans(
+        self, value: model.Call, loaders: list[Callable[[Any], None]]
+    ) -> tuple[Label, int] | None:
+        """Checks what is not known of the spans that a primitive needs. Without `propagate`, returns a label
+        that is still to be placed, and the error that it stands for."""
+        if value.is_flow:
+            return None
+        unfit: tuple[Label, int] | None = None
+        primitive = self.firmware.primitives[value.callee]
+        index = {parameter.name: i for i, parameter in enumerate(primitive.parameters)}
+        for need in unchecked(value, primitive, self.firmware):
+            if not value.propagate and unfit is None:
+                unfit = (self.label("unfit"), need.error)
+            target = self.error(need.error) if unfit is None else unfit[0]
+            loaders[index[need.parameter]](rax)
+            if need.other is None:
+                MOV(ecx, need.least)
+            else:
+                loaders[index[need.other]](rcx)
+                MOV(rcx, [rcx + 8])
+            CMP([rax + 8], rcx)
+            JB(target)
+            if need.align > 1:
+                MOV(rcx, [rax])
+                OR(rcx, [rax + 8])
+                TEST(ecx, need.align - 1)
+                JNZ(target)
+        return unfit
 
     def _arguments(self, value: model.Call, parameters: list[str | None]) -> list[Callable[[Any], None]]:
         """Computes what needs computing into slots; returns how to load each argument."""

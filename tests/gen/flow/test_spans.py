@@ -1,0 +1,83 @@
+"""Is a span checked before a call if only the running firmware knows how large it is, and where?"""
+
+from __future__ import annotations
+
+import pytest
+from flowcpu import FlowCpu, firmware_with
+from machinecode import Link
+
+# `region` may be any part; what stands for itself (`boot_params`, `wakeup`) is known at build time.
+FLOWS = """
+flow share_it(region: mut bytes, td: VpInfo) fails { let seen = share(region, td)? }
+flow share_or_not(region: mut bytes, td: VpInfo) -> u64 fails {
+    try let seen = share(region, td) { return seen.size }
+    on out_of_bounds { return 1 }
+    on _ { fail out_of_bounds }
+}
+flow copy_it(to: mut bytes, from: shared bytes) fails { let ours = copy_in(to, from)? }
+flow park_it(td: VpInfo) fails { park aps on wakeup }
+flow park_part(region: bytes) fails { park_aps(region)? }
+"""
+OUTSIDE = {"park_aps": "prim_park_aps", "share": "prim_share", "copy_in": "copy_in"}
+
+
+@pytest.fixture(scope="module")
+def machine(link: Link) -> FlowCpu:
+    return FlowCpu(firmware_with(FLOWS), link)
+
+
+@pytest.fixture
+def cpu(machine: FlowCpu) -> FlowCpu:
+    machine.callees = {name: lambda cpu, arguments: 0 for name in OUTSIDE.values()}
+    return machine
+
+
+def span(cpu: FlowCpu, start: int, size: int) -> int:
+    return cpu.place(start.to_bytes(8, "little") + size.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "fits"),
+    [
+        (0x10_0000, 0x1000, True),
+        (0x10_0000, 0x3000, True),
+        (0x10_0000, 0xFFF, False),
+        (0x10_0000, 0, False),
+        (0x10_0000, 0x1800, False),
+        (0x10_0800, 0x1000, False),
+        (0x10_0001, 0x2FFF, False),
+    ],
+)
+def test_size_and_alignment(cpu: FlowCpu, start: int, size: int, fits: bool) -> None:
+    td = cpu.place(bytes(32))
+    status = cpu.call("flow_share_it", span(cpu, start, size), td)
+    assert status == (0 if fits else cpu.error("out_of_bounds"))
+    assert [name for name, _ in cpu.calls] == (["prim_share"] if fits else [])
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0x7FFF, False), (0x7000, False), (0x8000, True), (0x9000, True)])
+def test_a_mailbox_holds_the_page_tables_behind_it(cpu: FlowCpu, size: int, fits: bool) -> None:
+    status = cpu.call("flow_park_part", span(cpu, 0x10_0000, size))
+    assert status == (0 if fits else cpu.error("out_of_bounds"))
+    assert len(cpu.calls) == fits
+
+
+@pytest.mark.parametrize(
+    ("to", "source", "fits"), [(64, 64, True), (63, 64, False), (0, 0, True), (100, 1, True)]
+)
+def test_as_large_as_another(cpu: FlowCpu, to: int, source: int, fits: bool) -> None:
+    status = cpu.call("flow_copy_it", span(cpu, 0x10_0000, to), span(cpu, 0x20_0000, source))
+    assert status == (0 if fits else cpu.error("out_of_bounds"))
+    assert len(cpu.calls) == fits
+
+
+def test_a_try_handles_it_as_an_error_of_the_call(cpu: FlowCpu) -> None:
+    td, out = cpu.place(bytes(32)), cpu.place(bytes(8))
+    assert cpu.call("flow_share_or_not", span(cpu, 0x10_0000, 12), td, out) == 0
+    assert (cpu.u64(out), cpu.calls) == (1, [])
+
+
+def test_what_is_known_is_not_checked_again(cpu: FlowCpu) -> None:
+    """The span of a carved region is empty before `accept`, so that a check would fail here."""
+    assert cpu.call("flow_park_it", cpu.place(bytes(32))) == 0
+    assert [name for name, _ in cpu.calls] == ["prim_park_aps"]

@@ -25,6 +25,7 @@ NUMBERS = {
     "TDX_PAGE_SIZE_MISMATCH": status.PAGE_SIZE_MISMATCH,
 }
 COMPILE_FLAGS = (
+    "-mcpu=baseline",  # any x86-64: the cache may be shared with a machine of another kind
     *("-shared", "-fPIC", "-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror"),
     *(f"-D{name}={value:#x}ULL" for name, value in NUMBERS.items()),
 )
@@ -48,7 +49,8 @@ def unicorn_dir() -> Path:
     return Path(spec.origin).parent
 
 
-def _library_path() -> Path:
+def library() -> Path:
+    """The native core, built if the cache has none of these sources."""
     wheel = unicorn_dir()
     library = wheel / "lib" / "libunicorn.so.2"
     if not library.exists():
@@ -75,7 +77,7 @@ def _library_path() -> Path:
 
 def identity() -> str:
     """Names the build of native core and CPU engine: what one build saved, another may not understand."""
-    return _library_path().stem
+    return library().stem
 
 
 @functools.cache
@@ -83,4 +85,4 @@ def load() -> tuple[Any, Any]:
     """The cffi pair (ffi, library) of the native core."""
     ffi = cffi.FFI()
     ffi.cdef((NATIVE / "api.h").read_text())
-    return ffi, ffi.dlopen(str(_library_path()))
+    return ffi, ffi.dlopen(str(library()))

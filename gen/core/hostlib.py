@@ -28,7 +28,8 @@ from gen.core.headers import prelude_h
 from gen.errors import BuildError
 
 SOURCES = Path(__file__).resolve().parents[2] / "runtime-c"
-FLAGS = ("-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
+# For any x86-64: the cache may be shared with a machine of another kind.
+FLAGS = ("-mcpu=baseline", "-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
 # Undefined behaviour ends the process at once: no runtime library is needed. Beside `-fno-sanitize=all`, in
 # whatever order, zig drops `-fsanitize=undefined`, so it is one or the other.
 SANITIZE = {False: ("-fno-sanitize=all",), True: ("-fsanitize=undefined", "-fsanitize-trap=all")}
@@ -129,7 +130,7 @@ def _load(sanitize: bool) -> Lib:
     header = prelude_h()
     ffi = cffi.FFI()
     ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
-    path = _build(header, SANITIZE[sanitize])
+    path = library(sanitize)
     errors = {name: each.number for name, each in names.errors.items()}
     return Lib(ffi, ffi.dlopen(str(path)), errors, max(each.align for each in names.records.values()))
 
@@ -147,11 +148,12 @@ def _declarations(header: str) -> str:
     return re.sub(r"_Alignas\(\d+\) ", "", "\n".join(lines))
 
 
-def _build(header: str, extra: tuple[str, ...]) -> Path:
+def library(sanitize: bool) -> Path:
+    """The shared library of the C core, built if the cache has none of these sources. BuildError."""
     sources = sorted((SOURCES / "src").glob("*.c"))
     includes = sorted((SOURCES / "include").glob("*.h"))
-    generated = {"primitives.h": header, "formats.h": c_header()}
-    flags = (*FLAGS, *extra)
+    generated = {"primitives.h": prelude_h(), "formats.h": c_header()}
+    flags = (*FLAGS, *SANITIZE[sanitize])
     key = hashlib.sha256()
     parts = [version("ziglang"), *flags, *generated.values()]
     for part in [*parts, *(f"{path.name}\0{path.read_text()}" for path in (*sources, *includes))]:

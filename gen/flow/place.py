@@ -31,5 +31,6 @@ def at(span: Span) -> Any:
     """Attributes instructions to a place in the flow file, named alike wherever the project lies."""
     path = Path(span.path)
     if path.is_absolute():
-        path = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else Path(path.name)
+        real = path.parent.resolve() / path.name
+        path = real.relative_to(PROJECT) if real.is_relative_to(PROJECT) else Path(path.name)
     return source(path.as_posix(), span.line, span.column)

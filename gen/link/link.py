@@ -69,7 +69,7 @@ LINK_FLAGS = (
 )
 KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
 _HERE = "-fdebug-compilation-dir=."
-_WHEEL = Path(ziglang.__file__).parent
+_WHEEL = Path(ziglang.__file__).resolve().parent  # the compiler names itself by its real path
 _LOADED = (".data", ".rodata", ".text", ".resetvec")
 
 

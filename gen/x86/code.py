@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from gen.x86.operand import Symbol
 from gen.x86.system import SystemInstruction
 
 _PROJECT = Path(__file__).resolve().parents[2]
-_OWN_FOLDERS = (str(Path(__file__).resolve().parent), str(Path(peachpy.__file__).resolve().parent))
+_OWN_PACKAGES = (__package__, peachpy.__name__)
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,20 @@ def source(path: str, line: int, column: int = 0) -> Iterator[None]:
 def _calling_line() -> Source:
     """The innermost Python line outside of PeachPy and this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+    while frame.f_back is not None and _is_own(frame.f_globals["__name__"]):
         frame = frame.f_back
-    path = Path(frame.f_code.co_filename)
-    relative = path.relative_to(_PROJECT).as_posix() if path.is_relative_to(_PROJECT) else path.name
-    return Source(relative, frame.f_lineno)
+    return Source(_named_alike(frame.f_code.co_filename), frame.f_lineno)
+
+
+@cache
+def _named_alike(filename: str) -> str:
+    """The name of a file of the project, wherever that lies and through whatever links it is reached."""
+    path = Path(filename).resolve()
+    return path.relative_to(_PROJECT).as_posix() if path.is_relative_to(_PROJECT) else path.name
+
+
+def _is_own(module: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in _OWN_PACKAGES)
 
 
 def _place(code: Code) -> list[Encoded]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import iced_x86
+import peachpy
 import pytest
 from elftools.elf.elffile import ELFFile
 
@@ -54,6 +55,25 @@ def test_the_same_bytes_in_any_directory(built: BuildResult, tmp_path: Path) -> 
         assert path.read_bytes() == (copy / "out" / path.name).read_bytes(), path.name
     for path in sorted(built.listings.iterdir()):
         assert path.read_bytes() == (copy / "out" / built.listings.name / path.name).read_bytes(), path.name
+
+
+def test_the_same_bytes_through_symbolic_links(built: BuildResult, tmp_path: Path) -> None:
+    """As when Python is started as `.nox/env/bin/python`, where `env` is a link."""
+    project, packages = tmp_path / "project", tmp_path / "packages"
+    project.symlink_to(PROJECT)
+    packages.symlink_to(Path(peachpy.__file__).resolve().parents[1])
+    out = tmp_path / "out"
+    flow = project / "dsl" / "flows" / "linux.tdf"
+    code = (
+        "import peachpy, gen.build as b\n"
+        f"assert peachpy.__file__.startswith({str(packages)!r}) and b.__file__.startswith({str(project)!r})\n"
+        f"b.build(b.Path({str(flow)!r}), b.Path({str(out)!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{packages}"}
+    subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert built.elf.read_bytes() == (out / built.elf.name).read_bytes()
+    for path in sorted(built.listings.iterdir()):
+        assert path.read_bytes() == (out / built.listings.name / path.name).read_bytes(), path.name
 
 
 def test_a_second_build_compiles_nothing(built: BuildResult) -> None:

@@ -127,8 +127,7 @@ class Chosen(Policy):
         """The pattern behind what the first section of this kind holds."""
         for section, region in zip(launch.sections, launch.regions, strict=False):
             if number and section.type == kind and not region.measured:
-                room = region.length - len(region.content)
-                noise = pattern(number, room, self.kernel)
+                noise = pattern(number, region.length, self.kernel)[len(region.content) :]
                 if kind == tdvf.SectionType.PAYLOAD:  # a bundle's header there would be an initrd
                     noise = noise.replace(bundle.GUID.bytes_le, bytes(16))
                 return with_content(launch, kind, region.content + noise)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from formats import acpi, linux
 from formats.errors import FormatError
-from formats.structs import offset_of
+from formats.structs import offset_of, plain
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -77,25 +78,27 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     read, regs = machine.read_guest, machine.vcpus[0].regs
     entry, address = int(regs.rip), int(regs.gpr[RSI])
     page = read(address, PAGE).ljust(PAGE, b"\0")
-    params = linux.BOOT_PARAMS.parse(page)
-    broken = [] if params.hdr.header == linux.HEADER_MAGIC else ["RSI points to no boot_params"]
-    header = {name: value for name, value in params.hdr.items() if isinstance(value, int)}
+    parsed = linux.SETUP_HEADER.parse(page[linux.SETUP_HEADER_OFFSET :])
+    header = {name: value for name, value in parsed.items() if isinstance(value, int)}
+    broken = [] if header["header"] == linux.HEADER_MAGIC else ["RSI points to no boot_params"]
     load = entry - ENTRY_64
     kernel = read(load, header["syssize"] * linux.SYSSIZE_UNIT)
-    initrd_at = params.hdr.ramdisk_image | params.ext_ramdisk_image << 32
-    initrd = read(initrd_at, params.hdr.ramdisk_size | params.ext_ramdisk_size << 32)
-    line_at = params.hdr.cmd_line_ptr | params.ext_cmd_line_ptr << 32
+    initrd_at = header["ramdisk_image"] | _number(page, "ext_ramdisk_image") << 32
+    initrd = read(initrd_at, header["ramdisk_size"] | _number(page, "ext_ramdisk_size") << 32)
+    line_at = header["cmd_line_ptr"] | _number(page, "ext_cmd_line_ptr") << 32
     line, ended, _ = read(line_at, MAX_LINE).partition(b"\0") if line_at else (b"", b"\0", b"")
     broken += [] if ended else ["the command line has no NUL"]
-    rsdp = int(params.acpi_rsdp_addr)
+    rsdp = _number(page, "acpi_rsdp_addr")
     root = read(rsdp, acpi.RSDP.sizeof()) if rsdp else b""
     tables, faults = _tables(read, root) if rsdp else ((), [])
     broken += faults
     mailbox_at, log_at = _mailbox(tables), _log(tables) or log_area
     log = read(*log_at) if log_at else b""
     mailbox = read(mailbox_at, PAGE) if mailbox_at else b""
-    entries = params.e820_table[: min(params.e820_entries, linux.E820_MAX_ENTRIES)]
-    e820 = tuple((int(e.addr), int(e.addr + e.size), int(e.type)) for e in entries)
+    table = page[_place("e820_table")[0] :]
+    count = min(_number(page, "e820_entries"), linux.E820_MAX_ENTRIES)
+    entries = list(struct.iter_unpack("<QQI", table[: count * linux.E820_ENTRY.sizeof()]))
+    e820 = tuple((start, start + size, kind) for start, size, kind in entries)
     ranges = {
         "boot_params": (address, address + PAGE),
         "kernel": (load, load + len(kernel)),
@@ -124,13 +127,24 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken))
 
 
-def _without(page: bytes, *fields: str) -> bytes:
+@cache
+def _place(name: str) -> Range:
+    """Where a field of boot_params begins and ends."""
+    start = offset_of(linux.BOOT_PARAMS, name)
+    fields = plain(linux.BOOT_PARAMS).subcons
+    return start, start + next(int(f.sizeof()) for f in fields if f.name == name)
+
+
+def _number(page: bytes, name: str) -> int:
+    start, end = _place(name)
+    return int.from_bytes(page[start:end], "little")
+
+
+def _without(page: bytes, *names: str) -> bytes:
     """boot_params without fields that are compared on their own."""
     left = bytearray(page)
-    for name in fields:
-        start = offset_of(linux.BOOT_PARAMS, name)
-        size = next(f.sizeof() for f in linux.BOOT_PARAMS.subcon.subcons if f.name == name)
-        left[start : start + size] = bytes(size)
+    for start, end in map(_place, names):
+        left[start:end] = bytes(end - start)
     return bytes(left)
 
 

@@ -1,0 +1,207 @@
+"""Which flows does the adversary try? Shipped ones with typed changes, and fresh ones made backwards from the
+hand-over, both kept acceptable by following the compiler's hints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from dsl import api
+from dsl.api import CheckResult
+from dsl.capabilities import capabilities
+from dsl.model import Bytes, Firmware, Never, RecordRef, Type, Unit
+from interference.hints import Hints
+from interference.maker import SUGAR, Impossible, Maker
+from interference.scope import Site, block_of, inserted, replaced, survey
+
+CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
+TRIES = 12  # for one accepted change
+ROUNDS = 5  # of hints in a try
+FRESH_ROUNDS = 80  # of hints for a flow that is made from nothing
+FRESH_SHARE = 0.15
+
+# What every flow of the campaign has beside what the shipped one needs: memory of each kind to go wrong with
+SECTIONS = ("scratch TempMem 64 KiB",)
+REGIONS = (
+    "bounce 64 KiB",
+    "private 64 KiB nvs",
+    "other_page 8 KiB ram",
+    "more_tables 64 KiB acpi",
+    "mailbox 4 KiB nvs",
+)
+MAX_REGIONS = 8  # that a RAM plan carves: rule T10
+SIZES = {"code": "up to 192 KiB", "stack": "64 KiB", "event_log": "256 KiB", "payload": "256 KiB"}
+
+
+def prepared(text: str) -> str:
+    """A shipped flow with room to change: more memory, all capabilities, small where size only costs time."""
+    text = re.sub(r"^uses .*\n", "", text, flags=re.M)
+    lines = [f"uses {', '.join(capabilities())}"]
+    memory = re.search(r"memory below[^{]*\{([^}]*)\}", text)
+    room = MAX_REGIONS - len(re.findall(r"\d+ [KM]iB", memory[1])) if memory else 0
+    for line in text.split("\n"):
+        words = line.split()
+        if words and words[0] in SIZES and len(words) > 1 and words[1] in ("BFV", "TempMem", "Payload"):
+            line = re.sub(r"(up to )?\d+ [KM]iB", SIZES[words[0]], line, count=1)
+        if re.match(r" *parameters +PayloadParam", line):
+            lines += [f"        {each}" for each in SECTIONS]
+        lines.append(line)
+        if re.match(r" *memory below", line):
+            lines += [f"        {each}" for each in REGIONS[:room]]
+    return "\n".join(lines)
+
+
+def check(text: str, disabled: frozenset[str]) -> CheckResult:
+    """What the compiler says of it."""
+    return api.check_source(text, "x.tdf", disabled)
+
+
+class Generator:
+    """Flows from a seed; the same seed and number give the same flow for the same compiler."""
+
+    def __init__(self, seed: str, disabled: frozenset[str] = frozenset()) -> None:
+        self.random, self.disabled = Random(seed), disabled
+        self.checks = 0
+        self.types: dict[str, Type] = {}
+
+    def accepted(self, text: str) -> Firmware | None:
+        """The model of a flow, if the compiler takes it."""
+        self.checks += 1
+        return check(text, self.disabled).firmware
+
+    def flows(self, base: str) -> Iterator[tuple[str, Firmware]]:
+        """Accepted flows, each a change of the one before, that begin with a shipped one or a fresh one."""
+        text = prepared(base)
+        firmware = self.accepted(text)
+        if firmware is None:
+            raise ValueError("the shipped flow is not accepted once it is prepared")
+        if self.random.random() < FRESH_SHARE:
+            made = self.fresh(firmware, text)
+            if made is None:
+                return
+            text, firmware = made
+            yield text, firmware
+        for _ in range(self.random.choice(CHANGES)):
+            for _ in range(TRIES):
+                changed = self.change(text, firmware)
+                if changed is not None:
+                    text, firmware = changed
+                    yield text, firmware
+                    break
+
+    # ---- one change
+
+    def change(self, text: str, firmware: Firmware) -> tuple[str, Firmware] | None:
+        """One typed change, and what the hints then ask for; None if that was not accepted."""
+        maker = Maker(self.random, firmware, text)
+        literals = {int(n, 0) for n in re.findall(r"\b\d+\b", text)}
+        maker.literals = (*maker.literals, *sorted(n for n in literals if n < 1 << 20))
+        places, sites = survey(firmware)
+        self.types = {n: t for p in places for n, t in p.scope} | {n: t for s in sites for n, t in s.scope}
+        make = self.random.choices((self._insert, self._replace, self._remove, self._declare), (10, 8, 2, 1))[
+            0
+        ]
+        try:
+            new = make(text, maker, places, sites)
+        except Impossible:
+            return None
+        if maker.flows:
+            new = new.rstrip("\n") + "\n" + "\n".join(maker.flows) + "\n"
+        return self.settled(new, maker, ROUNDS) if new != text else None
+
+    def settled(self, text: str, maker: Maker, rounds: int) -> tuple[str, Firmware] | None:
+        """The text after hints were followed until it is accepted."""
+        hints = Hints(self.random, maker, self.types)
+        for _ in range(rounds):
+            self.checks += 1
+            result = check(text, self.disabled)
+            if result.firmware is not None:
+                return text, result.firmware
+            changed = hints.follow(text, result.diagnostics[0])
+            if changed is None or changed == text:
+                return None
+            text = changed
+        firmware = self.accepted(text)
+        return (text, firmware) if firmware is not None else None
+
+    def _insert(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        place = self.random.choice(places)
+        return inserted(text, place.line, maker.statement(place.scope))
+
+    def _replace(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        mine = [s for s in sites if s.argument and any(n.startswith("v") for n, _ in s.scope)]
+        among: list[Site] = mine if mine and self.random.random() < 0.7 else sites
+        site = self.random.choice(among)
+        line = text.split("\n")[site.span.line - 1]
+        old = line[site.span.column - 1 : site.span.end_column - 1]
+        if site.type == Bytes() and self.random.random() < 0.4:
+            return replaced(text, site.span, maker.part(old, site.scope))
+        return replaced(text, site.span, maker.of(site.type, site.scope))
+
+    def _remove(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        """A statement goes, or goes elsewhere in its flow."""
+        lines = text.split("\n")
+        place = self.random.choice(places)
+        block = block_of(lines, place.line - 1)
+        moved = [line.strip() for line in lines[block.start : block.stop]]
+        left = "\n".join(lines[: block.start] + lines[block.stop :])
+        if self.random.random() < 0.3:
+            return left
+        target = self.random.choice([p.line for p in places if p.flow.name == place.flow.name])
+        target -= len(block) if target > block.start else 0
+        return inserted(left, target, moved)
+
+    def _declare(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        """Another E820 type or size of a region."""
+        lines = text.split("\n")
+        able = [i for i, line in enumerate(lines) if re.match(r" {8}\w+ .*\d+ [KM]iB", line)]
+        index = self.random.choice(able)
+        line = lines[index]
+        if self.random.random() < 0.5:
+            line = re.sub(r" (nvs|acpi|ram|reserved)\b", "", line.split("//")[0].rstrip())
+            line += " " + self.random.choice(("nvs", "acpi", "ram", "reserved"))
+        else:
+            line = re.sub(r"\d+ [KM]iB", f"{self.random.choice((4, 8, 12, 16, 64))} KiB", line, count=1)
+        lines[index] = line
+        return "\n".join(lines)
+
+    # ---- from nothing
+
+    def fresh(self, firmware: Firmware, text: str) -> tuple[str, Firmware] | None:
+        """A flow that makes what a hand-over takes, from signatures alone; the hints say in which order."""
+        maker = Maker(self.random, firmware, text)
+        head = text[: text.index("\nflow ")]
+        lines = ["    on error fatal"]
+        self.types = {"td": RecordRef("VpInfo")}
+        makers = [p for p in firmware.primitives.values() if not p.internal and p.name not in SUGAR]
+
+        def need(kind: Type, depth: int) -> str:
+            have = [n for n, t in self.types.items() if t == kind]
+            if have and self.random.random() < 0.8:
+                return self.random.choice(have)
+            able = [p for p in makers if p.result == kind and not p.name.startswith(SUGAR)]
+            if not able or depth <= 0 or self.random.random() < 0.1:
+                return maker.of(kind, tuple(self.types.items()))
+            primitive = self.random.choice(able)
+            given = [need(p.type, depth - 1) for p in primitive.parameters if not p.state]
+            name = maker.name()
+            call = f"{primitive.name}({', '.join(given)}){'?' if primitive.fallible else ''}"
+            lines.append(f"    let {name} = {call}")
+            self.types[name] = kind
+            return name
+
+        handoffs = [p for p in firmware.primitives.values() if isinstance(p.result, Never)]
+        handoff = self.random.choice(handoffs)
+        try:
+            given = [need(p.type, 5) for p in handoff.parameters if not p.state]
+            for primitive in makers:
+                if isinstance(primitive.result, Unit) and primitive.name.startswith(("zero_page", "load_")):
+                    given_ = [need(p.type, 5) for p in primitive.parameters if not p.state]
+                    lines.append(f"    {primitive.name}({', '.join(given_)})?")
+        except Impossible:
+            return None
+        lines.append(f"    handoff {handoff.name.removeprefix('handoff_')}({', '.join(given)})")
+        body = "\n".join(["", "flow boot(td: VpInfo) -> never {", *lines, "}", ""])
+        return self.settled(head + body, maker, FRESH_ROUNDS)

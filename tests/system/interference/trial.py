@@ -1,0 +1,237 @@
+"""Can two VMMs be told apart by what a flow's payload is shown, and by nothing that a verifier sees?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+
+from dsl import api
+from dsl.model import Firmware
+from emu.api import EmuError, RunConfig
+from emu.oracle.chosen import Choice, Outcome, run
+from emu.oracle.compare import Evidence, differences, is_exempt
+from emu.oracle.shown import Range
+from gen.build import build_model
+from gen.errors import BuildError
+
+MIB = 1 << 20
+MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
+MAX_INSTRUCTIONS = 30_000_000
+GENERATED = ("flow", "primitives")  # objects that differ from flow to flow
+BASE = Choice(initrd=1)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that can be run, and where its log is."""
+
+    config: RunConfig
+    log_area: Range | None
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """What a flow let a VMM do. `kind`: "interference", or a promise of a single run; `part`: what differs,
+    or the promise's words; `other` is None for a single run.
+    """
+
+    kind: str
+    part: str
+    channels: tuple[str, ...]
+    one: Choice
+    other: Choice | None
+    text: str
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """What makes two counterexamples the same fault."""
+        return (self.kind, re.sub(r"0x[0-9a-f]+|\d+", "N", self.part), *self.channels)
+
+    def __str__(self) -> str:
+        who = ", ".join(self.channels)
+        return f"{self.kind}: {self.part}" + (f" | chosen by {who}" if self.other is not None else "")
+
+
+@dataclass
+class Trial:
+    """What the runs of one flow came to."""
+
+    runs: int = 0
+    handed_over: int = 0
+    found: list[Counterexample] = field(default_factory=list)
+
+
+class Builder:
+    """Builds checked flows in one folder, where the C core is compiled once."""
+
+    def __init__(self, folder: Path, kernel: bytes) -> None:
+        self.folder, self.kernel = folder, kernel
+
+    def build(self, firmware: Firmware) -> Built | None:
+        """None if no image comes of the flow: its code or stack is too large, say."""
+        try:
+            result = build_model(replace(firmware, name="x"), self.folder)
+        except (api.CheckFailed, BuildError):
+            return None
+        finally:
+            for name in GENERATED:
+                for path in (self.folder / ".objects").glob(f"{name}-*"):
+                    path.unlink()
+        log = next((s for s in firmware.image if s.name == "event_log"), None)
+        area = (log.address, log.size) if log and log.address and log.size else None
+        config = RunConfig(
+            result.image.read_bytes(),
+            "x.bin",
+            memory=MEMORY,
+            vcpus=2,
+            kernel=self.kernel,
+            max_instructions=MAX_INSTRUCTIONS,
+        )
+        return Built(config, area)
+
+
+def numbers_of(text: str) -> list[int]:
+    """The flow's own literals, what lies beside them, and a few for which every check has an edge."""
+    code = text[text.index("\nflow ") :] if "\nflow " in text else text
+    found = {int(n.replace("_", ""), 0) for n in re.findall(r"\b(?:0x[0-9A-Fa-f_]+|\d[\d_]*)\b", code)}
+    near = {n + d for n in found for d in (-1, 0, 1) if 0 <= n + d < 1 << 64}
+    return sorted(near | {0, 1, 5})
+
+
+def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
+    """VMMs that give a firmware what it may wait for: a kernel or a text where none was, an answer."""
+    yield replace(BASE, tempmem=4, behind_kernel=4, shared=4, behind_hob=4)
+    yield replace(BASE, tempmem=2, shared=2, behind_hob=2)
+    if first.asked:
+        numbers = numbers_of(text)
+        yield from (replace(BASE, answers=(n,)) for n in random.sample(numbers, min(len(numbers), 6)))
+        yield replace(BASE, refuse=-1)
+
+
+def quiet_choices(random: Random, base: Choice) -> Iterator[Choice]:
+    """VMMs that differ from one in what a firmware does not ask for."""
+
+    def some() -> int:
+        return random.choice((1, 2, 3, 4, 5, 7))
+
+    for _ in range(2):
+        noise = replace(base, tempmem=some(), behind_hob=some(), behind_line=some(), behind_kernel=some())
+        yield replace(
+            noise, order=random.choice((1, 2)), seed=random.randrange(99), entry=random.choice((0, 1 << 23))
+        )
+    yield replace(base, initrd=2)
+    yield replace(base, line=random.choice((1, 2, 3)))
+    yield replace(base, kernel=random.choice((1, 2)))
+    yield replace(base, vcpus=random.choice((-1, 1)))
+    yield replace(base, preset=4, vcpus=0)  # QEMU's list, which has no MADT
+    yield replace(base, preset=4, vcpus=1)
+    extra = (
+        replace(base, initrd=0),
+        replace(base, memory=16),
+        replace(base, gpaw=1),
+        replace(base, preset=random.choice((1, 2, 3))),
+    )
+    yield from random.sample(extra, 2)
+    if random.random() < 0.1:
+        yield replace(base, small=1, busy=3)
+
+
+def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
+    """VMMs that answer differently, for a firmware that asks."""
+    base = first.choice
+    if first.asked:
+        numbers = numbers_of(text)
+        for number in random.sample(numbers, min(len(numbers), 10)):
+            yield replace(base, answers=(number,))
+        yield replace(base, answers=tuple(random.choices(numbers, k=3)))
+        yield from (replace(base, refuse=which) for which in (1, 2, -1))
+        yield replace(base, refuse=1, answers=(random.choice(numbers),))
+    if first.shares:
+        for number in random.sample(range(1, 8), 4):
+            yield replace(base, shared=number)
+        yield replace(base, shared=random.randrange(8), unsteady=1)
+
+
+def outcomes(built: Built, choices: Iterable[Choice]) -> Iterator[Outcome]:
+    """A run for each VMM; one that cannot launch this TD at all is left out."""
+    for choice in choices:
+        try:
+            yield run(built.config, choice, built.log_area)
+        except EmuError:
+            continue
+
+
+def told_apart(one: Outcome, other: Outcome) -> list[tuple[str, str]]:
+    """Parts that differ without a trace, with both values as text."""
+    if one.shown is None or other.shown is None or one.evidence != other.evidence:
+        return []
+    return [(d.part, d.text()) for d in differences(one.shown, other.shown)]
+
+
+def smallest(built: Built, one: Outcome, other: Outcome, part: str) -> Outcome:
+    """An outcome that still differs from `one` in the part, with as few other choices as can be."""
+    best = other
+    for name in sorted(one.choice.channels(other.choice)):
+        choice = replace(best.choice, **{name: getattr(one.choice, name)})
+        if choice == one.choice:
+            continue
+        for outcome in outcomes(built, (choice,)):
+            if any(p == part for p, _ in told_apart(one, outcome)):
+                best = outcome
+    return best
+
+
+def judged(built: Built, all_: Iterable[Outcome]) -> list[Counterexample]:
+    """Every counterexample that the outcomes hold, one for each signature."""
+    found: dict[tuple[str, ...], Counterexample] = {}
+    firsts: dict[Evidence, Outcome] = {}
+    for outcome in all_:
+        for finding in outcome.findings:
+            one = Counterexample(finding.kind, finding.text, (), outcome.choice, None, finding.text)
+            found.setdefault(one.signature[:1], one)
+        if outcome.shown is None:
+            continue
+        first = firsts.setdefault(outcome.evidence, outcome)
+        for part, _ in told_apart(first, outcome):
+            if ("interference", part) in found:
+                continue
+            other = smallest(built, first, outcome, part)
+            channels = first.choice.channels(other.choice)
+            if is_exempt(channels, part):
+                continue
+            text = next((t for p, t in told_apart(first, other) if p == part), "")
+            found["interference", part] = Counterexample(
+                "interference", part, tuple(sorted(channels)), first.choice, other.choice, text
+            )
+            break  # what follows from it differs too
+    return list(found.values())
+
+
+def tried(built: Built, text: str, random: Random) -> Trial:
+    """Runs a flow under many VMMs and judges what they were shown."""
+    all_ = list(outcomes(built, (BASE,)))
+    if all_ and all_[0].shown is None:  # perhaps it wants something of the VMM
+        for outcome in outcomes(built, obliging_choices(random, text, all_[0])):
+            all_.append(outcome)
+            if outcome.shown is not None:
+                break
+    if not all_ or all_[-1].shown is None:
+        return Trial(len(all_), 0, judged(built, all_))
+    first = all_[-1]
+    rest = [*quiet_choices(random, first.choice), *active_choices(random, text, first)]
+    all_ += outcomes(built, rest)
+    return Trial(len(all_), sum(o.shown is not None for o in all_), judged(built, all_))
+
+
+def still(built: Built, example: Counterexample) -> bool:
+    """Whether an image still lets the VMM do the same."""
+    pair = list(outcomes(built, (example.one,) if example.other is None else (example.one, example.other)))
+    if example.other is None:
+        return any(f.kind == example.kind for o in pair for f in o.findings)
+    return len(pair) == 2 and any(part == example.part for part, _ in told_apart(*pair))
+
+
+Accept = Callable[[str], Firmware | None]

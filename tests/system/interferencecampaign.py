@@ -1,0 +1,181 @@
+"""Does the compiler's claim hold? `python tests/system/interferencecampaign.py 500 --seed 1 --json OUT`
+
+Generated flows that the compiler accepts run under VMMs that differ only in what a VMM may choose. Two runs
+that a verifier cannot tell apart must show the payload the same. `--prove` takes out one rule of the compiler
+after the other: the campaign must then find what that rule was for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+
+from interference.generator import Generator, check
+from interference.shrink import shrunk
+from interference.trial import Builder, Counterexample, tried
+
+from dsl.api import shipped_flows
+from tdforge.tiny import tiny_payload
+
+ALL_RULES: frozenset[str] = frozenset()
+
+
+@dataclass
+class Result:
+    """What one flow came to."""
+
+    number: int
+    text: str = ""
+    accepted: bool = False
+    built: bool = False
+    runs: int = 0
+    handed_over: int = 0
+    checks: int = 0
+    seconds: float = 0
+    found: list[Counterexample] = field(default_factory=list)
+
+
+@cache
+def builder() -> Builder:
+    """One for each process; its folder goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="interference-")
+    made = Builder(Path(folder.name), tiny_payload())
+    made.keep = folder  # type: ignore[attr-defined]
+    return made
+
+
+def one(seed: str, bases: tuple[str, ...], number: int, disabled: frozenset[str] = ALL_RULES) -> Result:
+    """The flow of a number: generated, built and tried. With rules taken out, one that they refuse."""
+    start = time.process_time()
+    result = Result(number)
+    generator = Generator(f"{seed}/{number}", disabled)
+    base = generator.random.choice(bases)
+    flows = []
+    for text, firmware in generator.flows(base):
+        if not disabled:
+            flows.append((text, firmware))
+        elif check(text, ALL_RULES).firmware is None:
+            flows = [(text, firmware)]
+            break
+    result.checks, result.accepted = generator.checks, bool(flows)
+    for text, firmware in (flows[-1:] + flows[len(flows) // 2 : -1][:1]) if flows else ():
+        image = builder().build(firmware)
+        result.built = result.built or image is not None
+        if image is None:
+            continue
+        trial = tried(image, text, Random(f"{seed}/{number} vmm"))
+        result.text, result.found = text, trial.found
+        result.runs, result.handed_over = result.runs + trial.runs, trial.handed_over
+        if trial.handed_over or trial.found:
+            break  # otherwise an earlier one may show more
+    result.seconds = time.process_time() - start
+    return result
+
+
+def campaign(
+    seed: str, numbers: range, jobs: int = 1, disabled: frozenset[str] = ALL_RULES
+) -> Iterator[Result]:
+    """The results of the numbers, in order."""
+    bases = tuple(path.read_text() for path in shipped_flows().values())
+    work = partial(one, seed, bases, disabled=disabled)
+    if jobs == 1:
+        yield from map(work, numbers)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(work, numbers, chunksize=2)
+
+
+def small(result: Result, example: Counterexample, disabled: frozenset[str] = ALL_RULES) -> str:
+    """The flow of a counterexample without what it does not need, with the two VMMs in front."""
+    text = shrunk(result.text, example, builder(), lambda t: check(t, disabled).firmware)
+    head = [f"// {example}", f"// VMM a: {example.one}"]
+    if example.other is not None:
+        head.append(f"// VMM b: {example.other}   (equal MRTD and RTMRs)")
+    return "\n".join([*head, f"// {example.text[:300]}", text])
+
+
+@dataclass
+class Summary:
+    """What a campaign came to."""
+
+    flows: int = 0
+    accepted: int = 0
+    unbuilt: int = 0
+    silent: int = 0  # accepted, but no run hands over
+    runs: int = 0
+    checks: int = 0
+    seconds: float = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # flows by what was found in them
+    broken: int = 0  # flows with a counterexample
+    first: dict[tuple[str, ...], tuple[Result, Counterexample]] = field(default_factory=dict)
+
+    def add(self, result: Result) -> list[Counterexample]:
+        """Counts a flow; the counterexamples that are new."""
+        self.flows += 1
+        self.accepted += result.accepted
+        self.unbuilt += result.accepted and not result.built
+        self.silent += result.built and not result.handed_over
+        self.runs += result.runs
+        self.checks += result.checks
+        self.seconds += result.seconds
+        self.broken += bool(result.found)
+        self.kinds.update({" ".join(e.signature) for e in result.found})
+        new = [e for e in result.found if e.signature not in self.first]
+        self.first |= {e.signature: (result, e) for e in new}
+        return new
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        head = f"{self.flows} flows made, {self.accepted} accepted, {self.unbuilt} too large to build, "
+        head += f"{self.silent} never hand over; "
+        head += f"{self.runs} runs, {self.checks} checks, {self.seconds:.0f} s of CPU"
+        return [head, f"{self.broken} flows let a VMM do something:"] + [
+            f"  {count:5} {kind}" for kind, count in self.kinds.most_common()
+        ]
+
+
+def main(words: list[str]) -> int:
+    """The command line; 1 if there is a counterexample."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("flows", nargs="?", type=int, default=500, help="accepted flows to try (default 500)")
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--save", type=Path, help="folder for counterexamples, made small")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    args = parser.parse_args(words)
+    summary = Summary()
+    for result in campaign(args.seed, range(args.flows * 3), args.jobs):
+        for example in summary.add(result):
+            print(f"{result.number}: {example}", flush=True)
+            if args.save:
+                name = "-".join(
+                    "-".join(example.signature).lower().replace("[", "").replace("]", "").split()
+                )[:70]
+                args.save.mkdir(parents=True, exist_ok=True)
+                (args.save / f"{name}-s{args.seed}n{result.number}.tdf").write_text(small(result, example))
+        if summary.flows % 50 == 0:
+            print(f"... {summary.accepted} accepted of {summary.flows}", file=sys.stderr, flush=True)
+        if summary.accepted >= args.flows:
+            break
+    print("\n".join(summary.lines()))
+    if args.json:
+        figures = {k: v for k, v in vars(summary).items() if k != "first"}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 1 if summary.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

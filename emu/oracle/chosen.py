@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from random import Random
+from types import MappingProxyType
 
 from emu import api
 from emu.api import RunConfig
 from emu.oracle.compare import Evidence
 from emu.oracle.shown import Range, Shown, gather
 from emu.oracle.single import Finding, judge
+from emu.oracle.witness import Argument, Witness
 from emu.view import Machine, Vcpu
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, with_content
 from emu.vmm.presets import PRESETS
-from formats import acpi, bundle, tdvf
+from formats import acpi, bundle, linux, tdvf
 from formats.ghci import INVALID_OPERAND, Function
 from formats.registers import R11, R12, R13, R14
+from formats.structs import offset_of
 from formats.tdx.td import CONFIG_GPAW52
 
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
 COM1 = range(0x3F8, 0x400)
 EVERY = -1
+LINE_SIZE = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "cmdline_size")
 REFUSAL = "fatal"  # how a run may end that hands nothing over
 PIECE = 5000  # instructions of an odd turn at most
 ODD_TURNS = 400  # then honest ones
@@ -82,7 +87,7 @@ def pattern(number: int, size: int, kernel: bytes = b"") -> bytes:
         case 3:
             unit = acpi.rsdp(0x1000).ljust(64, b"\0")
         case 4:
-            unit = bundle.write(kernel, b"other initrd").ljust(1 << 14, b"\0") if kernel else b"\1"
+            unit = other_kernel(kernel).ljust(1 << 13, b"\0") if kernel else b"\1"
         case 5:
             unit = (1).to_bytes(8, "little")
         case _:
@@ -196,6 +201,13 @@ class Outcome:
     shares: bool = False
 
 
+def other_kernel(kernel: bytes) -> bytes:
+    """A kernel that differs in its code and in what its header says."""
+    data = bytearray(changed_kernel(kernel, 2))
+    data[LINE_SIZE] ^= 1
+    return bytes(data)
+
+
 def changed_kernel(kernel: bytes, choice: int) -> bytes:
     """The same kernel but for a byte that nothing but a measurement looks at."""
     data = bytearray(kernel)
@@ -229,12 +241,22 @@ def configuration(config: RunConfig, choice: Choice) -> RunConfig:
     )
 
 
-def run(config: RunConfig, choice: Choice, log_area: Range | None = None) -> Outcome:
-    """One run to its end, judged if it handed over. EmuError: a TD that cannot be launched."""
+def run(
+    config: RunConfig,
+    choice: Choice,
+    log_area: Range | None = None,
+    arguments: Mapping[str, Argument] = MappingProxyType({}),
+) -> Outcome:
+    """One run to its end, judged if it handed over. `arguments`: where to look at what the firmware's code is
+    given. EmuError: a TD that cannot be launched.
+    """
     config = configuration(config, choice)
     policy = Chosen(choice, config.kernel or b"")
     machine = api.prepare(config, policy=policy)
     try:
+        witness = Witness(arguments)
+        if arguments:
+            machine.observe(witness)
         ending = machine.run(config.max_instructions, None)
         shown = gather(machine, log_area) if ending.end.reason == "handoff" else None
         report = api.report(machine, ending)
@@ -242,7 +264,7 @@ def run(config: RunConfig, choice: Choice, log_area: Range | None = None) -> Out
         reason, detail = str(report.end["reason"]), str(report.end["detail"])
         shares = bool(policy.pages)
         if shown is not None:
-            findings = judge(machine, shown, report.aps)
+            findings = judge(machine, shown, report.aps, witness.given)
         else:
             findings = [] if reason == REFUSAL else [Finding("end", f"{reason}: {detail}")]
         return Outcome(choice, reason, detail, evidence, shown, tuple(findings), policy.asked, shares)

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from emu.oracle.shown import PAGE, Range, Shown, madt
@@ -49,11 +50,19 @@ KINDS = {
     "e820": "the memory map is sorted, disjoint, and calls RAM only what is RAM",
     "cpus": "the MADT lists each vCPU of the TD once",
     "attribution": "kernel, initrd and command line are bytes that were measured",
+    "passed on": "what the firmware's own code was given is what the payload gets",
 }
 
 
-def judge(machine: Machine, shown: Shown, aps: Sequence[Mapping[str, object]]) -> list[Finding]:
-    """Every promise that a run did not keep. `aps`: where the other vCPUs are, as a report has it."""
+def judge(
+    machine: Machine,
+    shown: Shown,
+    aps: Sequence[Mapping[str, object]],
+    given: Mapping[str, bytes] = MappingProxyType({}),
+) -> list[Finding]:
+    """Every promise that a run did not keep. `aps`: where the other vCPUs are, as a report has it. `given`:
+    what the firmware's code was given for a part (emu.oracle.witness).
+    """
     found = [Finding("pointers", text) for text in shown.broken]
     found += [
         Finding("aps", f"vCPU {ap['index']} is not parked: {ap['end']}") for ap in aps if not ap["parked"]
@@ -62,13 +71,14 @@ def judge(machine: Machine, shown: Shown, aps: Sequence[Mapping[str, object]]) -
     found += _places(machine, shown)
     found += _overlaps(shown)
     found += _cpus(shown, len(machine.vcpus))
+    found += _passed_on(shown, given)
     try:
         events = eventlog.parse(shown.log) if shown.log else []
     except FormatError as error:
         return [*found, Finding("log", str(error))]
     if events:
         found += _registers(events, machine.module.rtmr)
-        found += _attribution(machine, shown, events)
+        found += _attribution(machine, shown, events, given)
     return found
 
 
@@ -178,11 +188,23 @@ def _at_launch(machine: Machine, base: int, length: int) -> bytes:
     return b""
 
 
-def _attribution(machine: Machine, shown: Shown, events: Sequence[eventlog.Event]) -> Iterable[Finding]:
+def _passed_on(shown: Shown, given: Mapping[str, bytes]) -> Iterable[Finding]:
+    parts = {"command line": shown.line, "initrd": shown.initrd}
+    for name, data in given.items():
+        expected = data.partition(b"\0")[0] if name == "command line" else data
+        if parts[name] != expected:
+            text = f"the {name} that is handed over is not what the firmware's code was given"
+            yield Finding("passed on", text)
+
+
+def _attribution(
+    machine: Machine, shown: Shown, events: Sequence[eventlog.Event], given: Mapping[str, bytes]
+) -> Iterable[Finding]:
     # What MRTD covers needs no event: the image itself, and a payload that is measured at launch.
     known = [region.content for region in machine.launch.regions if region.measured]
     known += measured_bytes(machine, events)
-    for name, data in (("kernel", shown.kernel), ("initrd", shown.initrd), ("command line", shown.line)):
+    parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line} | dict(given)
+    for name, data in parts.items():
         if data and not any(data in one for one in known):
             yield Finding("attribution", f"the {name} that is handed over was never measured")
     if not any(_is_header_of(one, shown) for one in known):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -14,6 +14,8 @@ from emu.api import EmuError, RunConfig
 from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
 from emu.oracle.shown import Range
+from emu.oracle.witness import Argument
+from formats.registers import RCX, RSI
 from gen.build import build_model
 from gen.errors import BuildError
 
@@ -30,6 +32,7 @@ class Built:
 
     config: RunConfig
     log_area: Range | None
+    arguments: Mapping[str, Argument]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,19 @@ class Builder:
             kernel=self.kernel,
             max_instructions=MAX_INSTRUCTIONS,
         )
-        return Built(config, area)
+        return Built(config, area, arguments_of(result.map.read_text()))
+
+
+def arguments_of(link_map: str) -> dict[str, Argument]:
+    """Where the C core is given what becomes a part of the hand-over: runtime-c/src/zero_page.c, place.c."""
+    found = {}
+    for part, (function, register) in {
+        "command line": ("zero_page", RCX),
+        "initrd": ("place_linux", RSI),
+    }.items():
+        if place := re.search(rf"^ *([0-9a-f]+) .* {function}$", link_map, re.M):
+            found[part] = Argument(int(place[1], 16), register)
+    return found
 
 
 def numbers_of(text: str) -> list[int]:
@@ -159,7 +174,7 @@ def outcomes(built: Built, choices: Iterable[Choice]) -> Iterator[Outcome]:
     """A run for each VMM; one that cannot launch this TD at all is left out."""
     for choice in choices:
         try:
-            yield run(built.config, choice, built.log_area)
+            yield run(built.config, choice, built.log_area, built.arguments)
         except EmuError:
             continue
 

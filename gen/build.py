@@ -6,6 +6,7 @@ import fcntl
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dsl import api
@@ -15,7 +16,7 @@ from dsl.verify_expression import ModelError
 from formats.cstructs import c_header
 from gen.boot import machine
 from gen.boot.idt import VECTORS, handler
-from gen.boot.paging import PagingError, plan
+from gen.boot.paging import Mapped, PagingError, plan
 from gen.core.headers import prelude_h
 from gen.core.layout import emit_layout
 from gen.errors import BuildError
@@ -67,7 +68,7 @@ def build_model(firmware: Firmware, out: Path, tell: Progress = lambda _: None) 
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of a flow share their files
         tell("generating code")
         units = generate(firmware)
-        listings = [listing(unit) for unit in units]
+        listings = [*_always_listings(tuple(mapped_regions(firmware))), *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
         tell("compiling the C core")
         objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
@@ -88,7 +89,7 @@ def generate(firmware: Firmware) -> list[Unit]:
         raise BuildError(str(error)) from error
     regions = mapped_regions(firmware)
     try:
-        always = machine.units(regions)
+        always = _always(tuple(regions))
         first_map = plan(regions)
     except PagingError as error:
         raise BuildError(f"{firmware.path}: {error}") from error
@@ -96,6 +97,17 @@ def generate(firmware: Firmware) -> list[Unit]:
     emit_primitives(primitives, firmware, context_of(firmware))
     emit_layout(primitives, firmware)
     return [*always, flow_unit(firmware, first_map.pages_used), primitives]
+
+
+@lru_cache(maxsize=8)  # a campaign builds many flows with the same regions
+def _always(regions: tuple[Mapped, ...]) -> tuple[Unit, ...]:
+    """What every firmware has."""
+    return tuple(machine.units(list(regions)))
+
+
+@lru_cache(maxsize=8)
+def _always_listings(regions: tuple[Mapped, ...]) -> tuple[Listing, ...]:
+    return tuple(listing(unit) for unit in _always(regions))
 
 
 def _files(out: Path, name: str) -> BuildResult:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +98,7 @@ class Source:
 def tool(*arguments: str, cwd: Path) -> str:
     """Runs one of the wheel's tools; BuildError with its first message if it fails. Returns its warnings."""
     done = subprocess.run(
-        [sys.executable, "-m", "ziglang", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [str(_WHEEL / "zig"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

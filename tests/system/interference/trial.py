@@ -22,7 +22,7 @@ from gen.errors import BuildError
 MIB = 1 << 20
 MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
 MAX_INSTRUCTIONS = 30_000_000
-GENERATED = ("flow", "primitives")  # objects that differ from flow to flow
+GENERATED = "flow"  # the object that differs from flow to flow
 BASE = Choice(initrd=1)
 
 
@@ -80,9 +80,8 @@ class Builder:
         except (api.CheckFailed, BuildError):
             return None
         finally:
-            for name in GENERATED:
-                for path in (self.folder / ".objects").glob(f"{name}-*"):
-                    path.unlink()
+            for path in (self.folder / ".objects").glob(f"{GENERATED}-*"):
+                path.unlink()
         log = next((s for s in firmware.image if s.name == "event_log"), None)
         area = (log.address, log.size) if log and log.address and log.size else None
         config = RunConfig(

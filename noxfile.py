@@ -172,6 +172,13 @@ def campaign(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def interference(session: nox.Session) -> None:
+    """Generate flows and look for what a VMM can change without a trace; `-- N`, `-- --prove`, `-- --help`."""
+    prepare(session)
+    python(session, "tests/system/interferencecampaign.py", *session.posargs)
+
+
+@nox.session(python=False)
 def hostile(session: nox.Session) -> None:
     """Boot under 500 hostile VMMs and judge how the runs end; `-- N` chooses another number."""
     prepare(session)

@@ -45,7 +45,9 @@ def prepared(text: str) -> str:
         words = line.split()
         if words and words[0] in SIZES and len(words) > 1 and words[1] in ("BFV", "TempMem", "Payload"):
             line = re.sub(r"(up to )?\d+ [KM]iB", SIZES[words[0]], line, count=1)
-        if words[:1] == ["payload"]:  # beside the other sections: what shares 2 MiB with one is accepted page by page
+        if words[:1] == [
+            "payload"
+        ]:  # beside the other sections: what shares 2 MiB with one is accepted page by page
             line = re.sub(r" at 0x[0-9A-Fa-f_]+", "", line)
         if re.match(r" *parameters +PayloadParam", line):
             lines += [f"        {each}" for each in SECTIONS]

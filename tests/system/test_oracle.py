@@ -1,0 +1,197 @@
+"""Does the oracle of hand-overs notice each difference and each broken promise? Planted after a hand-over."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+
+import judges
+import pytest
+from tdbox import MIB, Firmware, finish, launched
+
+from emu.api import Machine
+from emu.oracle.chosen import CHANNELS, HONEST, INITRDS, Choice, configuration, pattern, run
+from emu.oracle.compare import differences
+from emu.oracle.shown import PARTS, Shown, gather
+from emu.oracle.single import KINDS, judge
+
+PARKED = {"index": 1, "parked": True, "end": ""}
+
+
+@contextmanager
+def handed_over(firmware: Firmware) -> Iterator[Machine]:
+    """A TD with two vCPUs that stands at the payload's first instruction."""
+    config = configuration(replace(firmware.config, memory=64 * MIB, vcpus=2), Choice(initrd=1))
+    with launched(config) as machine:
+        assert finish(machine, config).report.met
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def machine(linux: Firmware) -> Iterator[Machine]:
+    with handed_over(linux) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shown(machine: Machine) -> Shown:
+    return gather(machine)
+
+
+Undo = Callable[[], None]
+
+
+def put(machine: Machine, gpa: int, data: bytes) -> Undo:
+    """Writes over private memory."""
+    before = machine.memory.read(gpa, len(data))
+    machine.memory.write(gpa, data)
+    return lambda: machine.memory.write(gpa, before)
+
+
+def flipped(machine: Machine, gpa: int) -> Undo:
+    """One byte of private memory is another."""
+    return put(machine, gpa, bytes([machine.memory.read(gpa, 1)[0] ^ 1]))
+
+
+def in_table(machine: Machine, shown: Shown, signature: bytes, offset: int, data: bytes) -> Undo:
+    """Other bytes in an ACPI table, whose checksum stays right."""
+    at, old = next((at, t) for at, t in shown.tables if t[:4] == signature)
+    table = bytearray(old)
+    table[offset : offset + len(data)] = data
+    table[9] = (table[9] - sum(table)) % 256
+    return put(machine, at, bytes(table))
+
+
+def in_register(machine: Machine, number: int) -> Undo:
+    regs = machine.vcpus[0].regs
+    before = int(regs.gpr[number])
+    regs.gpr[number] = before ^ 1
+
+    def undo() -> None:
+        regs.gpr[number] = before
+
+    return undo
+
+
+def at_entry(machine: Machine) -> Undo:
+    regs = machine.vcpus[0].regs
+    before = int(regs.rip)
+    regs.rip = before + 16
+
+    def undo() -> None:
+        regs.rip = before
+
+    return undo
+
+
+def rsdp_reserved(machine: Machine, shown: Shown) -> Undo:
+    at = shown.ranges["rsdp"][0]
+    checksum, reserved = machine.memory.read(at + 32, 2)
+    return put(machine, at + 32, bytes([(checksum - 1) % 256, (reserved + 1) % 256]))
+
+
+def page(shown: Shown) -> int:
+    return shown.ranges["boot_params"][0]
+
+
+PLANTED: dict[str, Callable[[Machine, Shown], Undo]] = {
+    "entry": lambda m, s: at_entry(m),
+    "registers": lambda m, s: in_register(m, 0),
+    "kernel": lambda m, s: flipped(m, s.ranges["kernel"][1] - 1),
+    "initrd": lambda m, s: flipped(m, s.ranges["initrd"][0]),
+    "command line": lambda m, s: flipped(m, s.ranges["command line"][0]),
+    "rsdp": rsdp_reserved,
+    "acpi": lambda m, s: in_table(m, s, b"FACP", 24, b"\x77"),
+    "mailbox": lambda m, s: flipped(m, s.ranges["mailbox"][0] + 0x100),
+    "e820": lambda m, s: flipped(m, page(s) + 0x2D0 + 16),
+    "event log": lambda m, s: flipped(m, s.ranges["event log"][0] + 160),
+    "boot_params": lambda m, s: flipped(m, page(s)),
+}
+
+
+def test_every_part_has_a_plant() -> None:
+    assert tuple(PLANTED) == PARTS
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_planted_difference_is_reported_as_its_part(part: str, machine: Machine, shown: Shown) -> None:
+    undo = PLANTED[part](machine, shown)
+    found = [d.part for d in differences(shown, gather(machine))]
+    undo()
+    assert found[0] == part
+    assert differences(shown, gather(machine)) == []
+
+
+def to_ram(machine: Machine, shown: Shown) -> Undo:
+    """The memory map calls RAM what holds the mailbox."""
+    mailbox = shown.ranges["mailbox"][0]
+    index = next(i for i, (start, end, _) in enumerate(shown.e820) if start <= mailbox < end)
+    return put(machine, page(shown) + 0x2D0 + 20 * index + 16, struct.pack("<I", 1))
+
+
+BROKEN: dict[str, Callable[[Machine, Shown], Undo]] = {
+    "log": lambda m, s: flipped(m, s.ranges["event log"][0] + 100),
+    "separator": lambda m, s: flipped(m, s.ranges["event log"][0] + len(s.log.rstrip(b"\xff")) - 20),
+    "pointers": lambda m, s: put(m, page(s) + 0x70, struct.pack("<Q", 0x1000)),
+    "place": to_ram,
+    "overlap": lambda m, s: put(m, page(s) + 0x218, struct.pack("<I", s.ranges["kernel"][0])),
+    "e820": lambda m, s: put(m, page(s) + 0x2D0 + 8, struct.pack("<Q", 64 * MIB)),
+    "cpus": lambda m, s: in_table(m, s, b"APIC", 44 + 3, b"\x07"),
+    "attribution": lambda m, s: flipped(m, s.ranges["command line"][0]),
+}
+
+
+def test_every_promise_is_broken_once() -> None:
+    assert KINDS.keys() - BROKEN.keys() == {"end", "aps", "passed on"}  # the three tests below
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_promise_is_reported(kind: str, machine: Machine, shown: Shown) -> None:
+    undo = BROKEN[kind](machine, shown)
+    found = {f.kind for f in judge(machine, gather(machine), [PARKED])}
+    undo()
+    assert kind in found
+    assert judge(machine, gather(machine), [PARKED]) == []
+
+
+def test_an_application_processor_astray_is_reported(machine: Machine, shown: Shown) -> None:
+    astray = {"index": 1, "parked": False, "end": "triple-fault"}
+    assert [f.kind for f in judge(machine, shown, [astray])] == ["aps"]
+
+
+def test_what_was_given_and_is_not_handed_over_is_reported(machine: Machine, shown: Shown) -> None:
+    found = judge(machine, shown, [PARKED], {"command line": shown.line[:-1]})
+    assert [f.kind for f in found] == ["passed on"]
+    assert (
+        judge(machine, shown, [PARKED], {"command line": shown.line + b"\0behind"})[0].kind == "attribution"
+    )
+    assert judge(machine, shown, [PARKED], {"initrd": shown.initrd}) == []
+
+
+def test_a_run_that_ends_otherwise_is_reported(linux: Firmware) -> None:
+    outcome = run(replace(linux.config, memory=64 * MIB, max_instructions=1000), HONEST)
+    assert [f.kind for f in outcome.findings] == ["end"]
+    assert outcome.shown is None
+
+
+def test_the_oracle_reads_what_an_independent_reader_reads(machine: Machine, shown: Shown) -> None:
+    params = judges.boot_params(machine.read_guest, page(shown))
+    assert list(shown.e820) == params.e820
+    assert shown.line.decode() == judges.text_at(machine.read_guest, params.command_line)
+    assert shown.initrd == INITRDS[1]
+    assert dict(shown.tables) == dict(judges.acpi_tables(machine.read_guest, params.rsdp))
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_every_channel_is_a_choice_of_its_own(channel: str) -> None:
+    kind = next(f.type for f in fields(Choice) if f.name == channel)
+    choice = replace(HONEST, **{channel: 1 if kind == "int" else (1,)})
+    assert choice.channels(HONEST) == {channel}
+    assert str(choice).startswith(f"{channel}=")
+
+
+def test_patterns_have_the_size_that_is_asked_for() -> None:
+    kernel = b"k" * 2000
+    assert all(len(pattern(n, size, kernel)) == size for n in range(9) for size in (0, 1, 4096, 70_000))

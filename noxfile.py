@@ -173,7 +173,7 @@ def campaign(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def interference(session: nox.Session) -> None:
-    """Generate flows and look for what a VMM can change without a trace; `-- N`, `-- --prove`, `-- --help`."""
+    """Generate flows, look for what a VMM can change without a trace; `-- --help` tells the options."""
     prepare(session)
     python(session, "tests/system/interferencecampaign.py", *session.posargs)
 

@@ -1,9 +1,10 @@
-"""What did the firmware log? Finds the event log through CCEL and tells whether it replays to the RTMRs."""
+"""What did the firmware log? Finds the event log through CCEL and says which RTMR values it stands for."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from formats import acpi, eventlog
 from formats.errors import FormatError
@@ -13,6 +14,7 @@ Read = Callable[[int, int], bytes]
 
 MAX_TABLE = 1 << 20
 MAX_LOG = 16 << 20
+RSDP_ALIGNMENT = 16  # ACPI 6.5, 5.2.5.1
 
 
 def _table(read: Read, address: int) -> bytes:
@@ -37,10 +39,39 @@ def locate(read: Read, rsdp: int) -> tuple[int, int] | None:
     return None
 
 
-def fetch(read: Read, rsdp: int) -> bytes:
-    """The raw log area, empty when there is none."""
+@dataclass(frozen=True)
+class Log:
+    """The raw log area; when it is empty, `missing` says why."""
+
+    data: bytes = b""
+    missing: str = ""
+
+
+def fetch(read: Read, rsdp: int) -> Log:
+    """The log that the tables at a GPA lead to."""
+    if not rsdp:
+        return Log(missing="boot_params name no RSDP")
     found = locate(read, rsdp)
-    return read(found[0], min(found[1], MAX_LOG)) if found else b""
+    if found is None:
+        return Log(missing=f"no CCEL among the ACPI tables of the RSDP at {rsdp:#x}")
+    data = read(found[0], min(found[1], MAX_LOG))
+    return Log(
+        data, "" if data else f"no memory in the {found[1]} bytes at {found[0]:#x} that the CCEL names"
+    )
+
+
+def search(read: Read, memory: Iterable[tuple[int, bytes]]) -> Log:
+    """The log of an RSDP that lies somewhere in memory, given as pieces with their GPAs: what a firmware that
+    hands over no boot_params has left.
+    """
+    for gpa, piece in memory:
+        at = piece.find(acpi.RSDP_SIGNATURE)
+        while at >= 0:
+            root = read(gpa + at, acpi.RSDP.sizeof())
+            if not (gpa + at) % RSDP_ALIGNMENT and not sum(root) % 256 and locate(read, gpa + at):
+                return fetch(read, gpa + at)
+            at = piece.find(acpi.RSDP_SIGNATURE, at + 1)
+    return Log(missing="no CCEL in memory at the end of the run")
 
 
 def describe(log: bytes) -> list[dict[str, object]]:

@@ -1,11 +1,11 @@
-"""What did the firmware leave for the kernel? boot_params and E820 at the moment of the handoff."""
+"""What did the firmware leave for the kernel? boot_params, E820 and event log at the handoff."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from emu import eventlog
-from emu.eventlog import Read
+from emu.eventlog import Log, Read
 from formats import linux
 
 HEADER_OFFSET = 0x202  # setup header magic in boot_params
@@ -13,16 +13,20 @@ HEADER_OFFSET = 0x202  # setup header magic in boot_params
 
 @dataclass(frozen=True)
 class Handoff:
-    """What the payload was given: entry point, GPA of boot_params, its E820 table, and the event log."""
+    """What the payload was given: entry point, RSI, the GPA of boot_params (None if RSI points to none: what
+    began is no Linux kernel, or only another part of the firmware), its E820 table, and the event log.
+    """
 
     entry: int
-    boot_params: int
+    rsi: int
+    boot_params: int | None
     e820: tuple[tuple[int, int, int], ...]
-    log: bytes
+    log: Log
 
     def to_json(self) -> dict[str, object]:
         """Its part of the boot report."""
-        return {"entry": self.entry, "boot_params": self.boot_params, "e820": [list(e) for e in self.e820]}
+        table = [list(entry) for entry in self.e820]
+        return {"entry": self.entry, "rsi": self.rsi, "boot_params": self.boot_params, "e820": table}
 
 
 def _boot_params(read: Read, address: int) -> bytes:
@@ -32,14 +36,13 @@ def _boot_params(read: Read, address: int) -> bytes:
     return page if whole else b""
 
 
-def take(read: Read, entry: int, address: int) -> Handoff:
-    """What lies there as the payload begins at `entry` with RSI at `address`; E820 and log are empty when RSI
-    points to no boot_params.
-    """
-    page = _boot_params(read, address)
+def take(read: Read, entry: int, rsi: int) -> Handoff:
+    """What lies there as the first code outside the measured pages begins at `entry`."""
+    page = _boot_params(read, rsi)
     if not page:
-        return Handoff(entry, address, (), b"")
+        why = f"no boot_params at RSI {rsi:#x} when the first code outside the measured pages began"
+        return Handoff(entry, rsi, None, (), Log(missing=why))
     params = linux.BOOT_PARAMS.parse(page)
     count = min(int(params.e820_entries), linux.E820_MAX_ENTRIES)
     table = tuple((int(e.addr), int(e.size), int(e.type)) for e in params.e820_table[:count])
-    return Handoff(entry, address, table, eventlog.fetch(read, int(params.acpi_rsdp_addr)))
+    return Handoff(entry, rsi, rsi, table, eventlog.fetch(read, int(params.acpi_rsdp_addr)))

@@ -160,7 +160,9 @@ class Machine:
         vcpu, end = turn.vcpu, turn.end
         self.lib.td_spin_limit(vcpu.handle, SPINS if len(self.vcpus) > 1 else 0)
         vcpu.yielded = False
-        end = min(end, vcpu.time + self.vmm.policy.turn(vcpu, end - vcpu.time))
+        left = end - vcpu.time
+        if left > 0:  # else its last turn went past this one: blocks are not split
+            end = min(end, vcpu.time + self.vmm.policy.turn(vcpu, left))
         while not vcpu.halted and not self.schedule.cut:
             now, count, apic = vcpu.time, vcpu.count, vcpu.apic
             apic.tick(now)

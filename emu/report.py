@@ -7,6 +7,7 @@ from typing import Any
 
 from emu import eventlog, view
 from emu.ending import Ending
+from emu.eventlog import Log
 from emu.machine import Machine
 from emu.signals import End
 from emu.vcpu import VE_VECTOR, Vcpu
@@ -25,8 +26,9 @@ class Report:
     events: list[dict[str, object]]
     console: str
     end: dict[str, object]
-    instructions: int
-    instructions_excluded: int
+    instructions: int  # of vCPU 0
+    instructions_all: int  # of all vCPUs
+    instructions_excluded: int  # of vCPU 0, in the symbols of RunConfig.skip_count
     tdcalls: dict[str, int]
     vmcalls: dict[str, int]
     pages: dict[str, int]
@@ -34,6 +36,7 @@ class Report:
     aps: list[dict[str, object]]
     met: bool
     hostile: list[str] = field(default_factory=list)  # what the VMM did that an honest one would not
+    event_log_missing: str = ""  # why there is no event log
     event_log: bytes = field(repr=False, default=b"")
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +71,8 @@ def _end(machine: Machine, ending: Ending) -> dict[str, object]:
     fault = _fault(machine, vcpu)
     if fault and end.reason == "triple-fault":
         rip, detail = int(str(fault["rip"])), f"{fault['text']} with no way to deliver it"
+        if fault["vector"] == VE_VECTOR and machine.handoff and machine.handoff.boot_params is not None:
+            detail += "; was this kernel built with CONFIG_INTEL_TDX_GUEST?"
     elif fault and end.reason == "fatal" and fault["vector"] not in NOT_A_FAILURE:
         where = " ".join(str(fault[key]) for key in ("symbol", "source") if fault[key])
         detail += f"; after {fault['text']} at {where or hex(int(str(fault['rip'])))}"
@@ -81,6 +86,17 @@ def _end(machine: Machine, ending: Ending) -> dict[str, object]:
         "detail": detail,
         "fault": fault,
     }
+
+
+def _event_log(machine: Machine) -> Log:
+    """The log as it was handed over. A firmware without boot_params may have written its tables later."""
+    if machine.handoff is None:
+        return Log(missing="the run ended before a handoff")
+    given = machine.handoff.log
+    if given.data or machine.handoff.boot_params is not None:
+        return given
+    later = eventlog.search(machine.read_guest, machine.memory.used())
+    return later if later.data else Log(missing=f"{given.missing}, and {later.missing}")
 
 
 def locate_ap(machine: Machine, vcpu: Vcpu) -> dict[str, object]:
@@ -119,16 +135,18 @@ def report(machine: Machine, ending: Ending) -> Report:
     ended = _end(machine, ending)
     tdcalls, vmcalls = dict(module.tdcalls), dict(machine.vmm.vmcalls)
     instructions, excluded = boot.count, boot.excluded
-    log = given.log if given else b""
+    everything = sum(vcpu.count for vcpu in machine.vcpus)
+    log = _event_log(machine)
     aps = [locate_ap(machine, vcpu) for vcpu in machine.vcpus[1:]]
     r0, r1, r2, r3 = (register.hex() for register in module.rtmr)
     return Report(
         mrtd=module.mrtd.hex(),
         rtmr=(r0, r1, r2, r3),
-        events=eventlog.describe(log),
+        events=eventlog.describe(log.data),
         console=machine.console.data.decode(errors="replace"),
         end=ended,
         instructions=instructions,
+        instructions_all=everything,
         instructions_excluded=excluded,
         tdcalls=tdcalls,
         vmcalls=vmcalls,
@@ -142,5 +160,6 @@ def report(machine: Machine, ending: Ending) -> Report:
         aps=aps,
         met=ending.meets(machine.console.until),
         hostile=list(machine.vmm.policy.done),
-        event_log=log,
+        event_log_missing=log.missing,
+        event_log=log.data,
     )

@@ -96,9 +96,13 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
     """A few lines on what a run did: pages, calls, instructions, hand-over."""
     pages = report["pages"]
     measured = pages["extended"]
+    total, vcpus = report["instructions_all"], 1 + len(report["aps"])
+    counted = f"{report['instructions']:,}"
+    if vcpus > 1:
+        counted = f"{total:,} on all {vcpus} vCPUs, {counted} of them on vCPU 0"
     calls = ", ".join(f"{name} {count:,}" for name, count in sorted(report["tdcalls"].items()))
     rows = [
-        ("instructions", f"{report['instructions']:,}"),
+        ("instructions", counted),
         ("TDCALLs", calls or "none"),
         (
             "pages added",
@@ -107,12 +111,17 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
         ("pages accepted", f"{pages['accepted_2m']:,} of 2 MiB, {pages['accepted_4k']:,} of 4 KiB"),
     ]
     if handoff := report.get("handoff"):
-        entry, params = handoff["entry"], handoff["boot_params"]
-        rows.append(
-            ("hand-over", f"entry {entry:#x}, boot_params {params:#x}, {len(handoff['e820'])} E820 ranges")
-        )
+        rows.append(("hand-over", hand_over(handoff)))
     rows += [("the VMM" if first else "", line) for first, line in _attacks(report)]
     console.print(table(rows, headings=False))
+
+
+def hand_over(handoff: Mapping[str, Any]) -> str:
+    """Where the payload began, and with what."""
+    entry, params = f"entry {handoff['entry']:#x}", handoff["boot_params"]
+    if params is None:
+        return f"{entry}, first code outside the measured pages; no boot_params at RSI {handoff['rsi']:#x}"
+    return f"{entry}, boot_params {params:#x}, {len(handoff['e820'])} E820 ranges"
 
 
 def _attacks(report: Mapping[str, Any]) -> list[tuple[bool, str]]:

@@ -4,7 +4,9 @@ tables.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from formats.units import LARGE_PAGE, PAGE
@@ -52,6 +54,17 @@ class Memory:
         self.ffi.memmove(base + gpa, data, len(data))
         if not shared:
             self.lib.td_host_wrote(self.vm, gpa, len(data))
+
+    def used(self) -> Iterator[tuple[int, bytes]]:
+        """GPA and content of each run of private pages that are not all zeros."""
+        base, span = self.layout.ram, self.span
+        room = int(self.lib.td_used_pages(base, span, self.ffi.NULL, 0))
+        numbers = self.ffi.new("uint32_t[]", max(room, 1))
+        count = min(room, int(self.lib.td_used_pages(base, span, numbers, room)))
+        pages = [int(number) for number in numbers[0:count]]
+        for _, run in groupby(enumerate(pages), lambda pair: pair[1] - pair[0]):
+            found = [page for _, page in run]
+            yield found[0] * PAGE, self.read(found[0] * PAGE, len(found) * PAGE)
 
     def set_states(self, gpa: int, size: int, state: int) -> None:
         """Gives all pages of a range one TD_PAGE_* byte."""

@@ -18,6 +18,7 @@ class Counted:
     end: int
     instructions: int
     mode: int
+    user: bool = False  # at CPL 3
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class Probe:
         room = self.lib.td_profile_read(self.handle, self.ffi.NULL, 0)
         out = self.ffi.new("td_counted[]", max(room, 1))
         filled = min(room, self.lib.td_profile_read(self.handle, out, room))
-        rows = ((int(c.begin), int(c.end), int(c.instructions), int(c.mode)) for c in out[0:filled])
+        rows = (
+            (int(c.begin), int(c.end), int(c.instructions), int(c.mode), bool(c.user)) for c in out[0:filled]
+        )
         return [Counted(*row) for row in rows if row[2]]
 
     def instruction_starts(self, code: Counted) -> list[int]:

@@ -16,6 +16,7 @@ from formats import tdvf
 
 # Linear addresses of a Linux kernel (Documentation/arch/x86/x86_64/mm.rst)
 KERNEL, MODULES, UPPER_HALF = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000, 1 << 63
+USER = "[user]"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def region(address: int, image: tuple[int, int], ram_end: int) -> str:
         if address < KERNEL:
             return "[kernel, outside its image]"
         return "[kernel]" if address < MODULES else "[kernel modules]"
-    return "[payload before the kernel proper]" if address < ram_end else "[user]"
+    return "[payload before the kernel proper]" if address < ram_end else "[other]"
 
 
 class Namer:
@@ -44,8 +45,10 @@ class Namer:
     def __init__(self, tables: tuple[Symbols, ...], image: tuple[int, int], ram_end: int) -> None:
         self.tables, self.image, self.ram_end = tables, image, ram_end
 
-    def name(self, address: int) -> str:
-        """Symbol, or region in brackets."""
+    def name(self, address: int, user: bool = False) -> str:
+        """Symbol, or region in brackets. All that runs at CPL 3 has one name: no table knows programs."""
+        if user:
+            return USER
         for table in self.tables:
             at = bisect.bisect_right(table.symbols, address, key=lambda s: s.start) - 1
             if at >= 0 and address < table.symbols[at].end:
@@ -57,14 +60,14 @@ def attribute(counted: list[Counted], namer: Namer, starts: Callable[[Counted], 
     """Instructions by name. Code that spans two names is split; `starts` tells where instructions begin."""
     found: Counter[str] = Counter()
     for item in counted:
-        first = namer.name(item.begin)
-        if first == namer.name(item.end - 1):
+        first = namer.name(item.begin, item.user)
+        if first == namer.name(item.end - 1, item.user):
             found[first] += item.instructions
             continue
         places = starts(item) or [item.begin]
         times, rest = divmod(item.instructions, len(places))
         for place in places:
-            found[namer.name(place)] += times
+            found[namer.name(place, item.user)] += times
         found[first] += rest
     return +found
 

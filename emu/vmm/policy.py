@@ -53,7 +53,7 @@ class Policy:
         """The TD is final, nothing ran yet: page sizes, pages that are not given."""
 
     def turn(self, vcpu: Vcpu, instructions: int) -> int:
-        """For how many instructions this vCPU runs next, instead of `instructions`; 0: not now."""
+        """For how many instructions this vCPU runs next, instead of `instructions` (> 0); 0: not now."""
         return instructions
 
     def on_call(self, call: Call) -> int | None:

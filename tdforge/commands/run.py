@@ -103,6 +103,8 @@ def _publish(report: Report, seen: debug_options.Observers, given: argparse.Name
         write(given.report, text.encode())
     if given.event_log:
         write(given.event_log, report.event_log)
+        if report.event_log_missing:
+            show.err().print(f"{given.event_log} is empty: {report.event_log_missing}")
     if given.json:
         print(text, end="")
     else:

@@ -50,8 +50,8 @@ def reader(space: bytearray) -> eventlog.Read:
 def test_log_is_found_and_described() -> None:
     read = reader(memory())
     assert eventlog.locate(read, 0x100) == (0x1000, 0x1000)
-    log = eventlog.fetch(read, 0x100)
-    assert handoff.take(read, 0x1234, 0x4000).log == log
+    log = eventlog.fetch(read, 0x100).data
+    assert handoff.take(read, 0x1234, 0x4000).log.data == log
     assert [(e["rtmr"], e["description"], e["digest"]) for e in eventlog.describe(log)] == [
         (0, "td_hob", DIGESTS[0].hex()),
         (1, "td_payload", DIGESTS[1].hex()),
@@ -71,13 +71,18 @@ def test_e820_is_read() -> None:
 def test_broken_tables_give_no_log(break_at: int) -> None:
     space = memory()
     space[break_at : break_at + 4] = b"\xff" * 4
-    assert eventlog.fetch(reader(space), 0x100) == b""
+    log = eventlog.fetch(reader(space), 0x100)
+    assert log.data == b""
+    assert "no CCEL among the ACPI tables of the RSDP at 0x100" in log.missing
 
 
 def test_nothing_there() -> None:
-    assert eventlog.fetch(reader(bytearray()), 0x100) == b""
+    assert eventlog.fetch(reader(bytearray()), 0x100).data == b""
+    assert eventlog.fetch(reader(bytearray()), 0).missing == "boot_params name no RSDP"
     assert eventlog.describe(b"garbage") == []
-    assert handoff.take(reader(bytearray()), 1, 2) == handoff.Handoff(1, 2, (), b"")
+    found = handoff.take(reader(bytearray()), 1, 2)
+    assert found.to_json() == {"entry": 1, "rsi": 2, "boot_params": None, "e820": []}
+    assert "no boot_params at RSI 0x2" in found.log.missing
 
 
 # By hand from the records: empty TD, unmeasured pages, a measured zero page, two pages in both orders.

@@ -132,7 +132,7 @@ def test_handoff_is_the_first_fetch_outside_measured_memory(tmp_path: Path) -> N
     body = "main:\n    movl $0xA00000, %eax\n    movl $0x810000, %esi\n    jmp *%rax\n"
     found = report(tmp_path, body, until="handoff")
     assert found.met
-    assert found.handoff == {"entry": 0xA00000, "boot_params": 0x810000, "e820": []}
+    assert found.handoff == {"entry": 0xA00000, "rsi": 0x810000, "boot_params": None, "e820": []}
 
 
 def test_application_processors_are_found_in_their_loop(tmp_path: Path) -> None:

@@ -6,6 +6,11 @@ import guest
 import pytest
 from interrupts import MACROS
 
+from emu.api import RunConfig, prepare
+from emu.schedule import Turn
+from emu.view import Vcpu
+from emu.vmm.policy import Policy
+
 # %ebp is the vCPU's index, each has 512 bytes of stack; vCPU 0 goes on at `boot` when the tables are there,
 # the others at `others` once it says `release`.
 SEVERAL = (
@@ -263,3 +268,30 @@ def test_code_that_the_processor_itself_wrote(alias: int) -> None:
         halt
     """
     assert run(body, vcpus=1).words[:3] == (0, 0, 1)
+
+
+class Turns(Policy):
+    """Keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def turn(self, vcpu: Vcpu, instructions: int) -> int:
+        self.asked.append(instructions)
+        return instructions
+
+
+@pytest.mark.parametrize(("ahead", "asked"), [(-5, []), (0, []), (7, [7])])
+def test_a_policy_is_asked_for_turns_that_are_left(ahead: int, asked: list[int]) -> None:
+    body = "main:\n1:  nop\n    jmp 1b\n"
+    policy = Turns()
+    config = RunConfig(guest.build(body).image, "guest.bin", memory=guest.MEMORY, until="halt")
+    machine = prepare(config, policy=policy)
+    try:
+        vcpu = machine.vcpus[0]
+        vcpu.run_alone(100)
+        machine.turn(Turn(vcpu, vcpu.time + ahead), 1_000_000)
+        assert policy.asked == asked
+    finally:
+        machine.close()

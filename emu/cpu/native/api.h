@@ -91,6 +91,7 @@ typedef struct {
     uint64_t begin, end; /* linear addresses of straight-line code */
     int64_t instructions; /* executed there in all */
     uint32_t mode;        /* 16, 32 or 64; 0 for a single instruction */
+    uint32_t user;        /* at CPL 3 */
 } td_counted;
 
 typedef struct {

@@ -28,10 +28,11 @@ static uint32_t fetch(td_vcpu *v, uint64_t address, uint8_t out[16], uint64_t *p
     return n;
 }
 
-static int mode_now(td_vcpu *v) {
+static int mode_of(uint32_t h) { return h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16; }
+
+static uint32_t flags_now(td_vcpu *v) {
     uc_context_save(v->uc, v->context);
-    uint32_t h = env32(v, ENV_HFLAGS);
-    return h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
+    return env32(v, ENV_HFLAGS);
 }
 
 /* Where an address is in the table, or the free place for it. */
@@ -93,7 +94,9 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
     b->starts_rep = 0;
     b->excluded = 0;
     b->rep_end = (uint64_t)NO_ADDRESS;
-    b->mode = (uint8_t)mode_now(v);
+    uint32_t flags = flags_now(v);
+    b->mode = (uint8_t)mode_of(flags);
+    b->user = (flags & 3) == 3;
     for (uint32_t i = 0; i < v->range_count; i++)
         if (address >= v->ranges[i].begin && address < v->ranges[i].end)
             b->excluded = 1;
@@ -252,12 +255,18 @@ static const int gpr_id[16] = {
     UC_X86_REG_RSI, UC_X86_REG_RDI, UC_X86_REG_R8, UC_X86_REG_R9, UC_X86_REG_R10, UC_X86_REG_R11,
     UC_X86_REG_R12, UC_X86_REG_R13, UC_X86_REG_R14, UC_X86_REG_R15};
 
+static uint32_t user_now(td_vcpu *v) {
+    uint16_t cs = 0;
+    uc_reg_read(v->uc, UC_X86_REG_CS, &cs);
+    return (cs & 3) == 3;
+}
+
 static void step_over(td_vcpu *v, uint64_t address, uint32_t length) {
     uint64_t rip = address + length;
     td_uncount(v, address);
     v->count++;
     if (v->debug)
-        td_debug_add(v, address, rip, 1, 0);
+        td_debug_add(v, address, rip, 1, 0, user_now(v));
     uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
 }
 
@@ -282,14 +291,10 @@ static int engine_msr(uc_engine *uc, uint32_t index, int write) {
 }
 
 /* CR4.TSD keeps the time from users. */
-static int time_forbidden(uc_engine *uc) {
+static int time_forbidden(td_vcpu *v) {
     uint64_t cr4;
-    uint16_t cs;
-    uc_reg_read(uc, UC_X86_REG_CR4, &cr4);
-    if (!(cr4 & 4))
-        return 0;
-    uc_reg_read(uc, UC_X86_REG_CS, &cs);
-    return (cs & 3) != 0;
+    uc_reg_read(v->uc, UC_X86_REG_CR4, &cr4);
+    return (cr4 & 4) && user_now(v);
 }
 
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
@@ -307,7 +312,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     if (v->debug && td_debug_break(v, address))
         return;
     uint32_t n = fetch(v, address, code, &page);
-    int mode = v->current ? v->current->mode : mode_now(v);
+    int mode = v->current ? v->current->mode : mode_of(flags_now(v));
     int length = n ? td_decode(code, n, mode, &in) : 0;
     int kind = length ? td_classify(&in, code, mode) : TD_INSN_NONE;
     switch (kind) {
@@ -315,7 +320,7 @@ void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
         return;
     case TD_INSN_RDTSC:
     case TD_INSN_RDTSCP:
-        if (time_forbidden(uc))
+        if (time_forbidden(v))
             break;
         td_uncount(v, address);
         value = td_read_tsc(v);

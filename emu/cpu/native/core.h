@@ -29,7 +29,7 @@ typedef struct {
     uint64_t rep_end;       /* address of a string instruction with REP that ends the block, else NO_ADDRESS */
     uint32_t size;
     uint16_t insns;
-    uint8_t starts_rep, excluded, mode;
+    uint8_t starts_rep, excluded, mode, user; /* user: at CPL 3 */
     uint8_t shadow, pause; /* ends in STI, MOV SS or POP SS; ends in PAUSE */
 } block;
 
@@ -152,8 +152,8 @@ void td_sites_clear(td_vcpu *v);
 
 /* debug.c; all but _free, _add and _report need v->debug */
 void td_debug_free(td_vcpu *v);
-/* Instructions ran between two addresses, this number of them; negative takes back. */
-void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode);
+/* Instructions ran between two addresses, this number of them; negative takes back. `mode` and `user` as in td_counted. */
+void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode, uint32_t user);
 /* Fills the stop for an exception just delivered; 0 when nobody asked for it. */
 int td_debug_report(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
 /* The slot gets another block: its runs go to the table. */

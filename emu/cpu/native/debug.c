@@ -42,9 +42,9 @@ int td_debug_report(td_vcpu *v, int vector, int has_error, uint32_t error, uint6
 
 /* -- counts */
 
-static td_counted *place(td_debug *s, uint64_t begin, uint64_t end) {
+static td_counted *place(td_debug *s, uint64_t begin, uint64_t end, uint32_t user) {
     uint32_t at = (uint32_t)((begin * 31 + end) * 0x9E3779B97F4A7C15ULL >> 32) & (s->slots - 1);
-    while (s->table[at].end && (s->table[at].begin != begin || s->table[at].end != end))
+    while (s->table[at].end && (s->table[at].begin != begin || s->table[at].end != end || s->table[at].user != user))
         at = (at + 1) & (s->slots - 1);
     return &s->table[at];
 }
@@ -58,21 +58,22 @@ static void grow(td_debug *s) {
         abort();
     for (uint32_t i = 0; i < n; i++)
         if (old[i].end)
-            *place(s, old[i].begin, old[i].end) = old[i];
+            *place(s, old[i].begin, old[i].end, old[i].user) = old[i];
     free(old);
 }
 
-void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode) {
+void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode, uint32_t user) {
     td_debug *s = v->debug;
     if (!s || !s->runs)
         return;
     if (s->used * 2 >= s->slots)
         grow(s);
-    td_counted *c = place(s, begin, end);
+    td_counted *c = place(s, begin, end, user);
     if (!c->end) {
         c->begin = begin;
         c->end = end;
         c->mode = mode;
+        c->user = user;
         s->used++;
     }
     c->instructions += instructions;
@@ -84,7 +85,7 @@ void td_debug_evict(td_vcpu *v, block *b) {
         return;
     uint64_t *runs = &s->runs[b - v->blocks];
     if (*runs)
-        td_debug_add(v, b->address, b->address + b->size, (int64_t)(*runs * b->insns), b->mode);
+        td_debug_add(v, b->address, b->address + b->size, (int64_t)(*runs * b->insns), b->mode, b->user);
     *runs = 0;
 }
 
@@ -93,17 +94,17 @@ void td_debug_block(td_vcpu *v, block *b) {
         return;
     v->debug->runs[b - v->blocks]++;
     if (v->rep_continues)
-        td_debug_add(v, b->address, b->address + 1, -1, 0); /* its first instruction is counted */
+        td_debug_add(v, b->address, b->address + 1, -1, 0, b->user); /* its first instruction is counted */
 }
 
 void td_debug_uncount(td_vcpu *v, block *b, uint64_t rip, uint64_t before) {
     if (!v->debug->runs)
         return;
-    td_debug_add(v, b->address, b->address + b->size, -(int64_t)b->insns, b->mode);
+    td_debug_add(v, b->address, b->address + b->size, -(int64_t)b->insns, b->mode, b->user);
     if (before)
-        td_debug_add(v, b->address, rip, (int64_t)before, b->mode);
+        td_debug_add(v, b->address, rip, (int64_t)before, b->mode, b->user);
     else if (v->rep_continues)
-        td_debug_add(v, b->address, b->address + 1, 1, 0);
+        td_debug_add(v, b->address, b->address + 1, 1, 0, b->user);
 }
 
 void td_profile_start(td_vcpu *v) {

@@ -161,6 +161,8 @@ int td_syscall(td_vcpu *v, uint32_t length) {
     if (r->mode != 64 || !(r->efer & 1))
         return td_raise(v, 6, 0, 0, BY_CPU);
     uint32_t selector = (uint32_t)(td_get_msr(v, MSR_STAR) >> 32) & 0xFFFC;
+    if (v->debug)
+        td_debug_add(v, r->rip, r->rip + length, 1, 0, r->cpl == 3);
     const uint32_t flat = 0x00809300, code = 0x00209B00, big = 0x00400000;
     r->gpr[1] = r->rip + length;
     r->gpr[11] = r->rflags & ~(uint64_t)(1 << 16);

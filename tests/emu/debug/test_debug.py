@@ -10,6 +10,7 @@ from pathlib import Path
 
 import guest
 import pytest
+from test_userspace import USER
 
 from emu.api import RunConfig, prepare, report, run
 from emu.debug import diff, kernelsyms
@@ -22,7 +23,7 @@ from emu.signals import EmuError
 from emu.snapshot import file as snapshot
 from emu.snapshot import objects as state
 from emu.symbols import Symbol, Symbols
-from tdforge import cli
+from tdforge import cli, show
 
 # Two TDCALLs, a #PF, a counted loop, a string instruction, and one character after the other on the console
 BODY = """
@@ -129,6 +130,39 @@ def test_a_profile_is_exact(image: guest.Guest, elf: Path) -> None:
     by_name = {row.name: row.instructions for row in profile.rows}
     assert by_name["busy"] == 1 + 3 * 1000 + 2
     assert sum(by_name.values()) == seen.instructions
+
+
+def test_a_profile_decides_by_privilege_level() -> None:
+    body = """
+    user:
+        movl $500, %ecx
+    1:  decl %ecx
+        jnz 1b
+        rdtsc
+        syscall
+    entry:
+        movl $300, %ecx
+    2:  decl %ecx
+        jnz 2b
+        halt
+    """
+    profile = Profile()
+    seen = run(config(guest.build(USER + body)), observer=profile)
+    by_name = {row.name: row.instructions for row in profile.rows}
+    assert by_name["[user]"] == 1 + 2 * 500 + 2
+    assert sum(by_name.values()) == seen.instructions
+
+
+def test_instructions_are_counted_on_every_vcpu(image: guest.Guest) -> None:
+    profile = Profile()
+    seen = run(dataclasses.replace(config(image), vcpus=3), observer=profile)
+    assert seen.instructions_all == sum(row.instructions for row in profile.rows)
+    assert seen.instructions_all > seen.instructions
+    facts = json.loads(json.dumps(seen.to_json()))
+    console = show.err()
+    with console.capture() as text:
+        show.print_run(console, facts)
+    assert f"{seen.instructions_all:,} on all 3 vCPUs, {seen.instructions:,} of them on vCPU 0" in text.get()
 
 
 def test_code_across_two_symbols_is_split() -> None:

@@ -10,8 +10,9 @@ from lark.tree import Meta
 
 from dsl import tree
 from dsl.model import Span
+from formats.units import GIB, KIB, MIB
 
-UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB}
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 MAX_DIGITS = 4300  # of what Python converts; any number of 20 is too large for the language
 

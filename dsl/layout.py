@@ -7,15 +7,10 @@ from dsl import tree
 from dsl.declare import Names
 from dsl.diagnostics import Reporter, did_you_mean, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
-from formats.units import FOUR_GIB, PAGE
+from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS
+from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
-LOW_RAM_END = 0x8000_0000  # QEMU q35 splits RAM at 2 GiB or above; what the VMM loads lies in the lower part
-LEAST_RAM = 128 << 20  # the smallest machine; TempMem and TD_HOB lie in the RAM of every machine
-MIN_BFV = 64 << 10  # flash images are multiples of 64 KiB on mainline QEMU
-MAX_BFV = 2 << 20  # its pages share one page table (gen/boot/paging.py)
-MAX_IMAGE = 16 << 20  # and with the CFV in front
-
-MAX_SECTIONS = 28  # what fits between the metadata's place and the GUID table (docs/image.md)
+MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
 
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
@@ -110,7 +105,7 @@ class Layout:
                     "T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB"
                 )
             if address is not None and kind != "CFV":  # a CFV lies in the image file, far from the rest
-                cursor = -(-(address + (size or 0)) // PAGE) * PAGE
+                cursor = align_up(address + (size or 0), PAGE)
             if address is not None and size:
                 self._placed(section, address, size)
         self.sections.append(
@@ -135,9 +130,9 @@ class Layout:
         if section.size is None:
             return None
         if not section.up_to:
-            hint = f"write `up to {section.size.value >> 10} KiB` to bound it"
+            hint = f"write `up to {section.size.value // KIB} KiB` to bound it"
             self._error("T06", section.size.span, "BFV is as large as the code", hint)
-        if section.size.value % MIN_BFV or not 0 < section.size.value <= MAX_BFV:
+        if section.size.value % FILE_UNIT or not 0 < section.size.value <= MAX_BFV:
             self._error("T06", section.size.span, "the bound of BFV is a multiple of 64 KiB, at most 2 MiB")
         return section.size.value
 
@@ -162,7 +157,7 @@ class Layout:
             return None, section.size.value if section.size else None
         place = section.at.span if section.at is not None else section.span
         if address % PAGE:
-            down = shown(address // PAGE * PAGE)
+            down = shown(align_down(address, PAGE))
             self._error(
                 "T06", place, f"{shown(address)} is not a multiple of 4 KiB", f"the page begins at {down}"
             )
@@ -174,7 +169,7 @@ class Layout:
         if size.value == 0:
             self._error("T06", size.span, f"`{name}` is empty")
         elif size.value % PAGE:
-            up = (size.value // PAGE + 1) * PAGE >> 10
+            up = align_up(size.value, PAGE) // KIB
             self._error(
                 "T06", size.span, f"{size.value} bytes is not a multiple of 4 KiB", f"round up to {up} KiB"
             )
@@ -183,17 +178,17 @@ class Layout:
         name, end = section.name.text, address + size
         where = f"`{name}` [{shown(address)}, {shown(end)})"
         kind = section.kind.text
-        if end > FOUR_GIB - MIN_BFV:
+        if end > FOUR_GIB - FILE_UNIT:
             self._error("T06", section.span, f"{where} reaches into BFV, which ends at 4 GiB")
         elif kind == "CFV":
-            lowest, highest = FOUR_GIB - MAX_IMAGE, FOUR_GIB - MAX_BFV
+            lowest, highest = FOUR_GIB - MAX_FILE_SIZE, FOUR_GIB - MAX_BFV
             if address < lowest or end > highest:
                 message = (
                     f"{where} is not in [{shown(lowest)}, {shown(highest)}), where the image file is mapped"
                 )
-                self._error("T06", section.span, message, f"write `at {shown(highest - (1 << 20))}`")
+                self._error("T06", section.span, message, f"write `at {shown(highest - MIB)}`")
         else:
-            limit = LEAST_RAM if kind in ("TD_HOB", "TempMem") else LOW_RAM_END
+            limit = LEAST_RAM if kind in ("TD_HOB", "TempMem") else LOWEST_SPLIT
             if end > limit:
                 message = f"{where} is not in low RAM, which may end at {shown(limit)}"
                 self._error("T06", section.span, message)
@@ -249,7 +244,7 @@ class Layout:
                     self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
             e820 = self._one_of(region.attributes, E820, "reserved")
             self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
-            if total > limit.value - (1 << 20):
+            if total > limit.value - MIB:
                 self._error(
                     "T06", region.span, f"the regions do not fit between 1 MiB and {shown(limit.value)}"
                 )

@@ -9,11 +9,11 @@ from emu.signals import EmuError
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import TdParams
 from emu.vmm.devices.clock import EPOCH
-from formats.units import PAGE
+from formats.units import GIB, MIB, PAGE
 
 HOST_PAGE_SIZES = ("2M", "4K")
 MAX_VCPUS = 512  # more than the 300 at which tables and loops outgrow a byte; each costs host memory
-MIN_MEMORY, MAX_MEMORY = 16 << 20, 1 << 46  # a power of 2 that GPAW 48 has room for
+MIN_MEMORY, MAX_MEMORY = 16 * MIB, 1 << 46  # a power of 2 that GPAW 48 has room for
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RunConfig:
 
     image: bytes
     image_name: str
-    memory: int = 2 << 30
+    memory: int = 2 * GIB
     vcpus: int = 1
     vmm: str = "td-shim"  # see emu.vmm.choose
     kernel: bytes | None = None

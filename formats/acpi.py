@@ -271,7 +271,7 @@ CCEL = (
     )
 ) * "Confidential computing event log, 5.2.34"
 
-_ENTRY_LAYOUTS = {
+_ENTRIES = {
     MadtType.LAPIC: MADT_LAPIC,
     MadtType.IOAPIC: MADT_IOAPIC,
     MadtType.ISO: MADT_ISO,
@@ -323,8 +323,8 @@ def madt(entries: Sequence[bytes], flags: MadtFlags = MadtFlags(0)) -> bytes:  #
 
 def madt_entry(kind: MadtType, **fields: int) -> bytes:
     """One MADT entry; type and length are filled in."""
-    layout = _ENTRY_LAYOUTS[kind]
-    return pack(layout, type=kind, length=layout.sizeof(), **fields)
+    struct = _ENTRIES[kind]
+    return pack(struct, type=kind, length=struct.sizeof(), **fields)
 
 
 def fadt(**fields: Any) -> bytes:
@@ -371,8 +371,8 @@ def madt_entries(data: bytes, *, place: str = "MADT") -> Iterator[tuple[int, Any
             raise TruncatedError(
                 f"{place} entry at {offset:#x}", f"length {entry.length}", f"2 to {header.length - offset}"
             )
-        layout = _ENTRY_LAYOUTS.get(entry.type)
+        struct = _ENTRIES.get(entry.type)
         if entry.type == MadtType.MP_WAKEUP and entry.length >= MADT_MP_WAKEUP_V1.sizeof():
-            layout = MADT_MP_WAKEUP_V1
-        yield entry.type, unpack(layout, raw, place=f"{place} entry at {offset:#x}") if layout else raw
+            struct = MADT_MP_WAKEUP_V1
+        yield entry.type, unpack(struct, raw, place=f"{place} entry at {offset:#x}") if struct else raw
         offset += entry.length

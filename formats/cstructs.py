@@ -83,6 +83,11 @@ STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
 
 # Single numbers: C name and value; the source stands at the Python definition.
 NUMBERS: tuple[tuple[str, int], ...] = (
+    ("TDF_PAGE", units.PAGE),
+    ("TDF_PAGE_2M", units.LARGE_PAGE),
+    ("TDF_4G", units.FOUR_GIB),
+    ("PAGE_TABLE_ENTRIES", paging.ENTRIES),
+    ("PAGE_ADDRESS", paging.ADDRESS),
     ("TDVF_VERSION", tdvf.VERSION),
     ("LAYOUT_CARVED", tdvf.LAYOUT_CARVED),
     ("HOB_PHIT_VERSION", hob.PHIT_VERSION),
@@ -146,7 +151,7 @@ _INTEGERS = {"B": "uint8_t", "H": "uint16_t", "L": "uint32_t", "Q": "uint64_t"}
 
 def c_header() -> str:
     """The whole text of `formats.h`."""
-    names = {id(plain(layout)): layout.name for layout in STRUCTS}
+    names = {id(plain(struct)): struct.name for struct in STRUCTS}
     lines = [
         "/* Generated from formats; do not edit. Binary structures a TD firmware reads and writes. */",
         "#ifndef TDFORGE_FORMATS_H",
@@ -157,8 +162,8 @@ def c_header() -> str:
         "",
     ]
     lines += _defines()
-    for layout in STRUCTS:
-        lines += ["", *_struct(layout, names)]
+    for struct in STRUCTS:
+        lines += ["", *_struct(struct, names)]
     return "\n".join([*lines, "", "#endif", ""])
 
 
@@ -181,19 +186,19 @@ def _number(value: int) -> str:
     return f"{value}u" if value < 10 else f"0x{value:X}u"
 
 
-def _struct(layout: Any, names: dict[int, str]) -> Iterator[str]:
-    tag = f"struct {layout.name}"
-    yield f"/* {layout.docs} */"
+def _struct(struct: Any, names: dict[int, str]) -> Iterator[str]:
+    tag = f"struct {struct.name}"
+    yield f"/* {struct.docs} */"
     yield f"{tag} {{"
-    for field in plain(layout).subcons:
+    for field in plain(struct).subcons:
         yield f"    {_declared(field, names)};"
     yield "} __attribute__((packed));"
     offset = 0
-    for field in plain(layout).subcons:
+    for field in plain(struct).subcons:
         where = f"offsetof({tag}, {field.name}) == {offset}"
-        yield f'_Static_assert({where}, "{layout.name}.{field.name}");'
+        yield f'_Static_assert({where}, "{struct.name}.{field.name}");'
         offset += field.sizeof()
-    yield f'_Static_assert(sizeof({tag}) == {offset}, "{layout.name}");'
+    yield f'_Static_assert(sizeof({tag}) == {offset}, "{struct.name}");'
 
 
 def _declared(field: Any, names: dict[int, str]) -> str:

@@ -14,3 +14,9 @@ class PageBit(IntFlag):
     DIRTY = 1 << 6
     LARGE = 1 << 7
     NO_EXECUTE = 1 << 63
+
+
+ENTRIES = 512  # of a table: 4.5.2
+ADDRESS = (
+    0x000F_FFFF_FFFF_F000  # bits of an entry that hold a physical address, of at most 52 bits: table 4-15
+)

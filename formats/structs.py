@@ -33,49 +33,49 @@ def _gap(start: int, end: int) -> list[Any]:
     return [f"reserved_{start:03x}" / c.Bytes(end - start)] if end > start else []
 
 
-def unpack(layout: Any, data: bytes, offset: int = 0, *, place: str = "") -> Any:
+def unpack(struct: Any, data: bytes, offset: int = 0, *, place: str = "") -> Any:
     """The structure at `offset` of `data`; TruncatedError when it does not fit. `place` names the data."""
-    size = layout.sizeof()
+    size = struct.sizeof()
     if offset < 0:
-        name = place or layout.name
+        name = place or struct.name
         raise TruncatedError(
-            name, f"an offset {-offset:#x} before the start", f"{size} bytes of {layout.name}"
+            name, f"an offset {-offset:#x} before the start", f"{size} bytes of {struct.name}"
         )
     if offset + size > len(data):
         raise TruncatedError(
-            f"{place or layout.name} offset {offset:#x}",
+            f"{place or struct.name} offset {offset:#x}",
             f"{max(0, len(data) - offset)} bytes",
-            f"{size} bytes of {layout.name}",
+            f"{size} bytes of {struct.name}",
         )
-    return layout.parse(data[offset : offset + size])
+    return struct.parse(data[offset : offset + size])
 
 
-def pack(layout: Any, **values: Any) -> bytes:
+def pack(struct: Any, **values: Any) -> bytes:
     """The bytes of a structure; fields that are not given are zero. Nested structs take dictionaries."""
-    return bytes(layout.build(_filled(layout, values)))
+    return bytes(struct.build(_filled(struct, values)))
 
 
-def offset_of(layout: Any, name: str) -> int:
+def offset_of(struct: Any, name: str) -> int:
     """Where a field of a structure begins, in bytes."""
-    members = plain(layout).subcons
+    members = plain(struct).subcons
     before = next(i for i, field in enumerate(members) if field.name == name)
     return sum(field.sizeof() for field in members[:before])
 
 
-def plain(layout: Any) -> Any:
+def plain(struct: Any) -> Any:
     """The construct below names and documentation."""
-    while isinstance(layout, c.Renamed):
-        layout = layout.subcon
-    return layout
+    while isinstance(struct, c.Renamed):
+        struct = struct.subcon
+    return struct
 
 
-def _filled(layout: Any, value: Any) -> Any:
-    core = plain(layout)
+def _filled(struct: Any, value: Any) -> Any:
+    core = plain(struct)
     if isinstance(core, c.Struct):
         given = dict(value or {})
         filled = {field.name: _filled(field, given.pop(field.name, None)) for field in core.subcons}
         if given:
-            raise TypeError(f"{layout.name} has no field {', '.join(sorted(map(str, given)))}")
+            raise TypeError(f"{struct.name} has no field {', '.join(sorted(map(str, given)))}")
         return filled
     if isinstance(core, c.Array):
         items = list(value or [])

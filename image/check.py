@@ -13,15 +13,10 @@ from itertools import combinations
 
 from formats import guids, tdvf
 from formats.errors import FormatError
+from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
 
-FILE_UNIT = 0x1_0000  # QEMU hw/i386/x86-common.c x86_bios_rom_init: 64 KiB
-MAX_FILE_SIZE = 16 << 20  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
-# QEMU target/i386/kvm/tdx.c tdx_accept_ram_range: TD_HOB and TempMem lie inside RAM; the least RAM supported.
-LOW_RAM_END = 128 << 20
-# Payload and PayloadParam lie in RAM below the lowest split of any machine: QEMU hw/i386/pc_q35.c, 2 GiB.
-PAYLOAD_RAM_END = 2 << 30
 GPA_LIMIT = 1 << 47  # the shared bit of a TD with 48 guest physical address bits
 MIN_SECTIONS = 2  # QEMU hw/i386/tdvf.c tdvf_parse_metadata
 
@@ -152,11 +147,11 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
     if item.type in _WITH_DATA:
         limit, rule = FOUR_GIB, "an end at or below 4 GiB, the end of the image"
     elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
-        limit, rule = LOW_RAM_END, f"an end at or below {LOW_RAM_END:#x}, in the RAM of the smallest machine"
+        limit, rule = LEAST_RAM, f"an end at or below {LEAST_RAM:#x}, in the RAM of the smallest machine"
     elif item.type == SectionType.PERM_MEM:
         limit, rule = GPA_LIMIT, f"an end at or below {GPA_LIMIT:#x}, in private memory"
     else:
-        limit, rule = PAYLOAD_RAM_END, f"an end at or below {PAYLOAD_RAM_END:#x}, in low RAM of every machine"
+        limit, rule = LOWEST_SPLIT, f"an end at or below {LOWEST_SPLIT:#x}, in low RAM of every machine"
     if item.end > min(limit, GPA_LIMIT):
         refused = ("QEMU",) if profile is Profile.QEMU else ("QEMU", "Dragonball")
         source = "QEMU target/i386/kvm/tdx.c tdx_accept_ram_range"

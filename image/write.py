@@ -14,25 +14,23 @@ from construct import Int32ul
 
 from formats.errors import FormatError
 from formats.fv import HEAD_SIZE, volume_head
+from formats.limits import FILE_UNIT, MAX_FILE_SIZE, MAX_SECTIONS
 from formats.tdvf import (
-    DESCRIPTOR,
     GUID_SIZE,
     POINTER_DISTANCE,
     RESET_VECTOR_DISTANCE,
-    SECTION,
     Section,
     SectionType,
     descriptor,
     guid_table,
 )
 from formats.units import FOUR_GIB, align_up
-from image.check import FILE_UNIT, MAX_FILE_SIZE, Finding, Profile, check_image
+from image.check import Finding, Profile, check_image
 
 # From the image's end; one place for the linker script and for what is written here.
 METADATA_DISTANCE = 0x400  # metadata GUID, descriptor and sections start here
 TABLE_DISTANCE = 0x48  # the GUID table with one entry: 22 + 18 bytes, ends at the pointer
 HOLE_END_DISTANCE = RESET_VECTOR_DISTANCE
-MAX_SECTIONS = (METADATA_DISTANCE - TABLE_DISTANCE - GUID_SIZE - DESCRIPTOR.sizeof()) // SECTION.sizeof()
 
 
 class ImageRefused(FormatError):

@@ -1,23 +1,42 @@
 """Which payload boots where no Linux kernel can be had? Our own bzImage, which prints one line and halts."""
 
 import hashlib
-import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from formats import linux
+from formats.structs import pack
+from formats.units import LARGE_PAGE, MIB, align_up
 from tdforge.apt import cache_dir
 from tdforge.errors import UserError
 
 SOURCE = Path(__file__).with_name("tiny.S")
 BANNER = "tdforge tiny payload: started"
 
-# Linux Documentation/arch/x86/boot.rst: offsets of the setup header; values of a relocatable 64-bit kernel.
-SETUP_SIZE = 1024  # boot sector and one setup sector (setup_sects = 1)
-ENTRY_64 = 0x200  # the 64-bit entry, from the start of the protected-mode part
+SETUP_SIZE = 2 * linux.SECTOR_SIZE  # boot sector and one setup sector
 VERSION = "tdforge tiny payload"
 VERSION_OFFSET = 0x300
+# boot.rst: of a relocatable 64-bit kernel, protocol 2.15
+HEADER = {
+    "setup_sects": SETUP_SIZE // linux.SECTOR_SIZE - 1,
+    "boot_flag": linux.BOOT_FLAG,
+    "jump": 0xEB,  # JMP over the header, of which it says where it ends
+    "jump_offset": linux.SETUP_HEADER_OFFSET + linux.SETUP_HEADER.sizeof() - 0x202,
+    "header": linux.HEADER_MAGIC,
+    "version": 0x020F,
+    "kernel_version": VERSION_OFFSET - linux.SECTOR_SIZE,
+    "loadflags": linux.LoadFlags.LOADED_HIGH,
+    "initrd_addr_max": 0x7FFFFFFF,
+    "kernel_alignment": LARGE_PAGE,
+    "relocatable_kernel": 1,
+    "min_alignment": 21,  # log2
+    "xloadflags": linux.XLoadFlags.KERNEL_64,
+    "cmdline_size": 2047,
+    "pref_address": linux.MIN_PREFERRED_ADDRESS,
+    "init_size": MIB,
+}
 
 
 def tiny_payload() -> bytes:
@@ -25,28 +44,11 @@ def tiny_payload() -> bytes:
 
     Raises UserError if the assembler (the ziglang wheel) fails.
     """
-    protected = bytes([0xF4, 0xEB, 0xFD]).ljust(ENTRY_64, b"\0") + _code()  # 32-bit entry: HLT for ever
-    protected = protected.ljust(-(-len(protected) // 16) * 16, b"\0")
+    protected = bytes([0xF4, 0xEB, 0xFD]).ljust(linux.ENTRY64_OFFSET, b"\0") + _code()  # 32-bit entry: HLT
+    protected = protected.ljust(align_up(len(protected), linux.SYSSIZE_UNIT), b"\0")
+    header = pack(linux.SETUP_HEADER, **HEADER, syssize=len(protected) // linux.SYSSIZE_UNIT)
     setup = bytearray(SETUP_SIZE)
-    for offset, layout, value in (
-        (0x1F1, "<B", SETUP_SIZE // 512 - 1),  # setup_sects
-        (0x1F4, "<I", len(protected) // 16),  # syssize
-        (0x1FE, "<H", 0xAA55),  # boot_flag
-        (0x200, "<H", 0x6AEB),  # jump: the header ends at 0x26C
-        (0x202, "<I", 0x53726448),  # "HdrS"
-        (0x206, "<H", 0x020F),  # protocol 2.15
-        (0x20E, "<H", VERSION_OFFSET - 0x200),  # kernel_version
-        (0x211, "<B", 1),  # loadflags: LOADED_HIGH
-        (0x22C, "<I", 0x7FFFFFFF),  # initrd_addr_max
-        (0x230, "<I", 0x200000),  # kernel_alignment
-        (0x234, "<B", 1),  # relocatable_kernel
-        (0x235, "<B", 21),  # min_alignment, log2
-        (0x236, "<H", 1),  # xloadflags: XLF_KERNEL_64
-        (0x238, "<I", 2047),  # cmdline_size
-        (0x258, "<Q", 0x1000000),  # pref_address: 16 MiB
-        (0x260, "<I", 0x100000),  # init_size: 1 MiB
-    ):
-        struct.pack_into(layout, setup, offset, value)
+    setup[linux.SETUP_HEADER_OFFSET : linux.SETUP_HEADER_OFFSET + len(header)] = header
     setup[VERSION_OFFSET : VERSION_OFFSET + len(VERSION)] = VERSION.encode()
     return bytes(setup) + protected
 

@@ -19,7 +19,7 @@ EVERYTHING = ("formats", "image", "dsl", "gen", "emu", "tdforge")
 ROOMS = {
     "formats": (),
     "image": ("formats",),
-    "dsl": ("formats.units",),
+    "dsl": ("formats.units", "formats.limits"),
     "gen": ("formats", "image", "dsl"),
     "emu": ("formats",),
     "tdforge": ("formats", "image", "dsl", "gen", "emu"),

@@ -14,6 +14,7 @@ from dsl.rules.state import State, Value
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.words import bound_hint, describe
 from dsl.scope import Program, Signature
+from formats.units import KIB, PAGE, align_up
 
 MEASURED, SHARED = Provenance.MEASURED, Provenance.SHARED
 
@@ -167,7 +168,7 @@ class CallRules(MemoryRules):
                 continue  # BFV: that it is written at all is reported
             elif place.end - place.start < self.worst:
                 have = place.end - place.start
-                need = -(-self.worst // 4096) * 4
+                need = align_up(self.worst, PAGE) // KIB
                 message = f"the event log can take {self.worst} bytes, {describe(argument)} has {have}"
                 self.error(
                     "log room",

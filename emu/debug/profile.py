@@ -13,6 +13,7 @@ from emu.observe import Observer
 from emu.symbols import Symbols
 from emu.view import Machine
 from formats import tdvf
+from formats.units import FOUR_GIB
 
 # Linear addresses of a Linux kernel (Documentation/arch/x86/x86_64/mm.rst)
 KERNEL, MODULES, UPPER_HALF = 0xFFFFFFFF80000000, 0xFFFFFFFFA0000000, 1 << 63
@@ -86,7 +87,7 @@ class Profile(Observer):
     def on_end(self, machine: Machine, ending: Ending) -> None:
         tables = (machine.symbols, self.kernel) if self.kernel else (machine.symbols,)
         code = [s for s in machine.launch.sections if s.type == tdvf.SectionType.BFV]
-        image = (min(s.address for s in code), 1 << 32) if code else (0, 0)
+        image = (min(s.address for s in code), FOUR_GIB) if code else (0, 0)
         namer = Namer(tables, image, machine.launch.ram[-1][1])
         total: Counter[str] = Counter()
         for vcpu in machine.vcpus:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from emu.view import Memory, Registers
-from formats.paging import PageBit
+from formats.paging import ADDRESS, ENTRIES, PageBit
 from formats.units import PAGE
 
-ADDRESS = 0x000FFFFFFFFFF000
 CR0_PG, CR4_LA57 = 1 << 31, 1 << 12
 
 
@@ -20,7 +19,7 @@ def translate(regs: Registers, memory: Memory, gla: int) -> int | None:
         if table >= memory.span:
             return None
         shift = 12 + 9 * level
-        slot = table + 8 * (gla >> shift & 511)
+        slot = table + 8 * (gla >> shift & ENTRIES - 1)
         entry = int.from_bytes(memory.read(slot, 8), "little")
         if not entry & PageBit.PRESENT:
             return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from formats import acpi, linux
 from formats.errors import FormatError
 from formats.structs import offset_of, plain
+from formats.units import PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Read = Callable[[int, int], bytes]
 Range = tuple[int, int]
 
-PAGE = 4096
 RSI = 6  # in encoding order
 ENTRY_64 = 0x200  # of the protected-mode part: Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol
 MAX_LINE, MAX_TABLE, MAX_TABLES = 4096, 1 << 20, 64  # more than a firmware that was checked makes

@@ -11,10 +11,11 @@ from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from emu.oracle.shown import PAGE, Range, Shown, madt
+from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
 from formats.errors import FormatError
 from formats.structs import unpack
+from formats.units import PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Machine

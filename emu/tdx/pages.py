@@ -8,9 +8,10 @@ from emu.signals import End
 from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, RCX, RDX, Gpr
 from formats.tdx import status
+from formats.units import GIB, LARGE_PAGE, PAGE
 
 NOT_RETIRED = (1 << 64) - 1  # td_accept: the VMM has nothing to map
-SIZES = (1 << 12, 1 << 21, 1 << 30)  # by level
+SIZES = (PAGE, LARGE_PAGE, GIB)  # by level
 LEVEL, RESERVED = 7, 0xFF8 | 0xFFF << 52
 PENDING = 1 << 62  # of the mapping that ATTR.RD and ATTR.WR give
 

@@ -17,7 +17,7 @@ from formats import ghci
 from formats.ghci import Function
 from formats.registers import R10, R11, R12, R13, R14, R15, Gpr
 from formats.tdx import status
-from formats.units import PAGE
+from formats.units import LARGE_PAGE, PAGE
 
 APIC_BASE = 0x1B
 APIC_BASE_X2APIC, APIC_BASE_BSP = 0xFEE00C00, 1 << 8
@@ -31,7 +31,7 @@ EMULATED_MSRS = frozenset(
     )
 )
 KVM_FEATURE_MSI_EXT_DEST_ID = 1 << 15  # Linux Documentation/virt/kvm/x86/cpuid.rst; for APIC ids above 255
-MAP_GPA_PIECE = 2 << 20  # KVM's TDX_MAP_GPA_MAX_LEN
+MAP_GPA_PIECE = LARGE_PAGE  # KVM's TDX_MAP_GPA_MAX_LEN
 OPTIONAL_FUNCTIONS = 1 << 1  # GetTdVmCallInfo: SetupEventNotifyInterrupt (QEMU target/i386/kvm/tdx.c)
 
 

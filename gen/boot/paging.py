@@ -41,8 +41,8 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.paging import PageBit
-from formats.units import FOUR_GIB, LARGE_PAGE, PAGE
+from formats.paging import ENTRIES, PageBit
+from formats.units import FOUR_GIB, GIB, LARGE_PAGE, PAGE
 from gen.x86 import DD, REP_STOSD, Symbol, Unit
 
 PRESENT, WRITABLE, LARGE = int(PageBit.PRESENT), int(PageBit.WRITABLE), int(PageBit.LARGE)
@@ -120,7 +120,7 @@ def plan(regions: Sequence[Mapped], pool: str = "paging") -> FirstMap:
         at = region.start + (PAGE if region.guarded else 0)
         while at < region.end:
             large = at % LARGE_PAGE == 0 and region.end - at >= LARGE_PAGE
-            span = 1 << 30 if large else LARGE_PAGE
+            span = GIB if large else LARGE_PAGE
             limit = region.end // LARGE_PAGE * LARGE_PAGE if large else region.end
             stop = min(limit, (at // span + 1) * span)
             leaves.append(
@@ -162,7 +162,7 @@ class _Tables:
             parent = self.page(address, 2) if level == 1 else PAGE
             self._made[key] = self.count * PAGE
             self.count += 1
-            self.links.append(Link(parent + (address >> shift & 511) * 8, self._made[key]))
+            self.links.append(Link(parent + (address >> shift & ENTRIES - 1) * 8, self._made[key]))
         return self._made[key]
 
 
@@ -191,7 +191,7 @@ def emit_tables(unit: Unit, first_map: FirstMap) -> None:
     base = first_map.pool.start
     with unit.data("paging_links", section=".rodata.paging", align=4):
         for link in first_map.links:
-            DD(base + link.entry, f"entry {link.entry // 8 % 512} of table page {link.entry // PAGE}")
+            DD(base + link.entry, f"entry {link.entry // 8 % ENTRIES} of table page {link.entry // PAGE}")
             DD(base + link.table | PRESENT | WRITABLE, f"-> table page {link.table // PAGE}")
     with unit.data("paging_leaves", section=".rodata.paging", align=4):
         for leaves in first_map.leaves:
@@ -240,7 +240,7 @@ def emit_build(first_map: FirstMap) -> None:
     MOV(eax, [rsi])
     MOV(edi, eax)
     SHR(edi, cl)
-    AND(edi, 511 * 8)
+    AND(edi, (ENTRIES - 1) * 8)
     ADD(edi, [rsi + 8])
     LABEL(entry)
     CMP(eax, [rsi + 4])

@@ -36,16 +36,16 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.paging import PageBit
-from formats.units import GIB, PAGE
+from formats.paging import ENTRIES, PageBit
+from formats.units import GIB, LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import ALL, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
 from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
-LOW_MEMORY = 0x20_0000
+LOW_MEMORY = LARGE_PAGE
 # A page of a PDPT is 1 GiB: SDM volume 3A, 4.5.4.
-GIB_LEAF, PDPT_ENTRIES = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE), 512
+GIB_LEAF = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE)
 
 
 def park_aps(b: Builder) -> None:  # (mailbox, paging)
@@ -130,7 +130,7 @@ def _open_park_tables(b: Builder) -> None:
     AND(rdi, -PAGE)
     MOV(eax, GIB_LEAF)
     MOV(edx, GIB)
-    MOV(ecx, PDPT_ENTRIES)
+    MOV(ecx, ENTRIES)
     LABEL(more)
     MOV([rdi], rax)
     ADD(rdi, 8)

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "formats.h"
+
 /* 0, or an error number of the prelude (TDF_E_...). */
 typedef uint32_t status_t;
 
@@ -37,10 +39,6 @@ struct layout {
     uint64_t carve_limit;
     struct layout_entry entries[];
 };
-
-#define TDF_PAGE 0x1000u      /* bytes of a level-0 page, SDM volume 3, 4.5 */
-#define TDF_PAGE_2M 0x200000u /* bytes of a level-1 page */
-#define TDF_4G 0x100000000ull
 
 /* The C library's names, because compilers call them by these; memory.c has them for the firmware. */
 void *memcpy(void *restrict to, const void *restrict from, size_t size);

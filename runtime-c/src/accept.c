@@ -9,8 +9,6 @@
 #define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
 #define LEVEL_1G 2u
 
-#define PAGES_4K_IN_2M 512u
-
 /* The word `fallback`: 4 KiB pages left of a 2 MiB page that was refused, busy answers in a row, the level asked. */
 #define LEFT(at) ((at)->fallback & 0xFFFu)
 #define BUSY(at) (((at)->fallback >> 12) & 0xFFFFu)
@@ -82,7 +80,7 @@ static status_t skip(struct acceptance *at, uint32_t found) {
     uint32_t asked = ASKED(at), left = LEFT(at);
     if (found > LEVEL_1G)
         return TDF_E_ACCEPT_FAILED;
-    uint64_t size = found == LEVEL_1G ? (uint64_t)PAGES_4K_IN_2M * TDF_PAGE_2M : page_size(found);
+    uint64_t size = found == LEVEL_1G ? (uint64_t)PAGE_TABLE_ENTRIES * TDF_PAGE_2M : page_size(found);
     uint64_t next = tdf_align_down(at->next, size) + size;
     if (found < asked || next <= at->next)
         return TDF_E_ACCEPT_FAILED;
@@ -103,7 +101,7 @@ static status_t digest_status(struct acceptance *at, uint64_t status) {
     case TDX_PAGE_SIZE_MISMATCH:
         if (ASKED(at) == 0)
             return TDF_E_ACCEPT_FAILED;
-        at->fallback = PACK(PAGES_4K_IN_2M, 0, 1);
+        at->fallback = PACK(PAGE_TABLE_ENTRIES, 0, 1);
         return TDF_OK;
     case TDX_OPERAND_BUSY:
         if (BUSY(at) == TDX_BUSY_RETRIES)

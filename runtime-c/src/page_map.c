@@ -9,11 +9,9 @@
 #define WRITABLE ((uint64_t)PAGE_WRITABLE)
 #define LARGE ((uint64_t)PAGE_LARGE)
 #define NO_EXECUTE ((uint64_t)PAGE_NO_EXECUTE)
-#define ADDRESS 0x000FFFFFFFFFF000ull
 /* Accessed and dirty are set beforehand, so that the processor has nothing to write. */
 #define TABLE_FLAGS (PRESENT | WRITABLE | PAGE_ACCESSED)
 
-#define ENTRIES 512u
 #define LEVEL_2M 1u
 #define LEVEL_TOP 3u
 #define LOWER_HALF_END (1ull << 47)
@@ -30,7 +28,7 @@ static uint64_t leaf_flags(uint32_t access) {
     return flags;
 }
 
-static uint64_t *table_at(uint64_t entry) { return (uint64_t *)(uintptr_t)(entry & ADDRESS); }
+static uint64_t *table_at(uint64_t entry) { return (uint64_t *)(uintptr_t)(entry & PAGE_ADDRESS); }
 
 /* `count` entries, each `step` above the one before. Unrolled: thousands of entries are written in a boot. */
 static void fill(uint64_t *entries, uint64_t count, uint64_t first, uint64_t step) {
@@ -49,7 +47,7 @@ static status_t add_table(struct paging *paging, uint64_t *entry, uint32_t level
     if (old & PRESENT) {
         uint64_t piece = span_of(level - 1);
         uint64_t first = level == LEVEL_2M ? old & ~LARGE : old;
-        fill(table, ENTRIES, first, piece);
+        fill(table, PAGE_TABLE_ENTRIES, first, piece);
     } else {
         memset(table, 0, TDF_PAGE);
     }
@@ -58,13 +56,13 @@ static status_t add_table(struct paging *paging, uint64_t *entry, uint32_t level
 }
 
 static int same_page(uint64_t entry, uint64_t wanted) {
-    const uint64_t mask = ADDRESS | NO_EXECUTE | WRITABLE | PRESENT;
+    const uint64_t mask = PAGE_ADDRESS | NO_EXECUTE | WRITABLE | PRESENT;
     return (entry & mask) == (wanted & mask);
 }
 
 status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint64_t size, uint32_t access) {
     if (!tdf_aligned(start | physical | size, TDF_PAGE) || start > LOWER_HALF_END || size > LOWER_HALF_END - start ||
-        physical > ADDRESS || size > ADDRESS + TDF_PAGE - physical || paging->used == 0 ||
+        physical > PAGE_ADDRESS || size > PAGE_ADDRESS + TDF_PAGE - physical || paging->used == 0 ||
         paging->used > paging->tables.size / TDF_PAGE)
         return TDF_E_PAGING_RANGE;
     const uint64_t end = start + size;
@@ -73,7 +71,7 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
         uint64_t *table = (uint64_t *)(uintptr_t)paging->tables.data;
         uint32_t level = LEVEL_TOP;
         for (;;) {
-            uint64_t *entry = &table[(start >> (12 + 9 * level)) % ENTRIES];
+            uint64_t *entry = &table[(start >> (12 + 9 * level)) % PAGE_TABLE_ENTRIES];
             uint64_t span = span_of(level);
             int whole = tdf_aligned(start, span) && end - start >= span;
             if (access == TDF_ACCESS_NONE && (!(*entry & PRESENT) || (whole && level <= LEVEL_2M))) {
@@ -82,7 +80,7 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
             }
             if (level == 0 || (access != TDF_ACCESS_NONE && level == LEVEL_2M && whole && tdf_aligned(physical, span))) {
                 /* The neighbours in one table at once: a walk from the top for each costs ten times as much. */
-                uint64_t left = (uint64_t)(&table[ENTRIES] - entry), wanted = (end - start) / span;
+                uint64_t left = (uint64_t)(&table[PAGE_TABLE_ENTRIES] - entry), wanted = (end - start) / span;
                 uint64_t count = wanted < left ? wanted : left;
                 fill(entry, count, physical | flags | (level ? LARGE : 0), span);
                 start += (count - 1) * span;

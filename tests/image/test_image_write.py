@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tdvfimage import code, firmware, image_for_direct_boot, image_for_qemu, records, regions, section
 
-from formats import fv
+from formats import fv, tdvf
 from formats.errors import FormatError
+from formats.limits import MAX_SECTIONS
 from formats.tdvf import SectionType
 from formats.units import FOUR_GIB
 from gen.sections import placed_sections
 from image.check import check_image
-from image.write import MAX_SECTIONS, ImageRefused, Placed, write_image
+from image.write import METADATA_DISTANCE, TABLE_DISTANCE, ImageRefused, Placed, write_image
 
 
 def test_fixed_positions_by_hand() -> None:
@@ -160,3 +161,8 @@ def test_an_image_that_breaks_rules_is_not_written() -> None:
         ImageRefused, match=r"sections 2 \(TD_HOB\) and 4 \(TempMem\): found both at GPA 0x808000"
     ):
         write_image(overlap)
+
+
+def test_the_limit_of_sections_is_what_fits_before_the_table() -> None:
+    room = METADATA_DISTANCE - tdvf.GUID_SIZE - tdvf.DESCRIPTOR.sizeof() - TABLE_DISTANCE
+    assert room // tdvf.SECTION.sizeof() == MAX_SECTIONS

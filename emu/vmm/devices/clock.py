@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from emu.signals import EmuError
-from formats.units import FOUR_GIB
+from formats.units import FOUR_GIB, MIB
 
 INDEX, DATA = 0x70, 0x71
 LAST = datetime.datetime.max  # the clock stops there
@@ -34,7 +34,7 @@ def cmos_memory(ram: Iterable[tuple[int, int]]) -> dict[int, int]:
     ranges = list(ram)
     low = next((end for start, end in ranges if not start), 0)
     high = sum(end - max(start, FOUR_GIB) for start, end in ranges if end > FOUR_GIB)
-    extended = max(low - (1 << 20), 0) >> 10
+    extended = max(low - MIB, 0) >> 10
     sizes = {
         CMOS_BASE: min(low >> 10, 640),
         CMOS_EXTENDED: extended,

@@ -17,8 +17,9 @@ from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
 from dsl.suppress import suppress
+from formats.units import LARGE_PAGE, PAGE
 
-LEVELS = {4 << 10: "LEVEL_4K", 2 << 20: "LEVEL_2M"}
+LEVELS = {PAGE: "LEVEL_4K", LARGE_PAGE: "LEVEL_2M"}
 
 
 def lower_flow(flow: tree.Flow, signature: Signature, program: Program) -> model.Flow:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from formats import acpi, eventlog
 from formats.errors import FormatError
+from formats.units import MIB
 
 Read = Callable[[int, int], bytes]
 """Guest-physical read: GPA and size in bytes; fewer bytes where nothing is readable."""
 
-MAX_TABLE = 1 << 20
-MAX_LOG = 16 << 20
+MAX_TABLE = MIB
+MAX_LOG = 16 * MIB
 RSDP_ALIGNMENT = 16  # ACPI 6.5, 5.2.5.1
 
 

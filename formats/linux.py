@@ -13,6 +13,7 @@ from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
 from formats.errors import FieldError, TruncatedError
 from formats.structs import spaced, unpack
+from formats.units import PAGE
 
 SETUP_HEADER_OFFSET = 0x1F1  # boot.rst: the same in the file and in boot_params
 SETUP_HEADER_END_MAX = 0x290  # bootparam.h: edd_mbr_sig_buffer follows, however long the header gets
@@ -136,7 +137,7 @@ EFI_INFO = (
 BOOT_PARAMS = (
     "boot_params"
     / spaced(
-        4096,
+        PAGE,
         {
             0x000: "screen_info" / Bytes(0x40),
             0x070: "acpi_rsdp_addr" / Int64ul,

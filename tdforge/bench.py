@@ -13,6 +13,7 @@ from typing import Any
 
 from emu.config import RunConfig
 from formats import tdvf
+from formats.units import GIB, KIB, MIB
 from gen.core.hostlib import load
 from tdforge import boot, show
 from tdforge.errors import UserError
@@ -23,18 +24,18 @@ from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
 PAGE_FILE = Path("docs") / "performance.md"
-MEMORY = (256 << 20, 2 << 30)
+MEMORY = (256 * MIB, 2 * GIB)
 # The bars of the first milestone.
 MAX_INSTRUCTIONS = 40_000
 MAX_MEASURED_PAGES = 16
 MAX_SECONDS_TO_BANNER = 30.0
-MAX_BFV = 64 << 10
+MAX_BFV = 64 * KIB
 # The bars of the emulated TD: millions of guest instructions per second on plain code (the firmware's own
 # hashing of the kernel, launch included); the kernel from reset to its attempt to mount a root file system.
 MIN_MIPS = 150.0
 MAX_SECONDS_TO_ROOT = 60.0
-ROOT_MEMORY = 1 << 30
-HASHED = 64 << 20  # bytes hashed to find a speed
+ROOT_MEMORY = GIB
+HASHED = 64 * MIB  # bytes hashed to find a speed
 
 
 @dataclass(frozen=True)

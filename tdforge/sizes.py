@@ -2,7 +2,9 @@
 
 import re
 
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+from formats.units import GIB, KIB, MIB
+
+UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": KIB * GIB}
 
 
 def parse_size(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Does the house stand as it is drawn? Arrows between the rooms, no circle among files, paths that docs name.
+"""Does the house stand as it is drawn? Arrows between rooms, no circle, numbers once, paths that pages name.
 
 The drawing is the table ROOMS. An import counts wherever it stands, inside a function
 and under TYPE_CHECKING too: it says what a file has to know.
@@ -12,6 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from formats import units
+from formats.tdx import status
+from formats.tdx.fields import FIELDS
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = ("formats", "image", "dsl", "gen", "emu", "tdforge")
@@ -110,6 +114,50 @@ def test_a_room_takes_only_from_those_below_it(room: str) -> None:
 
 def test_no_circle_among_files() -> None:
     assert [sorted(group) for group in circles(graph())] == []
+
+
+# Where 4096 is no page: what a buffer holds, or one of the odd values that a test VMM tries.
+NO_PAGE = ("emu/debug/remote.py", "emu/keyboard.py", "emu/oracle/", "emu/vmm/hostile/")
+UNITS = {name for name in vars(units) if name.isupper()}
+# Statuses and field ids of the TDX module: numbers that stand for nothing else.
+OF_THE_MODULE = {
+    *(value for value in vars(status).values() if isinstance(value, int) and value >> 32),
+    *(field.id for field in FIELDS),
+}
+
+
+def numbers(source: str) -> Iterator[tuple[int, int]]:
+    """Line and value of each whole number that a source text writes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            yield node.lineno, node.value
+
+
+def bound(source: str) -> set[str]:
+    """Names that a source text assigns a value."""
+    return {
+        node.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def test_a_number_of_a_specification_is_written_once() -> None:
+    again = []
+    for path in FILES.values():
+        name, source = path.relative_to(ROOT).as_posix(), path.read_text()
+        if name.startswith("formats/"):
+            continue
+        again += [f"{name}: {unit}" for unit in sorted(bound(source) & UNITS)]
+        for line, value in numbers(source):
+            if value in OF_THE_MODULE or (value == units.PAGE and not name.startswith(NO_PAGE)):
+                again.append(f"{name}:{line}: {value:#x}")
+    assert again == []
+
+
+def test_numbers_and_names_are_found() -> None:
+    assert list(numbers("x = 0x1000 + 1\ndef f(): return True, 1.5")) == [(1, 4096), (1, 1)]
+    assert bound("PAGE, y = 1, PAGE\nz = GIB") == {"PAGE", "y", "z"}
 
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

@@ -58,7 +58,7 @@ LINK_FLAGS = (
     "--gc-sections",
     "--build-id=none",
     "-z",
-    "max-page-size=4096",
+    f"max-page-size={PAGE}",
     "-z",
     "norelro",
     "-z",

@@ -24,7 +24,7 @@ from ccore import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.tdx import BUSY_RETRIES
+from formats.tdx.status import BUSY_RETRIES
 
 BUSY = 0x8000_0200_0000_0001
 ALREADY, MISMATCH = 0x0000_0B0A_0000_0000, 0xC000_0B0B_0000_0001

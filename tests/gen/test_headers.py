@@ -25,6 +25,7 @@ from dsl.model import (
     Scalar,
     Unit,
 )
+from formats.cstructs import c_header
 from gen.core.headers import primitives_h, snake_case
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,7 @@ TRUSTED = Provenance.TRUSTED
 def compiles(text: str, folder: Path) -> str:
     """The compiler's first error, or an empty text."""
     (folder / "primitives.h").write_text(text)
+    (folder / "formats.h").write_text(c_header())
     (folder / "use.c").write_text('#include "primitives.h"\n')
     include = [f"-I{PROJECT / 'runtime-c/include'}", f"-I{folder}"]
     flags = ["-std=c17", "-Wall", "-Wextra", "-Werror"]

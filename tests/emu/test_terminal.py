@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import sys
 import termios
@@ -16,6 +17,7 @@ from interrupts import ECHO, MACROS
 from emu.keyboard import Keyboard
 from tdforge.show import Terminal
 
+LIMIT = 120  # seconds, of a run that takes two
 RUN = ("-m", "tdforge", "run", "--memory", "64M", "--until")
 
 
@@ -25,12 +27,17 @@ class Session:
     def __init__(self, *words: str) -> None:
         self.pid, self.fd = pty.fork()
         if not self.pid:
+            # A job in the background is started with SIGINT ignored, which a program inherits.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execv(sys.executable, (sys.executable, *words))
         self.seen = b""
         self.before = termios.tcgetattr(self.fd)
 
     def read(self) -> bool:
-        """What comes next; False at the end."""
+        """What comes next; False at the end. A command that says nothing for a long time hangs."""
+        if not select.select([self.fd], [], [], LIMIT)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+            raise AssertionError(f"nothing more for {LIMIT} seconds after {self.seen!r}")
         try:
             data = os.read(self.fd, 4096)
         except OSError:
@@ -90,6 +97,19 @@ def test_a_run_ended_from_outside_restores_the_terminal(image: str, how: str, ex
     assert code == expected, session.seen
     assert same
     assert b"Traceback" not in session.seen
+
+
+def test_ctrl_c_ends_a_run_of_a_job_in_the_background(image: str) -> None:
+    """`pytest &`, nohup and some CI ignore SIGINT; the run in its own terminal must not."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        session = Session(*RUN, "halt", image)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    session.until_raw()
+    os.write(session.fd, b"\x03")
+    code, _ = session.finish()
+    assert code == 130, session.seen
 
 
 def test_a_terminal_that_has_gone_is_an_end_of_input() -> None:

@@ -70,6 +70,24 @@ def blocks(text: str) -> Iterator[Block]:
             kept.append(line)
 
 
+def parts(text: str) -> list[tuple[str, list[Block]]]:
+    """Title and blocks of each section, in their order. Sections that show the same digest stay together."""
+    found: list[tuple[str, list[Block]]] = []
+    shown: dict[str, int] = {}  # a digest: the part that shows it first
+    titles = {number: line[3:] for number, line in enumerate(text.splitlines(), 1) if line.startswith("## ")}
+    for block in blocks(text):
+        at = max(number for number in titles if number < block.line)
+        if not found or found[-1][0] != titles[at]:
+            found.append((titles[at], []))
+        found[-1][1].append(block)
+        for digest in (each for line in block.lines for each in DIGEST.findall(line)):
+            together = shown.setdefault(digest, len(found) - 1)
+            if together < len(found) - 1:
+                merged = [each for _, part in found[together:] for each in part]
+                found[together:] = [(titles[at], merged)]
+    return found
+
+
 def steps(block: Block) -> list[Step]:
     """The commands of a console block."""
     found: list[Step] = []
@@ -172,11 +190,13 @@ class Checkout:
         )
         return done.stdout.decode().replace("\r", "").splitlines()
 
-    def write(self, block: Block) -> None:
-        """The file that a python block is."""
-        (self.place / block.lines[0].removeprefix("# ")).write_text("\n".join(block.lines) + "\n")
-
-    def change(self, block: Block) -> None:
-        """A diff block, applied to the flow."""
-        flow = self.place / FLOW
-        flow.write_text(patched(flow.read_text(), block))
+    def put(self, block: Block) -> None:
+        """The file that a python block is; a diff block, applied to the flow."""
+        if block.kind == "python":
+            text = "\n".join(block.lines) + "\n"
+            (self.place / block.lines[0].removeprefix("# ")).write_text(text)
+        elif block.kind == "diff":
+            flow = self.place / FLOW
+            flow.write_text(patched(flow.read_text(), block))
+        else:
+            raise AssertionError(f"line {block.line}: a block of kind {block.kind!r} is not run")

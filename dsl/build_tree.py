@@ -267,7 +267,8 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Constant(c[0], c[1], self._span(meta))
 
     def error(self, meta: Meta, c: list[Any]) -> tree.Error:
-        return tree.Error(c[0], integer(c[1]) if c[1] else None, self._text(c[2]), self._span(meta))
+        number = integer(c[2]) if c[2] else None
+        return tree.Error(c[1], number, self._text(c[3]), self._span(meta), untrusted=c[0] is not None)
 
     def _text(self, token: Token) -> tree.String:
         assert token.line is not None

@@ -61,6 +61,7 @@ class Names:
     alike: dict[str, str] = field(default_factory=dict)  # primitive -> whose trust its result has
     states: dict[str, str] = field(default_factory=dict)  # state -> record
     hidden: dict[tuple[str, str], None] = field(default_factory=dict)  # records' fields that flows do not see
+    refusals: dict[str, None] = field(default_factory=dict)  # errors that the VMM can bring about
     places: dict[str, Span] = field(default_factory=dict)
 
     def copy(self) -> Names:
@@ -147,6 +148,8 @@ def _declare_error(item: tree.Error, names: Names, reporter: Reporter, prelude: 
             message = f"the errors of a flow file have the numbers from {FIRST_FLOW_ERROR}, in order"
             reporter.error("E05", item.name.span, message, "leave the number out")
     names.errors.setdefault(item.name.text, ErrorCode(item.name.text, number, text))
+    if item.untrusted:
+        names.refusals[item.name.text] = None
 
 
 def _prelude_number(item: tree.Error, names: Names, reporter: Reporter) -> int:

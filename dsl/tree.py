@@ -397,12 +397,14 @@ class Uses:
 
 @dataclass(frozen=True)
 class Error:
-    """`number`: given in the prelude, found by the compiler in a flow file."""
+    """`number`: given in the prelude, found by the compiler in a flow file. `untrusted`: the VMM can bring it
+    about, and no RTMR tells."""
 
     name: Name
     number: int | None
     text: String
     span: Span
+    untrusted: bool = False
 
 
 @dataclass(frozen=True)

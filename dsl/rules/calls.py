@@ -10,9 +10,11 @@ from dsl.effects import Effects
 from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, Scalar, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
-from dsl.rules.state import State, Value
+from dsl.rules.state import Doubt, State, Value
 from dsl.rules.steps import UNTRUSTED, Given
-from dsl.rules.words import bound_hint, describe
+from dsl.rules.trust import RECORDED
+from dsl.rules.values import promised, size
+from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.scope import Program, Signature
 from formats.units import KIB, PAGE, align_up
 
@@ -51,8 +53,11 @@ class CallRules(MemoryRules):
             filled = parameter.type == Bytes() and (parameter.mutable or parameter.name in effects.writes)
             if not filled or value.trust == SHARED:
                 self.check_trust(value, parameter, argument, call, after)
+            self.check_size(value, parameter, argument, primitive, after)
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
         self.frame.fails(after if primitive.fallible else None)
+        self.check_refusal(primitive, call)
+        self.doubts(primitive, call, given)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)
         self.frame.fails(after if primitive.fallible else None)
@@ -80,17 +85,21 @@ class CallRules(MemoryRules):
     ) -> None:
         if value.trust.value >= parameter.provenance.value:
             return
-        wanted = parameter.provenance
-        have, want = value.trust.name.lower(), wanted.name.lower()
+        wanted = Value(parameter.provenance)
+        have, want = value.trust.name.lower(), wanted.trust.name.lower()
         name, plain = describe(argument), describe(argument).strip("`")
+        takes = f"`{parameter.name}` of `{call.callee}` takes a {want} number"
         if value.trust == SHARED:
             hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
             self.distrust("shared argument", argument, wanted, state, message, hint)
+        elif isinstance(parameter.type, Scalar | EnumRef) and not value.recorded:
+            message = f"{name} was chosen by the VMM and no RTMR records it, {takes}"
+            hint = record_hint(argument, value.bounded or wanted.trust != TRUSTED)
+            self.distrust("recorded argument", argument, wanted, state, message, hint)
         elif isinstance(parameter.type, Scalar | EnumRef):
-            hint = bound_hint(argument)
-            message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes a {want} number"
-            self.distrust("number argument", argument, wanted, state, message, hint)
+            message = f"{name} is {have}, {takes}"
+            self.distrust("bounded argument", argument, wanted, state, message, bound_hint(argument))
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
             simple = isinstance(argument, model.Variable | model.RegionOf)
@@ -98,6 +107,43 @@ class CallRules(MemoryRules):
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
+
+    def check_size(
+        self,
+        value: Value,
+        parameter: Parameter,
+        argument: model.Expression,
+        primitive: Primitive,
+        state: State,
+    ) -> None:
+        """What is not to be measured or parsed for its end has a size that is recorded."""
+        measured = [data for data, _ in self.names.effects[primitive.name].measures]
+        part = {**self.names.extents, **self.names.alike}  # the result has the trust of what it is made of
+        free = parameter.name in measured or primitive.name in part or self.assume
+        if free or parameter.type != Bytes() or value.trust == SHARED or size(value).recorded:
+            return
+        message = f"no RTMR records how large {describe(argument)} is, `{primitive.name}` goes by it"
+        self.distrust("recorded size", argument, RECORDED, state, message, record_hint(argument))
+
+    def check_refusal(self, primitive: Primitive, call: model.Call) -> None:
+        """T01: no step is taken or not as the VMM likes."""
+        effects = self.names.effects[primitive.name]
+        steps = effects.steps or effects.measures or effects.writes
+        if self.refusals and (steps or isinstance(primitive.result, Never)):
+            self.refused(call.span, f"whether `{call.callee}` is done")
+
+    def doubts(self, primitive: Primitive, call: model.Call, given: Given) -> None:
+        """What that is unrecorded may make the primitive fail."""
+        measured = [data for data, _ in self.names.effects[primitive.name].measures]
+        refusals = [error for error in primitive.errors if error in self.names.refusals]
+        for name, (value, argument) in given.items():
+            reads = primitive.name in self.names.extents or value.object is None
+            unread = value.recorded or value.trust == SHARED or not reads
+            known = unread and (value.object is None or size(value).recorded)
+            if not known and name not in measured and len(refusals) < len(primitive.errors):
+                self.frame.doubts.append(Doubt(argument))
+        if refusals:
+            self.frame.doubts.append(Doubt(call, refusal=True))
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""
@@ -110,13 +156,7 @@ class CallRules(MemoryRules):
     def check_result(self, value: Value, signature: Signature, e: model.Expression) -> None:
         if value.trust.value >= signature.result_provenance.value:
             return
-        code = (
-            "T02"
-            if value.trust == SHARED
-            else "T03"
-            if isinstance(signature.result, Scalar | EnumRef)
-            else "T01"
-        )
+        code = "T02" if value.trust == SHARED else "T03" if value.recorded else "T01"
         have, want = value.trust.name.lower(), signature.result_provenance.name.lower()
         message = f"{describe(e)} is {have}, `{signature.name}` promises a {want} result"
         self.error("result", e.span, message, f"check it, or declare `-> {have} ...`", code)
@@ -184,23 +224,23 @@ class CallRules(MemoryRules):
         if alike is not None:
             return Value(self.now(given[alike][0], state).trust)
         if isinstance(primitive.result, Scalar | EnumRef | Unit | Never | Text):
-            return Value(primitive.result_provenance)
+            return promised(primitive.result, primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]
         sizes = [t.size_limit for t in objects]
         known = [s for s in sizes if s is not None]
         size_limit = max(known) if known and len(known) == len(sizes) else None
         of = self.names.extents.get(primitive.name)
         if of is not None:
-            for value, argument in given.values():
-                if value.trust.value < MEASURED.value:
-                    self.frame.doubts.append(argument)
             value = given[of][0]
             if value.object is not None:
                 places = tuple(p.bounds() for p in value.object.places)
                 return self.new_value(state, value.trust, places, value.object.size_limit)
+        sized = all(size(v).recorded for v, _ in given.values() if v.object is not None)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
         source = [v.object for n in filled for v in [given[n][0]] if v.object is not None]
         if len(source) == len(known) == 1:  # all of it, as `share` gives it
-            return self.new_value(state, primitive.result_provenance, source[0].places, size_limit)
+            return self.new_value(state, primitive.result_provenance, source[0].places, size_limit, sized)
         places = tuple({p.bounds() for obj in source or objects for p in obj.places})
-        return self.new_value(state, primitive.result_provenance, places or self.unknown_place(), size_limit)
+        return self.new_value(
+            state, primitive.result_provenance, places or self.unknown_place(), size_limit, sized
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
-from dsl.rules.state import Frame, Object, Place, State, Value, taken
+from dsl.rules.state import Frame, Object, Place, State, Value, most, taken
 from dsl.rules.table import RULES
 from dsl.scope import Program
 
@@ -32,6 +32,8 @@ class Context:
         self.places: dict[int, tuple[Place, ...]] = {}
         self.frames: list[Frame] = []
         self.region_objects: dict[str, Object] = {}
+        self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
+        self.refusals: list[Expression] = []  # calls of which nothing records whether the VMM served them
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- the flow that is walked
@@ -60,19 +62,25 @@ class Context:
         return new
 
     def distrust(
-        self, rule: str, e: Expression, wanted: Provenance, state: State, message: str, hint: str
+        self, rule: str, e: Expression, wanted: Value, state: State, message: str, hint: str
     ) -> None:
         """Reports that `e` has less trust than `wanted`, once for all uses of what it names; from here on it
         counts as having that."""
-        cause = self._identity(e, state)
-        if isinstance(e, model.Variable | model.RegionOf) and cause in state.trust:
-            have = state.trust[cause]
-            if have != Provenance.SHARED:  # that it is read twice is another mistake
-                state.trust[cause] = Provenance(max(have.value, wanted.value))
+        cause = self.identity(e, state)
+        self._believe(e.base if isinstance(e, model.Length) else e, wanted, state)
         if cause is None or self.first((rule, cause, wanted)):
             self.error(rule, e.span, message, hint)
 
-    def _identity(self, e: Expression, state: State) -> Any:
+    def _believe(self, e: Expression, wanted: Value, state: State) -> None:
+        cause = self.identity(e, state)
+        if isinstance(e, model.Variable) and isinstance(cause, tuple):
+            state.learn(cause, wanted)
+        elif isinstance(e, model.Variable | model.RegionOf):
+            have = state.trust.get(cause, Provenance.SHARED)
+            if have != Provenance.SHARED:  # that it is read twice is another mistake
+                state.trust[cause] = most(have, wanted.trust)
+
+    def identity(self, e: Expression, state: State) -> Any:
         """The same for all expressions that name the same value; None for one that is made where it
         stands."""
         match e:
@@ -81,16 +89,21 @@ class Context:
                 return obj.id if obj is not None else self.key(e)
             case model.RegionOf():
                 return self.region_objects[e.name].id
-            case model.FieldOf() | model.Index() | model.Slice():
-                base = self._identity(e.base, state)
+            case model.FieldOf() | model.Index() | model.Slice() | model.Length():
+                base = self.identity(e.base, state)
                 return None if base is None else (base, type(e).__name__, getattr(e, "field", ""))
         return None
 
     def new_value(
-        self, state: State, trust: Provenance, places: tuple[Place, ...], size_limit: int | None
+        self,
+        state: State,
+        trust: Provenance,
+        places: tuple[Place, ...],
+        size_limit: int | None,
+        sized: bool = False,
     ) -> Value:
         self.last_object += 1
-        obj = Object(self.last_object, places, size_limit)
+        obj = Object(self.last_object, places, size_limit, sized)
         self.places[obj.id] = places
         state.trust[obj.id] = trust
         return Value(trust, obj)
@@ -115,7 +128,7 @@ class Context:
     def _region(self, state: State, name: str, size: int | None, trust: Provenance) -> None:
         obj = self.region_objects.get(name)
         if obj is None:
-            value = self.new_value(state, trust, (Place(name, 0, size, exact=True),), size)
+            value = self.new_value(state, trust, (Place(name, 0, size, exact=True),), size, True)
             assert value.object is not None
             self.region_objects[name] = value.object
         else:

@@ -55,11 +55,13 @@ def constant_place(content: bytes) -> Place:
 @dataclass(frozen=True)
 class Object:
     """A value that is more than a number: bytes, a record, a list. `places`: where all that it spans lies;
-    `size_limit`: the largest number of bytes it can have."""
+    `size_limit`: the largest number of bytes it can have; `sized`: its size follows from recorded values
+    alone, whatever it holds."""
 
     id: int
     places: tuple[Place, ...]
     size_limit: int | None
+    sized: bool = False
 
     @property
     def place(self) -> Place | None:
@@ -74,11 +76,40 @@ class Object:
 
 @dataclass(frozen=True)
 class Value:
-    """What an expression gives: its trust, and the object or the constant if it is one."""
+    """What an expression gives: its trust, and the object or the constant if it is one.
+
+    Of a number two facts are known. It is *recorded* if an RTMR or MRTD tells it, and *bounded* if it cannot
+    leave its range. Trusted is both, measured is recorded alone; one that is unrecorded may be `checked`, so
+    that it is bounded nevertheless."""
 
     trust: Provenance
     object: Object | None = None
     constant: int | str | None = None
+    checked: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        return self.trust.value >= Provenance.MEASURED.value
+
+    @property
+    def bounded(self) -> bool:
+        return self.checked or self.trust == Provenance.TRUSTED
+
+
+def number(recorded: bool, bounded: bool, constant: int | str | None = None) -> Value:
+    """A number of which these two facts are known."""
+    trust = Provenance.UNTRUSTED
+    if recorded:
+        trust = Provenance.TRUSTED if bounded else Provenance.MEASURED
+    return Value(trust, None, constant, bounded)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something unrecorded that decides whether an error arises; `refusal`: the VMM may refuse that call."""
+
+    culprit: Expression
+    refusal: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,8 @@ class Use:
 @dataclass
 class State:
     """`must`: steps taken on every path that leads here, as `taken` calls them; `may`: on some. `marks`: the
-    steps that were taken for an object on every path, with the object for whose sake, both by identity."""
+    steps that were taken for an object on every path, with the object for whose sake, both by identity.
+    `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
@@ -104,6 +136,8 @@ class State:
     used: frozenset[Use] = frozenset()
     copied: frozenset[Place] = frozenset()
     logged: int = 0
+    checked: frozenset[tuple[int, int]] = frozenset()
+    optional: frozenset[int] = frozenset()
 
     def copy(self) -> State:
         return State(
@@ -116,7 +150,29 @@ class State:
             self.used,
             self.copied,
             self.logged,
+            self.checked,
+            self.optional,
         )
+
+    def number(self, key: tuple[int, int]) -> Value:
+        """The number that a variable holds."""
+        trust = self.trust.get(key, Provenance.TRUSTED)
+        return Value(trust, None, self.constants.get(key), key in self.checked)
+
+    def set_number(self, key: tuple[int, int], value: Value) -> None:
+        """From here on the variable holds `value`, or that is known of it."""
+        self.trust[key] = number(value.recorded, value.bounded).trust
+        self.checked = self.checked | {key} if value.bounded else self.checked - {key}
+        self.constants.pop(key, None)
+        if value.constant is not None:
+            self.constants[key] = value.constant
+
+    def learn(self, key: tuple[int, int], fact: Value) -> None:
+        """What is known of the number that a variable holds is this, too."""
+        have = self.number(key)
+        constant = have.constant if fact.constant is None else fact.constant
+        both = number(have.recorded or fact.recorded, have.bounded or fact.bounded, constant)
+        self.set_number(key, both)
 
     def grant(self, step: str) -> None:
         self.must |= {step}
@@ -142,7 +198,7 @@ class State:
 @dataclass
 class Frame:
     """One call of a flow while it is walked, or what a `try` attempts. `exits`: where it returns, `failed`:
-    where an error leaves it; `doubts`: untrusted values that decide whether one does, of which the first
+    where an error leaves it; `doubts`: what unrecorded decides whether one does, of which the first
     `argued` are those of a call's arguments."""
 
     signature: Signature
@@ -150,7 +206,7 @@ class Frame:
     exits: State | None = None
     failed: State | None = None
     result: Value | None = None
-    doubts: list[Expression] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
     argued: int = 0
 
     def fails(self, state: State | None) -> None:
@@ -164,6 +220,10 @@ def overlap(some: tuple[Place, ...], others: tuple[Place, ...]) -> bool:
 
 def least(*values: Provenance) -> Provenance:
     return Provenance(min(v.value for v in values))
+
+
+def most(*values: Provenance) -> Provenance:
+    return Provenance(max(v.value for v in values))
 
 
 def join(a: State | None, b: State | None) -> State | None:
@@ -183,4 +243,6 @@ def join(a: State | None, b: State | None) -> State | None:
         a.used | b.used,
         a.copied | b.copied,
         max(a.logged, b.logged),
+        a.checked & b.checked,
+        a.optional | b.optional,
     )

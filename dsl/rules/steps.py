@@ -7,6 +7,7 @@ from dsl import model
 from dsl.effects import Effects, Mark, Step
 from dsl.model import Provenance, Span
 from dsl.rules.state import State, Value, taken
+from dsl.rules.trust import RECORDED, learn
 from dsl.rules.values import ValueWalker
 from dsl.rules.words import describe
 
@@ -82,11 +83,17 @@ class StepRules(ValueWalker):
                 late = "late" in step.texts and number is not None and taken(step.name, number) in state.may
                 if late and self.first(("late", step.name, number)):
                     self.says("late step", step, "late", call.span, call=call.callee, rtmrs=[number])
+            if number in state.optional and self.first(("optional", number)):
+                message = (
+                    f"RTMR[{number}] may lack its last event, and this one could then stand in its place"
+                )
+                hint = "measure last what may be left out; what is empty can be measured, too"
+                self.error("optional", call.span, message, hint)
             value, argument = given[data]
             if value.object is not None and value.trust in (UNTRUSTED, MEASURED):
                 state.trust[value.object.id] = MEASURED
-            elif value.trust == UNTRUSTED and isinstance(argument, model.Variable):
-                state.trust[self.key(argument)] = MEASURED
+            elif value.object is None:
+                learn(self, argument, RECORDED, state)
 
     def rtmr(self, given: tuple[Value, model.Expression]) -> int | None:
         value, e = given

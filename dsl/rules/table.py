@@ -15,11 +15,17 @@ class Rule:
 
 RULES = {
     # trust of values
-    "branch": Rule("T01", "a branch depends only on values that an RTMR records, or one side only fails"),
+    "branch": Rule("T01", "a branch depends on recorded values alone, or all ways but one end in an error"),
+    "repeat": Rule("T01", "a loop goes over a list whose length is recorded"),
     "error decides": Rule("T01", "an error that depends on an unrecorded value is not gone on from"),
+    "refusal": Rule("T01", "no step depends on whether the VMM refuses a call"),
+    "optional": Rule("T01", "what may be missing is the last event of its RTMR"),
+    "recorded argument": Rule("T01", "a number that a step goes by is recorded"),
+    "recorded place": Rule("T01", "where a part of memory begins is recorded"),
+    "recorded size": Rule("T01", "how much memory a step is given is recorded"),
     "measured argument": Rule("T01", "bytes and records have the trust that their parameter asks for"),
     "shared argument": Rule("T02", "shared memory goes only to a parameter that takes shared memory"),
-    "number argument": Rule("T03", "a number has the trust that its parameter asks for"),
+    "bounded argument": Rule("T03", "a number that a step goes by is bounded"),
     "bounded index": Rule("T03", "an index or a bound of a slice is checked before it is used"),
     "result": Rule(None, "a flow returns what has the trust that it promises"),
     # shared memory
@@ -47,6 +53,7 @@ RULES = {
     "log room": Rule("T10", "the event log holds the worst case"),
     # paths
     "ends": Rule("T08", "a path ends in a handoff, an error or the result that is promised"),
+    "unread": Rule("T08", "what a flow returns is read"),
     "unreachable": Rule("T08", "every statement can be reached"),
     "calls": Rule("T10", "the calls of flows are few enough to follow"),
 }

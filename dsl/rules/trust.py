@@ -1,156 +1,125 @@
-"""When may a flow decide on what the VMM said? Branches on values (T01), and the comparisons that bind a
-number (T03)."""
+"""When may a flow decide by what the VMM said? Branches (T01), and what a comparison says of a number.
+
+A decision needs values that are recorded. Without that, all paths but one end in an error: two boots that
+both get to the handoff have then taken the same one. On that path `==` says which value it is, an order
+comparison only that the number is bounded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dsl import model
-from dsl.declare import BOOL
-from dsl.model import Expression, Provenance, Scalar
+from dsl.model import EnumRef, Expression, Provenance, Scalar
 from dsl.rules.context import Context
-from dsl.rules.state import State
-from dsl.rules.words import describe
+from dsl.rules.state import Doubt, State, Value, most, number
+from dsl.rules.words import describe, record_hint
 
-ORDER = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}  # each with its mirror image
+MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+RECORDED = number(recorded=True, bounded=False)
 
 
-def trust_of(context: Context, e: Expression, state: State) -> Provenance:
-    """The trust of an expression, without walking it again: calls count as untrusted."""
-    match e:
-        case model.Variable():
-            if context.is_suppressed(e):
-                return Provenance.TRUSTED
-            obj = state.variables.get(context.key(e))
-            key: int | tuple[int, int] = obj.id if obj is not None else context.key(e)
-            return state.trust.get(key, Provenance.TRUSTED)
-        case model.Literal() | model.Length():
-            return Provenance.TRUSTED
-        case model.RegionOf():
-            return state.trust[context.region_objects[e.name].id]
-        case model.FieldOf() | model.Index() | model.Slice():
-            return trust_of(context, e.base, state)
-        case model.Unary():
-            return trust_of(context, e.operand, state)
-        case model.Binary():
-            sides = (trust_of(context, e.left, state), trust_of(context, e.right, state))
-            return min(sides, key=lambda p: p.value)
-        case model.Call():
-            primitive = context.names.primitives.get(e.callee)
-            if primitive is not None:
-                return primitive.result_provenance
-            return context.program.signatures[e.callee].result_provenance
-
-
-def comparison(e: Expression) -> tuple[model.Variable, str, Expression] | None:
-    """`variable op bound` of a comparison, turned round if the variable stands on the right."""
-    if not isinstance(e, model.Binary) or e.op not in NEGATED:
+def unrecorded(context: Context, e: Expression) -> Expression | None:
+    """What in `e` no register tells, if there is something."""
+    value = context.values.get(id(e))
+    if value is None or value.recorded:
         return None
-    if isinstance(e.left, model.Variable) and isinstance(e.left.type, Scalar):
-        return e.left, e.op, e.right
-    if isinstance(e.right, model.Variable) and isinstance(e.right.type, Scalar):
-        return e.right, ORDER.get(e.op, e.op), e.left
-    return None
+    match e:
+        case model.Binary():
+            return unrecorded(context, e.left) or unrecorded(context, e.right) or e
+        case model.Unary():
+            return unrecorded(context, e.operand) or e
+    return e
 
 
-def branch(context: Context, condition: Expression, state: State, only_fails: bool) -> None:
-    """T01: a branch on an untrusted value is allowed only as the bounds check that binds it, or as one side
-    of which nothing but an error comes (`only_fails`), which no caller may then decide by."""
-    if isinstance(condition, model.Unary) and condition.op == "not":
-        branch(context, condition.operand, state, only_fails)
+def decide(context: Context, e: Expression, state: State, goes_on: bool) -> None:
+    """T01: what the flow does next depends on `e`; `goes_on`: on more than one path it is no error."""
+    culprit = unrecorded(context, e)
+    if culprit is None:
         return
-    if isinstance(condition, model.Binary) and condition.op in ("and", "or"):
-        branch(context, condition.left, state, only_fails)
-        refined = state.copy()
-        refine(context, condition.left, condition.op == "and", refined)
-        branch(context, condition.right, refined, only_fails)
+    if not goes_on:
+        context.frame.doubts.append(Doubt(culprit))
         return
-    if trust_of(context, condition, state).value >= Provenance.MEASURED.value:
-        return
-    found = comparison(condition)
-    if found is not None:
-        variable, op, bound = found
-        if not trust_of(context, variable, state).value < Provenance.MEASURED.value:
-            culprit: Expression = bound
-        elif trust_of(context, bound, state) != Provenance.TRUSTED:
-            culprit = bound
-        elif op in ORDER:
-            return
-        elif only_fails:
-            context.frame.doubts.append(variable)
-            return
-        else:
-            culprit = variable
-    else:
-        culprit = condition
-        if isinstance(condition, model.Binary):
-            left = trust_of(context, condition.left, state).value < Provenance.MEASURED.value
-            culprit = condition.left if left else condition.right
-    hint = "only a bounds check may look at it: `require n <= LIMIT`; to decide on it, measure it"
-    name = describe(culprit)
-    message = f"the flow branches on {name}, which the VMM chose and no RTMR records"
-    context.distrust("branch", culprit, Provenance.MEASURED, state, message, hint)
+    message = f"the flow branches on {describe(culprit)}, which the VMM chose and no RTMR records"
+    context.distrust("branch", culprit, RECORDED, state, message, record_hint(culprit))
 
 
 def refine(context: Context, condition: Expression, truth: bool, state: State) -> None:
-    """What is known after `condition` turned out as `truth`: a number with a trusted upper bound is trusted,
-    and of bytes that are empty there is nothing to distrust."""
-    if isinstance(condition, model.Unary) and condition.op == "not":
-        refine(context, condition.operand, not truth, state)
-        return
-    if not isinstance(condition, model.Binary):
-        return
-    if condition.op in ("and", "or"):
-        if truth == (condition.op == "and"):
-            refine(context, condition.left, truth, state)
-            refine(context, condition.right, truth, state)
-        return
-    if condition.op not in NEGATED:
-        return
-    empty = _empty(condition, truth)
-    if empty is not None:
-        obj = None
-        if isinstance(empty, model.Variable):
-            obj = state.variables.get(context.key(empty))
-        elif isinstance(empty, model.RegionOf):
-            obj = context.region_objects[empty.name]
-        if obj is not None:
-            state.trust[obj.id] = Provenance.TRUSTED
-        return
-    found = comparison(condition)
-    if found is None:
-        return
-    variable, op, bound = found
-    for name, relation, limit in ((variable, op, bound), _other_side(variable, op, bound)):
-        relation = relation if truth else NEGATED[relation]
-        if name is None or relation not in ("<", "<=", "==") or name.type == BOOL:
-            continue
-        if trust_of(context, limit, state) == Provenance.TRUSTED and _bounds(context, name, limit, state):
-            state.trust[context.key(name)] = Provenance.TRUSTED
+    """What is known after `condition` turned out as `truth`."""
+    match condition:
+        case model.Unary(op="not"):
+            refine(context, condition.operand, not truth, state)
+        case model.Variable():
+            learn(context, condition, number(recorded=True, bounded=True, constant=int(truth)), state)
+        case model.Binary(op="and" | "or"):
+            if truth == (condition.op == "and"):
+                refine(context, condition.left, truth, state)
+                refine(context, condition.right, truth, state)
+        case model.Binary(op="in") if truth:
+            learn(context, condition.left, number(recorded=False, bounded=True), state)
+        case model.Binary() if condition.op in NEGATED:
+            op = condition.op if truth else NEGATED[condition.op]
+            _compare(context, condition.left, op, condition.right, state)
+            _compare(context, condition.right, MIRRORED[op], condition.left, state)
 
 
-def _other_side(
-    variable: model.Variable, op: str, bound: Expression
-) -> tuple[model.Variable | None, str, Expression]:
-    if isinstance(bound, model.Variable) and isinstance(bound.type, Scalar):
-        return bound, ORDER.get(op, op), variable
-    return None, op, bound
+def _compare(context: Context, e: Expression, op: str, other: Expression, state: State) -> None:
+    """`e op other` holds."""
+    value = context.values.get(id(other))
+    if value is None:
+        return
+    match e:
+        case model.Variable() if op == "==":
+            learn(context, e, value, state)
+        case model.Variable() if op in ("<", "<=") and value.bounded and _excludes(value, e):
+            learn(context, e, number(recorded=False, bounded=True), state)
+        case model.Length() if value.constant == (1 if op == "<" else 0) and op in ("==", "<=", "<"):
+            cause = context.identity(e.base, state)
+            if cause in state.trust:  # nothing is in it, and that is known
+                state.trust[cause] = most(state.trust[cause], Provenance.MEASURED)
 
 
-def _bounds(context: Context, variable: model.Variable, limit: Expression, state: State) -> bool:
+def _excludes(limit: Value, variable: model.Variable) -> bool:
     """A constant that no value of the type exceeds is no bound."""
-    value: int | str | None = limit.number if isinstance(limit, model.Literal) else None
-    if isinstance(limit, model.Variable):
-        value = state.constants.get(context.key(limit))
-    if value is None or not isinstance(variable.type, Scalar):
+    if not isinstance(limit.constant, int) or not isinstance(variable.type, Scalar):
         return True
-    return int(value) < (1 << variable.type.bits) - 1
+    return limit.constant < (1 << variable.type.bits) - 1
 
 
-def _empty(condition: model.Binary, truth: bool) -> Expression | None:
-    """X if the outcome says that `X.size` is 0."""
-    left, right = condition.left, condition.right
-    if not isinstance(left, model.Length) or not isinstance(right, model.Literal):
+def learn(context: Context, e: Expression, fact: Value, state: State) -> None:
+    """The number that `e` names equals one of which `fact` is known, or `fact` is all that is new."""
+    if not isinstance(e, model.Variable) or not isinstance(e.type, Scalar | EnumRef):
+        return
+    state.learn(context.key(e), fact)
+
+
+def learn_arm(context: Context, subject: Expression, values: Iterable[int], state: State) -> None:
+    """`subject` is one of `values`, which are all that select an arm."""
+    values = tuple(values)
+    if len(values) == 1:
+        learn(context, subject, number(recorded=True, bounded=True, constant=values[0]), state)
+    elif values:
+        learn(context, subject, number(recorded=False, bounded=True), state)
+
+
+def optional(context: Context, s: model.If, state: State) -> frozenset[int] | None:
+    """The RTMRs of `if X.size != 0 { measure X into RTMR[n] }`: whether the event is there tells whether X is
+    empty, as long as no other event can stand in its place."""
+    if s.otherwise or len(s.then) != 1 or not isinstance(s.then[0], model.Do):
         return None
-    op = condition.op if truth else NEGATED[condition.op]
-    zero = (op, right.number) in (("==", 0), ("<=", 0), ("<", 1))
-    return left.base if zero else None
+    call, condition = s.then[0].value, s.condition
+    if not isinstance(condition, model.Binary) or condition.op not in ("!=", ">"):
+        return None
+    if not isinstance(condition.left, model.Length) or context.values[id(condition.right)].constant != 0:
+        return None
+    if unrecorded(context, condition) is None or not isinstance(call, model.Call) or call.is_flow:
+        return None
+    parameters = [p.name for p in context.names.primitives[call.callee].parameters if not p.state]
+    given = dict(zip(parameters, call.arguments, strict=True))
+    measures = context.names.effects[call.callee].measures
+    x = context.identity(condition.left.base, state)
+    if x not in state.trust or [context.identity(given[data], state) for data, _ in measures] != [x]:
+        return None
+    rtmrs = [given[rtmr] for _, rtmr in measures]
+    return frozenset(e.number for e in rtmrs if isinstance(e, model.Literal))

@@ -1,5 +1,7 @@
-"""What is an expression worth? Its trust, the memory it spans, and what it may not be made of (T02 to T04,
-T06)."""
+"""What does an expression give? Its trust, the memory it spans, and what it may not be made of.
+
+Trust is computed here and nowhere else: `values` keeps what each expression gave when it was last evaluated.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,16 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from dsl import model
+from dsl.declare import BOOL
 from dsl.layout import OWNED
-from dsl.model import EnumRef, Expression, Provenance, Scalar
+from dsl.model import EnumRef, Expression, Provenance, Scalar, Span
 from dsl.rules.context import TRUSTED, Context
-from dsl.rules.state import Place, State, Value, constant_place, join, least
-from dsl.rules.trust import branch, refine
-from dsl.rules.words import bound_hint, describe
+from dsl.rules.state import Doubt, Place, State, Value, constant_place, join, least, number
+from dsl.rules.trust import decide, refine
+from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.tree import walk
+
+CHECKED = number(recorded=False, bounded=True)
 
 
 class ValueWalker(Context, ABC):
@@ -29,14 +34,42 @@ class ValueWalker(Context, ABC):
             return value
         return replace(value, trust=least(value.trust, state.trust[value.object.id]))
 
+    def doubt(self, state: State, *operands: tuple[Expression, Value]) -> None:
+        """An operation that can fail; that it does may depend on an operand that nothing records."""
+        self.frame.fails(state)
+        unrecorded = [e for e, value in operands if not value.recorded]
+        self.frame.doubts += [Doubt(e) for e in unrecorded[:1]]
+
+    def doubtful(self, e: Expression, value: Value, state: State) -> Value:
+        """What a variable or a result is worth where the VMM decided that it is set."""
+        if not self.refusals:
+            return value
+        if value.object is None:
+            return number(recorded=False, bounded=value.bounded)
+        self.refused(e.span, f"which {describe(e)} is returned")
+        return value
+
+    def refused(self, span: Span, what: str) -> None:
+        """Reports that `what` depends on a refusal."""
+        cause = self.refusals[-1]
+        name = cause.callee if isinstance(cause, model.Call) else "a call"
+        message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
+        self.error("refusal", span, message, "take steps where the ways after the `try` are one again")
+
     # ---- expressions
 
     def value(self, e: Expression, state: State) -> tuple[State | None, Value]:
         """The value, and the state after its calls; no state if it does not come back."""
+        after, value = self._value(e, state)
+        self.values[id(e)] = value
+        return after, value
+
+    def _value(self, e: Expression, state: State) -> tuple[State | None, Value]:
         match e:
             case model.Literal():
                 if isinstance(e.value, bytes) and isinstance(e.type, model.Bytes):
-                    return state, self.new_value(state, TRUSTED, (constant_place(e.value),), len(e.value))
+                    place = constant_place(e.value)
+                    return state, self.new_value(state, TRUSTED, (place,), len(e.value), True)
                 constant = e.value if isinstance(e.value, str | int) else None
                 return state, Value(TRUSTED, None, constant)
             case model.Variable():
@@ -46,20 +79,19 @@ class ValueWalker(Context, ABC):
             case model.Call():
                 return self.call(e, state)
             case model.Length():
-                after, _ = self.value(e.base, state)
-                return after, Value(TRUSTED)  # bounded by its region, or by the list's capacity
+                after, base = self.value(e.base, state)
+                return after, size(base)
             case model.FieldOf():
                 after, base = self.value(e.base, state)
                 return after, self.part(base, e.type, after or state)
             case model.Index():
-                after, base = self.value(e.base, state)
-                after = self._bound(e.index, after, "an index") if after is not None else None
-                return after, self.part(self.now(base, after or state), e.type, after or state)
+                return self._index(e, state)
             case model.Slice():
                 return self._slice(e, state)
             case model.Unary():
                 after, operand = self.value(e.operand, state)
-                return after, Value(operand.trust)
+                bounded = operand.trust == TRUSTED or e.type == BOOL  # `~` of a small number is a large one
+                return after, number(operand.recorded, bounded)
             case model.Binary():
                 return self._binary(e, state)
 
@@ -70,8 +102,9 @@ class ValueWalker(Context, ABC):
             if obj is not None:
                 state.trust[obj.id] = TRUSTED
             return Value(TRUSTED, obj, state.constants.get(key))
-        owner: int | tuple[int, int] = key if obj is None else obj.id
-        return Value(state.trust.get(owner, TRUSTED), obj, state.constants.get(key))
+        if obj is None:
+            return state.number(key)
+        return Value(state.trust.get(obj.id, TRUSTED), obj, state.constants.get(key))
 
     def _region_value(self, e: model.RegionOf, state: State) -> Value:
         for step in self.names.steps.values() if e.carved else ():
@@ -87,26 +120,56 @@ class ValueWalker(Context, ABC):
         return Value(state.trust[obj.id], obj)
 
     def part(self, whole: Value, kind: model.Type, state: State) -> Value:
-        """A field or element: worth what the whole is worth."""
+        """A field or element has the trust of the whole."""
         if isinstance(kind, Scalar | EnumRef):
-            return Value(whole.trust)
+            return promised(kind, whole.trust)
         obj = whole.object
         if obj is None:
-            return self.new_value(state, whole.trust, self.unknown_place(), None)
-        return self.new_value(state, whole.trust, tuple({Place(p.root) for p in obj.places}), obj.size_limit)
+            return self.new_value(state, whole.trust, self.unknown_place(), None, whole.recorded)
+        places = tuple({Place(p.root) for p in obj.places})
+        return self.new_value(state, whole.trust, places, obj.size_limit, whole.recorded)
 
-    def _bound(self, e: Expression, state: State, what: str) -> State | None:
+    def _bound(self, e: Expression, state: State, what: str, where: str) -> tuple[State | None, Value]:
+        """An index or a bound of a slice. Memory safety asks that it cannot leave its range; a measurement
+        records what bytes hold and how many they are, but not `where` they lie."""
         after, value = self.value(e, state)
-        if value.trust.value < TRUSTED.value:
-            message = f"{describe(e)} is {value.trust.name.lower()}: it cannot be {what} before it is checked"
-            self.distrust("bounded index", e, TRUSTED, after or state, message, bound_hint(e))
-        return after
+        if where and not value.recorded:
+            message = f"{describe(e)} decides {where}: the VMM chose it and no RTMR records it"
+            hint = record_hint(e, value.bounded)
+            self.distrust("recorded place", e, Value(TRUSTED), after or state, message, hint)
+        elif not value.bounded:
+            have = value.trust.name.lower()
+            message = f"{describe(e)} is {have}: it cannot be {what} before it is checked"
+            self.distrust("bounded index", e, CHECKED, after or state, message, bound_hint(e))
+        return after, value
+
+    def _index(self, e: model.Index, state: State) -> tuple[State | None, Value]:
+        after, base = self.value(e.base, state)
+        if after is None:
+            return None, base
+        number_only = isinstance(e.type, Scalar | EnumRef)
+        where = "" if number_only else "which element is taken"
+        after, index = self._bound(e.index, after, "an index", where)
+        if after is None:
+            return None, base
+        base = self.now(base, after)
+        self.doubt(after, (e.index, index), (e.base, size(base)))
+        if number_only and not index.recorded:
+            base = replace(base, trust=least(base.trust, Provenance.UNTRUSTED))
+        return after, self.part(base, e.type, after)
 
     def _slice(self, e: model.Slice, state: State) -> tuple[State | None, Value]:
         after, base = self.value(e.base, state)
-        for bound in (e.start, e.end):
-            after = self._bound(bound, after, "a bound of a slice") if after is not None else None
-        base = self.now(base, after or state)
+        bounds = []
+        start = "" if base.trust == Provenance.SHARED else "where a part of memory begins"
+        for bound, where in ((e.start, start), (e.end, "")):
+            if after is not None:
+                after, value = self._bound(bound, after, "a bound of a slice", where)
+                bounds.append(value)
+        if after is None:
+            return None, base
+        base = self.now(base, after)
+        self.doubt(after, *zip((e.start, e.end, e.base), (*bounds, size(base)), strict=True))
         low = e.start.number if isinstance(e.start, model.Literal) else None
         high = e.end.number if isinstance(e.end, model.Literal) else None
         obj = base.object
@@ -118,24 +181,69 @@ class ValueWalker(Context, ABC):
         if high is not None:
             length = max(0, high - (low or 0))
             size_limit = length if size_limit is None else min(size_limit, length)
-        return after, self.new_value(after or state, base.trust, places, size_limit)
+        sized = all(value.recorded for value in bounds)
+        trust = base.trust if sized else least(base.trust, Provenance.UNTRUSTED)
+        return after, self.new_value(after, trust, places, size_limit, sized)
 
     def _binary(self, e: model.Binary, state: State) -> tuple[State | None, Value]:
         after, left = self.value(e.left, state)
         if after is None:
             return None, left
         if e.op in ("and", "or"):
-            if left.trust.value < Provenance.MEASURED.value and calls(e.right):
-                branch(self, e.left, after, only_fails=False)
+            if not left.recorded and calls(e.right):
+                decide(self, e.left, after, goes_on=True)
+            elif not left.recorded and can_fail(e.right):
+                self.doubt(after, (e.left, left))
             skipped = after.copy()
             refine(self, e.left, e.op == "and", after)
             refine(self, e.left, e.op != "and", skipped)
             taken, right = self.value(e.right, after)
-            return join(skipped, taken), Value(least(left.trust, right.trust))
+            return join(skipped, taken), number(left.recorded and right.recorded, bounded=True)
         after, right = self.value(e.right, after)
-        return after, Value(least(left.trust, right.trust))
+        if after is None:
+            return None, right
+        if e.error:
+            self.doubt(after, (e.left, left), (e.right, right))
+        return after, number(left.recorded and right.recorded, _bounded(e, left, right))
+
+
+def size(whole: Value) -> Value:
+    """The size of bytes or the count of a list: bounded by their region or capacity. A measurement records
+    it, because what is hashed has one length only."""
+    return number(whole.recorded or (whole.object is not None and whole.object.sized), bounded=True)
+
+
+def _bounded(e: model.Binary, left: Value, right: Value) -> bool:
+    """Whether the result cannot leave its range."""
+    match e.op:
+        case "&":
+            return left.bounded or right.bounded
+        case "%":
+            return True
+        case "-":
+            return left.bounded
+        case "==" | "!=" | "<" | "<=" | ">" | ">=" | "in":
+            return True
+    return left.bounded and right.bounded
 
 
 def calls(e: Expression) -> bool:
     """Whether something is called in `e`."""
     return any(isinstance(node, model.Call) for node in walk(e))
+
+
+def can_fail(e: Expression) -> bool:
+    """Whether an error may arise while `e` is computed."""
+    return any(
+        isinstance(node, model.Slice | model.Index)
+        or (isinstance(node, model.Binary) and node.error != 0)
+        or (isinstance(node, model.Call) and node.propagate)
+        for node in walk(e)
+    )
+
+
+def promised(kind: model.Type, provenance: Provenance) -> Value:
+    """What a declaration says of a number of that type."""
+    value = Value(provenance)
+    narrow = kind == BOOL or isinstance(kind, EnumRef)
+    return number(value.recorded, value.bounded or narrow)

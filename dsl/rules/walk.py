@@ -3,13 +3,19 @@ rules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
 from dsl.rules.calls import CallRules
+from dsl.rules.paths import Paths, Ways
 from dsl.rules.state import Frame, Object, State, Value, join
-from dsl.rules.trust import branch, refine
-from dsl.rules.values import calls
-from dsl.rules.words import describe
+from dsl.rules.trust import RECORDED, decide, learn_arm, optional, refine
+from dsl.rules.values import can_fail, promised, size
+from dsl.rules.verdicts import unread
+from dsl.rules.words import describe, record_hint
 from dsl.scope import Program
 
 MAX_CALLS = 2000
@@ -34,6 +40,8 @@ def check(
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():
+        if not incomplete:  # a line that did not parse may have read it
+            unread(flow, walker.unread)
         if flow.name not in walker.walked and not walker.gave_up:
             walker.reported = set()
             walker.assume = True  # never called: nothing is known of where it would stand
@@ -47,6 +55,7 @@ class Walker(CallRules):
     def __init__(self, program: Program, flows: dict[str, model.Flow], disabled: frozenset[str]) -> None:
         super().__init__(program, disabled)
         self.flows = flows
+        self.paths = Paths(flows, program.names.primitives)
         self.walked: set[str] = set()
         self.calls = 0
         self.gave_up = False
@@ -58,7 +67,7 @@ class Walker(CallRules):
         values = []
         for parameter in signature.parameters:
             if isinstance(parameter.type, Scalar | model.EnumRef):
-                values.append(Value(parameter.provenance))
+                values.append(promised(parameter.type, parameter.provenance))
             else:
                 values.append(self.new_value(state, parameter.provenance, self.unknown_place(), None))
         self.enter(flow, values, state)
@@ -78,10 +87,10 @@ class Walker(CallRules):
                     message = f"flows call each other more than {MAX_FLOWS_DEEP} deep"
                 self.error("calls", call.span, message, "call flows less deeply")
             never = isinstance(flow.result, Never)
-            return (None if never else state), Value(signature.result_provenance)
+            return (None if never else state), promised(signature.result, signature.result_provenance)
         inner = state.copy()
         declared = [
-            Value(parameter.provenance, None, value.constant)
+            replace(promised(parameter.type, parameter.provenance), constant=value.constant)
             if value.object is None
             else self.alias(inner, parameter.provenance, value.object)
             for value, parameter in zip(values, signature.parameters, strict=True)
@@ -90,7 +99,7 @@ class Walker(CallRules):
         if signature.fallible:
             self.frame.fails(frame.failed)
             self.frame.doubts += frame.doubts
-        result = Value(signature.result_provenance)
+        result = promised(signature.result, signature.result_provenance)
         if after is None:
             return None, result
         for value, inside, parameter in zip(values, declared, signature.parameters, strict=True):
@@ -109,7 +118,7 @@ class Walker(CallRules):
 
     def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
         """Another name for `obj`, or a copy of it, worth `trust`."""
-        value = self.new_value(state, trust, obj.places, obj.size_limit)
+        value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized)
         assert value.object is not None
         state.name_alias(obj, value.object)
         return value
@@ -120,6 +129,7 @@ class Walker(CallRules):
         self.next_frame += 1
         frame = Frame(self.program.signatures[flow.name], self.next_frame)
         self.frames.append(frame)
+        refusals = len(self.refusals)
         frame.fails(state if frame.signature.fallible else None)
         for variable, value in zip(flow.parameters, values, strict=False):
             self.bind(variable, value, state)
@@ -128,7 +138,14 @@ class Walker(CallRules):
             self.falls_off(flow, end)
             frame.exits = join(frame.exits, end)
         self.frames.pop()
+        del self.refusals[refusals:]
         return None if isinstance(flow.result, Never) else frame.exits, frame
+
+    def unread(self, flow: str, variable: int | None, call: model.Call) -> None:
+        if (flow, variable) in self.program.suppressed.variables:
+            return
+        hint = "decide by it, or let the flow `fail` in place of it"
+        self.error("unread", call.span, f"nothing reads what `{call.callee}` returns", hint)
 
     def falls_off(self, flow: model.Flow, end: State) -> None:
         last = flow.span
@@ -141,14 +158,11 @@ class Walker(CallRules):
 
     def bind(self, variable: model.Variable, value: Value, state: State) -> None:
         key = self.key(variable)
-        if value.object is not None:
-            state.variables[key] = value.object
-        else:
-            state.trust[key] = value.trust
-        if value.constant is not None:
-            state.constants[key] = value.constant
-        else:
-            state.constants.pop(key, None)
+        if value.object is None:
+            state.set_number(key, value)
+            return
+        state.variables[key] = value.object
+        state.constants.pop(key, None)
 
     # ---- statements
 
@@ -168,6 +182,8 @@ class Walker(CallRules):
                     value = self.alias(
                         after, value.trust, value.object
                     )  # a copy: what is done to one is not to both
+                if after is not None and isinstance(s, model.Assign):
+                    value = self.doubtful(s.value, value, after)
                 if after is not None:
                     self.bind(s.variable, value, after)
                 if isinstance(s, model.Assign):  # another value, another cause
@@ -191,27 +207,31 @@ class Walker(CallRules):
                 return None
 
     def if_(self, s: model.If, state: State) -> State | None:
-        after, value = self.value(s.condition, state)
+        after, _ = self.value(s.condition, state)
         if after is None:
             return None
-        only_fails = any(len(b) == 1 and isinstance(b[0], model.Fail) for b in (s.then, s.otherwise))
-        if value.trust.value < Provenance.MEASURED.value:
-            branch(self, s.condition, after, only_fails)
+        measured = optional(self, s, after)
+        if measured is None:
+            decide(self, s.condition, after, all(self.paths.goes_on(b) for b in (s.then, s.otherwise)))
         then, otherwise = after.copy(), after.copy()
         refine(self, s.condition, True, then)
         refine(self, s.condition, False, otherwise)
-        return join(self.block(s.then, then), self.block(s.otherwise, otherwise))
+        joined = join(self.block(s.then, then), self.block(s.otherwise, otherwise))
+        if measured is not None and joined is not None:
+            joined.optional |= measured
+        return joined
 
     def match(self, s: model.Match, state: State) -> State | None:
-        after, value = self.value(s.subject, state)
+        after, _ = self.value(s.subject, state)
         if after is None:
             return None
-        if value.trust.value < Provenance.MEASURED.value:
-            branch(self, s.subject, after, False)
-        ends = [self.block(arm.body, after.copy()) for arm in s.arms]
+        going_on = [arm for arm in s.arms if self.paths.goes_on(arm.body)]
+        decide(self, s.subject, after, len(going_on) > 1)
         joined: State | None = None
-        for end in ends:
-            joined = join(joined, end)
+        for arm in s.arms:
+            inside = after.copy()
+            learn_arm(self, s.subject, arm.values, inside)
+            joined = join(joined, self.block(arm.body, inside))
         return joined if s.arms else after
 
     def try_(self, s: model.Try, state: State) -> State | None:
@@ -223,39 +243,45 @@ class Walker(CallRules):
         self.frames[-1] = outer
         failed = join(before, attempt.failed)
         assert failed is not None
-        if any(calls(a) for a in s.call.arguments):  # their errors are not this statement's
+        if any(can_fail(a) for a in s.call.arguments):  # their errors are not this statement's
             outer.fails(attempt.failed)
-            outer.doubts += attempt.doubts[: attempt.argued]
-        self.handlers(s, attempt, failed)
+        outer.doubts += attempt.doubts
         if after is not None and s.variable is not None:
             self.bind(s.variable, value, after)
-        joined = self.block(s.body, after) if after is not None or s.body else None
-        for handler in s.handlers:
-            joined = join(joined, self.block(handler.body, failed.copy()))
+        with self.handled(s, attempt, failed):
+            joined = self.block(s.body, after) if after is not None or s.body else None
+            for handler in s.handlers:
+                joined = join(joined, self.block(handler.body, failed.copy()))
         return joined
 
-    def handlers(self, s: model.Try, attempt: Frame, failed: State) -> None:
-        """What may not be decided by an error, or be gone on from."""
-        if all(h.body and isinstance(h.body[-1], model.Fail) for h in s.handlers):
-            self.frame.doubts += attempt.doubts[
-                attempt.argued :
-            ]  # an error is an error, whichever: up to who handles it
-            return
-        for culprit in attempt.doubts[attempt.argued : attempt.argued + 1]:
-            hint = "measure it first, or let every handler end with `fail`"
-            message = (
-                f"the flow decides by an error of `{s.call.callee}`, which depends on {describe(culprit)}"
-            )
+    @contextmanager
+    def handled(self, s: model.Try, attempt: Frame, failed: State) -> Iterator[None]:
+        """What may not be decided by an error, or be gone on from. Whether the VMM serves a call is not
+        recorded either: until all ways are one again, the flow takes no step and sets no trusted number."""
+        ways = [self.paths.block(handler.body) for handler in s.handlers]
+        doubts = attempt.doubts[attempt.argued :] if any(ways) else []
+        for doubt in [d for d in doubts if not d.refusal][:1]:
+            cause = describe(doubt.culprit)
+            message = f"the flow decides by an error of `{s.call.callee}`, which depends on {cause}"
+            hint = "measure it first, or let every path of every handler end with `fail`"
             self.error("error decides", s.call.span, message, hint)
-        for step in self.names.steps.values():
+        for step in self.names.steps.values() if any(ways) else ():
             begun = step.name in failed.may and step.name not in self.program.suppressed.effects
             if begun and "abandoned" in step.texts:
                 self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
+        new = [d.culprit for d in doubts if d.refusal and d.culprit not in self.refusals][:1]
+        self.refusals += new
+        yield
+        if not any(Ways.RETURNS in way for way in (*ways, self.paths.block(s.body))):
+            del self.refusals[len(self.refusals) - len(new) :]
 
     def for_(self, s: model.For, state: State) -> State | None:
         base, value = self.value(s.items, state)
         if base is None:
             return None
+        if not size(value).recorded:
+            message = f"how often this is done is up to {describe(s.items)}, which no RTMR records"
+            self.distrust("repeat", s.items, RECORDED, base, message, record_hint(s.items))
         capacity = s.items.type.capacity if isinstance(s.items.type, ListOf) else 1
         keys, newest = tuple(base.trust), self.last_object
 
@@ -263,19 +289,21 @@ class Walker(CallRules):
             """What `state` says of what there was before the loop: from pass to pass it only shrinks."""
             places = {u.place for u in state.used} | state.copied
             old = {p for p in places if not isinstance(p.root, int) or p.root <= newest}
-            return [state.trust[k] for k in keys], state.must, state.may, state.marks, state.constants, old
+            facts = [(state.trust[k], k in state.checked) for k in keys]
+            return facts, state.must, state.may, state.marks, state.constants, state.optional, old
 
         start, per_round = base, 0
         while True:
             inside = start.copy()
             inside.logged = base.logged + per_round * (capacity - 1)  # so many rounds may have gone before
             self.bind(s.variable, self.part(value, s.variable.type, inside), inside)
-            logged = inside.logged
+            logged, refusals = inside.logged, len(self.refusals)
             end = self.block(s.body, inside)
             longest = max(per_round, end.logged - logged) if end is not None else per_round
             joined = join(start.copy(), end)
             assert joined is not None
             converged = longest == per_round and before(joined) == before(start)
+            converged = converged and refusals == len(self.refusals)
             start, per_round = joined, longest
             start.logged = base.logged + per_round * capacity
             if converged:
@@ -286,6 +314,8 @@ class Walker(CallRules):
         after: State | None = state
         if s.value is not None:
             after, value = self.value(s.value, state)
+            if after is not None:
+                value = self.doubtful(s.value, value, after)
             self.check_result(value, self.frame.signature, s.value)
             if after is not None:
                 self.frame.result = value if self.frame.exits is None else self._either(value, after)

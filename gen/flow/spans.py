@@ -30,7 +30,7 @@ def _known(e: Expression, firmware: Firmware) -> tuple[int, int] | None:
             sizes |= {region.name: region.size for region in firmware.memory}
             size = sizes[name]
             return None if size is None else (0, size)
-        case model.Slice(start=model.Literal(value=low), end=model.Literal(value=high)):
+        case model.Slice(start=model.Literal() as low, end=model.Literal() as high):
             base = _known(e.base, firmware)
-            return None if base is None else (base[0] + int(low), int(high) - int(low))
+            return None if base is None else (base[0] + low.number, high.number - low.number)
     return None

@@ -23,7 +23,8 @@ from gen.errors import BuildError
 from gen.flow import flow_unit
 from gen.flow.context import context_of
 from gen.link import stack
-from gen.link.link import Linked, Source, compile_all, link
+from gen.link.link import Linked, link
+from gen.link.toolchain import Source, compile_all
 from gen.primitives import emit_primitives
 from gen.sections import mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
@@ -38,6 +39,10 @@ _EXCEPTION_FRAME = 6 * 8 + 8
 Progress = Callable[[str], None]
 
 
+def _silent(step: str) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class BuildResult:
     """The files of a build. `listings`: the folder of generated code as a reviewer reads it."""
@@ -49,34 +54,33 @@ class BuildResult:
     listings: Path
 
 
-def build(flow: Path, out: Path, progress: Progress | None = None) -> BuildResult:
+def build(flow: Path, out: Path, progress: Progress = _silent) -> BuildResult:
     """Builds the image of a flow file into the folder `out`, which may be new.
 
     Raises dsl.api.CheckFailed if the flow breaks a rule, BuildError or FormatError if no image comes of it.
     """
-    tell: Progress = progress or (lambda _: None)
-    tell("checking the flow")
-    return build_model(api.check_file(flow).require(), out, tell)
+    progress("checking the flow")
+    return build_model(api.check_file(flow).require(), out, progress)
 
 
-def build_model(firmware: Firmware, out: Path, tell: Progress = lambda _: None) -> BuildResult:
+def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> BuildResult:
     """Builds the image of a checked flow into the folder `out`. Raises as `build` does."""
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of a flow share their files
-        tell("generating code")
+        progress("generating code")
         units = generate(firmware)
         listings = [*_always_listings(tuple(mapped_regions(firmware))), *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
-        tell("compiling the C core")
+        progress("compiling the C core")
         objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
-        tell("linking")
+        progress("linking")
         linked = link(firmware, objects, work)
-        tell("proving that it fits")
+        progress("proving that it fits")
         _prove_fits(firmware, units, objects, linked)
-        tell("writing the image")
+        progress("writing the image")
         _write(firmware, linked, result)
     return result
 

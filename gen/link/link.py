@@ -1,23 +1,16 @@
-"""How do sources and listings become one linked firmware volume? By clang and lld of the `ziglang` wheel.
+"""How do objects become one linked firmware volume? By lld of the `ziglang` wheel.
 
 The volume ends at 4 GiB and is packed against it: data, rodata, text, each on pages of its own; .reset, what
 16-bit code and gates reach, is the last of the text. The last KiB stays free for metadata.
-Paths that reach debug information are relative, so the same sources give the same bytes in any directory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata as packages
 from pathlib import Path
 
-import ziglang  # type: ignore[import-untyped]
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -26,30 +19,9 @@ from formats.tdvf import RESET_VECTOR_DISTANCE
 from formats.units import FOUR_GIB, PAGE, align_up
 from gen.errors import BuildError
 from gen.flow.names import region_symbols
-from gen.x86 import Listing
+from gen.link.toolchain import tool
 from image.write import METADATA_DISTANCE
 
-TARGET = ("-target", "x86_64-freestanding-none")
-C_FLAGS = (
-    *TARGET,
-    "-std=c17",
-    "-Os",
-    "-ffreestanding",
-    "-fno-stack-protector",
-    "-fno-sanitize=all",
-    "-fno-asynchronous-unwind-tables",
-    "-mno-red-zone",
-    "-mgeneral-regs-only",
-    "-fPIE",
-    "-fvisibility=hidden",
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-fstack-size-section",
-    "-g",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-)
 LINK_FLAGS = (
     "-m",
     "elf_x86_64",
@@ -66,9 +38,6 @@ LINK_FLAGS = (
     "-e",
     "reset_vector",
 )
-KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
-_HERE = "-fdebug-compilation-dir=."
-_WHEEL = Path(ziglang.__file__).resolve().parent  # the compiler names itself by its real path
 _LOADED = (".data", ".rodata", ".text", ".resetvec")
 
 
@@ -85,90 +54,6 @@ class Linked:
     def used(self) -> int:
         """Bytes of code and data, without the padding between them."""
         return self.symbols["__used_bytes"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A C file to compile; `includes` are folders of headers."""
-
-    path: Path
-    includes: tuple[Path, ...]
-
-
-def tool(*arguments: str, cwd: Path) -> str:
-    """Runs one of the wheel's tools; BuildError with its first message if it fails. Returns its warnings."""
-    done = subprocess.run(
-        [str(_WHEEL / "zig"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise BuildError(f"{arguments[0]}: {lines[0] if lines else f'exit code {done.returncode}'}")
-    return done.stderr
-
-
-def compile_all(
-    sources: Sequence[Source], listings: Sequence[Listing], root: Path, cache: Path
-) -> list[Path]:
-    """Objects of C sources (below `root`) and of listings, in that order; unchanged ones are reused."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as pool:
-        objects = [pool.submit(_compile, source, root, cache) for source in sources]
-        objects += [pool.submit(_assemble, listing, cache) for listing in listings]
-        made = [each.result() for each in objects]
-    _prune(cache, made)
-    return made
-
-
-def _prune(cache: Path, used: Iterable[Path]) -> None:
-    """Forgets what no build has asked for in a month; the time of access says when one last did."""
-    now = time.time_ns()
-    for path in used:
-        os.utime(path, ns=(now, path.stat().st_mtime_ns))
-    for path in cache.iterdir():
-        if path.stat().st_atime_ns < now - KEPT_DAYS * DAY:
-            path.unlink(missing_ok=True)
-
-
-def _compile(source: Source, root: Path, cache: Path) -> Path:
-    # Every header is part of the key: cheaper than tracking which are used, and never wrong.
-    headers = sorted(header for folder in source.includes for header in folder.glob("*.h"))
-    name = source.path.relative_to(root).as_posix()
-    key = _key(name, " ".join(C_FLAGS), *(path.read_text() for path in (source.path, *headers)))
-    target = cache / f"{source.path.stem}-{key}.o"
-    if not target.exists():
-        includes = [f"-I{folder}" for folder in source.includes]
-        generated = [f"-ffile-prefix-map={folder}=generated" for folder in source.includes]
-        # The compiler names its own headers relative to the working folder when they lie below it.
-        wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
-        maps = (f"-ffile-prefix-map={root}=.", *generated, *wheel)  # the last that fits counts
-        _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
-    return target
-
-
-def _assemble(listing: Listing, cache: Path) -> Path:
-    target = cache / f"{listing.name}-{_key(listing.text)}.o"
-    if not target.exists():
-        source = target.with_suffix(".s")
-        source.write_text(listing.text)
-        _produce(target, "cc", *TARGET, _HERE, "-c", source.name, cwd=cache)
-    return target
-
-
-def _produce(target: Path, *arguments: str, cwd: Path) -> None:
-    """Makes a file under another name first, so that an interrupted build leaves no half object behind."""
-    partial = target.with_suffix(".partial.o")
-    tool(*arguments, "-o", str(partial.resolve()), cwd=cwd)
-    partial.rename(target)
-
-
-def _key(*parts: str) -> str:
-    digest = hashlib.sha256(packages.version("ziglang").encode())
-    for part in parts:
-        digest.update(b"\0" + part.encode())
-    return digest.hexdigest()[:24]
-
-
-# ---------------------------------------------------------------- linking
 
 
 @dataclass(frozen=True)

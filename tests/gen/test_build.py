@@ -20,7 +20,7 @@ from dsl.api import CheckFailed, check_file
 from gen.build import BuildResult, build, generate, stack_depth
 from gen.errors import BuildError
 from gen.link import stack
-from gen.link.link import Source, compile_all
+from gen.link.toolchain import Source, compile_all
 from gen.x86 import Unit
 from image.check import check_image
 

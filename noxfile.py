@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 from tdforge.apt import Apt, alone, cache_dir, tree_digest  # noqa: E402 (the checkout is no installed package here)
+from tdforge.checkout import own  # noqa: E402
 from tdforge.errors import UserError  # noqa: E402
 
 ENV = ROOT / ".nox" / f"env-{sys.version_info.major}.{sys.version_info.minor}"
@@ -95,6 +96,7 @@ def make_environment() -> None:
 def prepare(session: nox.Session) -> None:
     """Bring the shared environment up to date; nothing to do when its stamp matches."""
     try:
+        own(ROOT, ENV)
         with alone(ENV.parent, "use a checkout of your own"):  # a second ./run waits here
             if not STAMP.is_file() or STAMP.read_text() != wanted_stamp():
                 make_environment()

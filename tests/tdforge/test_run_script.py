@@ -4,9 +4,13 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from tdforge.checkout import own
+from tdforge.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run"
 
@@ -80,3 +84,52 @@ def test_options_go_to_the_session(words: list[str], checkout: Path) -> None:
     (place / "stamp").write_text(f"{version} made  {place}")
     done = call(checkout, python, "boot", "lint", *words)
     assert done.stdout == "-m nox --session boot lint -- --vcpus 4\n", done.stderr
+
+
+def test_nothing_is_made_behind_a_link_out_of_the_checkout(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A `.nox` copied with its link, or made by hand: what it leads to belongs to somebody else."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (checkout / ".nox").symlink_to(elsewhere)
+    done = call(checkout, fake_python(checkout, "echo 3.11"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"run: {checkout}/.nox is a link to {elsewhere}; environments are only")
+    assert done.stderr.count("\n") == 1
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("link", [".nox", ".nox/env-3.11"])
+def test_an_environment_lies_in_the_checkout(link: str, tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    (root / ".nox").mkdir(parents=True)
+    place = root / ".nox" / "env-3.11"
+    assert own(root, place) == place
+    if link == ".nox":
+        (root / ".nox").rmdir()
+    (root / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=rf"{link} is a link to {tmp_path}/elsewhere; .* remove the link"):
+        own(root, place)
+
+
+def test_a_checkout_may_lie_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / ".nox").mkdir(parents=True)
+    (tmp_path / "name").symlink_to(tmp_path / "real")
+    place = tmp_path / "name" / ".nox" / "env-3.11"
+    assert own(tmp_path / "name", place) == place
+
+
+def test_every_commit_is_checked_before_it_is_made() -> None:
+    """pre-commit runs a hook for the types of files it names, or always."""
+    hook = (SCRIPT.parent / ".pre-commit-config.yaml").read_text()
+    assert re.search(r"^ *always_run: true\b", hook, re.MULTILINE)
+    assert not re.search(r"^ *(types|types_or|files|exclude):", hook, re.MULTILINE)
+
+
+def test_the_licence_is_said_as_setuptools_of_2027_still_takes_it() -> None:
+    """A table ends working in February 2027; an SPDX expression needs setuptools 77, PEP 639."""
+    facts = tomllib.loads((SCRIPT.parent / "pyproject.toml").read_text())
+    assert facts["project"]["license"] == "BSD-2-Clause-Patent"
+    assert [(SCRIPT.parent / name).is_file() for name in facts["project"]["license-files"]] == [True]
+    (setuptools,) = facts["build-system"]["requires"]
+    assert int(setuptools.removeprefix("setuptools>=")) >= 77

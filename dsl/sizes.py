@@ -8,6 +8,9 @@ from dsl.model import Bytes, Digest, EnumRef, ListOf, Record, RecordRef, Scalar,
 from formats.units import align_up
 
 DIGEST_SIZE = 48  # SHA-384, FIPS 180-4
+# A span (bytes, text) in memory: its address, then its size; `struct span` of runtime-c/include/tdf_base.h.
+SPAN_LENGTH, SPAN_DATA, SPAN_SIZE = 16, 0, 8
+COUNT_SIZE = 8  # what a list begins with: how many items it has
 
 
 def is_word(type_: Type) -> bool:
@@ -40,7 +43,7 @@ def size(type_: Type, records: Mapping[str, Record]) -> int:
         case Scalar() | EnumRef():
             return word_size(type_)
         case Bytes() | Text():
-            return 16
+            return SPAN_LENGTH
         case Digest():
             return DIGEST_SIZE
         case RecordRef(name=name):
@@ -53,4 +56,4 @@ def size(type_: Type, records: Mapping[str, Record]) -> int:
 
 def items_offset(list_: ListOf, records: Mapping[str, Record]) -> int:
     """Where the first item of a list lies: behind the 64-bit count."""
-    return align_up(8, alignment(list_.element, records))
+    return align_up(COUNT_SIZE, alignment(list_.element, records))

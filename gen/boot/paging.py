@@ -52,7 +52,9 @@ ACCESS = {"r": (PRESENT, NO_EXECUTE_HIGH), "rw": (PRESENT | WRITABLE, NO_EXECUTE
 
 # The firmware volume's own parts: page aligned, placed by the linker in the last 2 MiB below 4 GiB.
 LINKED_PARTS = (("text", "rx"), ("rodata", "r"), ("data", "rw"))
-LINK_SIZE, LEAVES_SIZE = 8, 20  # bytes of a row of the two tables
+# The rows of the two tables, all u32: where each field lies, and how long a row is.
+ENTRY, VALUE, LINK_SIZE = 0, 4, 8
+FIRST, LAST, TABLE, LOW, HIGH, LEAVES_SIZE = range(0, 24, 4)
 
 
 class PagingError(Exception):
@@ -219,8 +221,8 @@ def emit_build(first_map: FirstMap) -> None:
     LEA(esi, [Symbol("paging_links")])
     MOV(ecx, len(first_map.links))
     LABEL(link)
-    MOV(edi, [rsi])
-    MOV(eax, [rsi + 4])
+    MOV(edi, [rsi + ENTRY])
+    MOV(eax, [rsi + VALUE])
     MOV([rdi], eax)
     ADD(esi, LINK_SIZE)
     SUB(ecx, 1)
@@ -232,23 +234,23 @@ def emit_build(first_map: FirstMap) -> None:
     LABEL(run)
     MOV(ebx, PAGE)
     MOV(ecx, 12 - 3)  # entries are 8 bytes: address to entry offset is page shift minus 3
-    TEST(dword[rsi + 12], LARGE)
+    TEST(dword[rsi + LOW], LARGE)
     JZ(small)
     MOV(ebx, LARGE_PAGE)
     MOV(ecx, 21 - 3)
     LABEL(small)
-    MOV(eax, [rsi])
+    MOV(eax, [rsi + FIRST])
     MOV(edi, eax)
     SHR(edi, cl)
     AND(edi, (ENTRIES - 1) * 8)
-    ADD(edi, [rsi + 8])
+    ADD(edi, [rsi + TABLE])
     LABEL(entry)
-    CMP(eax, [rsi + 4])
+    CMP(eax, [rsi + LAST])
     JA(done)  # also an empty linked part
     MOV(edx, eax)
-    OR(edx, [rsi + 12])
+    OR(edx, [rsi + LOW])
     MOV([rdi], edx)
-    MOV(edx, [rsi + 16])
+    MOV(edx, [rsi + HIGH])
     MOV([rdi + 4], edx)
     ADD(edi, 8)
     ADD(eax, ebx)

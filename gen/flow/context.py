@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dsl.model import Firmware
+from dsl.sizes import SPAN_LENGTH
 from formats.units import align_up
 from gen.flow.names import CONTEXT
 from gen.x86 import DQ, RESERVE, Symbol, Unit
@@ -42,7 +43,7 @@ def context_of(firmware: Firmware) -> Context:
     carved = {}
     for region in firmware.memory:
         carved[region.name] = offset
-        offset += 16
+        offset += SPAN_LENGTH
     ap_paging = offset
     offset += align_up(firmware.records["Paging"].size, 16)
     return Context(0, states, carved, ap_paging, offset)
@@ -57,9 +58,10 @@ def emit_context(unit: Unit, firmware: Firmware, context: Context, page_tables_u
         if "paging" not in context.states:
             RESERVE(context.size, "VpInfo and states, empty at first")
             return
-        before = context.states["paging"]
+        before, record = context.states["paging"], firmware.records["Paging"]
         RESERVE(before, "VpInfo and states, empty at first")
-        DQ(pool.address, "paging.tables.data")
-        DQ(pool.size, "paging.tables.size")
-        DQ(page_tables_used, "paging.used: taken by the reset code")
-        RESERVE(context.size - before - 24, "further states and carved regions")
+        words = {"tables": (pool.address, pool.size), "used": (page_tables_used,)}
+        for field in record.fields:
+            for word in words[field.name]:
+                DQ(word, f"paging.{field.name}, as the reset code left it")
+        RESERVE(context.size - before - record.size, "further states and carved regions")

@@ -60,7 +60,7 @@ from peachpy.x86_64 import (
 
 from dsl import model
 from dsl.model import Bytes, Digest, Expression, Firmware, Never, Text, Type, Unit
-from dsl.sizes import DIGEST_SIZE, alignment, is_word, items_offset, size, word_size
+from dsl.sizes import DIGEST_SIZE, SPAN_SIZE, alignment, is_word, items_offset, size, word_size
 from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import LAYOUT, flow_symbol, primitive_symbol
@@ -161,7 +161,7 @@ class ExpressionEmitter:
                     self.load(value.type, rax + value.offset if place is None else rsp + place)
                 case model.Length():
                     self.address(value.base)
-                    MOV(rax, [rax + 8] if isinstance(value.base.type, Bytes | Text) else [rax])
+                    MOV(rax, [rax + SPAN_SIZE] if isinstance(value.base.type, Bytes | Text) else [rax])
                 case model.Index():
                     self._item(value)
                     self.load(value.type, rax)
@@ -270,8 +270,8 @@ class ExpressionEmitter:
         if isinstance(type_, Digest):
             MOV(edx, DIGEST_SIZE)
         else:
-            MOV(rdx, [rdi + 8])
-            CMP(rdx, [rsi + 8])
+            MOV(rdx, [rdi + SPAN_SIZE])
+            CMP(rdx, [rsi + SPAN_SIZE])
             JNE(differs)
             MOV(rdi, [rdi])
             MOV(rsi, [rsi])
@@ -405,13 +405,13 @@ class ExpressionEmitter:
             self.address(value.base)
             MOV(rcx, [rsp + start])
             MOV(rdx, [rsp + end])
-            CMP(rdx, [rax + 8])
+            CMP(rdx, [rax + SPAN_SIZE])
             JA(self.error(value.error))
             SUB(rdx, rcx)
             JC(self.error(value.error))
             ADD(rcx, [rax])
             MOV([rsp + slot], rcx)
-            MOV([rsp + slot + 8], rdx)
+            MOV([rsp + slot + SPAN_SIZE], rdx)
 
     # ------------------------------------------------------------ calls
 
@@ -474,12 +474,12 @@ class ExpressionEmitter:
                 MOV(ecx, need.least)
             else:
                 loaders[index[need.other]](rcx)
-                MOV(rcx, [rcx + 8])
-            CMP([rax + 8], rcx)
+                MOV(rcx, [rcx + SPAN_SIZE])
+            CMP([rax + SPAN_SIZE], rcx)
             JB(target)
             if need.align > 1:
                 MOV(rcx, [rax])
-                OR(rcx, [rax + 8])
+                OR(rcx, [rax + SPAN_SIZE])
                 TEST(ecx, need.align - 1)
                 JNZ(target)
         return unfit

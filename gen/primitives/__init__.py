@@ -54,7 +54,7 @@ _BODIES: dict[str, Callable[[Builder], None]] = {
     "load_linux": memory.load_linux,
     "park_aps": handoff.park_aps,
     "handoff_linux": handoff.handoff_linux,
-    "print": vmm.print,
+    "print": vmm.print_line,
     "tdvmcall": vmm.tdvmcall,
     "io_write": vmm.io_write,
     "io_read": vmm.io_read,

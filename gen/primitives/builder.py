@@ -26,7 +26,8 @@ from peachpy.x86_64 import (
 )
 
 from dsl.capabilities import prelude
-from dsl.model import Firmware
+from dsl.model import Firmware, ListOf
+from dsl.sizes import SPAN_DATA, SPAN_SIZE, items_offset
 from formats.units import PAGE
 from gen.flow.context import Context
 from gen.flow.frame import Frame
@@ -51,6 +52,13 @@ class Builder:
     def offset(self, record: str, field: str) -> int:
         fields = self.firmware.records[record].fields
         return next(each.offset for each in fields if each.name == field)
+
+    def items(self, record: str, field: str) -> int:
+        """Where the first item of a list lies in its record."""
+        fields = self.firmware.records[record].fields
+        type_ = next(each.type for each in fields if each.name == field)
+        assert isinstance(type_, ListOf)
+        return self.offset(record, field) + items_offset(type_, self.firmware.records)
 
     def record_slot(self, name: str) -> int:
         record = self.firmware.records[name]
@@ -86,8 +94,8 @@ def reload_cr3() -> None:
 
 def map_arguments(span: Any, access: int) -> None:
     """Arguments 2 to 5 of page_map: the identity map of a span whose address is in a register."""
-    MOV(rcx, [span + 8])
-    MOV(rsi, [span])
+    MOV(rcx, [span + SPAN_SIZE])
+    MOV(rsi, [span + SPAN_DATA])
     MOV(rdx, rsi)
     MOV(r8d, access)
 

@@ -36,6 +36,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.sizes import SPAN_SIZE
 from formats.paging import ENTRIES, PageBit
 from formats.units import GIB, LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
@@ -59,12 +60,12 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     MOV(rax, [rdi])
     ADD(rax, PAGE)
     MOV([Symbol(CONTEXT, tables)], rax)
-    MOV(rcx, [rdi + 8])
+    MOV(rcx, [rdi + SPAN_SIZE])
     SUB(rcx, PAGE)
-    MOV([Symbol(CONTEXT, tables + 8)], rcx)
+    MOV([Symbol(CONTEXT, tables + SPAN_SIZE)], rcx)
     MOV(eax, 1)  # the PML4
     MOV([Symbol(CONTEXT, pool + b.offset("Paging", "used"))], rax)
-    MOV(rcx, [rdi + 8])
+    MOV(rcx, [rdi + SPAN_SIZE])
     MOV(rdi, [rdi])
     XOR(eax, eax)
     REP_STOSB()

@@ -26,6 +26,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ_WRITE, Builder, map_arguments, pages_arguments, reload_cr3
 from gen.x86 import REP_MOVSB, REP_STOSB, Symbol, rsp
@@ -65,7 +66,7 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
     LABEL(accepted)
 
     for name, place in b.context.carved.items():
-        span = b.offset("Ram", "carved") + 8 + 16 * list(b.context.carved).index(name)
+        span = b.items("Ram", "carved") + SPAN_LENGTH * list(b.context.carved).index(name)
         MOV(rax, [rsp + ram])
         LEA(rax, [rax + span])
         MOV([rsp + index], rax)
@@ -73,14 +74,14 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
         map_arguments(rax, READ_WRITE)
         b.checked("page_map")
         MOV(rdx, [rsp + index])
-        for part in (0, 8):
+        for part in (SPAN_DATA, SPAN_SIZE):
             MOV(rax, [rdx + part])
             MOV([Symbol(CONTEXT, place + part)], rax)
     reload_cr3()
     for place in b.context.carved.values():
         # What was added at launch holds what the VMM put there.
         MOV(rdi, [Symbol(CONTEXT, place)])
-        MOV(rcx, [Symbol(CONTEXT, place + 8)])
+        MOV(rcx, [Symbol(CONTEXT, place + SPAN_SIZE)])
         XOR(eax, eax)
         REP_STOSB()
 
@@ -93,7 +94,7 @@ def load_linux(b: Builder) -> None:  # (placement, paging)
     copies = b.offset("Placement", "copies")
     step = b.firmware.records["Copy"].size
     top, end, copied = Label("copy"), Label("done"), Label("copied")
-    LEA(rax, [rdi + copies + 8])
+    LEA(rax, [rdi + b.items("Placement", "copies")])
     MOV([rsp + item], rax)
     MOV(qword[rsp + index], 0)
     LABEL(top)

@@ -37,19 +37,20 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.ghci import RETRY
 from formats.units import PAGE
 from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
 
 
-def print(b: Builder) -> None:  # (line)
+def print_line(b: Builder) -> None:  # (line)
     """To COM1, byte by byte."""
     position, end = b.frame.slot(8), b.frame.slot(8)
     top, done = Label("byte"), Label("done")
     MOV(rax, [rdi])
     MOV([rsp + position], rax)
-    ADD(rax, [rdi + 8])
+    ADD(rax, [rdi + SPAN_SIZE])
     MOV([rsp + end], rax)
     LABEL(top)
     MOV(rcx, [rsp + position])
@@ -104,7 +105,7 @@ def share(b: Builder) -> None:  # (region, td, paging, out)
     MOV([rsp + bit], rax)
     ADD(rax, [rdi])
     MOV([rsp + at], rax)
-    ADD(rax, [rdi + 8])
+    ADD(rax, [rdi + SPAN_SIZE])
     MOV([rsp + end], rax)
     LABEL(again)
     MOV(rdi, [rsp + at])
@@ -138,6 +139,6 @@ def share(b: Builder) -> None:  # (region, td, paging, out)
     reload_cr3()
     MOV(rax, [rsp + region])
     MOV(rdx, [rsp + out])
-    for part in (0, 8):
+    for part in (SPAN_DATA, SPAN_SIZE):
         MOV(rcx, [rax + part])
         MOV([rdx + part], rcx)

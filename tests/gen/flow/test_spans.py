@@ -9,7 +9,7 @@ from machinecode import Link
 # `region` may be any part; what stands for itself (`boot_params`, `wakeup`) is known at build time.
 FLOWS = """
 flow share_it(region: mut bytes, td: VpInfo) fails { let seen = share(region, td)? }
-flow share_or_not(region: mut bytes, td: VpInfo) -> u64 fails {
+flow share_or_not(region: mut bytes, td: VpInfo) -> untrusted u64 fails {
     try let seen = share(region, td) { return seen.size }
     on out_of_bounds { return 1 }
     on _ { fail out_of_bounds }

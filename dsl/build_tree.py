@@ -203,7 +203,16 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Handoff(c[0], self._span(meta))
 
     def print(self, meta: Meta, c: list[Any]) -> tree.Print:
-        return tree.Print(c[0], self._span(meta))
+        return tree.Print(c[0] or "", tuple(c[1:]), self._span(meta))
+
+    def hexadecimal(self, meta: Meta, c: list[Any]) -> tree.Hexadecimal:
+        return tree.Hexadecimal(c[0], self._span(meta))
+
+    def level(self, meta: Meta, c: list[Any]) -> str:
+        return str(c[0])
+
+    def log_level(self, meta: Meta, c: list[Any]) -> tree.LogLevel:
+        return tree.LogLevel(c[0], self._span(meta))
 
     # ---- declarations
 

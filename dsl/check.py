@@ -4,19 +4,21 @@ rules."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from dsl import model, rules, tree
 from dsl.capabilities import names_for
 from dsl.declare import LAYOUT, declare
 from dsl.diagnostics import Reporter
 from dsl.layout import Layout
-from dsl.lower import lower_flow
+from dsl.lower import DEFAULT_LEVEL, lower_flow
 from dsl.model import Never, RecordRef, Span
 from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature
 from dsl.tree import walk
 
 ENTRY = "boot"
+Release = tree.Version | tree.Svn | tree.LogLevel
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
 
@@ -34,6 +36,9 @@ def check_text(
         names.claim(flow.name, reporter)
         if flow.name.text in TAKEN:
             reporter.error("N02", flow.name.span, f"`{flow.name.text}` is a word of the language")
+    version = _item(firmware, tree.Version, (0, 0, 0))
+    svn = _item(firmware, tree.Svn, 0)
+    release = dict(zip(("major", "minor", "patch", "svn"), (*version, svn), strict=True))
     signatures = {f.name.text: signature(f, names, reporter) for f in flows}
     program = Program(
         names=names,
@@ -41,6 +46,8 @@ def check_text(
         sections={s.name: s for s in layout.sections},
         regions={r.name: r for r in layout.regions},
         signatures=signatures,
+        release=release,
+        log_level=_item(firmware, tree.LogLevel, DEFAULT_LEVEL),
         lost=file.lost,
     )
     _entry(flows, program, path)
@@ -52,7 +59,6 @@ def check_text(
         worst = rules.check(program, lowered, ENTRY, incomplete, disabled)
     if len(reporter) or firmware is None:
         return None
-    version, svn = _release(firmware)
     return model.Firmware(
         name=firmware.name.text,
         version=version,
@@ -84,7 +90,7 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
     firmware = found[0]
     seen: set[type] = set()
     for item in firmware.items:
-        word = type(item).__name__.lower()
+        word = "log level" if isinstance(item, tree.LogLevel) else type(item).__name__.lower()
         if type(item) in seen:
             reporter.error("E05", item.span, f"`{word}` is declared twice")
         seen.add(type(item))
@@ -103,9 +109,10 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
     return firmware
 
 
-def _release(firmware: tree.Firmware) -> tuple[tuple[int, int, int], int]:
-    version = next((i.value for i in firmware.items if isinstance(i, tree.Version)), (0, 0, 0))
-    return version, next((i.value for i in firmware.items if isinstance(i, tree.Svn)), 0)
+def _item(firmware: tree.Firmware | None, kind: type[Release], default: Any) -> Any:
+    """The value of that item of the firmware."""
+    items = firmware.items if firmware is not None else ()
+    return next((i.value for i in items if isinstance(i, kind)), default)
 
 
 def _entry(flows: list[tree.Flow], program: Program, path: str) -> None:

@@ -38,6 +38,7 @@ CODES = {
     "E05": "declaration missing or misplaced",
     "E06": "number out of range",
     "E07": "text not allowed",
+    "E08": "requirement never met",
 } | RULES
 
 

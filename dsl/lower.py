@@ -13,13 +13,16 @@ from dsl import model, tree
 from dsl.constants import U64, literal
 from dsl.declare import BOOL, resolve
 from dsl.diagnostics import did_you_mean, join_words
+from dsl.fold import known_condition
 from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
 from dsl.suppress import suppress
 from formats.units import LARGE_PAGE, PAGE
 
-LEVELS = {PAGE: "LEVEL_4K", LARGE_PAGE: "LEVEL_2M"}
+LEVELS = ("error", "warning", "info", "debug")  # of `print`, most important first
+DEFAULT_LEVEL = "info"
+PAGES = {PAGE: "LEVEL_4K", LARGE_PAGE: "LEVEL_2M"}
 
 
 def lower_flow(flow: tree.Flow, signature: Signature, program: Program) -> model.Flow:
@@ -93,7 +96,7 @@ class FlowLowerer(ExpressionLowerer):
             case tree.Handoff():
                 return self.named("handoff_", s.call.callee, s.call.arguments, s)
             case tree.Print():
-                return self.effect(self.sugar(tree.Name("print", s.span), (s.line,), s))
+                return self.print_(s)
 
     # ---- sugar
 
@@ -117,13 +120,27 @@ class FlowLowerer(ExpressionLowerer):
 
     def accept(self, s: tree.Accept) -> list[Statement] | None:
         limit: tree.Expression = s.limit or tree.Number(U64_MAX, s.span)
-        word = LEVELS.get(s.page.value) if s.page else "LEVEL_2M"
+        word = PAGES.get(s.page.value) if s.page else "LEVEL_2M"
         if word is None:
             assert s.page is not None
             self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
             return None
         level = tree.Name(word, s.span)
         return self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
+
+    def print_(self, s: tree.Print) -> list[Statement] | None:
+        """A call for each part; nothing if the level is above that of the firmware."""
+        calls = [
+            self.sugar(tree.Name("print_hex", s.span), (part.number,), s)
+            if isinstance(part, tree.Hexadecimal)
+            else self.sugar(tree.Name("print", s.span), (part,), s)
+            for part in s.parts
+        ]
+        if None in calls:
+            return None
+        if s.level and LEVELS.index(s.level) > LEVELS.index(self.program.log_level):
+            return []
+        return [model.Do(call, s.span) for call in calls if call is not None]
 
     def effect(self, call: model.Call | None) -> list[Statement] | None:
         if call is None:
@@ -197,6 +214,15 @@ class FlowLowerer(ExpressionLowerer):
         condition = self.of_type(s.condition, BOOL, "a condition")
         if condition is None or number is None:
             return None
+        known = known_condition(condition)
+        if known is False:
+            uses_svn = any(isinstance(n, tree.Name) and n.text == "svn" for n in tree.walk(s.condition))
+            hint = f"this firmware's svn is {self.program.release['svn']}"
+            hint = hint if uses_svn else "write `fail ERROR` if that is meant"
+            self.error("E08", s.condition.span, "this requirement is never met", hint)
+            return None
+        if known:
+            return []
         refused = model.Unary("not", condition, BOOL, condition.span)
         return [model.If(refused, (model.Fail(number, s.span),), (), s.span)]
 

@@ -87,7 +87,8 @@ class ExpressionLowerer:
                 message = f"a digest has {DIGEST_SIZE} bytes, this has {len(value.value)}"
                 self.error("E06", value.span, message, "SHA-384, as `sha384sum` prints it")
                 return None
-        self.error("E01", value.span, f"{what} is {show(wanted)}, this is {show(have)}")
+        hint = "a number is printed as `hex(n)`" if wanted == Text() and is_number(have) else ""
+        self.error("E01", value.span, f"{what} is {show(wanted)}, this is {show(have)}", hint)
         return None
 
     def error_path(self, span: Span, what: str) -> None:
@@ -171,6 +172,12 @@ class ExpressionLowerer:
             hint = did_you_mean(word, (m for m, _ in enumeration.members))
             self.error("N03", e.name.span, f"`{enumeration.name}` has no member `{word}`", hint)
             return None
+        if isinstance(e.base, tree.Name) and e.base.text == "firmware":
+            if (number := self.program.release.get(word)) is not None:
+                return model.Literal(number, U64, e.span)
+            hint = did_you_mean(word, self.program.release) or "it has svn, major, minor and patch"
+            self.error("N03", e.name.span, f"`firmware` has no `{word}`", hint)
+            return None
         base = self.lower(e.base)
         if base is None:
             return None
@@ -206,7 +213,11 @@ class ExpressionLowerer:
         if base is None or index is None:
             return None
         if not isinstance(base.type, ListOf):
-            hint = "bytes are sliced: `x[start .. end]`" if isinstance(base.type, Bytes) else ""
+            hint = (
+                "`u8_at(x, i)?` reads a byte, `x[start .. end]` is a part"
+                if isinstance(base.type, Bytes)
+                else ""
+            )
             self.error("E01", e.base.span, f"only a list can be indexed, this is {show(base.type)}", hint)
             return None
         self.error_path(e.span, "the index may be out of bounds")

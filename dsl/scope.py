@@ -28,7 +28,21 @@ from dsl.model import (
 # Words that begin a statement or an expression cannot be names that a flow declares.
 TAKEN = frozenset(
     (
-        *("accept", "and", "else", "fail", "false", "for", "handoff", "if", "let", "match", "measure", "not"),
+        *(
+            "accept",
+            "and",
+            "else",
+            "fail",
+            "false",
+            "firmware",
+            "for",
+            "handoff",
+            "if",
+            "let",
+            "match",
+            "measure",
+            "not",
+        ),
         *("on", "or", "park", "print", "require", "return", "separate", "true", "try"),
     )
 )
@@ -65,6 +79,8 @@ class Program:
     sections: dict[str, ImageSection]
     regions: dict[str, MemoryRegion]
     signatures: dict[str, Signature]
+    release: dict[str, int]  # what `firmware.NAME` is
+    log_level: str
     lost: frozenset[str]
     suppressed: Suppressed = field(default_factory=Suppressed)
     reported: set[tuple[str, ...]] = field(default_factory=set)

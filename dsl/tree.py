@@ -259,8 +259,19 @@ class Handoff:
 
 
 @dataclass(frozen=True)
+class Hexadecimal:
+    """`hex(n)` in a `print`."""
+
+    number: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
 class Print:
-    line: Expression
+    """`level`: empty if it is printed always."""
+
+    level: str
+    parts: tuple[Expression | Hexadecimal, ...]
     span: Span
 
 
@@ -328,6 +339,12 @@ class Version:
 
 
 @dataclass(frozen=True)
+class LogLevel:
+    value: str
+    span: Span
+
+
+@dataclass(frozen=True)
 class Svn:
     value: int
     span: Span
@@ -336,7 +353,7 @@ class Svn:
 @dataclass(frozen=True)
 class Firmware:
     name: Name
-    items: tuple[Version | Svn | Image | Memory, ...]
+    items: tuple[Version | Svn | LogLevel | Image | Memory, ...]
     span: Span
 
 

@@ -55,6 +55,7 @@ _BODIES: dict[str, Callable[[Builder], None]] = {
     "park_aps": handoff.park_aps,
     "handoff_linux": handoff.handoff_linux,
     "print": vmm.print_line,
+    "print_hex": vmm.print_hex,
     "tdvmcall": vmm.tdvmcall,
     "io_write": vmm.io_write,
     "io_read": vmm.io_read,

@@ -40,6 +40,7 @@ from peachpy.x86_64 import (
 from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.ghci import RETRY
 from formats.units import PAGE
+from gen.flow.names import primitive_symbol
 from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
 
@@ -63,6 +64,19 @@ def print_line(b: Builder) -> None:  # (line)
     CALL(Symbol("tdvmcall_io_write"))
     JMP(top)
     LABEL(done)
+
+
+def print_hex(b: Builder) -> None:  # (value)
+    """The C core writes the text, `print` sends it."""
+    text, line = b.record_slot("HexText"), b.frame.slot(16)
+    LEA(rsi, [rsp + text])
+    CALL(Symbol("hex_text"))
+    LEA(rax, [rsp + text + 8])
+    MOV([rsp + line], rax)
+    MOV(rax, [rsp + text])
+    MOV([rsp + line + 8], rax)
+    LEA(rdi, [rsp + line])
+    CALL(Symbol(primitive_symbol(b.firmware.primitives["print"])))
 
 
 def tdvmcall(b: Builder) -> None:  # (function, r12, r13, r14, r15, out)

@@ -8,8 +8,9 @@ from hashlib import sha384
 from pathlib import Path
 
 import pytest
-from tdbox import Firmware, made
+from tdbox import Firmware, made, stopped
 
+from dsl.api import check_source
 from emu.api import Report, run
 
 FLOWS = sorted((Path(__file__).parent / "flows").glob("*.tdf"))
@@ -64,3 +65,30 @@ def test_a_measured_number_decides(build: Build) -> None:
     assert digests(report)["key"] in {
         sha384(bytes([n]) + bytes(7)).hexdigest() for n in range(256) if n != 27
     }
+
+
+def test_a_number_is_printed(build: Build) -> None:
+    assert str(started(build("print_hex")).console).startswith("attributes 0x10000000\n")
+
+
+@pytest.mark.parametrize(("allowed", "boots"), [(0, True), (2, True), (1, False)])
+def test_a_number_of_the_configuration_decides(build: Build, allowed: int, boots: bool) -> None:
+    firmware = build("read_config_value")
+    gpa, _ = firmware.section("config")
+    image = bytearray(firmware.image)
+    image[gpa - (1 << 32) + len(image)] = allowed
+    report = run(replace(firmware.config, image=bytes(image), vcpus=2, until=f"console:{STARTED}"))
+    assert str(report.console).endswith(STARTED) is boots
+    assert boots or "more CPUs than the configuration allows" in str(report.end["detail"])
+
+
+def test_a_firmware_below_its_minimum_svn_is_not_built() -> None:
+    flow = next(path for path in FLOWS if path.stem == "minimum_svn").read_text()
+    (found,) = check_source(flow.replace("svn 3", "svn 2")).diagnostics
+    assert (found.code, found.hint) == ("E08", "this firmware's svn is 2")
+
+
+def test_the_command_line_of_the_image_is_what_the_kernel_gets(build: Build) -> None:
+    with stopped(replace(build("built_in_command_line").config, until="handoff")) as td:
+        pointer = int.from_bytes(td.read(td.boot_params + 0x228, 4), "little")
+        assert td.read(pointer, 17) == b"console=ttyS0 ro\0"

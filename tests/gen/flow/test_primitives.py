@@ -265,3 +265,20 @@ def test_sharing_takes_only_progress_for_an_answer(
     else:
         assert status == cpu.error("tdvmcall_failed")
         assert "page_map" not in names(cpu)
+
+
+def test_a_number_is_printed_by_print(cpu: FlowCpu) -> None:
+    sent: list[int] = []
+
+    def hex_text(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[0] == 0x1234
+        cpu.write(arguments[1], (6).to_bytes(8, "little") + b"0x1234\xaa")
+        return 0
+
+    def out(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        sent.append(arguments[2])
+        return 0
+
+    cpu.callees = {"hex_text": hex_text, "tdvmcall_io_write": out}
+    cpu.call("prim_print_hex", 0x1234)
+    assert bytes(sent) == b"0x1234"

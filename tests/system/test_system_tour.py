@@ -56,7 +56,7 @@ def test_every_line_gives_what_it_says(tour: Firmware, tiny: bytes) -> None:
         ("require a == 64", "require a == 65", "tour: a number is wrong"),
         ("require depth == 7", "require depth == 8", "tour: a branch is wrong"),
         ("records(vmm, td)?", "require raise(0)? == 0", "tour: raised on purpose"),
-        ("numbers()?", "let x = add(~0, 1)?", "arithmetic overflow in the flow"),
+        ("numbers()?", "require add(~0, 1)? == 0", "arithmetic overflow in the flow"),
         ("numbers()?", "require part(code, 2, 1)?.size == 1", "index or slice out of bounds in the flow"),
     ],
 )

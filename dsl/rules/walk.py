@@ -3,17 +3,14 @@ rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
-from dsl.rules.calls import CallRules
-from dsl.rules.paths import Paths, Ways
+from dsl.rules.attempts import TryRules
 from dsl.rules.state import Frame, Object, State, Value, join
 from dsl.rules.trust import RECORDED, decide, learn_arm, optional, refine
-from dsl.rules.values import can_fail, promised, size
+from dsl.rules.values import promised, size
 from dsl.rules.verdicts import unread
 from dsl.rules.words import describe, record_hint
 from dsl.scope import Program
@@ -49,13 +46,11 @@ def check(
     return walker.worst
 
 
-class Walker(CallRules):
+class Walker(TryRules):
     """Walks flows statement by statement; calls of flows are walked where they stand."""
 
     def __init__(self, program: Program, flows: dict[str, model.Flow], disabled: frozenset[str]) -> None:
-        super().__init__(program, disabled)
-        self.flows = flows
-        self.paths = Paths(flows, program.names.primitives)
+        super().__init__(program, flows, disabled)
         self.walked: set[str] = set()
         self.calls = 0
         self.gave_up = False
@@ -156,14 +151,6 @@ class Walker(CallRules):
         elif not isinstance(flow.result, Unit):
             self.error("ends", brace, f"a path of `{flow.name}` ends here without a result", "add `return`")
 
-    def bind(self, variable: model.Variable, value: Value, state: State) -> None:
-        key = self.key(variable)
-        if value.object is None:
-            state.set_number(key, value)
-            return
-        state.variables[key] = value.object
-        state.constants.pop(key, None)
-
     # ---- statements
 
     def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:
@@ -233,47 +220,6 @@ class Walker(CallRules):
             learn_arm(self, s.subject, arm.values, inside)
             joined = join(joined, self.block(arm.body, inside))
         return joined if s.arms else after
-
-    def try_(self, s: model.Try, state: State) -> State | None:
-        outer = self.frame
-        attempt = Frame(outer.signature, outer.number)
-        self.frames[-1] = attempt
-        before = state.copy()
-        after, value = self.value(s.call, state)
-        self.frames[-1] = outer
-        failed = join(before, attempt.failed)
-        assert failed is not None
-        if any(can_fail(a) for a in s.call.arguments):  # their errors are not this statement's
-            outer.fails(attempt.failed)
-        outer.doubts += attempt.doubts
-        if after is not None and s.variable is not None:
-            self.bind(s.variable, value, after)
-        with self.handled(s, attempt, failed):
-            joined = self.block(s.body, after) if after is not None or s.body else None
-            for handler in s.handlers:
-                joined = join(joined, self.block(handler.body, failed.copy()))
-        return joined
-
-    @contextmanager
-    def handled(self, s: model.Try, attempt: Frame, failed: State) -> Iterator[None]:
-        """What may not be decided by an error, or be gone on from. Whether the VMM serves a call is not
-        recorded either: until all ways are one again, the flow takes no step and sets no trusted number."""
-        ways = [self.paths.block(handler.body) for handler in s.handlers]
-        doubts = attempt.doubts[attempt.argued :] if any(ways) else []
-        for doubt in [d for d in doubts if not d.refusal][:1]:
-            cause = describe(doubt.culprit)
-            message = f"the flow decides by an error of `{s.call.callee}`, which depends on {cause}"
-            hint = "measure it first, or let every path of every handler end with `fail`"
-            self.error("error decides", s.call.span, message, hint)
-        for step in self.names.steps.values() if any(ways) else ():
-            begun = step.name in failed.may and step.name not in self.program.suppressed.effects
-            if begun and "abandoned" in step.texts:
-                self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
-        new = [d.culprit for d in doubts if d.refusal and d.culprit not in self.refusals][:1]
-        self.refusals += new
-        yield
-        if not any(Ways.RETURNS in way for way in (*ways, self.paths.block(s.body))):
-            del self.refusals[len(self.refusals) - len(new) :]
 
     def for_(self, s: model.For, state: State) -> State | None:
         base, value = self.value(s.items, state)

@@ -1,0 +1,95 @@
+"""What may follow from an error that is handled? The rules of `try` (T01, and steps not gone on from)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from dsl import model
+from dsl.rules.calls import CallRules
+from dsl.rules.paths import Paths, Ways
+from dsl.rules.state import Frame, State, Value, join
+from dsl.rules.values import can_fail
+from dsl.rules.words import describe
+from dsl.scope import Program
+
+
+class TryRules(CallRules):
+    """Walks a `try`: its call, its body, and each handler from wherever the call may have failed."""
+
+    def __init__(
+        self, program: Program, flows: Mapping[str, model.Flow], disabled: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(program, disabled)
+        self.flows = flows
+        self.paths = Paths(flows, program.names.primitives)
+
+    @abstractmethod
+    def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:
+        """Walks statements; the state behind them, None if no path gets there."""
+
+    def bind(self, variable: model.Variable, value: Value, state: State) -> None:
+        key = self.key(variable)
+        if value.object is None:
+            state.set_number(key, value)
+            return
+        state.variables[key] = value.object
+        state.constants.pop(key, None)
+
+    def try_(self, s: model.Try, state: State) -> State | None:
+        outer = self.frame
+        attempt = Frame(outer.signature, outer.number)
+        self.frames[-1] = attempt
+        before = state.copy()
+        after, value = self.value(s.call, state)
+        self.frames[-1] = outer
+        failed = join(before, attempt.failed)
+        assert failed is not None
+        if any(can_fail(a) for a in s.call.arguments):  # their errors are not this statement's
+            outer.fails(attempt.failed)
+        outer.doubts += attempt.doubts
+        if after is not None and s.variable is not None:
+            self.bind(s.variable, value, after)
+        with self.handled(s, attempt, failed):
+            joined = self.block(s.body, after) if after is not None or s.body else None
+            for handler in s.handlers:
+                joined = join(joined, self.block(handler.body, failed.copy()))
+        return joined
+
+    @contextmanager
+    def handled(self, s: model.Try, attempt: Frame, failed: State) -> Iterator[None]:
+        """What may not be decided by an error, or be gone on from. Whether the VMM serves a call is not
+        recorded either: until all ways are one again, the flow takes no step and sets no trusted number."""
+        going_on = [handler for handler in s.handlers if self.paths.goes_on(handler.body)]
+        doubts = attempt.doubts[attempt.argued :] if going_on else []
+        for doubt in [d for d in doubts if not d.refusal][:1]:
+            cause = describe(doubt.culprit)
+            message = f"the flow decides by an error of `{s.call.callee}`, which depends on {cause}"
+            hint = "measure it first, or let every path of every handler end with `fail`"
+            self.error("error decides", s.call.span, message, hint)
+        for step in self.names.steps.values() if going_on else ():
+            begun = step.name in failed.may and step.name not in self.program.suppressed.effects
+            if begun and "abandoned" in step.texts:
+                self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
+        depth = len(self.refusals)
+        if any(handler in going_on for handler in self._refusing(s)):
+            new = [d.culprit for d in doubts if d.refusal and d.culprit not in self.refusals]
+            self.refusals += new[:1]
+        yield
+        ways = [self.paths.block(block) for block in (s.body, *(handler.body for handler in s.handlers))]
+        if not any(Ways.RETURNS in way for way in ways):
+            del self.refusals[depth:]
+
+    def _refusing(self, s: model.Try) -> tuple[model.Handler, ...]:
+        """The handlers to which a refusal of the VMM may lead; a flow may give it any number."""
+        if s.call.is_flow:
+            return s.handlers
+        errors = self.names.primitives[s.call.callee].errors
+        open_ = {self.names.errors[e].number for e in errors if e in self.names.refusals}
+        found = []
+        for handler in s.handlers:
+            caught = open_ & set(handler.errors) if handler.errors else open_
+            found += [handler] if caught else []
+            open_ -= caught
+        return tuple(found)

@@ -48,6 +48,8 @@ def run(
     instruction count now and then, `save` the snapshot of a run that met its end condition. EmuError: a
     user's mistake, in one line.
     """
+    if save:
+        snapshot.check(config)
     machine = prepare(config, console)
     try:
         if resume:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import zipfile
 import zlib
@@ -17,7 +19,9 @@ from emu.signals import EmuError
 from emu.snapshot import objects as state
 from formats.units import PAGE
 
-FORMAT, VERSION = "tdforge snapshot", 1
+FORMAT, VERSION = "tdforge snapshot", 2
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("emu", "formats")  # whose Python files make the state what it is
 LAYOUT = ("tsc_step_num", "tsc_step_den", "last_tsc", "sept_ve_disable")
 LEVEL = 1  # of compression: page contents are large and often change
 
@@ -44,7 +48,7 @@ class Snapshot:
     @property
     def handed_over(self) -> bool:
         """Whether the payload had begun."""
-        return self.models["fields"].get("handoff") is not None
+        return self.models["Machine"]["handoff"] is not None
 
 
 def _gather(machine: Machine, base: Any) -> Pages:
@@ -103,8 +107,24 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 # -- files
 
 
+@functools.cache
+def build() -> str:
+    """Names this build of the emulator and its CPU engine: what one has saved, another may not read."""
+    digest = hashlib.sha256(engine.identity().encode())
+    for file in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def check(config: RunConfig) -> None:
+    """EmuError: a run that cannot be saved, before it is run."""
+    if config.script:
+        raise EmuError(f"a run with script {config.script} cannot be saved: what it keeps would be lost")
+
+
 def write(path: Path, config: RunConfig, snapshot: Snapshot) -> None:
     """A file that holds the whole run, its image and kernel included. EmuError when it cannot be written."""
+    check(config)
     plain, blobs = {}, {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -115,7 +135,7 @@ def write(path: Path, config: RunConfig, snapshot: Snapshot) -> None:
     head = {
         "format": FORMAT,
         "version": VERSION,
-        "core": engine.identity(),
+        "build": build(),
         "config": plain,
         "layout": snapshot.layout,
         "vcpus": len(snapshot.vcpus),
@@ -146,7 +166,7 @@ def read(path: Path) -> tuple[RunConfig, Snapshot]:
             head = json.loads(file.read("head.json"))
             if head.get("format") != FORMAT or head.get("version") != VERSION:
                 raise EmuError(f"{path}: not a snapshot of this version")
-            if head["core"] != engine.identity():
+            if head["build"] != build():
                 raise EmuError(f"{path}: made with another build of the emulator; make it anew")
             return _config(head["config"], file), _snapshot(head, file)
     except OSError as error:

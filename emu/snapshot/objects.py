@@ -1,157 +1,139 @@
-"""How does the Python side of a machine become plain data, and come back? By the fields of its objects, so
-that a new field is saved without anybody thinking of it; what cannot be saved is refused by name.
+"""What is the Python side of a machine's state, and how does it become plain data and come back? Every class
+whose objects hold state is listed here with the fields that are not state; an object of any other class, and
+an object that is reached twice, is refused by its place. So nothing is left out without a line that says so.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import random
 from collections import Counter, deque
-from enum import Enum
+from collections.abc import Mapping
 from typing import Any
 
-from cffi import FFI
+from emu.cpu.apic import LocalApic
+from emu.eventlog import Log
+from emu.handoff import Handoff
+from emu.machine import Console, Machine
+from emu.schedule import Schedule
+from emu.signals import EmuError, End, VirtualizationException
+from emu.tdx.module import TdxModule, VcpuModel
+from emu.tdx.params import Choices, TdParams
+from emu.vcpu import Vcpu
+from emu.vmm.devices.bus import Ports
+from emu.vmm.devices.clock import Clock
+from emu.vmm.devices.ioapic import IoApic
+from emu.vmm.devices.uart import Uart
+from emu.vmm.hostile.policy import Hostile
+from emu.vmm.policy import Policy
+from emu.vmm.vmcall import Vmm
 
-from emu.observe import Observer
-from emu.signals import EmuError
-
-HOME = "emu."  # objects of other packages have no business in a machine's state
-# Set when a machine is built, the same in the machine that resumes
-FIXED = frozenset(("Memory", "Launch", "Symbols", "TdParams", "Until", "Keyboard", "RunConfig", "Probe"))
+# Objects that are there in every machine of one configuration: they are changed in place. By class, the
+# fields that are set when a machine is built, lead to an object whose home is elsewhere, or watch the run.
+PARTS: Mapping[type, frozenset[str]] = {
+    Machine: frozenset(("config", "ffi", "lib", "vm", "memory", "launch", "symbols", "observer", "keyboard")),
+    Console: frozenset(("until", "listener")),
+    TdxModule: frozenset(("params", "memory")),
+    Vmm: frozenset(("memory", "on_idle", "apics")),
+    Ports: frozenset(("send", "interrupt", "elapsed", "epoch", "cmos", "devices")),
+    Uart: frozenset(("send", "line")),
+    IoApic: frozenset(("send",)),
+    Clock: frozenset(("elapsed", "epoch", "cmos")),
+    Policy: frozenset(),
+    Hostile: frozenset(),
+    Vcpu: frozenset(
+        (
+            *("ffi", "lib", "handle", "names", "after_call", "probe", "observer", "stop"),
+            *("module", "vmm", "memory"),
+        )
+    ),
+    VcpuModel: frozenset(),
+    LocalApic: frozenset(("now", "send")),
+    Schedule: frozenset(("vcpus", "wait")),
+}
+# Objects that come and go: they are made anew from all their fields
+VALUES: tuple[type, ...] = (Handoff, Log, End, VirtualizationException, TdParams, Choices)
 PLAIN = (type(None), bool, int, float, str)
+SEQUENCES: Mapping[str, type] = {kind.__name__: kind for kind in (tuple, list, set, frozenset, deque)}
+MAPPINGS: Mapping[str, type] = {kind.__name__: kind for kind in (dict, Counter)}
+BY_NAME: Mapping[str, type] = {kind.__name__: kind for kind in (*PARTS, *VALUES)}
 
 
-def _is_fixed(value: object) -> bool:
-    kind = type(value)
-    native = isinstance(value, FFI | FFI.CData) or "cffi" in kind.__module__ or kind.__name__ == "FFILibrary"
-    return native or callable(value) or isinstance(value, Observer) or kind.__name__ in FIXED
-
-
-def _fields(value: object) -> dict[str, Any]:
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return dict(vars(value))
-
-
-def capture(value: Any, place: str = "machine", seen: dict[int, object] | None = None) -> Any:
-    """Data for json.dumps. An object met twice is saved once. EmuError names what cannot be saved."""
+def capture(value: Any, place: str = "machine", seen: dict[int, str] | None = None) -> Any:
+    """Data for json.dumps. EmuError names what cannot be saved."""
     seen = {} if seen is None else seen
-    if isinstance(value, Enum):
-        return {"enum": _name(type(value)), "value": value.value}
-    if isinstance(value, PLAIN):
+    kind = type(value)
+    if kind in PLAIN:
         return value
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": bytes(value).hex()}
-    if isinstance(value, random.Random):
-        return {"random": capture(value.getstate(), place)}
-    if isinstance(value, tuple | list | set | frozenset | deque):
-        kind = next(k for k in ("tuple", "list", "set", "frozenset", "deque") if type(value).__name__ == k)
+    if kind in (bytes, bytearray):
+        return {kind.__name__: bytes(value).hex()}
+    if kind is random.Random:
+        return {"Random": capture(value.getstate(), place, seen)}
+    if kind.__name__ in SEQUENCES and kind is SEQUENCES[kind.__name__]:
         items = sorted(value) if isinstance(value, set | frozenset) else value
-        return {kind: [capture(item, f"{place}[{at}]", seen) for at, item in enumerate(items)]}
-    if isinstance(value, dict):
-        pairs = [
-            [capture(k, place, seen), capture(v, f"{place}[{k!r}]", seen)]
-            for k, v in value.items()
-            if not _is_fixed(v)
-        ]
-        return {"dict": pairs}
-    if not type(value).__module__.startswith(HOME):
-        raise EmuError(f"this machine cannot be saved: {place} is a {type(value).__name__}")
-    if id(value) in seen:
-        return {"same": _name(type(value))}
-    seen[id(value)] = value
-    parts = {
-        name: capture(part, f"{place}.{name}", seen)
-        for name, part in _fields(value).items()
-        if not _is_fixed(part)
-    }
-    return {"object": _name(type(value)), "fields": parts}
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def _class(name: str) -> type:
-    module, _, inner = name.partition(":")
-    if not module.startswith(HOME):
-        raise EmuError(f"snapshot: {name} is no part of the emulator")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in inner.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        raise EmuError(f"snapshot: {name} is not in this version of the emulator") from None
-    if not isinstance(found, type):
-        raise EmuError(f"snapshot: {name} is no class")
-    return found
+        return {kind.__name__: [capture(item, f"{place}[{at}]", seen) for at, item in enumerate(items)]}
+    if kind.__name__ in MAPPINGS and kind is MAPPINGS[kind.__name__]:
+        pairs = [[capture(k, place, seen), capture(v, f"{place}[{k!r}]", seen)] for k, v in value.items()]
+        return {kind.__name__: pairs}
+    if kind not in PARTS and kind not in VALUES:
+        raise EmuError(f"this machine cannot be saved: {place} is a {kind.__name__}")
+    if kind in PARTS:
+        if id(value) in seen:
+            raise EmuError(f"this machine cannot be saved: {place} is {seen[id(value)]}, too")
+        seen[id(value)] = place
+    outside = PARTS.get(kind, frozenset())
+    fields = {name: part for name, part in vars(value).items() if name not in outside}
+    return {kind.__name__: {name: capture(part, f"{place}.{name}", seen) for name, part in fields.items()}}
 
 
 def restore(data: Any, current: Any = None) -> Any:
-    """The value of captured data. Objects, lists and dicts that are already there (`current`) are changed in
-    place, so that everyone who shares them sees it.
+    """The value of captured data. Objects of PARTS, lists, dicts and byte arrays that are already there
+    (`current`) are changed in place, so that everyone who shares them sees it. EmuError: data that was not
+    captured here.
     """
     if not isinstance(data, dict):
         return data
-    ((kind, content), *_) = data.items()
-    match kind:
-        case "same":
-            return current
-        case "bytes":
-            raw = bytes.fromhex(content)
-            if isinstance(current, bytearray):
-                current[:] = raw
-                return current
-            return raw
-        case "enum":
-            return _class(content)(data["value"])
-        case "random":
-            source = current if isinstance(current, random.Random) else random.Random()
-            source.setstate(restore(content))
-            return source
-        case "dict":
-            return _restore_dict(content, current)
-        case "object":
-            return _restore_object(content, data["fields"], current)
-    return _restore_items(kind, content, current)
+    ((name, content),) = data.items()
+    if name == "bytes":
+        return bytes.fromhex(content)
+    if name == "bytearray":
+        made = current if isinstance(current, bytearray) else bytearray()
+        made[:] = bytes.fromhex(content)
+        return made
+    if name == "Random":
+        source = current if isinstance(current, random.Random) else random.Random()
+        source.setstate(restore(content))
+        return source
+    if name in SEQUENCES:
+        return _restore_items(SEQUENCES[name], content, current)
+    if name in MAPPINGS:
+        return _restore_mapping(MAPPINGS[name], content, current)
+    kind = BY_NAME.get(name)
+    if kind in VALUES:
+        return kind(**{field: restore(value) for field, value in content.items()})
+    if kind is None or type(current) is not kind:
+        raise EmuError(f"snapshot: a {name} in place of a {type(current).__name__}")
+    if set(content) != set(vars(current)) - PARTS[kind]:
+        raise EmuError(f"snapshot: a {name} with other fields")
+    for field, value in content.items():
+        setattr(current, field, restore(value, getattr(current, field)))
+    return current
 
 
-def _restore_items(kind: str, content: list[Any], current: Any) -> Any:
+def _restore_items(kind: type, content: list[Any], current: Any) -> Any:
     old = list(current) if isinstance(current, list | tuple | deque) else []
     old += [None] * (len(content) - len(old))
     items = [restore(item, was) for item, was in zip(content, old, strict=False)]
-    if kind == "list" and isinstance(current, list):
-        current[:] = items
-        return current
-    if kind == "deque" and isinstance(current, deque):
+    if isinstance(current, list | deque) and type(current) is kind:
         current.clear()
         current.extend(items)
         return current
-    kinds = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
-    return kinds[kind](items)
+    return kind(items)
 
 
-def _restore_dict(content: list[list[Any]], current: Any) -> Any:
-    target = current if isinstance(current, dict) else {}
-    pairs = {}
-    for key_data, value in content:
-        key = restore(key_data)
-        pairs[key] = restore(value, target.get(key))
-    kept = {key: value for key, value in target.items() if key not in pairs and _is_fixed(value)}
+def _restore_mapping(kind: type, content: list[list[Any]], current: Any) -> Any:
+    target: Any = current if type(current) is kind else kind()
+    pairs = [(restore(key), value) for key, value in content]
+    values = {key: restore(value, target.get(key)) for key, value in pairs}
     target.clear()
-    if isinstance(target, Counter):
-        dict.update(target, pairs | kept)
-    else:
-        target.update(pairs | kept)
+    dict.update(target, values)
     return target
-
-
-def _restore_object(name: str, fields: dict[str, Any], current: Any) -> Any:
-    kind = _class(name)
-    if type(current) is not kind:
-        blank: Any = BaseException if issubclass(kind, BaseException) else object
-        current = blank.__new__(kind)
-    for field, value in fields.items():
-        object.__setattr__(current, field, restore(value, getattr(current, field, None)))
-    return current

@@ -21,7 +21,6 @@ from emu.machine import Machine
 from emu.observe import Several
 from emu.signals import EmuError
 from emu.snapshot import file as snapshot
-from emu.snapshot import objects as state
 from emu.symbols import Symbol, Symbols
 from tdforge import cli, show
 
@@ -226,11 +225,6 @@ def test_what_is_no_snapshot_is_refused(image: guest.Guest, tmp_path: Path) -> N
     bad.write_bytes(damaged)
     with pytest.raises(EmuError, match=r"not a snapshot|another build"):
         snapshot.read(bad)
-
-
-def test_state_that_cannot_be_saved_is_named() -> None:
-    with pytest.raises(EmuError, match=r"machine\[1\] is a complex"):
-        state.capture([1, 2j])
 
 
 def test_a_timeline_holds_phases_exits_and_lines(image: guest.Guest, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdforge.errors import UserError
@@ -62,13 +63,42 @@ def tree_digest(root: Path, pattern: str) -> str:
     return total.hexdigest()
 
 
-class Apt:
-    """apt for one ordinary user: the system's sources and keys, own lists where the system has none."""
+def files_digest(files: Iterable[Path]) -> str:
+    """SHA-256 (hex) over the SHA-256 (a line each, sorted) of all files: pins a set of packages."""
+    lines = sorted(f"{hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def __init__(self, cache: Path, say: Say = lambda text: None) -> None:
-        self._state = cache / "apt"
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite of a Debian archive, whatever release the machine runs: "trixie", "trixie-backports"."""
+
+    name: str
+    uri: str = "http://deb.debian.org/debian"
+    keyring: Path = Path(
+        "/usr/share/keyrings/debian-archive-keyring.gpg"
+    )  # of package debian-archive-keyring
+
+    @property
+    def sources(self) -> str:
+        """A sources.list(5). Backports take what they do not have from the release they are for."""
+        names = dict.fromkeys((self.name.removesuffix("-backports"), self.name))
+        return "".join(f"deb [signed-by={self.keyring}] {self.uri} {name} main\n" for name in names)
+
+
+class Apt:
+    """apt for one ordinary user.
+
+    Without a suite: the system's sources and keys, own lists where the system has none. With one: that suite
+    alone, with own lists, checked with its keyring. Nothing of the system counts as installed then, so that
+    `missing` names all that a package needs.
+    """
+
+    def __init__(self, cache: Path, say: Say = lambda text: None, suite: Suite | None = None) -> None:
+        self._suite = suite
+        self._state = cache / (f"apt-{suite.name}" if suite else "apt")
         self._say = say
-        self._options: tuple[str, ...] = self._private_options() if self._has_private_lists() else ()
+        self._options: tuple[str, ...] = self._private_options() if suite or self._has_private_lists() else ()
 
     @staticmethod
     def available() -> bool:
@@ -79,7 +109,7 @@ class Apt:
         """Package names that match a whole regular expression; fetches package lists if there are none."""
         self._require()
         found = self._names(pattern)
-        if not found and not self._options:
+        if not found and not self._has_private_lists():
             self._update()
             found = self._names(pattern)
         return found
@@ -103,18 +133,25 @@ class Apt:
         plan = self._run("apt-get", "--simulate", "--no-install-recommends", "install", package)
         return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
-    def unpack(self, packages: Sequence[str], into: Path, only: tuple[str, ...] = ("",)) -> None:
+    def unpack(
+        self, packages: Sequence[str], into: Path, only: tuple[str, ...] = ("",), digest: str | None = None
+    ) -> None:
         """Download the candidate versions of `packages` and put their files below `into`, which is emptied
         first.
 
         `only`: prefixes of the paths to keep, such as "boot/"; a kernel package is mostly modules.
+        `digest`: files_digest of the packages, which a named suite must have. UserError if it differs.
         """
         self._require()
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
             tree = Path(scratch) / "tree"
             tree.mkdir()
-            for deb in self._download(packages, Path(scratch)):
+            debs = self._download(packages, Path(scratch))
+            if (self._suite or digest) and (found := files_digest(debs)) != digest:
+                names = ", ".join(deb.name for deb in debs)
+                raise UserError(f"{names}: digest is {found}, expected {digest or 'one to be named'}")
+            for deb in debs:
                 _extract(deb, tree, only)
             if into.exists():
                 shutil.rmtree(into)
@@ -122,7 +159,7 @@ class Apt:
 
     def _download(self, packages: Sequence[str], folder: Path) -> list[Path]:
         names = " ".join(packages)
-        self._say(f"downloading Debian package {names}")
+        self._say(f"downloading Debian package {names}{f' of {self._suite.name}' if self._suite else ''}")
         try:
             self._run("apt-get", "-q", "download", *packages, cwd=folder)
         except UserError:
@@ -146,12 +183,28 @@ class Apt:
             "Dir::Cache": self._state / "cache",
             "APT::Sandbox::User": "root",  # no switch to _apt: it could not write to a user's folder
         }
+        if self._suite:
+            own = {"sourcelist": self._state / "sources.list", "sourceparts": "-", "trusted": "/dev/null"}
+            own |= {"trustedparts": "-", "preferences": "/dev/null", "preferencesparts": "-"}
+            settings |= {f"Dir::Etc::{key}": value for key, value in own.items()}
+            settings |= {
+                "Dir::State::status": self._state / "status",  # empty: nothing is installed
+                "APT::Default-Release": self._suite.name,
+                "Acquire::AllowInsecureRepositories": "false",
+                "Acquire::Languages": "none",
+            }
         return tuple(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))
 
     def _update(self) -> None:
         self._say("fetching Debian's package lists (without root, kept in the cache)")
         for folder in ("lists/partial", "cache/archives/partial"):
             (self._state / folder).mkdir(parents=True, exist_ok=True)
+        if self._suite:
+            if not self._suite.keyring.is_file():
+                lack = "install package debian-archive-keyring"
+                raise UserError(f"{self._suite.keyring}, Debian's keys, is not there; {lack}")
+            (self._state / "sources.list").write_text(self._suite.sources)
+            (self._state / "status").touch()
         self._options = self._private_options()
         self._run("apt-get", "-q", "update")
         if not self._has_private_lists():  # apt-get calls that a success

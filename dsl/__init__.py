@@ -1,0 +1,1 @@
+"""How does a flow file become a checked firmware model?"""

@@ -1,3 +1,1 @@
-"""A TD in a box: the TDX module, vCPUs and an untrusted VMM, so that a firmware image boots on any
-machine.
-"""
+"""How does an image run without TDX hardware? A module, vCPUs and an untrusted VMM, on any machine."""

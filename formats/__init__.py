@@ -1,1 +1,1 @@
-"""What do the bytes look like: one construct declaration per binary structure."""
+"""What do the bytes and numbers of the specifications look like? Each is declared once, here."""

@@ -1,4 +1,4 @@
-"""What do the ACPI tables look like that a VMM passes in and that the firmware writes.
+"""What do the ACPI tables look like that a VMM passes in and that the firmware writes?
 
 Offsets and values: ACPI specification 6.5; the CCEL table and the multiprocessor wakeup entry version 1: 6.6.
 """

@@ -1,4 +1,4 @@
-"""How do a kernel and an initrd travel together in one Payload section.
+"""How do a kernel and an initrd travel together in one Payload section?
 
 The format is this project's own: the kernel cut to its true length, zeros to the next 4 KiB boundary, a 4 KiB
 header page, the initrd. A plain bzImage is a bundle without an initrd.

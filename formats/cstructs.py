@@ -1,4 +1,4 @@
-"""Which C structs and numbers do the declarations of this package stand for: writes `formats.h`.
+"""Which C structs and numbers do the declarations of this package stand for? Writes `formats.h`.
 
 Every struct carries a static assert on the offset of each field and on its size, so a C compiler that
 lays it out otherwise refuses the header. `python -m formats.cstructs > formats.h`.

@@ -1,4 +1,4 @@
-"""Which ways can a binary structure be wrong, and how is that told in one line."""
+"""In which ways can a binary structure be wrong, and how does one line say so?"""
 
 from __future__ import annotations
 

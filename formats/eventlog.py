@@ -1,4 +1,4 @@
-"""What does the confidential-computing event log look like, and which RTMR values does it stand for.
+"""What does the confidential-computing event log look like, and which RTMR values does it stand for?
 
 Source: TCG PC Client Platform Firmware Profile (PFP) 1.06, section 10 (structures, event types); UEFI 2.10
 section 38 (measurement register indexes); td-shim specification, "TD event log" (the shim's event data).

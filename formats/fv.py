@@ -1,4 +1,4 @@
-"""How does a file say that it is a UEFI firmware volume whose one file holds the reset vector.
+"""How does a file say that it is a UEFI firmware volume whose one file holds the reset vector?
 
 No VMM asks for it; tools that open firmware images find the TDX metadata only inside such a file.
 Source: UEFI Platform Initialization specification 1.7, volume 3, sections 3.2.1 (volume) and 3.2.3 (file).

@@ -1,4 +1,4 @@
-"""Which GUIDs does a TD firmware meet, and what are they called.
+"""Which GUIDs does a TD firmware meet, and what are they called?
 
 GUIDs are stored with their first three fields little-endian: `UUID.bytes_le`.
 """

@@ -1,4 +1,4 @@
-"""What does the hand-off block list look like that a VMM gives a TD, and how is one written or read.
+"""What does the hand-off block list look like that a VMM gives a TD, and how is one written or read?
 
 Source: UEFI Platform Initialization specification 1.7, volume 3 "HOB"; td-shim specification, "TD HOB".
 """
@@ -137,7 +137,7 @@ def acpi_table(table: bytes) -> GuidExtension:
 
 
 def payload_info(image_type: int, entry_point: int) -> GuidExtension:
-    """The HOB that tells which kind of payload was loaded, 16-byte body."""
+    """The HOB that names the kind of payload that was loaded, 16-byte body."""
     return GuidExtension(
         guids.HOB_PAYLOAD_INFO, pack(PAYLOAD_INFO, image_type=image_type, entry_point=entry_point)
     )

@@ -1,4 +1,4 @@
-"""What does the Linux x86 boot protocol lay down, and what does a bzImage say of itself.
+"""What does the Linux x86 boot protocol lay down, and what does a bzImage say of itself?
 
 Source: Linux Documentation/arch/x86/boot.rst and zero-page.rst, arch/x86/include/uapi/asm/bootparam.h.
 """

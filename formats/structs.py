@@ -1,4 +1,4 @@
-"""How does a construct declaration become bytes and back, with an error that says where.
+"""How does a construct declaration become bytes and back, with an error that says where?
 
 The declarations of this package are plain fixed-size construct structs of little-endian integers, byte
 arrays and other such structs, so that the C side can have the very same layout (see `cstructs`).

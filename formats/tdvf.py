@@ -1,4 +1,4 @@
-"""What does the TDVF metadata of an image look like, and where does an image keep it.
+"""What does the TDVF metadata of an image look like, and where does an image keep it?
 
 Source: Intel TDX Virtual Firmware Design Guide, section 11 "TDVF metadata"; the GUID table: edk2
 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.nasm.inc; section types 5 to 8: td-shim specification.
@@ -214,7 +214,7 @@ def offset_by_table(image: bytes, *, place: str = "image") -> int | None:
 
 
 def offset_by_pointer(image: bytes, *, place: str = "image") -> int:
-    """The descriptor's offset by the pointer 0x20 below the image's end, whatever it is worth."""
+    """The descriptor's offset by the pointer 0x20 below the image's end, unchecked."""
     if len(image) < POINTER_DISTANCE:
         raise TruncatedError(place, f"{len(image)} bytes", f"a TDVF image, at least {POINTER_DISTANCE} bytes")
     return int(Int32ul.parse(image[-POINTER_DISTANCE:]))

@@ -14,9 +14,9 @@ from dsl.model import Firmware
 from dsl.verify import verify
 from dsl.verify_expression import ModelError
 from formats.cstructs import c_header
-from gen.boot import machine
 from gen.boot.idt import VECTORS, handler
 from gen.boot.paging import Mapped, PagingError, plan
+from gen.boot.units import units as always_units
 from gen.core.headers import prelude_h
 from gen.core.layout import emit_layout
 from gen.errors import BuildError
@@ -106,7 +106,7 @@ def generate(firmware: Firmware) -> list[Unit]:
 @lru_cache(maxsize=8)  # a campaign builds many flows with the same regions
 def _always(regions: tuple[Mapped, ...]) -> tuple[Unit, ...]:
     """What every firmware has."""
-    return tuple(machine.units(list(regions)))
+    return tuple(always_units(list(regions)))
 
 
 @lru_cache(maxsize=8)

@@ -1,1 +1,1 @@
-"""From linked code to an image a VMM loads, and what such an image is: layout, measurement, rules."""
+"""What can be done with an image without a generator? Write, check, inspect, measure, describe."""

@@ -1,4 +1,4 @@
-"""Which rules of which VMM does an image break.
+"""Which rules of which VMM does an image break?
 
 Every finding names the place, what is there, what should be, who refuses it and which source says so. Rules
 that no VMM checks are here because the TD would die later without a word.

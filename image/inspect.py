@@ -1,4 +1,4 @@
-"""What is in this image: its layout, its metadata, its measurement, for people and as JSON."""
+"""What is in this image? Its layout, its metadata, its measurement, for people and as JSON."""
 
 from __future__ import annotations
 

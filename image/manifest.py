@@ -1,4 +1,4 @@
-"""What does a build tell about its image: `build/<flow>.json`, the same bytes for the same image."""
+"""What does a build record about its image? `build/<flow>.json`, the same bytes for the same image."""
 
 from __future__ import annotations
 

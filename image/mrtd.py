@@ -1,4 +1,4 @@
-"""What will MRTD be for an image, computed without TDX hardware.
+"""What will MRTD be for an image, computed without TDX hardware?
 
 MRTD is the SHA-384 over the blocks that TDH.MEM.PAGE.ADD and TDH.MR.EXTEND hash, in the order the VMM calls
 them (Intel TDX Module ABI, "MRTD"): see `Order`. libkrun adds all low RAM first and is not covered.

@@ -1,4 +1,4 @@
-"""How does linked code become a TDVF image that every VMM accepts.
+"""How does linked code become a TDVF image that every VMM accepts?
 
 Layout of the image's end, which is 4 GiB in the guest: metadata GUID and descriptor at end-0x400, GUID table
 at end-0x48, pointer at end-0x20, reset code at end-0x10. The linker leaves zeros at [end-0x400, end-0x10).

@@ -1,4 +1,4 @@
-"""`python -m tdforge`: the same as the command `tdforge`."""
+"""What does `python -m tdforge` do? The same as the command `tdforge`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What does `./run boot` do? Builds linux.tdf, boots a kernel in the emulated TD, tells what was measured."""
+"""What does `./run boot` do? Builds linux.tdf, boots a kernel in the emulated TD, shows what was measured."""
 
 import argparse
 import os

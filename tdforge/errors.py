@@ -26,7 +26,7 @@ def exit_code(work: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # files are told by those who open them
+    except OSError as error:  # who opens a file reports it by name
         print(f"tdforge: cannot write the output: {error.strerror}", file=sys.stderr)
         return FAILED
     except UsageError:

@@ -18,7 +18,7 @@ IMAGE_PACKAGE = r"linux-image-6\.12\.[0-9]+.*-cloud-amd64"
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel file, the version its header tells, and one sentence part on where it comes from."""
+    """A kernel file, the version that its header gives, and one sentence part on where it comes from."""
 
     path: Path
     version: str

@@ -13,7 +13,7 @@ from tdforge.errors import printable
 COVERS = {
     "td_hob": "what the VMM says of the machine",
     "td_payload_info": "the kernel's command line",
-    "td_payload": "the kernel over the length its own header tells",
+    "td_payload": "the kernel over the length that its header gives",
     "initrd": "the initrd",
     "separator 00000000": "firmware is done, all went well",
     "separator": "the firmware failed",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,22 @@ ROOMS = {
     "gen": ("formats", "image", "dsl"),
     "emu": ("formats",),
     "tdforge": ("formats", "image", "dsl", "gen", "emu"),
+}
+
+# The same for the folders of a room. What a room's top files take from them is not restricted.
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "gen.x86": (),
+    "gen.boot": ("gen.x86",),
+    "gen.flow": ("gen.x86",),
+    "gen.core": ("gen.flow", "gen.x86"),
+    "gen.primitives": ("gen.flow", "gen.x86"),
+    "gen.link": ("gen.flow", "gen.x86"),
+    "emu.cpu": (),
+    "emu.tdx": ("emu.cpu",),
+    "emu.vmm": ("emu.tdx", "emu.cpu"),
+    "emu.snapshot": ("emu.cpu",),
+    "emu.debug": ("emu.cpu",),
+    "emu.oracle": ("emu.vmm",),
 }
 
 
@@ -53,6 +70,7 @@ def imported(source: str, package: str, known: Mapping[str, object]) -> Iterator
         yield from (name for name in names if name in known)
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """Module -> the modules it imports."""
     found = {}
@@ -112,8 +130,36 @@ def test_a_room_takes_only_from_those_below_it(room: str) -> None:
     assert wrong == []
 
 
+def folder(name: str) -> str:
+    """The folder of a room that a module lies in; the room for its top files."""
+    inside = FILES[name].relative_to(ROOT).parts[:-1]
+    return ".".join(inside[:2])
+
+
+def test_every_folder_is_drawn() -> None:
+    assert {folder(name) for name in FILES if name.startswith(("gen.", "emu."))} == {*FOLDERS, "gen", "emu"}
+
+
+@pytest.mark.parametrize("place", FOLDERS)
+def test_a_folder_takes_only_from_those_below_it(place: str) -> None:
+    others = {(name, other) for name in FILES if folder(name) == place for other in graph()[name]}
+    wrong = [
+        f"{name} imports {other}"
+        for name, other in sorted(others)
+        if folder(other) in FOLDERS and folder(other) not in (place, *FOLDERS[place])
+    ]
+    assert wrong == []
+
+
 def test_no_circle_among_files() -> None:
     assert [sorted(group) for group in circles(graph())] == []
+
+
+def test_a_module_opens_with_the_question_it_answers() -> None:
+    def opening(path: Path) -> str:
+        return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+
+    assert [name for name, path in FILES.items() if "?" not in opening(path)] == []
 
 
 # Where 4096 is no page: what a buffer holds, or one of the odd values that a test VMM tries.

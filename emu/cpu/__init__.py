@@ -1,1 +1,1 @@
-"""A processor: engine, memory, decoder, local APIC."""
+"""What is a processor here? Engine, memory, decoder, local APIC."""

@@ -1,1 +1,1 @@
-"""A run saved at one point and resumed many times."""
+"""How is a run saved at one point and resumed many times?"""

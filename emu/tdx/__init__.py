@@ -1,1 +1,1 @@
-"""The TDX module as a guest sees it: leaves, measurement registers, CPUID, MSR and control-register rules."""
+"""What does a guest see of the TDX module? Leaves, measurement registers, CPUID, MSR and control rules."""

@@ -1,1 +1,1 @@
-"""The untrusted side: what a VMM loads, tells and answers."""
+"""What is on the untrusted side? What a VMM loads, reports and answers."""

@@ -1,1 +1,1 @@
-"""Machine code that every firmware has: reset vector, page tables, IDT, TDCALL stubs, accept loop, fatal."""
+"""What does every firmware have? Reset vector, page tables, IDT, TDCALL stubs, accept loop, fatal."""

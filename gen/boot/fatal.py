@@ -1,4 +1,4 @@
-"""How does a boot end when something is wrong? Mark the measurements, tell the VMM, halt."""
+"""How does a boot end when something is wrong? Mark the measurements, report to the VMM, halt."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def _map_gpa(unit: Unit) -> None:
 
 
 def _halt(unit: Unit) -> None:
-    """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, and the VMM is told so."""
+    """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, which R12 says."""
     with unit.code("tdvmcall_hlt", section=".text.tdvmcall_hlt"):
         _enter()
         MOV(r11d, int(Function.HLT))

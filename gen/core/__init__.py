@@ -1,1 +1,1 @@
-"""The C core's side: headers, layout data and the host library."""
+"""What does the C core need? Headers, layout data and, for tests and benchmarks, a host library."""

@@ -7,7 +7,7 @@ from dsl.model import Expression, Firmware, Primitive, SpanNeed
 
 
 def unchecked(call: model.Call, primitive: Primitive, firmware: Firmware) -> list[SpanNeed]:
-    """What the primitive needs of its arguments and only the running firmware can tell."""
+    """What the primitive needs of its arguments and only the running firmware can check."""
     names = [parameter.name for parameter in primitive.parameters if not parameter.state]
     given = dict(zip(names, call.arguments, strict=True))
     return [need for need in primitive.spans if not _fits(need, given, firmware)]

@@ -1,1 +1,1 @@
-"""From objects to an ELF file, and the proof that the stack suffices."""
+"""How do sources become one ELF file, and does the stack suffice?"""

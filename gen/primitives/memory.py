@@ -87,7 +87,7 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
 
 
 def load_linux(b: Builder) -> None:  # (placement, paging)
-    """Makes the copies of a placement, whose sources and destinations are apart (runtime-c/src/place.c)."""
+    """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c)."""
     placement, paging = b.save(rdi, rsi)
     index, item = b.frame.slot(8), b.frame.slot(8)
     to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))

@@ -8,7 +8,7 @@ import pytest
 from cpu import FLOW_ENTRY, REGIONS
 from machinecode import SCRIPT, Link, Linked, check_block, zig
 
-from gen.boot.machine import emit
+from gen.boot.units import emit
 from gen.x86 import Listing, Unit
 
 CFLAGS = ("-target", "x86_64-freestanding-none", "-ffreestanding", "-fno-sanitize=undefined", "-O2")

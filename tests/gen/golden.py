@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cpu import REGIONS
 
-from gen.boot.machine import emit
+from gen.boot.units import emit
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
 

@@ -11,7 +11,7 @@ import unicorn.x86_const as x86
 from cpu import FLOW_ENTRY, REGIONS, STACK_TOP, Td
 from machinecode import SCRIPT, Link, Linked
 
-from gen.boot.machine import emit, units
+from gen.boot.units import emit, units
 from gen.x86 import Unit
 
 ERROR_CODE = {8, 10, 11, 12, 13, 14, 17, 21, 29, 30}

@@ -8,8 +8,8 @@ import unicorn.x86_const as x86
 from cpu import FLOW_ENTRY, REGIONS, machine, run
 from machinecode import Link, Linked
 
-from gen.boot.machine import emit
 from gen.boot.paging import Mapped, PagingError, plan
+from gen.boot.units import emit
 
 MOV_CR3_EAX = bytes.fromhex("0f22d8")
 

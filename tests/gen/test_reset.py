@@ -10,7 +10,7 @@ import unicorn.x86_const as x86
 from cpu import FLOW_ENTRY, REGIONS, STACK_TOP, machine, run
 from machinecode import SCRIPT, Link, Linked, decode
 
-from gen.boot.machine import emit, units
+from gen.boot.units import emit, units
 from gen.x86 import Unit
 
 MOV_CR3_EAX, MOV_CR4_EAX, MOV_CR0_EAX = (bytes.fromhex(code) for code in ("0f22d8", "0f22e0", "0f22c0"))

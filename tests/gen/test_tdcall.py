@@ -13,7 +13,7 @@ from machinecode import Link, Linked
 from dsl.capabilities import prelude
 from gen.boot import tdcall
 from gen.boot.accept import LOOP_BUDGET
-from gen.boot.machine import emit, units
+from gen.boot.units import emit, units
 from gen.errors import BuildError
 from gen.x86 import Unit
 

@@ -1,1 +1,1 @@
-"""The devices of the VMM, one a file."""
+"""Which devices does the VMM have? One a file."""

@@ -1,1 +1,1 @@
-"""A VMM that attacks the guest: what it decides, and how a HOB and a payload can lie."""
+"""How does a VMM attack the guest? What it decides, and how a HOB and a payload can lie."""

@@ -41,7 +41,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "emu.cpu": (),
     "emu.tdx": ("emu.cpu",),
     "emu.vmm": ("emu.tdx", "emu.cpu"),
-    "emu.snapshot": ("emu.cpu",),
+    "emu.snapshot": ("emu.vmm", "emu.tdx", "emu.cpu"),
     "emu.debug": ("emu.cpu",),
     "emu.oracle": ("emu.vmm",),
 }

@@ -285,6 +285,9 @@ class TreeBuilder(Transformer[Token, Any]):
         end = token.column + len(token)
         return tree.String(unquote(token), Span(self._path, token.line, token.column, token.line, end))
 
+    def handle(self, meta: Meta, c: list[Any]) -> tree.Handle:
+        return tree.Handle(c[0], self._span(meta))
+
     def step_text(self, meta: Meta, c: list[Any]) -> tuple[tree.Name, tree.String, tree.String]:
         return c[0], self._text(c[1]), self._text(c[2])
 

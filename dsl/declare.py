@@ -18,6 +18,7 @@ from dsl.model import (
     Enumeration,
     EnumRef,
     ErrorCode,
+    Handle,
     ListOf,
     Never,
     Parameter,
@@ -59,6 +60,7 @@ class Names:
         default_factory=dict
     )  # primitive -> the parameter its result is a part of
     alike: dict[str, str] = field(default_factory=dict)  # primitive -> whose trust its result has
+    handles: dict[str, None] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)  # state -> record
     hidden: dict[tuple[str, str], None] = field(default_factory=dict)  # records' fields that flows do not see
     refusals: dict[str, None] = field(default_factory=dict)  # errors that the VMM can bring about
@@ -98,7 +100,9 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
         return RecordRef(word)
     if word in names.enumerations:
         return EnumRef(word)
-    known = [*simple, *names.records, *names.enumerations, "list"]
+    if word in names.handles:
+        return Handle(word)
+    known = [*simple, *names.records, *names.enumerations, *names.handles, "list"]
     reporter.error("N01", name.span, f"there is no type `{word}`", did_you_mean(word, known))
     return Unit()
 
@@ -119,12 +123,15 @@ def declare(
                 _declare_error(item, names, reporter, prelude)
             case tree.Enumeration():
                 _declare_enumeration(item, names, reporter)
-            case tree.Record() | tree.Step() | tree.Primitive() if not prelude:
+            case tree.Record() | tree.Handle() | tree.Step() | tree.Primitive() if not prelude:
                 word = type(item).__name__.lower()
                 hint = "a flow file declares constants, errors, enumerations and flows"
                 reporter.error("E05", item.name.span, f"a {word} is declared in the prelude", hint)
             case tree.Record():
                 _declare_record(item, names, reporter)
+            case tree.Handle():
+                names.claim(item.name, reporter)
+                names.handles[item.name.text] = None
             case tree.Step():
                 if item.name.text in names.steps:
                     reporter.error("N02", item.name.span, f"step `{item.name.text}` is already declared")

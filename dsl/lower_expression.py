@@ -13,6 +13,7 @@ from dsl.model import (
     Digest,
     EnumRef,
     Expression,
+    Handle,
     ListOf,
     Never,
     Parameter,
@@ -32,7 +33,7 @@ U64_MAX = (1 << 64) - 1
 def show(kind: Type) -> str:
     """A type as the language writes it."""
     match kind:
-        case Scalar() | RecordRef() | EnumRef():
+        case Scalar() | RecordRef() | EnumRef() | Handle():
             return kind.name
         case ListOf():
             return f"list<{show(kind.element)}, {kind.capacity}>"

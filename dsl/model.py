@@ -89,7 +89,15 @@ class EnumRef:
     name: str
 
 
-Type = Scalar | Bytes | Digest | Text | Unit | Never | ListOf | RecordRef | EnumRef
+@dataclass(frozen=True)
+class Handle:
+    """What only a primitive makes and only primitives look into, an address for one: a word without
+    arithmetic, comparison or constant. C: `uint64_t`."""
+
+    name: str
+
+
+Type = Scalar | Bytes | Digest | Text | Unit | Never | ListOf | RecordRef | EnumRef | Handle
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dsl.model import Bytes, Digest, EnumRef, ListOf, Record, RecordRef, Scalar, Text, Type
+from dsl.model import Bytes, Digest, EnumRef, Handle, ListOf, Record, RecordRef, Scalar, Text, Type
 from formats.units import align_up
 
 DIGEST_SIZE = 48  # SHA-384, FIPS 180-4
@@ -14,19 +14,24 @@ COUNT_SIZE = 8  # what a list begins with: how many items it has
 
 
 def is_word(type_: Type) -> bool:
-    """True for what lives in a register: scalars and enumerations."""
-    return isinstance(type_, Scalar | EnumRef)
+    """True for what lives in a register: scalars, enumerations and handles."""
+    return isinstance(type_, Scalar | EnumRef | Handle)
 
 
 def word_size(type_: Type) -> int:
     """Bytes a register value takes in memory."""
-    return type_.bits // 8 if isinstance(type_, Scalar) else 4
+    match type_:
+        case Scalar():
+            return type_.bits // 8
+        case Handle():
+            return 8
+    return 4
 
 
 def alignment(type_: Type, records: Mapping[str, Record]) -> int:
     """Alignment in bytes of a type in memory."""
     match type_:
-        case Scalar() | EnumRef():
+        case Scalar() | EnumRef() | Handle():
             return word_size(type_)
         case Bytes() | Digest() | Text():
             return 8
@@ -40,7 +45,7 @@ def alignment(type_: Type, records: Mapping[str, Record]) -> int:
 def size(type_: Type, records: Mapping[str, Record]) -> int:
     """Bytes of a type in memory."""
     match type_:
-        case Scalar() | EnumRef():
+        case Scalar() | EnumRef() | Handle():
             return word_size(type_)
         case Bytes() | Text():
             return SPAN_LENGTH

@@ -463,6 +463,12 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Handle:
+    name: Name
+    span: Span
+
+
+@dataclass(frozen=True)
 class Step:
     """`texts`: when, message and hint."""
 
@@ -486,7 +492,7 @@ class Primitive:
     doc: str = ""
 
 
-Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record | Step | Primitive
+Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record | Handle | Step | Primitive
 
 
 @dataclass(frozen=True)

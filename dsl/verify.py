@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dsl import model
-from dsl.model import EnumRef, Firmware, ListOf, Never, RecordRef, Scalar, Span, Type, Unit
+from dsl.model import Bytes, EnumRef, Firmware, ListOf, Never, RecordRef, Scalar, Span, Type, Unit
 from dsl.sizes import alignment, size
 from dsl.tree import walk
 from dsl.verify_expression import MAX_ARGUMENTS, Scope, expression, fits, require, value
-from formats.units import align_up
+from formats.units import PAGE, align_up
 
 MAX_ERROR_TEXT = 47  # of the 64 bytes that ReportFatalError carries; "tdforge: " is in front, a NUL behind
 
@@ -80,6 +80,13 @@ def _primitive(firmware: Firmware, primitive: model.Primitive, start: Span) -> N
         known = not parameter.state or parameter.name == "layout" or parameter.name in states
         require(known, start, f"`{primitive.name}` takes the state `{parameter.name}`, which nobody keeps")
     names = {e.name for e in firmware.errors}
+    for need in primitive.spans:
+        spans = {p.name for p in primitive.parameters if isinstance(p.type, Bytes) and not p.state}
+        known = need.parameter in spans and (need.other is None or need.other in spans)
+        require(known, start, f"`{primitive.name}` has no bytes `{need.parameter}`")
+        page = need.align in (1 << n for n in range(PAGE.bit_length()))
+        require(page and 0 <= need.least < 1 << 31, start, f"`{need.parameter}` fits nowhere")
+        require(need.error in [e.number for e in firmware.errors], start, "a span has no error")
     for error in primitive.errors:
         require(error in names, start, f"`{primitive.name}` gives `{error}`, which has no number")
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from dsl import model
 from dsl.effects import Effects
-from dsl.model import Bytes, EnumRef, Never, Parameter, Primitive, Provenance, Scalar, Text, Unit
+from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
 from dsl.rules.state import Doubt, State, Value
@@ -16,6 +16,7 @@ from dsl.rules.trust import RECORDED
 from dsl.rules.values import promised, size
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.scope import Program, Signature
+from dsl.sizes import is_word
 from formats.units import KIB, PAGE, align_up
 
 MEASURED, SHARED = Provenance.MEASURED, Provenance.SHARED
@@ -72,7 +73,6 @@ class CallRules(MemoryRules):
         self.limits(effects, given)
         self.measure(effects, call, given, state)
         self.log(effects, given, state)
-        self.spans(effects, call, given)
         self.write(primitive, effects, call, given, state)
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)
@@ -93,11 +93,11 @@ class CallRules(MemoryRules):
             hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
             self.distrust("shared argument", argument, wanted, state, message, hint)
-        elif isinstance(parameter.type, Scalar | EnumRef) and not value.recorded:
+        elif is_word(parameter.type) and not value.recorded:
             message = f"{name} was chosen by the VMM and no RTMR records it, {takes}"
             hint = record_hint(argument, value.bounded or wanted.trust != TRUSTED)
             self.distrust("recorded argument", argument, wanted, state, message, hint)
-        elif isinstance(parameter.type, Scalar | EnumRef):
+        elif is_word(parameter.type):
             message = f"{name} is {have}, {takes}"
             self.distrust("bounded argument", argument, wanted, state, message, bound_hint(argument))
         else:
@@ -223,7 +223,7 @@ class CallRules(MemoryRules):
         alike = self.names.alike.get(primitive.name)
         if alike is not None:
             return Value(self.now(given[alike][0], state).trust)
-        if isinstance(primitive.result, Scalar | EnumRef | Unit | Never | Text):
+        if is_word(primitive.result) or isinstance(primitive.result, Unit | Never | Text):
             return promised(primitive.result, primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]
         sizes = [t.size_limit for t in objects]

@@ -32,8 +32,10 @@ class MemoryRules(StepRules):
             if parameter.type != Bytes() or not (fills or parameter.mutable):
                 kept |= {Use(place, call.callee, reads=True) for place in places}
                 continue
+            may_write = [self.writable(place, argument, call) for place in places]
+            if all(may_write):
+                self.spans(parameter.name, effects, call, given)
             for place in places:
-                self.writable(place, argument, call)
                 if primitive.result_provenance == SHARED:
                     self.shareable(place, argument)
                 if parameter.name in effects.keeps:
@@ -74,11 +76,11 @@ class MemoryRules(StepRules):
                 message = f"`{call.callee}` writes to {describe(argument)}, which holds its `{name}`"
                 self.error("write apart", culprit.span, message, "give each argument memory of its own")
 
-    def spans(self, effects: Effects, call: model.Call, given: Given) -> None:
-        """Is what a step is given large enough, and where it can be? What is not known here is checked when
+    def spans(self, written: str, effects: Effects, call: model.Call, given: Given) -> None:
+        """Is what a step writes to large enough, and where it can be? What is not known here is checked when
         the call is made, and the call fails."""
-        for need in effects.spans:
-            value, argument = given[need.parameter]
+        value, argument = given[written]
+        for need in (n for n in effects.spans if n.parameter == written):
             obj = value.object
             place = obj.place if obj is not None else None
             if obj is None:
@@ -123,18 +125,22 @@ class MemoryRules(StepRules):
         message = f"{describe(argument)} is `{declared.e820}` to the OS, which {fate}"
         self.error("kept", argument.span, message, "declare it `acpi` or `nvs`")
 
-    def writable(self, place: Place, argument: model.Expression, call: model.Call) -> None:
+    def writable(self, place: Place, argument: model.Expression, call: model.Call) -> bool:
         declared = self.declared(place)
         section = declared if isinstance(declared, model.ImageSection) else None
         if isinstance(place.root, bytes):
             message = f"`{call.callee}` writes to {describe(argument)}, which is a constant of the image"
             self.error("write rw", argument.span, message, "pass a region")
-        elif declared is not None and declared.access != "rw":
+            return False
+        if declared is not None and declared.access != "rw":
             message = f"`{call.callee}` writes to {describe(argument)}, which is mapped `{declared.access}`"
             self.error("write rw", argument.span, message, "only `rw` memory can be written")
-        elif section is not None and section.kind != "TempMem":
+            return False
+        if section is not None and section.kind != "TempMem":
             message = f"`{call.callee}` would write over `{section.name}` ({section.kind})"
             self.error("write loaded", argument.span, message, "use TempMem or a memory region")
+            return False
+        return True
 
     def read_shared(self, primitive: Primitive, given: Given, state: State) -> None:
         for parameter in primitive.parameters:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from dsl import model
 from dsl.declare import BOOL
 from dsl.layout import OWNED
-from dsl.model import EnumRef, Expression, Provenance, Scalar, Span
+from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
 from dsl.rules.state import Doubt, Place, State, Value, constant_place, join, least, number
 from dsl.rules.trust import decide, refine
 from dsl.rules.words import bound_hint, describe, record_hint
+from dsl.sizes import is_word
 from dsl.tree import walk
 
 CHECKED = number(recorded=False, bounded=True)
@@ -121,7 +122,7 @@ class ValueWalker(Context, ABC):
 
     def part(self, whole: Value, kind: model.Type, state: State) -> Value:
         """A field or element has the trust of the whole."""
-        if isinstance(kind, Scalar | EnumRef):
+        if is_word(kind):
             return promised(kind, whole.trust)
         obj = whole.object
         if obj is None:
@@ -147,7 +148,7 @@ class ValueWalker(Context, ABC):
         after, base = self.value(e.base, state)
         if after is None:
             return None, base
-        number_only = isinstance(e.type, Scalar | EnumRef)
+        number_only = is_word(e.type)
         where = "" if number_only else "which element is taken"
         after, index = self._bound(e.index, after, "an index", where)
         if after is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dsl import model
-from dsl.model import ListOf, Never, Provenance, RecordRef, Scalar, Span, Unit
+from dsl.model import ListOf, Never, Provenance, RecordRef, Span, Unit
 from dsl.rules.attempts import TryRules
 from dsl.rules.state import Frame, Object, State, Value, join
 from dsl.rules.trust import RECORDED, decide, learn_arm, optional, refine
@@ -14,6 +14,7 @@ from dsl.rules.values import promised, size
 from dsl.rules.verdicts import unread
 from dsl.rules.words import describe, record_hint
 from dsl.scope import Program
+from dsl.sizes import is_word
 
 MAX_CALLS = 2000
 MAX_FLOWS_DEEP = 32
@@ -61,7 +62,7 @@ class Walker(TryRules):
         signature = self.program.signatures[flow.name]
         values = []
         for parameter in signature.parameters:
-            if isinstance(parameter.type, Scalar | model.EnumRef):
+            if is_word(parameter.type):
                 values.append(promised(parameter.type, parameter.provenance))
             else:
                 values.append(self.new_value(state, parameter.provenance, self.unknown_place(), None))
@@ -104,7 +105,7 @@ class Walker(TryRules):
                 old = after.trust[value.object.id]
                 after.trust[value.object.id] = max(old, after.trust[inside.object.id], key=lambda p: p.value)
             after.name_alias(inside.object, value.object)
-        if not isinstance(flow.result, Scalar | model.EnumRef | Unit | Never):
+        if not (is_word(flow.result) or isinstance(flow.result, Unit | Never)):
             made = frame.result.object if frame.result is not None else None
             if made is None:
                 return after, self.new_value(after, signature.result_provenance, self.unknown_place(), None)

@@ -13,6 +13,7 @@ from dsl.model import (
     Enumeration,
     EnumRef,
     ErrorCode,
+    Handle,
     ListOf,
     Never,
     Parameter,
@@ -24,6 +25,7 @@ from dsl.model import (
     Type,
     Unit,
 )
+from dsl.sizes import is_word
 
 _SCALARS = {"bool": "uint8_t", "u8": "uint8_t", "u16": "uint16_t", "u32": "uint32_t", "u64": "uint64_t"}
 
@@ -123,6 +125,8 @@ def _c_type(type_: Type) -> str:
             return _SCALARS[name]
         case EnumRef():
             return "uint32_t"
+        case Handle():
+            return "uint64_t"
         case Bytes() | Text():
             return "struct span"
         case Digest():
@@ -145,7 +149,7 @@ def _prototype(primitive: Primitive) -> str:
 def _argument(parameter: Parameter) -> str:
     if parameter.state and parameter.name == "layout":
         return "const struct layout *layout"
-    if isinstance(parameter.type, Scalar | EnumRef):
+    if is_word(parameter.type):
         return f"{_c_type(parameter.type)} {parameter.name}"
     const = "" if parameter.mutable else "const "
     return f"{const}{_c_type(parameter.type)} *{parameter.name}"

@@ -147,3 +147,9 @@ def test_bad_memory():
     placement.kernel.image, placement.kernel.header_size = guarded(bzimage())[0], 0x290 - 0x1F1 + 1
     with pytest.raises(CoreError, match="kernel_malformed"):
         check(LIB.zero_page(page, placement, ram, CORE.span(b""), 0))
+
+
+def test_no_acpi_is_address_zero():
+    out = CORE.ffi.new("uint64_t *", 77)
+    LIB.no_acpi(out)
+    assert out[0] == 0

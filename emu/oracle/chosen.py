@@ -19,12 +19,13 @@ from emu.vmm.policy import Call, Policy, with_content
 from emu.vmm.presets import PRESETS
 from formats import acpi, bundle, linux, tdvf
 from formats.ghci import INVALID_OPERAND, Function
+from formats.ports import COM1, COM1_PORTS
 from formats.registers import R11, R12, R13, R14
 from formats.structs import offset_of
 from formats.tdx.td import CONFIG_GPAW52
 
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
-COM1 = range(0x3F8, 0x400)
+CONSOLE = range(COM1, COM1 + COM1_PORTS)
 EVERY = -1
 LINE_SIZE = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "cmdline_size")
 REFUSAL = "fatal"  # how a run may end that hands nothing over
@@ -159,7 +160,7 @@ class Chosen(Policy):
 
     def on_call(self, call: Call) -> int | None:
         self._change()
-        if call.function in (FATAL, HLT) or (call.function == IO and call.given[R14] in COM1):
+        if call.function in (FATAL, HLT) or (call.function == IO and call.given[R14] in CONSOLE):
             return None
         self.asked += 1
         return INVALID_OPERAND if self.choice.refuse in (EVERY, self.asked) else None

@@ -7,8 +7,8 @@ from __future__ import annotations
 from emu.vmm import aml
 from emu.vmm.devices import ioapic
 from emu.vmm.devices.power import ACPI_SLEEP
-from emu.vmm.devices.uart import COM1, COM1_IRQ
 from formats import acpi
+from formats.ports import COM1, COM1_IRQ, COM1_PORTS
 
 SLEEP_TYPE_OFF = 5
 IO_SPACE, BYTE = 1, 1  # generic address structure: space and access size (ACPI 6.5, 5.2.3.2)
@@ -20,7 +20,7 @@ def dsdt() -> bytes:
         "COM1",
         aml.name("_HID", aml.eisa_id("PNP0501")),
         aml.name("_UID", aml.integer(1)),
-        aml.name("_CRS", aml.resources(COM1, 8, COM1_IRQ)),
+        aml.name("_CRS", aml.resources(COM1, COM1_PORTS, COM1_IRQ)),
     )
     off = aml.name("_S5_", aml.package(aml.integer(SLEEP_TYPE_OFF)))
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, off + aml.scope("\\_SB_", serial))

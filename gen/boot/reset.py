@@ -36,8 +36,8 @@ from peachpy.x86_64 import (
     word,
 )
 
-from dsl.capabilities import prelude
 from formats.acpi import MP_MAILBOX, MailboxCommand
+from formats.ports import COM1, DEBUG_PORT
 from formats.structs import offset_of
 from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.x86 import (
@@ -96,7 +96,6 @@ MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = (
 )
 
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
-DEBUG_PORT, COM1 = 0x402, prelude().constants["COM1"].value
 
 
 def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:

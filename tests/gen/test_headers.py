@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsl.api import check_file
+from dsl.capabilities import prelude
 from dsl.model import (
     Bytes,
     Constant,
@@ -25,7 +26,10 @@ from dsl.model import (
     Scalar,
     Unit,
 )
+from formats import ports
 from formats.cstructs import c_header
+from formats.tdx import td
+from formats.units import LARGE_PAGE, PAGE
 from gen.core.headers import primitives_h, snake_case
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -135,3 +139,11 @@ def test_larger_alignment(tmp_path: Path) -> None:
 )
 def test_names(name: str, expected: str) -> None:
     assert snake_case(name) == expected
+
+
+def test_the_preludes_numbers_are_those_of_formats() -> None:
+    """The prelude is written in the language, which imports nothing: this holds the two together."""
+    same = {"SEPT_VE_DISABLE": td.SEPT_VE_DISABLE, "DEBUG": td.DEBUG, "COM1": ports.COM1}
+    own = {"LEVEL_4K": 0, "LEVEL_2M": 1}  # levels of TDG.MEM.PAGE.ACCEPT: PAGE << 9 * level
+    assert {name: each.value for name, each in prelude().constants.items()} == same | own
+    assert [PAGE << 9 * level for level in own.values()] == [PAGE, LARGE_PAGE]

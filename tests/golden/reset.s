@@ -7,14 +7,14 @@
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
+        .loc    1 116 0
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:116
         .loc    1 117 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:117
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:117
         .loc    1 118 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:118
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:118
         .loc    1 119 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:119
-        .loc    1 120 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:120
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:119
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -23,10 +23,10 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
+        .loc    1 123 0
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:123
         .loc    1 124 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:124
-        .loc    1 125 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:125
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:124
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
@@ -35,34 +35,34 @@ reset_vector_16:
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
+        .loc    1 131 0
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:131
         .loc    1 132 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:132
-        .loc    1 133 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:133
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:132
 .Lreset_real.put:
+        .loc    1 134 0
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:134
         .loc    1 135 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:135
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:135
         .loc    1 136 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:136
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:136
         .loc    1 137 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:137
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:137
         .loc    1 138 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:138
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:138
         .loc    1 139 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:139
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:139
         .loc    1 140 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:140
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:140
         .loc    1 141 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:141
-        .loc    1 142 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:142
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:141
 .Lreset_real.stop:
+        .loc    1 143 0
+        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:143
         .loc    1 144 0
-        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:144
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:144
         .loc    1 145 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:145
-        .loc    1 146 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:146
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:145
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
@@ -71,7 +71,7 @@ reset_real:
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:148
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:147
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -86,14 +86,14 @@ not_a_td:
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
+        .loc    1 157 0
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:157
         .loc    1 158 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:158
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:158
         .loc    1 159 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:159
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:159
         .loc    1 160 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:160
-        .loc    1 161 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:161
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:160
         .loc    2 215 0
         .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:215
         .loc    2 216 0
@@ -175,37 +175,37 @@ reset_td:
         .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:260
         .loc    2 261 0
         .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:261
+        .loc    1 162 0
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:162
         .loc    1 163 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:163
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:163
         .loc    1 164 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:164
-        .loc    1 165 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:165
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:164
 .Lreset_td.hold:
-        .loc    1 169 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:169
+        .loc    1 168 0
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:168
 .Lreset_td.poll:
+        .loc    1 171 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:171
         .loc    1 172 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:172
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:172
         .loc    1 173 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:173
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:173
         .loc    1 174 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:174
-        .loc    1 175 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:175
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:174
 .Lreset_td.enter:
+        .loc    1 177 0
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/reset.py:177
         .loc    1 178 0
-        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/reset.py:178
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/reset.py:178
         .loc    1 179 0
-        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/reset.py:179
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/reset.py:179
         .loc    1 180 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/reset.py:180
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/reset.py:180
         .loc    1 181 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/reset.py:181
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/reset.py:181
         .loc    1 182 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/reset.py:182
-        .loc    1 183 0
-        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/reset.py:183
+        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/reset.py:182
         .size   reset_td, . - reset_td
 .Lend.reset_td:
 
@@ -214,30 +214,30 @@ reset_td:
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 188 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:188
+        .loc    1 187 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:187
+        .loc    1 189 0
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:189
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:189
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:189
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:189
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:189
         .loc    1 190 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:190
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:190
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:190
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:190
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:190
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:190
         .loc    1 191 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:191
+        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/boot/reset.py:191
         .loc    1 192 0
-        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/boot/reset.py:192
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:192
         .loc    1 193 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:193
+        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:193
         .loc    1 194 0
-        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:194
+        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:194
         .loc    1 195 0
-        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:195
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:195
         .loc    1 196 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:196
+        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/boot/reset.py:196
         .loc    1 197 0
-        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/boot/reset.py:197
-        .loc    1 198 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:198
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:197
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
@@ -246,33 +246,33 @@ reset_long:
         .globl  ap_park
         .type   ap_park, @function
 ap_park:
-        .loc    1 215 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:215
+        .loc    1 214 0
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:214
 .Lap_park.wait:
+        .loc    1 216 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:216
         .loc    1 217 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:217
+        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:217
         .loc    1 218 0
-        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:218
+        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:218
         .loc    1 219 0
-        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:219
+        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:219
         .loc    1 220 0
-        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:220
+        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:220
         .loc    1 221 0
-        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:221
+        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:221
         .loc    1 222 0
-        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:222
+        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:222
         .loc    1 223 0
-        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:223
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:223
         .loc    1 224 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:224
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:224
         .loc    1 225 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:225
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:225
         .loc    1 226 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:226
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:226
         .loc    1 227 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:227
-        .loc    1 228 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:228
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:227
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
@@ -281,14 +281,14 @@ ap_park:
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:235
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:235
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:235
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:235
-        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:236
-        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:237
-        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:238
-        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:239
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:234
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:234
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:234
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:234
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:235
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:236
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:237
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:238
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -297,8 +297,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:241
-        .long   gdt                                                     # base                                          | gen/boot/reset.py:242
+        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:240
+        .long   gdt                                                     # base                                          | gen/boot/reset.py:241
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -307,8 +307,8 @@ gdt_pointer:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:246
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:247
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:245
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:246
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -317,7 +317,7 @@ reset_window_check:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:249
+        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:248
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -326,7 +326,7 @@ ap_gate:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:251
+        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:250
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
 
@@ -335,13 +335,13 @@ ap_mailbox:
         .globl  tss
         .type   tss, @object
 tss:
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:260
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:259
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00
-        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:261
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:262
+        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:260
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:261
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
@@ -349,7 +349,7 @@ tss:
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00
-        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:263
+        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:262
         .size   tss, . - tss
 .Lend.tss:
 

@@ -14,7 +14,8 @@ from emu.vmm.devices.clock import EPOCH, Clock
 from emu.vmm.devices.debugcon import DebugConsole
 from emu.vmm.devices.ioapic import IoApic
 from emu.vmm.devices.power import Power
-from emu.vmm.devices.uart import COM1_IRQ, Uart
+from emu.vmm.devices.uart import Uart
+from formats.ports import COM1_IRQ
 from formats.units import PAGE
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PORT = 0x402
+from formats.ports import DEBUG_PORT
+
 PRESENT = 0xE9  # how firmware finds out that the port is there
 
 
@@ -15,7 +16,7 @@ class DebugConsole:
 
     send: Callable[[int], None]
 
-    ports = (PORT,)
+    ports = (DEBUG_PORT,)
 
     def write(self, port: int, size: int, value: int) -> None:
         """The lowest byte."""

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-COM1, COM1_IRQ = 0x3F8, 4
+from formats.ports import COM1, COM1_PORTS
+
 LCR_DLAB = 0x80
 MCR_OUT2, MCR_LOOPBACK = 0x08, 0x10  # on a PC, OUT2 lets the interrupt out
 IER_RECEIVED, IER_EMPTY = 1, 2
@@ -38,7 +39,7 @@ class Uart:
     received: deque[int] = field(default_factory=deque)
     level: bool = False
 
-    ports = range(COM1, COM1 + 8)
+    ports = range(COM1, COM1 + COM1_PORTS)
 
     def feed(self, data: bytes) -> None:
         """Somebody types."""

@@ -1,4 +1,4 @@
-"""How does what somebody types reach the guest? Bytes of a terminal or pipe, polled while the guest runs and
+"""How does typed text reach the guest? Bytes of a terminal or pipe, polled while the guest runs and
 waited for while it sleeps.
 """
 
@@ -28,7 +28,7 @@ class Keyboard:
     open: bool = True
 
     def read(self, wait: float | None) -> bytes:
-        """What was typed, waiting up to so many seconds for it (None: until something comes or the end)."""
+        """What was typed, waiting up to `wait` seconds for it (None: until something comes or the end)."""
         if not self.open or not select.select((self.fd,), (), (), wait)[0]:
             return b""
         try:

@@ -202,7 +202,7 @@ class Machine:
         vcpu.halted, vcpu.deaf = True, blocked
 
     def wait(self, ticks: int | None) -> bool:
-        """All vCPUs sleep, for so many ticks or for good; with a keyboard in real time. True: it was used."""
+        """All vCPUs sleep, for `ticks` or forever; with a keyboard in real time. True: it was used."""
         if self.keyboard is None or not self.keyboard.open:
             return False
         hz = self.module.params.tsc_25mhz * cpuid.CRYSTAL_HZ

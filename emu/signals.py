@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class EmuError(Exception):
-    """A mistake of the user or a limit of the emulator, told in one line."""
+    """A mistake of the user or a limit of the emulator, in one line."""
 
 
 @dataclass

@@ -162,7 +162,7 @@ class Vcpu:
         self.lib.td_want_window(self.handle, apic.pending() is not None or apic.nmi)
 
     def ept_violation(self) -> None:
-        """#VE(48) for the access that the stop tells of. Qualification: what was tried, a linear address is
+        """#VE(48) for the access that the stop describes. Qualification: what was tried, a linear address is
         known, and whether it is the access itself or one to a page table (Intel SDM volume 3, table 28-7).
         """
         stop = self.stop
@@ -223,7 +223,7 @@ class Vcpu:
         )
 
     def not_delivered(self, vector: int) -> None:
-        """A pending page stood in the way: #VE takes the event's place, for ever if it is #DF."""
+        """A pending page stood in the way: #VE takes the place of the event, unless it is #DF."""
         if self.stop.kind != self.lib.TD_STOP_EPT_VE or vector == DOUBLE_FAULT:
             self.over()
         self.ept_violation()

@@ -49,7 +49,7 @@ def top(bits: int) -> int:
 
 @dataclass
 class LocalApic:
-    """The x2APIC of one vCPU; `now` tells its TSC, `send` carries messages to other vCPUs."""
+    """The x2APIC of one vCPU; `now` gives its TSC, `send` carries messages to other vCPUs."""
 
     index: int
     now: Callable[[], int]

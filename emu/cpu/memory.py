@@ -89,7 +89,7 @@ class Memory:
         self.set_states(gpa, size, self.lib.TD_PAGE_PENDING if again else self.lib.TD_PAGE_UNMAPPED)
 
     def add_ram(self, start: int, end: int, large: bool) -> None:
-        """RAM that the VMM would augment on demand; large tells whether it may use 2 MiB pages."""
+        """RAM that the VMM would augment on demand; `large`: whether it may use 2 MiB pages."""
         pending = self.lib.TD_PAGE_PENDING
         self.set_states(start, end - start, pending)
         first, last = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE

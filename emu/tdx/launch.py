@@ -29,8 +29,8 @@ class State(enum.Enum):
 
 @dataclass
 class Td:
-    """A TD while its host builds it. Every call returns a status of the module; `pages` tells where
-    each page that was added comes from."""
+    """A TD while its host builds it. Every call returns a status of the module; `pages` maps the
+    GPA of each page that was added to its source."""
 
     params: TdParams
     state: State = State.UNINITIALIZED
@@ -80,7 +80,7 @@ class Td:
         if not self._private_page(gpa, CHUNK):
             return status.OPERAND_INVALID | status.RCX
         source = self.pages.get(gpa - gpa % PAGE)
-        if source is None:  # the operand tells that the walk ended early: no table, as nothing is near
+        if source is None:  # the operand id says that the walk ended early: nothing near, so no table
             near = any(page >> 21 == gpa >> 21 for page in self.pages)
             return status.EPT_ENTRY_NOT_PRESENT | (0 if near else status.RCX)
         self._digest.update(extend_record(gpa, source.chunk(gpa - source.gpa)))
@@ -112,7 +112,7 @@ def build(
 ) -> Td:
     """A TD as its VMM launches it, one host call after another. Order "single-pass": each page is added and
     extended before the next (mainline KVM); "two-pass": a region's pages are all added, then all extended
-    (out-of-tree KVM of the 8.2 era). EmuError tells which call the module refuses.
+    (out-of-tree KVM of the 8.2 era). EmuError: which call the module refuses.
     """
     if order not in ORDERS:
         raise EmuError(f"unknown MRTD order {order!r}: expected one of {', '.join(ORDERS)}")

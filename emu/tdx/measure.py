@@ -14,7 +14,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class AddedRegion:
-    """Pages that the VMM adds at launch; measured tells whether it extends them. Content may end before the
+    """Pages that the VMM adds at launch; `measured`: whether it extends them. Content may end before the
     region does (`size` in bytes, 0 for the content's own length): the rest is zero.
     """
 

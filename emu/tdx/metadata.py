@@ -140,7 +140,7 @@ def _store(module: TdxModule, vcpu: VcpuModel, name: str, element: int, new: int
 
 
 def vm_rd(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
-    """Leaf 7; version 1 also tells the next id."""
+    """Leaf 7; version 1 also gives the next id."""
     return read(module, vcpu, r, TD, with_next=bool(r[RAX] >> 16 & 0xFF))
 
 

@@ -1,4 +1,4 @@
-"""What does the VMM tell the TD about itself? The TD HOB as each VMM writes it."""
+"""What does the VMM report to the TD about the platform? The TD HOB as each VMM writes it."""
 
 from __future__ import annotations
 

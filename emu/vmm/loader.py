@@ -74,7 +74,7 @@ def _check(section: tdvf.Section, config: RunConfig) -> None:
 
 
 def prepare(config: RunConfig, preset: Preset) -> Launch:
-    """Builds everything a launch needs; EmuError tells in one line what cannot be launched."""
+    """Builds everything a launch needs; EmuError: what cannot be launched, in one line."""
     sections = _metadata(config)
     for section in sections:
         _check(section, config)

@@ -75,7 +75,7 @@ def _hooks(path: Path) -> dict[str, Callable[..., Any]]:
 
 class Script(Policy):
     """A policy with a user's functions on top. A function that is missing, or returns None where a value is
-    value_of, changes nothing. EmuError tells file and line of a mistake in it.
+    is expected, changes nothing. EmuError: file and line of a mistake in it.
     """
 
     def __init__(self, path: Path, inner: Policy) -> None:

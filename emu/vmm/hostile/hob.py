@@ -244,7 +244,7 @@ def table_lie(rng: Random, parts: Parts) -> str:
         parts.insert(
             1, _extension(guids.HOB_ACPI_TABLE.bytes_le, rng.randbytes(rng.choice((0, 4, 8, 35, 36, 64))))
         )
-        return "HOB: an ACPI table of chance"
+        return "HOB: an ACPI table of random bytes"
     table = rng.choice(tables)
     value = rng.choice((0, 4, 8, 35, 36, 37, 43, 44, len(table), 0xFFFF, 0xFFFFFFFF, rng.randrange(256)))
     if len(table) >= GUID_HEAD + 8:

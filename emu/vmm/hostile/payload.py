@@ -95,7 +95,7 @@ def command_line(rng: Random, honest: bytes, size: int) -> tuple[bytes, str]:
             length = rng.choice((2046, 2047, 2048, 2049))
             return b"z" * length + b"\0", f"command line: {length} characters"
         case 4:
-            return rng.randbytes(size), "command line: bytes of chance"
+            return rng.randbytes(size), "command line: random bytes"
         case 5:
             return text + b" \xff\x1b[2J\x01\n\0", "command line: control characters"
-    return text + b"\0" + rng.randbytes(size - len(text) - 1), "command line: bytes of chance behind its NUL"
+    return text + b"\0" + rng.randbytes(size - len(text) - 1), "command line: random bytes behind its NUL"

@@ -1,4 +1,4 @@
-"""What would a VMM do that wants the guest to fail? All that is the VMM's to decide, wrong by a seed."""
+"""What can a VMM do to make the guest fail? Everything that the VMM decides, wrong by a seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATUSES = (0, 1, 1 << 63, 1 << 63 | 1, 1 << 63 | 2, (1 << 64) - 1)
 MAP_GPA, RETRY = "MapGPA", 1
 # Where a seed lies at launch: one lie too many and the first check hides all that come after it
 AIMS = ("nowhere", "memory", "memory", "tables", "payload", "payload", "command line", "everywhere")
-TURNS = ("as honest", "application processors first", "pieces of chance", "single instructions")
+TURNS = ("as honest", "application processors first", "random pieces", "single instructions")
 
 
 class Hostile(Policy):
@@ -49,7 +49,7 @@ class Hostile(Policy):
         self.logged = 0
 
     def chance(self, share: float) -> bool:
-        """True so often."""
+        """True with this probability."""
         return self.random.random() < share
 
     def aims_at(self, what: str) -> bool:
@@ -75,7 +75,7 @@ class Hostile(Policy):
             self.done.append("ATTRIBUTES: DEBUG on")
             attributes |= DEBUG
         if self.chance(0.1):
-            self.done.append("MRCONFIGID, MROWNER, MROWNERCONFIG by chance")
+            self.done.append("random MRCONFIGID, MROWNER, MROWNERCONFIG")
             one, two, three = (self.random.randbytes(48) for _ in range(3))
             params = replace(params, mrconfigid=one, mrowner=two, mrownerconfig=three)
         return replace(params, choices=choices, attributes=attributes)
@@ -105,7 +105,7 @@ class Hostile(Policy):
         data, ranges, texts = backed(data[:size])
         self.done += texts
         if len(data) < size and self.chance(0.5):
-            self.done.append("HOB: bytes of chance behind the list")
+            self.done.append("HOB: random bytes behind the list")
             data += self.random.randbytes(size - len(data))
         return replace(with_content(launch, kind, data), ram=union((*launch.ram, *ranges)))
 
@@ -119,7 +119,7 @@ class Hostile(Policy):
             self.done += texts
             launch = with_content(launch, kind, data)
         elif honest and self.chance(0.4):
-            self.done.append("payload: 64 KiB of chance behind it")
+            self.done.append("payload: 64 KiB of random bytes behind it")
             launch = with_content(launch, kind, honest + self.random.randbytes(1 << 16))
         kind = tdvf.SectionType.PAYLOAD_PARAM
         line = section_content(launch, kind)
@@ -132,7 +132,7 @@ class Hostile(Policy):
     def _temporary_memory(self, launch: Launch) -> Launch:
         """TempMem is added without being measured: the VMM chooses what lies there."""
         fill = self.random.choice((None, b"\xff", b"\xcc", b"\x07\0\0\0\0\0\0\0"))
-        self.done.append(f"TempMem: {f'full of {fill.hex()}' if fill else 'bytes of chance'}")
+        self.done.append(f"TempMem: {f'full of {fill.hex()}' if fill else 'random bytes'}")
         regions = list(launch.regions)
         for index, section in enumerate(launch.sections):
             if section.type == tdvf.SectionType.TEMP_MEM:
@@ -209,7 +209,7 @@ class Hostile(Policy):
         for number in (2, 3, 6, 7, 8, 9, 11, 12, 13, 14, 15):
             if self.chance(0.4):
                 call.answer[number] = hob.number(self.random)
-        self.log(f"{call.name}: other registers by chance")
+        self.log(f"{call.name}: random values in other registers")
 
     def on_end(self, call: Call, end: End) -> None:
         """Resumes a guest that has reported a fatal error, for some calls more."""

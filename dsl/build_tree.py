@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from lark import Token, Transformer, v_args
@@ -43,22 +44,26 @@ def unknown_escape(text: str) -> str:
 
 @v_args(meta=True)
 class TreeBuilder(Transformer[Token, Any]):
-    """`docs`: text of the `///` comment that ends on the line before, by line number."""
+    """`docs`: text of the `///` comment that ends on the line before, by line number. `column`: the author's,
+    of a line and column."""
 
-    def __init__(self, path: str, docs: dict[int, str]) -> None:
+    def __init__(self, path: str, docs: dict[int, str], column: Callable[[int, int], int]) -> None:
         super().__init__(visit_tokens=True)
         self._path = path
         self._docs = docs
+        self._column = column
 
     def __default__(self, data: Any, children: list[Any], meta: Meta) -> Any:
         raise TypeError(f"no syntax node for rule {data}")
 
     def _span(self, meta: Meta) -> Span:
-        return Span(self._path, meta.line, meta.column, meta.end_line, meta.end_column)
+        start, end = self._column(meta.line, meta.column), self._column(meta.end_line, meta.end_column)
+        return Span(self._path, meta.line, start, meta.end_line, end)
 
     def NAME(self, token: Token) -> tree.Name:
         line, column = token.line or 1, token.column or 1
-        return tree.Name(str(token), Span(self._path, line, column, line, column + len(token)))
+        start, end = self._column(line, column), self._column(line, column + len(token))
+        return tree.Name(str(token), Span(self._path, line, start, line, end))
 
     # ---- leaves
 

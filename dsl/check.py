@@ -54,9 +54,8 @@ def check_text(
     recursive = _recursion(flows, program)
     lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
     worst = 0
-    if not recursive:
-        incomplete = any(d.code == "S01" for d in reporter.diagnostics)
-        worst = rules.check(program, lowered, ENTRY, incomplete, disabled)
+    if not recursive and file.complete:  # of what was left out, nothing is known
+        worst = rules.check(program, lowered, ENTRY, disabled)
     if len(reporter) or firmware is None:
         return None
     return model.Firmware(

@@ -11,6 +11,7 @@ from dsl import tree
 from dsl.constants import U64, value_of
 from dsl.diagnostics import Reporter, did_you_mean
 from dsl.effects import Effects, Step, effects_of, step_of
+from dsl.habits import NAMES
 from dsl.model import (
     Bytes,
     Constant,
@@ -72,12 +73,17 @@ class Names:
 
     def claim(self, name: tree.Name, reporter: Reporter) -> None:
         """Every declared name means one thing."""
-        if before := self.places.get(name.text):
-            elsewhere = before.path != name.span.path
-            where = f"in {Path(before.path).name}, which it uses" if elsewhere else f"in line {before.line}"
-            message = f"`{name.text}` is already declared {where}"
+        if name.text in self.places:
+            message = f"`{name.text}` is already declared {self.where(name)}"
             reporter.error("N02", name.span, message, "choose another name")
-        self.places[name.text] = name.span
+        self.places.setdefault(name.text, name.span)
+
+    def where(self, name: tree.Name) -> str:
+        """Where a name is declared first, as seen from another place."""
+        first = self.places[name.text]
+        if first.path != name.span.path:
+            return f"in {Path(first.path).name}, which this file uses"
+        return f"in line {first.line}"
 
 
 def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
@@ -103,7 +109,8 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
     if word in names.handles:
         return Handle(word)
     known = [*simple, *names.records, *names.enumerations, *names.handles, "list"]
-    reporter.error("N01", name.span, f"there is no type `{word}`", did_you_mean(word, known))
+    hint = NAMES.get(word) or did_you_mean(word, known)
+    reporter.error("N01", name.span, f"there is no type `{word}`", hint)
     return Unit()
 
 

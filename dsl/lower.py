@@ -18,7 +18,7 @@ from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
 from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
 from dsl.suppress import suppress
-from formats.units import LARGE_PAGE, PAGE
+from formats.units import LARGE_PAGE, MIB, PAGE
 
 LEVELS = ("error", "warning", "info", "debug")  # of `print`, most important first
 DEFAULT_LEVEL = "info"
@@ -125,6 +125,15 @@ class FlowLowerer(ExpressionLowerer):
             assert s.page is not None
             self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
             return None
+        if s.limit is not None:
+            least = self.lower(s.limit)
+            value = least.value if isinstance(least, model.Literal) else None
+            if isinstance(value, int) and value < MIB:
+                message = f"{value} bytes is less than a MiB"
+                written = isinstance(s.limit, tree.Number) and value
+                hint = f"did you mean `{value} MiB`?" if written else "write `up to 256 MiB`"
+                self.error("E06", s.limit.span, message, hint)
+                return None
         level = tree.Name(word, s.span)
         return self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
 
@@ -161,7 +170,8 @@ class FlowLowerer(ExpressionLowerer):
     def let(self, s: tree.Let) -> list[Statement] | None:
         value = self.lower(s.value)
         if value is not None and s.type is not None:
-            value = self.fit(value, resolve(s.type, self.names, self.program.reporter), f"`{s.name.text}`")
+            kind = resolve(s.type, self.names, self.program.reporter)
+            value = None if isinstance(kind, Unit) else self.fit(value, kind, f"`{s.name.text}`")
         if value is not None and isinstance(value.type, Unit | Never):
             self.error("E01", s.value.span, "there is no value here to bind", "write the call as a statement")
             value = None
@@ -174,7 +184,7 @@ class FlowLowerer(ExpressionLowerer):
     def assign(self, s: tree.Assign) -> list[Statement] | None:
         if s.name.text not in self.scope:
             self.lower(s.value)
-            self.scope.unknown(s.name)
+            self.scope.unassignable(s.name)
             return None
         variable = self.scope.find(s.name.text)
         if variable is None:

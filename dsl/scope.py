@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from dsl import tree
 from dsl.declare import PROVENANCES, Names, resolve
-from dsl.diagnostics import Reporter, did_you_mean
+from dsl.diagnostics import Reporter, closest, did_you_mean
+from dsl.habits import NAMES
 from dsl.model import (
     Bytes,
     ImageSection,
@@ -145,6 +146,7 @@ class Scope:
         self._program = program
         self._flow = flow
         self._stack: list[dict[str, Variable | None]] = [{}]
+        self._lines: dict[str, int] = {}  # where each name was first bound
         self._next = 0
 
     @contextmanager
@@ -159,11 +161,14 @@ class Scope:
         report = p.reporter.error
         if name.text in TAKEN:
             report("N02", name.span, f"`{name.text}` is a word of the language", "choose another name")
-        elif any(name.text in frame for frame in self._stack):
-            report("N02", name.span, f"`{name.text}` is already a variable here", "names are never shadowed")
+        elif name.text in self:
+            message = f"`{name.text}` is already a variable, of line {self._lines[name.text]}"
+            report("N02", name.span, message, "names are never shadowed")
         elif name.text in p.sections or name.text in p.regions or name.text in p.names.constants:
-            hint = "choose another name"
-            report("N02", name.span, f"`{name.text}` already names a region or a constant", hint)
+            where = p.names.where(name)
+            message = f"`{name.text}` already names a region or a constant, {where}"
+            report("N02", name.span, message, "choose another name")
+        self._lines.setdefault(name.text, name.span.line)
         variable = None if kind is None else Variable(self._next, name.text, kind, name.span)
         self._next += 1
         self._stack[-1][name.text] = variable
@@ -183,11 +188,23 @@ class Scope:
         p = self._program
         return [*(n for frame in self._stack for n in frame), *p.sections, *p.regions, *p.names.constants]
 
+    def unassignable(self, name: tree.Name) -> None:
+        """Reports the assignment to a name that is no variable."""
+        p = self._program
+        if name.text in p.names.places:
+            message = f"`{name.text}`, declared {p.names.where(name)}, is no variable"
+            p.reporter.error("E01", name.span, message, "only a variable can be assigned")
+        elif closest(name.text, self.known()):
+            self.unknown(name)
+        elif name.text not in p.lost and p.first("name", self._flow, name.text):
+            hint = f"bind it first: `let {name.text} = ...`"
+            p.reporter.error("N01", name.span, f"there is no `{name.text}` here", hint)
+
     def unknown(self, name: tree.Name) -> None:
         p = self._program
         if name.text in p.lost or not p.first("name", self._flow, name.text):
             return
-        hint = did_you_mean(name.text, self.known())
+        hint = NAMES.get(name.text) or did_you_mean(name.text, self.known())
         if name.text in p.names.primitives or name.text in p.signatures:
             hint = f"a call is written `{name.text}(...)`"
         p.reporter.error("N01", name.span, f"there is no `{name.text}` here", hint)

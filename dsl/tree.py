@@ -497,10 +497,12 @@ Declaration = Uses | Firmware | Flow | Constant | Error | Enumeration | Record |
 
 @dataclass(frozen=True)
 class File:
-    """`lost`: names whose declaration lies on a line that did not parse; nothing more is said about them."""
+    """`lost`: names whose declaration lies on a line that did not parse; nothing more is said about them.
+    `complete`: no line was left out."""
 
     declarations: tuple[Declaration, ...]
     lost: frozenset[str] = frozenset()
+    complete: bool = True
 
 
 def walk(node: object) -> Iterator[object]:

@@ -24,17 +24,14 @@ def check(
     program: Program,
     flows: dict[str, model.Flow],
     entry: str,
-    incomplete: bool,
     disabled: frozenset[str] = frozenset(),
 ) -> int:
     """Reports what breaks a rule; returns the bytes the event log can need.
 
-    `incomplete`: some lines did not parse, so that the absence of a step proves nothing. `disabled`: rules of
-    dsl.rules.table that are not reported, so that a test can show what each one prevents.
+    `disabled`: rules of dsl.rules.table that are not reported: a test can show what each one prevents.
     """
     walker = Walker(program, flows, disabled)
     if entry in flows:
-        walker.assume = incomplete
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():

@@ -128,7 +128,7 @@ def chain(count: int, body: str) -> str:
         ("start_log", "s" * 100_000, "N01", "there is no flow or primitive `sss"),
         ("accept ram", 'print "\\q"', "E07", "`\\q` stands for no character"),
         ("accept ram", "accept ram\0", "S01", "character U+0000 has no meaning here"),
-        ("firmware linux {", "firmware linux ; {", "S01", "`;` has no meaning here"),
+        ("firmware linux {", "firmware linux ; {", "S01", "the language has no `;`"),
     ],
 )
 def test_one_short_message_for_what_is_too_much(old: str, new: str, code: str, says: str) -> None:

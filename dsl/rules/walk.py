@@ -35,8 +35,7 @@ def check(
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():
-        if not incomplete:  # a line that did not parse may have read it
-            unread(flow, walker.unread)
+        unread(flow, walker.unread)
         if flow.name not in walker.walked and not walker.gave_up:
             walker.reported = set()
             walker.assume = True  # never called: nothing is known of where it would stand

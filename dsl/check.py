@@ -31,9 +31,11 @@ def check_text(
     declare(file.declarations, names, reporter, prelude=False)
     layout = Layout(names, reporter)
     firmware = _firmware(file, reporter, path, layout)
-    flows = [d for d in file.declarations if isinstance(d, tree.Flow)]
-    for flow in flows:
+    flows: list[tree.Flow] = []
+    for flow in (d for d in file.declarations if isinstance(d, tree.Flow)):
         names.claim(flow.name, reporter)
+        if all(flow.name.text != other.name.text for other in flows):
+            flows.append(flow)
         if flow.name.text in TAKEN:
             reporter.error("N02", flow.name.span, f"`{flow.name.text}` is a word of the language")
     version = _item(firmware, tree.Version, (0, 0, 0))

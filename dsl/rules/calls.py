@@ -12,7 +12,7 @@ from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
 from dsl.rules.state import Doubt, State, Value
 from dsl.rules.steps import UNTRUSTED, Given
-from dsl.rules.trust import RECORDED
+from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.scope import Program, Signature
@@ -94,7 +94,8 @@ class CallRules(MemoryRules):
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
             self.distrust("shared argument", argument, wanted, state, message, hint)
         elif is_word(parameter.type) and not value.recorded:
-            message = f"{name} was chosen by the VMM and no RTMR records it, {takes}"
+            culprit = describe(unrecorded(self, argument) or argument)
+            message = f"{culprit} was chosen by the VMM and no RTMR records it, {takes}"
             hint = record_hint(argument, value.bounded or wanted.trust != TRUSTED)
             self.distrust("recorded argument", argument, wanted, state, message, hint)
         elif is_word(parameter.type):

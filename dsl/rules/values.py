@@ -14,7 +14,7 @@ from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
 from dsl.rules.state import Doubt, Place, State, Value, constant_place, join, least, number
-from dsl.rules.trust import decide, refine
+from dsl.rules.trust import decide, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
 from dsl.tree import walk
@@ -38,8 +38,8 @@ class ValueWalker(Context, ABC):
     def doubt(self, state: State, *operands: tuple[Expression, Value]) -> None:
         """An operation that can fail; that it does may depend on an operand that nothing records."""
         self.frame.fails(state)
-        unrecorded = [e for e, value in operands if not value.recorded]
-        self.frame.doubts += [Doubt(e) for e in unrecorded[:1]]
+        culprits = [e for e, value in operands if not value.recorded]
+        self.frame.doubts += [Doubt(unrecorded(self, e) or e) for e in culprits[:1]]
 
     def doubtful(self, e: Expression, value: Value, state: State) -> Value:
         """What a variable or a result is worth where the VMM decided that it is set."""
@@ -138,6 +138,7 @@ class ValueWalker(Context, ABC):
             message = f"{describe(e)} decides {where}: the VMM chose it and no RTMR records it"
             hint = record_hint(e, value.bounded)
             self.distrust("recorded place", e, Value(TRUSTED), after or state, message, hint)
+            value = Value(TRUSTED)
         elif not value.bounded:
             have = value.trust.name.lower()
             message = f"{describe(e)} is {have}: it cannot be {what} before it is checked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,9 @@ class Builder:
         MOV(eax, self.error(error))
         JMP(self.fail)
         LABEL(fine)
+
+
+Body = Callable[[Builder], None]  # emits a primitive between the frame's opening and its end
 
 
 def reload_cr3() -> None:

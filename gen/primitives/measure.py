@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from peachpy.x86_64 import CALL, LEA, MOV, esi, r8, rax, rcx, rdi, rdx, rsi
 
 from dsl.sizes import DIGEST_SIZE
-from gen.primitives.builder import Builder
+from gen.primitives.builder import Body, Builder
 from gen.x86 import Symbol, rsp
 
 
-def measure(log: str) -> Callable[[Builder], None]:
+def measure(log: str) -> Body:
     """A measuring primitive around the C function `log`."""
 
     def body(b: Builder) -> None:  # (data or value, rtmr, name, log)
@@ -52,3 +50,11 @@ def _extend(b: Builder, digest: int, rtmr: int, log: int) -> None:
     b.require_success(rax, "rtmr_extend_failed")
     MOV(rdi, [rsp + log])
     CALL(Symbol("log_commit"))
+
+
+BODIES: dict[str, Body] = {
+    "measure_platform_config": measure("log_platform_config"),
+    "measure_blob": measure("log_blob"),
+    "measure_number": measure("log_number"),
+    "separate": separate,
+}

@@ -1,12 +1,9 @@
-"""How does RAM become usable? Acceptance, the carved regions, and the copies of a placement."""
+"""How does RAM become usable? Acceptance, and the carved regions."""
 
 from __future__ import annotations
 
 from peachpy.x86_64 import (
-    ADD,
     CALL,
-    CMP,
-    JAE,
     JMP,
     JZ,
     LABEL,
@@ -17,7 +14,6 @@ from peachpy.x86_64 import (
     Label,
     eax,
     edx,
-    qword,
     r8,
     rax,
     rcx,
@@ -28,8 +24,8 @@ from peachpy.x86_64 import (
 
 from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
 from gen.flow.names import CONTEXT
-from gen.primitives.builder import READ_WRITE, Builder, map_arguments, pages_arguments, reload_cr3
-from gen.x86 import REP_MOVSB, REP_STOSB, Symbol, rsp
+from gen.primitives.builder import READ_WRITE, Body, Builder, map_arguments, reload_cr3
+from gen.x86 import REP_STOSB, Symbol, rsp
 
 
 def accept(b: Builder) -> None:  # (ram, limit, level, paging)
@@ -86,38 +82,4 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
         REP_STOSB()
 
 
-def load_linux(b: Builder) -> None:  # (placement, paging)
-    """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c)."""
-    placement, paging = b.save(rdi, rsi)
-    index, item = b.frame.slot(8), b.frame.slot(8)
-    to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))
-    copies = b.offset("Placement", "copies")
-    step = b.firmware.records["Copy"].size
-    top, end, copied = Label("copy"), Label("done"), Label("copied")
-    LEA(rax, [rdi + b.items("Placement", "copies")])
-    MOV([rsp + item], rax)
-    MOV(qword[rsp + index], 0)
-    LABEL(top)
-    MOV(rax, [rsp + placement])
-    MOV(rcx, [rsp + index])
-    CMP(rcx, [rax + copies])
-    JAE(end)
-    MOV(rax, [rsp + item])
-    MOV(rsi, [rax + to])
-    MOV(rcx, [rax + size])
-    TEST(rcx, rcx)
-    JZ(copied)
-    MOV(rdi, [rsp + paging])
-    pages_arguments(READ_WRITE)
-    b.checked("page_map")
-    reload_cr3()
-    MOV(rax, [rsp + item])
-    MOV(rdi, [rax + to])
-    MOV(rsi, [rax + from_])
-    MOV(rcx, [rax + size])
-    REP_MOVSB()
-    LABEL(copied)
-    ADD(qword[rsp + item], step)
-    ADD(qword[rsp + index], 1)
-    JMP(top)
-    LABEL(end)
+BODIES: dict[str, Body] = {"accept": accept}

@@ -15,19 +15,13 @@ from peachpy.x86_64 import (
     LABEL,
     LEA,
     MOV,
-    MOVZX,
     SHL,
     SUB,
     TEST,
     Label,
-    byte,
     cl,
     eax,
     ecx,
-    edi,
-    edx,
-    esi,
-    qword,
     r8,
     r9,
     rax,
@@ -40,43 +34,8 @@ from peachpy.x86_64 import (
 from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.ghci import RETRY
 from formats.units import PAGE
-from gen.flow.names import primitive_symbol
-from gen.primitives.builder import READ_WRITE, Builder, map_arguments, reload_cr3
+from gen.primitives.builder import READ_WRITE, Body, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
-
-
-def print_line(b: Builder) -> None:  # (line)
-    """To COM1, byte by byte."""
-    position, end = b.frame.slot(8), b.frame.slot(8)
-    top, done = Label("byte"), Label("done")
-    MOV(rax, [rdi])
-    MOV([rsp + position], rax)
-    ADD(rax, [rdi + SPAN_SIZE])
-    MOV([rsp + end], rax)
-    LABEL(top)
-    MOV(rcx, [rsp + position])
-    CMP(rcx, [rsp + end])
-    JAE(done)
-    ADD(qword[rsp + position], 1)
-    MOVZX(edx, byte[rcx])
-    MOV(edi, b.firmware.constants["COM1"].value)
-    MOV(esi, 1)
-    CALL(Symbol("tdvmcall_io_write"))
-    JMP(top)
-    LABEL(done)
-
-
-def print_hex(b: Builder) -> None:  # (value)
-    """The C core writes the text, `print` sends it."""
-    text, line = b.record_slot("HexText"), b.frame.slot(16)
-    LEA(rsi, [rsp + text])
-    CALL(Symbol("hex_text"))
-    LEA(rax, [rsp + text + 8])
-    MOV([rsp + line], rax)
-    MOV(rax, [rsp + text])
-    MOV([rsp + line + 8], rax)
-    LEA(rdi, [rsp + line])
-    CALL(Symbol(primitive_symbol(b.firmware.primitives["print"])))
 
 
 def tdvmcall(b: Builder) -> None:  # (function, r12, r13, r14, r15, out)
@@ -156,3 +115,6 @@ def share(b: Builder) -> None:  # (region, td, paging, out)
     for part in (SPAN_DATA, SPAN_SIZE):
         MOV(rcx, [rax + part])
         MOV([rdx + part], rcx)
+
+
+BODIES: dict[str, Body] = {"tdvmcall": tdvmcall, "io_write": io_write, "io_read": io_read, "share": share}

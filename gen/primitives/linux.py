@@ -1,4 +1,4 @@
-"""How does the payload get the machine? Parked APs, windows opened, and the entry."""
+"""How does Linux get the machine? The copies of a placement, windows opened, and the entry."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from peachpy.x86_64 import (
     ADD,
     AND,
     CLD,
+    CMP,
+    JAE,
     JMP,
     JNZ,
+    JZ,
     LABEL,
     LEA,
     MOV,
     SUB,
+    TEST,
     XOR,
     Label,
     eax,
@@ -21,6 +25,7 @@ from peachpy.x86_64 import (
     edi,
     edx,
     esi,
+    qword,
     r8d,
     r9d,
     r10d,
@@ -36,12 +41,11 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from dsl.sizes import SPAN_SIZE
 from formats.paging import ENTRIES, PageBit
 from formats.units import GIB, LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
-from gen.primitives.builder import ALL, READ, READ_EXECUTE, READ_WRITE, Builder, pages_arguments, reload_cr3
-from gen.x86 import CLI, MOVSEG, REP_STOSB, Symbol, Unit, ds, es, rsp, ss
+from gen.primitives.builder import ALL, READ_WRITE, Body, Builder, pages_arguments, reload_cr3
+from gen.x86 import CLI, MOVSEG, REP_MOVSB, Symbol, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = LARGE_PAGE
@@ -49,45 +53,41 @@ LOW_MEMORY = LARGE_PAGE
 GIB_LEAF = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE)
 
 
-def park_aps(b: Builder) -> None:  # (mailbox, paging)
-    """Page 0 of the region is the mailbox; the APs' own page tables follow and outlive the shim's.
-
-    They map the park loop and what it reads; the OS's wakeup code, wherever it lies, is added in the handoff.
-    """
-    (mailbox,) = b.save(rdi)
-    pool = b.context.ap_paging
-    tables = pool + b.offset("Paging", "tables")
-    MOV(rax, [rdi])
-    ADD(rax, PAGE)
-    MOV([Symbol(CONTEXT, tables)], rax)
-    MOV(rcx, [rdi + SPAN_SIZE])
-    SUB(rcx, PAGE)
-    MOV([Symbol(CONTEXT, tables + SPAN_SIZE)], rcx)
-    MOV(eax, 1)  # the PML4
-    MOV([Symbol(CONTEXT, pool + b.offset("Paging", "used"))], rax)
-    MOV(rcx, [rdi + SPAN_SIZE])
-    MOV(rdi, [rdi])
-    XOR(eax, eax)
-    REP_STOSB()
-    for part, access in (("text", READ_EXECUTE), ("rodata", READ), ("data", READ)):
-        LEA(rdi, [Symbol(CONTEXT, pool)])
-        LEA(rsi, [Symbol(f"__{part}_start")])
-        LEA(rcx, [Symbol(f"__{part}_end")])
-        SUB(rcx, rsi)
-        pages_arguments(access)
-        b.checked("page_map")
-    LEA(rdi, [Symbol(CONTEXT, pool)])
-    MOV(rax, [rsp + mailbox])
-    MOV(rsi, [rax])
-    MOV(ecx, PAGE)
+def load_linux(b: Builder) -> None:  # (placement, paging)
+    """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c)."""
+    placement, paging = b.save(rdi, rsi)
+    index, item = b.frame.slot(8), b.frame.slot(8)
+    to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))
+    copies = b.offset("Placement", "copies")
+    step = b.firmware.records["Copy"].size
+    top, end, copied = Label("copy"), Label("done"), Label("copied")
+    LEA(rax, [rdi + b.items("Placement", "copies")])
+    MOV([rsp + item], rax)
+    MOV(qword[rsp + index], 0)
+    LABEL(top)
+    MOV(rax, [rsp + placement])
+    MOV(rcx, [rsp + index])
+    CMP(rcx, [rax + copies])
+    JAE(end)
+    MOV(rax, [rsp + item])
+    MOV(rsi, [rax + to])
+    MOV(rcx, [rax + size])
+    TEST(rcx, rcx)
+    JZ(copied)
+    MOV(rdi, [rsp + paging])
     pages_arguments(READ_WRITE)
     b.checked("page_map")
-    # The gate opens last: an AP that sees it finds everything else in place (stores stay in order on x86).
-    MOV(rax, [rsp + mailbox])
-    MOV(rax, [rax])
-    MOV([Symbol("ap_mailbox")], rax)
-    ADD(rax, PAGE)
-    MOV([Symbol("ap_gate")], eax)
+    reload_cr3()
+    MOV(rax, [rsp + item])
+    MOV(rdi, [rax + to])
+    MOV(rsi, [rax + from_])
+    MOV(rcx, [rax + size])
+    REP_MOVSB()
+    LABEL(copied)
+    ADD(qword[rsp + item], step)
+    ADD(qword[rsp + index], 1)
+    JMP(top)
+    LABEL(end)
 
 
 def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
@@ -120,7 +120,7 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
     MOV(rcx, [rax + b.offset("Placement", "entry")])
     MOV(rsi, [rsp + page])
     MOV(rsi, [rsi])
-    JMP(Symbol("enter_payload"))
+    _enter()
 
 
 def _open_park_tables(b: Builder) -> None:
@@ -140,18 +140,19 @@ def _open_park_tables(b: Builder) -> None:
     JNZ(more)
 
 
-def emit_enter_payload(unit: Unit) -> None:
-    """`enter_payload`: jumps to RCX with RSI kept, other general registers but RSP zero, IF = DF = 0.
+def _enter() -> None:
+    """To RCX with RSI kept, other general registers but RSP zero, IF = DF = 0.
 
     The data segments get the boot protocol's selector; CS has been 0x10 since reset.
     """
+    CLI()
+    CLD()
+    MOV(eax, 0x18)
+    for segment in (ds, es, ss):
+        MOVSEG(segment, eax)
+    for register in (eax, ebx, edx, edi, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
+        XOR(register, register)
+    JMP(rcx)
 
-    with unit.code("enter_payload", section=".text.enter_payload"):
-        CLI()
-        CLD()
-        MOV(eax, 0x18)
-        for segment in (ds, es, ss):
-            MOVSEG(segment, eax)
-        for register in (eax, ebx, edx, edi, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
-            XOR(register, register)
-        JMP(rcx)
+
+BODIES: dict[str, Body] = {"load_linux": load_linux, "handoff_linux": handoff_linux}

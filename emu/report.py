@@ -46,6 +46,7 @@ class Report:
 
 
 EXCEPTIONS = {0: "#DE", 6: "#UD", 8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 20: "#VE"}
+NOT_FOR_TDX = "was this kernel built with CONFIG_INTEL_TDX_GUEST?"
 NOT_A_FAILURE = (1, 3, VE_VECTOR)  # traps and #VE: a handler's daily work
 
 
@@ -68,11 +69,11 @@ def _fault(machine: Machine, vcpu: view.Vcpu) -> dict[str, object] | None:
 def _end(machine: Machine, ending: Ending) -> dict[str, object]:
     vcpu, end, symbols = ending.vcpu, ending.end, machine.symbols
     rip, detail = int(vcpu.regs.rip), end.detail
-    fault = _fault(machine, vcpu)
+    fault, hint = _fault(machine, vcpu), ""
     if fault and end.reason == "triple-fault":
         rip, detail = int(str(fault["rip"])), f"{fault['text']} with no way to deliver it"
         if fault["vector"] == VE_VECTOR and machine.handoff and machine.handoff.boot_params is not None:
-            detail += "; was this kernel built with CONFIG_INTEL_TDX_GUEST?"
+            hint = NOT_FOR_TDX
     elif fault and end.reason == "fatal" and fault["vector"] not in NOT_A_FAILURE:
         where = " ".join(str(fault[key]) for key in ("symbol", "source") if fault[key])
         detail += f"; after {fault['text']} at {where or hex(int(str(fault['rip'])))}"
@@ -85,6 +86,7 @@ def _end(machine: Machine, ending: Ending) -> dict[str, object]:
         "source": symbols.source(rip),
         "detail": detail,
         "fault": fault,
+        "hint": hint,
     }
 
 

@@ -135,4 +135,5 @@ def end_line(end: Mapping[str, Any]) -> str:
     symbol = f" in {end['symbol']}" if end.get("symbol") else ""
     source = f" ({end['source']})" if end.get("source") else ""
     detail = f": {end['detail']}" if end.get("detail") else ""
-    return printable(f"{end['reason']}{detail}{where}{symbol}{source}")
+    hint = f"; {end['hint']}" if end.get("hint") else ""
+    return printable(f"{end['reason']}{detail}{where}{symbol}{source}{hint}")

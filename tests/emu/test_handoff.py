@@ -16,7 +16,7 @@ from emu.api import Report, RunConfig, prepare, report
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy, with_content
 from formats.tdvf import SectionType
-from tdforge import cli
+from tdforge import cli, show
 
 PAYLOAD = 0xA00000
 CODE = 0x6000  # behind what `memory` holds
@@ -146,4 +146,5 @@ def test_a_kernel_that_dies_of_ve_at_once_is_asked_how_it_was_built(
     body = DEAF.replace("HEADER", hex(header)).replace("TARGET", hex(PAYLOAD))
     found = run(body, code)
     assert found.end["reason"] == "triple-fault"
-    assert ("CONFIG_INTEL_TDX_GUEST" in str(found.end["detail"])) == asks
+    assert ("CONFIG_INTEL_TDX_GUEST" in str(found.end["hint"])) == asks
+    assert show.end_line(found.end).endswith("CONFIG_INTEL_TDX_GUEST?") == asks

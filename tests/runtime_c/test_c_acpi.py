@@ -54,14 +54,22 @@ class Tables:
     """All tables as an OS finds them from the RSDP on; `area` ends at a page nobody may touch."""
 
     def __init__(
-        self, tables: Any = (), vcpus: int = 1, policy: str = "", size: int = 65536, low: bool = False
+        self,
+        tables: Any = (),
+        vcpus: int = 1,
+        build: str = "acpi_tables",
+        size: int = 65536,
+        low: bool = False,
     ) -> None:
         self.memory = below_2_gib(size) if low else CORE.guarded(size)
         area = CORE.span(self.memory.address, size)
         log, out = CORE.new("log"), CORE.ffi.new("uint64_t *")
         log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
-        build = getattr(LIB, f"acpi_tables{policy}")
-        check(build(area, make_vmm([], tables), make_td(vcpus), CORE.span(MAILBOX, 4096), log, out))
+        check(
+            getattr(LIB, build)(
+                area, make_vmm([], tables), make_td(vcpus), CORE.span(MAILBOX, 4096), log, out
+            )
+        )
         self.rsdp = CORE.bytes_at(out[0], 36)
         root = acpi.RSDP.parse(self.rsdp)
         assert sum(self.rsdp[:20]) & 255 == sum(self.rsdp) & 255 == 0
@@ -100,10 +108,10 @@ class Tables:
         ]
 
 
-@pytest.mark.parametrize("policy", ["", "_of_vmm"])
+@pytest.mark.parametrize("build", ["acpi_tables", "acpi_tables_of_vmm"])
 @pytest.mark.parametrize("tables", [[], VMM_TABLES], ids=["none", "vmm"])
-def test_iasl_disassembles_each(policy, tables, tmp_path: Path):
-    built = Tables(tables, 2, policy)
+def test_iasl_disassembles_each(build, tables, tmp_path: Path):
+    built = Tables(tables, 2, build)
     (tmp_path / "RSDP.aml").write_bytes(built.rsdp)
     for number, table in enumerate(built.tables):
         name = tmp_path / f"{number}.aml"
@@ -184,7 +192,7 @@ def test_the_vmms_aml_only_by_policy():
     own = Tables(VMM_TABLES, 2)
     assert len(own.dsdt) == 36
     assert not own.all(b"SSDT")
-    theirs = Tables(VMM_TABLES, 2, "_of_vmm")
+    theirs = Tables(VMM_TABLES, 2, "acpi_tables_of_vmm")
     assert theirs.dsdt == DSDT
     assert theirs.all(b"SSDT") == SSDTS
     assert theirs.one(b"MCFG") == MCFG
@@ -196,9 +204,9 @@ def test_the_vmms_aml_only_by_policy():
 @pytest.mark.parametrize("signature", [b"CCEL", b"FACS", b"RSDT", b"XSDT"])
 def test_tables_that_are_ours_alone_are_not_taken_over(signature):
     theirs = acpi.table(signature, 1, b"\x5a" * 28)
-    built = Tables([*VMM_TABLES, theirs], 2, "_of_vmm")
+    built = Tables([*VMM_TABLES, theirs], 2, "acpi_tables_of_vmm")
     assert [each[:4] for each in built.tables] == [
-        each[:4] for each in Tables(VMM_TABLES, 2, "_of_vmm").tables
+        each[:4] for each in Tables(VMM_TABLES, 2, "acpi_tables_of_vmm").tables
     ]
     assert theirs not in built.tables
 
@@ -213,21 +221,23 @@ def test_a_fadt_of_acpi_1_0_ends_behind_its_flags():
     whole = acpi.fadt(firmware_ctrl=0xDEF0, dsdt=0x1234)
     for size in (36, 44, 115):
         with pytest.raises(CoreError, match="acpi_malformed"):
-            Tables([longer(whole[:size], size)], 1, "_of_vmm", low=True)
-    built = Tables([longer(whole[:116], 116)], 1, "_of_vmm", low=True)
+            Tables([longer(whole[:size], size)], 1, "acpi_tables_of_vmm", low=True)
+    built = Tables([longer(whole[:116], 116)], 1, "acpi_tables_of_vmm", low=True)
     fadt = acpi.FADT.parse(built.one(b"FACP").ljust(276, b"\0"))
     assert (fadt.header.length, fadt.firmware_ctrl) == (116, 0)
     assert built.dsdt[:4] == b"DSDT"
 
 
 def test_policy_without_tables_of_the_vmm_makes_our_own():
-    assert [t[:4] for t in Tables([], 1, "_of_vmm").tables] == [t[:4] for t in Tables([], 1).tables]
+    assert [t[:4] for t in Tables([], 1, "acpi_tables_of_vmm").tables] == [
+        t[:4] for t in Tables([], 1).tables
+    ]
 
 
 def test_checksums_of_the_vmm_are_made_new():
     broken = bytearray(SSDTS[0])
     broken[9] ^= 1
-    assert Tables([bytes(broken)], 1, "_of_vmm").one(b"SSDT") == SSDTS[0]
+    assert Tables([bytes(broken)], 1, "acpi_tables_of_vmm").one(b"SSDT") == SSDTS[0]
 
 
 def longer(table: bytes, length: int) -> bytes:
@@ -258,14 +268,14 @@ def test_malformed(table):
 @pytest.mark.parametrize("tables", [[DSDT, DSDT], VMM_TABLES[:1] * 2, [acpi.table(b"FACP", 1, bytes(60))]])
 def test_malformed_by_policy(tables):
     with pytest.raises(CoreError, match="acpi_malformed"):
-        Tables(tables, 1, "_of_vmm")
+        Tables(tables, 1, "acpi_tables_of_vmm")
 
 
 def test_no_room_at_any_size():
     needed = 0
     for size in range(0, 4096, 16):
         try:
-            Tables(VMM_TABLES, 2, "_of_vmm", size or 1)
+            Tables(VMM_TABLES, 2, "acpi_tables_of_vmm", size or 1)
         except CoreError as error:
             reason, needed = str(error), size
             if reason != "acpi_no_room":
@@ -277,12 +287,12 @@ def test_no_room_at_any_size():
 @given(
     st.integers(0, len(VMM_TABLES) - 1),
     st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=5),
-    st.sampled_from(["", "_of_vmm"]),
+    st.sampled_from(["acpi_tables", "acpi_tables_of_vmm"]),
 )
-def test_mutated_tables_never_crash(index, flips, policy):
+def test_mutated_tables_never_crash(index, flips, build):
     table = bytearray(VMM_TABLES[index])
     for offset, bits in flips:
         table[offset % len(table)] ^= bits
     tables = [*VMM_TABLES[:index], bytes(table), *VMM_TABLES[index + 1 :]]
     with contextlib.suppress(CoreError):
-        Tables(tables, 2, policy)
+        Tables(tables, 2, build)

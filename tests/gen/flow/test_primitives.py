@@ -51,7 +51,11 @@ def extends(rtmr: int, status: int = 0):
 
 @pytest.mark.parametrize(
     ("primitive", "log"),
-    [(f"measure_{kind}", f"log_{kind}") for kind in ("platform_config", "blob", "number")],
+    [
+        ("measure_platform_config", "log_platform_config"),
+        ("measure_blob", "log_blob"),
+        ("measure_number", "log_number"),
+    ],
 )
 def test_measuring_logs_extends_and_commits(cpu: FlowCpu, primitive: str, log: str) -> None:
     cpu.callees = {log: logs(4), "tdcall_rtmr_extend": extends(1)}
@@ -209,6 +213,18 @@ def test_handoff_opens_windows_and_enters_with_the_boot_protocols_registers(cpu:
 def test_print_sends_each_byte_to_the_serial_port(cpu: FlowCpu) -> None:
     cpu.call("prim_print", cpu.span(b"ok\n"))
     assert [arguments[:3] for _, arguments in cpu.calls] == [(0x3F8, 1, byte) for byte in b"ok\n"]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "callee"),
+    [("prim_io_write", "tdvmcall_io_write"), ("prim_io_read", "tdvmcall_io_read")],
+)
+def test_a_port_is_one_tdvmcall_whose_refusal_is_an_error(cpu: FlowCpu, primitive: str, callee: str) -> None:
+    third = cpu.place(bytes(8))  # the value, or where it goes
+    assert cpu.call(primitive, 0x80, 1, third) == 0
+    assert cpu.calls == [(callee, (0x80, 1, third, *cpu.calls[0][1][3:]))]
+    cpu.callees = {callee: lambda cpu, arguments: 1 << 63}
+    assert cpu.call(primitive, 0x80, 1, third) == cpu.error("tdvmcall_failed")
 
 
 def test_tdvmcall_gives_r11(cpu: FlowCpu) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from emu import eventlog
 from emu.eventlog import Log, Read
 from formats import linux
+from formats.structs import offset_of
 
-HEADER_OFFSET = 0x202  # setup header magic in boot_params
+HEADER_OFFSET = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "header")
 
 
 @dataclass(frozen=True)

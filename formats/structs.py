@@ -62,6 +62,11 @@ def offset_of(struct: Any, name: str) -> int:
     return sum(field.sizeof() for field in members[:before])
 
 
+def size_of(struct: Any, name: str) -> int:
+    """How many bytes a field of a structure has."""
+    return int(next(field.sizeof() for field in plain(struct).subcons if field.name == name))
+
+
 def plain(struct: Any) -> Any:
     """The construct below names and documentation."""
     while isinstance(struct, c.Renamed):

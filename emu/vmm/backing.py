@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 
 from formats import hob
+from formats.structs import offset_of
 from formats.units import PAGE
 
 # What can be backed: RAM that lies below this address, and so much of it. A VMM that withholds a page only
@@ -14,7 +15,7 @@ BACKED_END, BACKED_SIZE = 1 << 40, 8 << 30
 SHARED_52 = 1 << 51  # the shared bit of GPAW 52
 RAM_TYPES = (hob.ResourceType.SYSTEM_MEMORY, hob.ResourceType.MEMORY_RESERVED, hob.ResourceType.UNACCEPTED)
 RESOURCE_SIZE = hob.RESOURCE.sizeof()
-START, TYPE = 32, 24  # offsets in a resource HOB
+START, TYPE = (offset_of(hob.RESOURCE, name) for name in ("start", "resource_type"))
 
 Range = tuple[int, int]
 

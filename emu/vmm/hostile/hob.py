@@ -9,12 +9,13 @@ from random import Random
 
 from emu.vmm.backing import RAM_TYPES, RESOURCE_SIZE, SHARED_52, START, TYPE
 from formats import guids, hob
+from formats.structs import offset_of
 from formats.units import GIB, PAGE
 
 SHARED_48 = 1 << 47  # the shared bit of GPAW 48
 GUID_HEAD = hob.GUID_EXT.sizeof()
-LENGTH, ATTRIBUTES = 40, 28  # offsets in a resource HOB, beside those of emu.vmm.backing
-END_OF_LIST = 48  # offset in the PHIT
+LENGTH, ATTRIBUTES = (offset_of(hob.RESOURCE, name) for name in ("length", "attributes"))
+END_OF_LIST = offset_of(hob.PHIT, "end_of_hob_list")
 
 ODD = (
     0, 1, 7, 8, 0xFF, 0xFFF, PAGE, PAGE + 1, 0x9FC00, 1 << 20, 2 << 20, 8 << 20, 10 << 20, 26 << 20, 1 << 31,

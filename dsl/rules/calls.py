@@ -101,6 +101,10 @@ class CallRules(MemoryRules):
         elif is_word(parameter.type):
             message = f"{name} is {have}, {takes}"
             self.distrust("bounded argument", argument, wanted, state, message, bound_hint(argument))
+        elif value.object is not None and state.trust[value.object.id].value >= wanted.trust.value:
+            message = f"where {name} lies depends on bytes that no RTMR records"
+            hint = f"measure what {name} was found by, too"
+            self.distrust("measured argument", argument, wanted, state, message, hint)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
             simple = isinstance(argument, model.Variable | model.RegionOf)
@@ -235,7 +239,10 @@ class CallRules(MemoryRules):
             value = given[of][0]
             if value.object is not None:
                 places = tuple(p.bounds() for p in value.object.places)
-                return self.new_value(state, value.trust, places, value.object.size_limit)
+                others = [v.object for name, (v, _) in given.items() if name != of and v.object is not None]
+                found_by = (*value.object.found_by, *(other.id for other in others))
+                limit = value.object.size_limit
+                return self.new_value(state, value.trust, places, limit, found_by=found_by)
         sized = all(size(v).recorded for v, _ in given.values() if v.object is not None)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
         source = [v.object for n in filled for v in [given[n][0]] if v.object is not None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
-from dsl.rules.state import Frame, Object, Place, State, Value, most, taken
+from dsl.rules.state import Frame, Object, Place, State, Value, least, most, taken
 from dsl.rules.table import RULES
 from dsl.scope import Program
 
@@ -101,12 +101,19 @@ class Context:
         places: tuple[Place, ...],
         size_limit: int | None,
         sized: bool = False,
+        found_by: tuple[int, ...] = (),
     ) -> Value:
         self.last_object += 1
-        obj = Object(self.last_object, places, size_limit, sized)
+        obj = Object(self.last_object, places, size_limit, sized, found_by)
         self.places[obj.id] = places
         state.trust[obj.id] = trust
         return Value(trust, obj)
+
+    def trust_of(self, obj: Object, state: State) -> Provenance:
+        """The trust that an object has now: none is recorded whose place is not."""
+        trust = state.trust.get(obj.id, TRUSTED)
+        lost = any(not Value(state.trust.get(other, TRUSTED)).recorded for other in obj.found_by)
+        return least(trust, Provenance.UNTRUSTED) if lost else trust
 
     def unknown_place(self) -> tuple[Place, ...]:
         self.last_object += 1

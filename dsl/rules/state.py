@@ -56,12 +56,13 @@ def constant_place(content: bytes) -> Place:
 class Object:
     """A value that is more than a number: bytes, a record, a list. `places`: where all that it spans lies;
     `size_limit`: the largest number of bytes it can have; `sized`: its size follows from recorded values
-    alone, whatever it holds."""
+    alone, whatever it holds; `found_by`: other objects on which it depends where it lies."""
 
     id: int
     places: tuple[Place, ...]
     size_limit: int | None
     sized: bool = False
+    found_by: tuple[int, ...] = ()
 
     @property
     def place(self) -> Place | None:

@@ -33,7 +33,7 @@ class ValueWalker(Context, ABC):
         """`value` when `state` is reached: a call since may have written to where it lies."""
         if value.object is None:
             return value
-        return replace(value, trust=least(value.trust, state.trust[value.object.id]))
+        return replace(value, trust=least(value.trust, self.trust_of(value.object, state)))
 
     def doubt(self, state: State, *operands: tuple[Expression, Value]) -> None:
         """An operation that can fail; that it does may depend on an operand that nothing records."""
@@ -105,7 +105,7 @@ class ValueWalker(Context, ABC):
             return Value(TRUSTED, obj, state.constants.get(key))
         if obj is None:
             return state.number(key)
-        return Value(state.trust.get(obj.id, TRUSTED), obj, state.constants.get(key))
+        return Value(self.trust_of(obj, state), obj, state.constants.get(key))
 
     def _region_value(self, e: model.RegionOf, state: State) -> Value:
         for step in self.names.steps.values() if e.carved else ():
@@ -128,7 +128,7 @@ class ValueWalker(Context, ABC):
         if obj is None:
             return self.new_value(state, whole.trust, self.unknown_place(), None, whole.recorded)
         places = tuple({Place(p.root) for p in obj.places})
-        return self.new_value(state, whole.trust, places, obj.size_limit, whole.recorded)
+        return self.new_value(state, whole.trust, places, obj.size_limit, whole.recorded, obj.found_by)
 
     def _bound(self, e: Expression, state: State, what: str, where: str) -> tuple[State | None, Value]:
         """An index or a bound of a slice. Memory safety asks that it cannot leave its range; a measurement
@@ -185,7 +185,8 @@ class ValueWalker(Context, ABC):
             size_limit = length if size_limit is None else min(size_limit, length)
         sized = all(value.recorded for value in bounds)
         trust = base.trust if sized else least(base.trust, Provenance.UNTRUSTED)
-        return after, self.new_value(after, trust, places, size_limit, sized)
+        found_by = obj.found_by if obj is not None else ()
+        return after, self.new_value(after, trust, places, size_limit, sized, found_by)
 
     def _binary(self, e: model.Binary, state: State) -> tuple[State | None, Value]:
         after, left = self.value(e.left, state)

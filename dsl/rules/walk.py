@@ -110,7 +110,7 @@ class Walker(TryRules):
 
     def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
         """Another name for `obj`, or a copy of it, worth `trust`."""
-        value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized)
+        value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by)
         assert value.object is not None
         state.name_alias(obj, value.object)
         return value
@@ -273,4 +273,5 @@ class Walker(TryRules):
         sizes = (before.object.size_limit, value.object.size_limit)
         size_limit = None if None in sizes else max(s for s in sizes if s is not None)
         places = tuple({p.bounds() for p in (*before.object.places, *value.object.places)})
-        return self.new_value(state, value.trust, places, size_limit)
+        found_by = (*before.object.found_by, *value.object.found_by)
+        return self.new_value(state, value.trust, places, size_limit, found_by=found_by)

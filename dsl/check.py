@@ -87,14 +87,15 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
             reporter.error("E05", start, "the file declares no firmware", "begin it with `firmware NAME { }`")
         return None
     for extra in found[1:]:
-        reporter.error("E05", extra.name.span, f"a second firmware, `{found[0].name.text}` is the first")
+        first = f"`{found[0].name.text}` in line {found[0].name.span.line}"
+        reporter.error("E05", extra.name.span, f"a second firmware, {first} is the first")
     firmware = found[0]
-    seen: set[type] = set()
+    seen: dict[type, int] = {}
     for item in firmware.items:
         word = "log level" if isinstance(item, tree.LogLevel) else type(item).__name__.lower()
         if type(item) in seen:
-            reporter.error("E05", item.span, f"`{word}` is declared twice")
-        seen.add(type(item))
+            reporter.error("E05", item.span, f"`{word}` is declared twice, first in line {seen[type(item)]}")
+        seen.setdefault(type(item), item.span.line)
         if isinstance(item, tree.Version) and max(item.value) > MAX_NUMBER:
             reporter.error("E06", item.span, f"a part of a version is at most {MAX_NUMBER}")
         if isinstance(item, tree.Svn) and item.value > MAX_NUMBER:

@@ -180,9 +180,11 @@ def _declare_enumeration(item: tree.Enumeration, names: Names, reporter: Reporte
     seen: dict[str, int] = {}
     for member, value in item.members:
         if member.text in seen or value in seen.values():
-            reporter.error(
-                "N02", member.span, f"name or number of `{member.text}` occurs twice in `{item.name.text}`"
+            line = next(m.span.line for m, n in item.members if m.text == member.text or n == value)
+            message = (
+                f"name or number of `{member.text}` occurs twice in `{item.name.text}`, first in line {line}"
             )
+            reporter.error("N02", member.span, message)
         if value >= 1 << 32:
             reporter.error("E06", member.span, f"{value} does not fit in 32 bits")
         seen[member.text] = value

@@ -59,8 +59,8 @@ class Layout:
         for section in image.sections:
             kind = section.kind.text
             if kind in AT_MOST_ONE and kind in seen:
-                self._error("T06", section.span, f"a second {kind} section, `{seen[kind]}` is the first")
-            seen.setdefault(kind, section.name.text)
+                self._error("T06", section.span, f"a second {kind} section, {seen[kind]} is the first")
+            seen.setdefault(kind, f"`{section.name.text}` in line {section.span.line}")
         for kind, without in (("PayloadParam", "Payload"), ("Payload", "PayloadParam")):
             if kind in seen and without not in seen:
                 place = next(s.span for s in image.sections if s.kind.text == kind)

@@ -245,7 +245,7 @@ class FlowLowerer(ExpressionLowerer):
                 f"only numbers and enumerations can be matched, this is {show(subject.type)}",
             )
             subject = None
-        seen: set[int] = set()
+        seen: dict[int, int] = {}  # value -> line of its arm
         arms: list[model.Arm] = []
         default = False
         for arm in s.arms:
@@ -257,19 +257,19 @@ class FlowLowerer(ExpressionLowerer):
             default = default or not arm.patterns
             arms.append(model.Arm(values, self.block(arm.body), arm.span))
         if subject is not None and not default:
-            self.exhaustive(s, subject, seen)
+            self.exhaustive(s, subject, set(seen))
         subject = subject or model.Literal(0, U64, s.subject.span)
         return [model.Match(subject, tuple(arms), s.span)]
 
-    def patterns(self, arm: tree.Arm, subject: Expression | None, seen: set[int]) -> tuple[int, ...]:
+    def patterns(self, arm: tree.Arm, subject: Expression | None, seen: dict[int, int]) -> tuple[int, ...]:
         values = []
         for pattern in arm.patterns:
             value = None if subject is None else self.pattern(pattern, subject)
             if value is None:
                 continue
             if value in seen:
-                self.error("E03", pattern.span, "this value already has an arm")
-            seen.add(value)
+                self.error("E03", pattern.span, f"this value already has an arm, in line {seen[value]}")
+            seen.setdefault(value, pattern.span.line)
             values.append(value)
         return tuple(values)
 
@@ -353,7 +353,7 @@ class FlowLowerer(ExpressionLowerer):
     def handlers(
         self, s: tree.Try, call: model.Call | None, errors: tuple[str, ...] | None
     ) -> tuple[model.Handler, ...]:
-        seen: set[str] = set()
+        seen: dict[str, int] = {}  # error -> line of its handler
         handlers = []
         default = False
         for h in s.handlers:
@@ -372,8 +372,9 @@ class FlowLowerer(ExpressionLowerer):
                         f"it gives {join_words(errors)}" if errors else "",
                     )
                 if error.text in seen:
-                    self.error("E03", error.span, f"`{error.text}` already has a handler")
-                seen.add(error.text)
+                    message = f"`{error.text}` already has a handler, in line {seen[error.text]}"
+                    self.error("E03", error.span, message)
+                seen.setdefault(error.text, error.span.line)
                 if number is not None:
                     numbers.append(number)
             default = default or not h.errors

@@ -267,7 +267,8 @@ def run(
         if shown is not None:
             findings = judge(machine, shown, report.aps, witness.given)
         else:
-            findings = [] if reason == REFUSAL else [Finding("end", f"{reason}: {detail}")]
+            refused = reason == REFUSAL and report.end["fault"] is None
+            findings = [] if refused else [Finding("end", f"{reason}: {detail}")]
         return Outcome(choice, reason, detail, evidence, shown, tuple(findings), policy.asked, shares)
     finally:
         machine.close()

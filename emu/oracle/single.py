@@ -41,9 +41,10 @@ class Finding:
 
 
 KINDS = {
-    "end": "a run that hands nothing over ends in the report of a fatal error",
+    "end": "a run that hands nothing over ends in the report of an error, never by an exception",
     "log": "the event log replays to the RTMRs",
     "separator": "RTMR[0] and RTMR[1] end in the separator of a good boot, which each has once",
+    "registers": "RTMR[2] and RTMR[3] are as the TD was launched: they are the OS's",
     "aps": "every other vCPU waits in its park loop",
     "pointers": "each pointer that is handed over leads to what it promises",
     "place": "what is handed over lies in RAM that was accepted, and in memory that the OS leaves alone",
@@ -73,6 +74,8 @@ def judge(
     found += _overlaps(shown)
     found += _cpus(shown, len(machine.vcpus))
     found += _passed_on(shown, given)
+    if any(any(register) for register in machine.module.rtmr[len(FIRMWARE_RTMRS) :]):
+        found.append(Finding("registers", "RTMR[2] or RTMR[3] was extended"))
     try:
         events = eventlog.parse(shown.log) if shown.log else []
     except FormatError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -28,9 +29,12 @@ from interference.shrink import shrunk
 from interference.trial import Builder, Counterexample, tried
 
 from dsl.api import shipped_flows
+from dsl.rules import RULES
 from tdforge.tiny import tiny_payload
 
 ALL_RULES: frozenset[str] = frozenset()
+# Rules whose absence no run shows, and why
+UNNOTICED: dict[str, str] = {}
 
 
 @dataclass
@@ -107,6 +111,20 @@ def small(result: Result, example: Counterexample, disabled: frozenset[str] = AL
     return "\n".join([*head, f"// {example.text[:300]}", text])
 
 
+def broken_without(
+    rule: str, seed: str, limit: int, jobs: int = 1
+) -> tuple[int, Result | None, Counterexample | None]:
+    """How many flows that only this rule refuses were tried until one showed what it is for, and that one."""
+    tried_ = 0
+    for result in campaign(f"{seed} {rule}", range(limit * 4), jobs, frozenset({rule})):
+        tried_ += result.built
+        if result.found:
+            return tried_, result, result.found[0]
+        if tried_ >= limit:
+            break
+    return tried_, None, None
+
+
 @dataclass
 class Summary:
     """What a campaign came to."""
@@ -147,6 +165,33 @@ class Summary:
         ]
 
 
+def prove(
+    rules: list[str], seed: str, limit: int, jobs: int, save: Path | None
+) -> dict[str, dict[str, object]]:
+    """Takes out each rule alone; says after how many flows the campaign noticed."""
+    figures: dict[str, dict[str, object]] = {}
+    for rule in rules:
+        count, result, example = broken_without(rule, seed, limit, jobs)
+        if result is not None and example is not None:
+            print(f"{rule}: noticed after {count}: {example}", flush=True)
+            if save:
+                keep(save, f"without-{rule}", seed, result, example, frozenset({rule}))
+        else:
+            known = UNNOTICED.get(rule)
+            print(f"{rule}: not noticed in {count} flows" + (f" ({known})" if known else ""), flush=True)
+        figures[rule] = {"flows": count, "found": str(example) if example else None}
+    return figures
+
+
+def keep(
+    folder: Path, kind: str, seed: str, result: Result, example: Counterexample, disabled: frozenset[str]
+) -> None:
+    """Writes a counterexample, made small."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", f"{kind} {' '.join(example.signature)}".lower()).strip("-")[:70]
+    (folder / f"{name}-s{seed}n{result.number}.tdf").write_text(small(result, example, disabled))
+
+
 def main(words: list[str]) -> int:
     """The command line; 1 if there is a counterexample."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -155,17 +200,26 @@ def main(words: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--save", type=Path, help="folder for counterexamples, made small")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument(
+        "--prove", action="store_true", help="take out one rule of the compiler after the other"
+    )
+    parser.add_argument("--rule", action="append", help="with --prove: only this one; may be repeated")
+    parser.add_argument(
+        "--limit", type=int, default=150, help="with --prove: flows for each rule (default 150)"
+    )
     args = parser.parse_args(words)
+    if args.prove:
+        figures = prove(args.rule or list(RULES), args.seed, args.limit, args.jobs, args.save)
+        if args.json:
+            args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        missed = [r for r, f in figures.items() if not f["found"] and r not in UNNOTICED]
+        return 1 if missed else 0
     summary = Summary()
     for result in campaign(args.seed, range(args.flows * 3), args.jobs):
         for example in summary.add(result):
             print(f"{result.number}: {example}", flush=True)
             if args.save:
-                name = "-".join(
-                    "-".join(example.signature).lower().replace("[", "").replace("]", "").split()
-                )[:70]
-                args.save.mkdir(parents=True, exist_ok=True)
-                (args.save / f"{name}-s{args.seed}n{result.number}.tdf").write_text(small(result, example))
+                keep(args.save, "", args.seed, result, example, ALL_RULES)
         if summary.flows % 50 == 0:
             print(f"... {summary.accepted} accepted of {summary.flows}", file=sys.stderr, flush=True)
         if summary.accepted >= args.flows:

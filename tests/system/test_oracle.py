@@ -144,7 +144,7 @@ BROKEN: dict[str, Callable[[Machine, Shown], Undo]] = {
 
 
 def test_every_promise_is_broken_once() -> None:
-    assert KINDS.keys() - BROKEN.keys() == {"end", "aps", "passed on"}  # the three tests below
+    assert KINDS.keys() - BROKEN.keys() == {"end", "aps", "passed on", "registers"}  # the tests below
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -168,6 +168,14 @@ def test_what_was_given_and_is_not_handed_over_is_reported(machine: Machine, sho
         judge(machine, shown, [PARKED], {"command line": shown.line + b"\0behind"})[0].kind == "attribution"
     )
     assert judge(machine, shown, [PARKED], {"initrd": shown.initrd}) == []
+
+
+def test_a_register_of_the_os_that_was_extended_is_reported(machine: Machine, shown: Shown) -> None:
+    before = machine.module.rtmr[3]
+    machine.module.rtmr[3] = b"\1" * 48
+    found = [f.kind for f in judge(machine, shown, [PARKED])]
+    machine.module.rtmr[3] = before
+    assert "registers" in found
 
 
 def test_a_run_that_ends_otherwise_is_reported(linux: Firmware) -> None:

@@ -20,7 +20,8 @@ CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
 TRIES = 12  # for one accepted change
 ROUNDS = 5  # of hints in a try
 FRESH_ROUNDS = 80  # of hints for a flow that is made from nothing
-FRESH_SHARE = 0.15
+FRESH_SHARE = 0.1
+SOURCE_SHARE = 0.6
 
 # What every flow of the campaign has beside what the shipped one needs: memory of each kind to go wrong with
 SECTIONS = ("scratch TempMem 64 KiB",)
@@ -68,6 +69,7 @@ class Generator:
     def __init__(self, seed: str, disabled: frozenset[str] = frozenset()) -> None:
         self.random, self.disabled = Random(seed), disabled
         self.checks = 0
+        self.begin = False  # the next change brings something of the VMM's
         self.types: dict[str, Type] = {}
 
     def accepted(self, text: str) -> Firmware | None:
@@ -87,11 +89,13 @@ class Generator:
                 return
             text, firmware = made
             yield text, firmware
+        self.begin = self.random.random() < SOURCE_SHARE
         for _ in range(self.random.choice(CHANGES)):
             for _ in range(TRIES):
                 changed = self.change(text, firmware)
                 if changed is not None:
                     text, firmware = changed
+                    self.begin = False
                     yield text, firmware
                     break
 
@@ -104,9 +108,13 @@ class Generator:
         maker.literals = (*maker.literals, *sorted(n for n in literals if n < 1 << 20))
         places, sites = survey(firmware)
         self.types = {n: t for p in places for n, t in p.scope} | {n: t for s in sites for n, t in s.scope}
-        make = self.random.choices((self._insert, self._replace, self._remove, self._declare), (10, 8, 2, 1))[
-            0
-        ]
+        make = (
+            self._insert
+            if self.begin
+            else self.random.choices(
+                (self._insert, self._replace, self._remove, self._declare), (10, 8, 2, 1)
+            )[0]
+        )
         try:
             new = make(text, maker, places, sites)
         except Impossible:
@@ -132,7 +140,8 @@ class Generator:
 
     def _insert(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
         place = self.random.choice(places)
-        return inserted(text, place.line, maker.statement(place.scope))
+        new = maker.source(place.scope) if self.begin else maker.statement(place.scope)
+        return inserted(text, place.line, new)
 
     def _replace(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
         mine = [s for s in sites if s.argument and any(n.startswith("v") for n, _ in s.scope)]

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from dsl.model import Bytes, EnumRef, Firmware, ListOf, Never, Primitive, RecordRef, Scalar, Text, Type, Unit
+from dsl.model import (
+    Bytes,
+    EnumRef,
+    Firmware,
+    ListOf,
+    Never,
+    Primitive,
+    Provenance,
+    RecordRef,
+    Scalar,
+    Text,
+    Type,
+    Unit,
+)
 from interference.scope import Scope, given
 
 NUMBERS = (
@@ -45,6 +58,7 @@ SUGAR = (
 U64 = Scalar("u64", 64)
 BOOL = Scalar("bool", 8)
 OWNED = ("paging", "stack")  # of generated code
+SOURCE_WEIGHT = 4
 NEW = "v"  # names of what was put in; they are chosen more often, so that it matters
 
 
@@ -57,7 +71,8 @@ class Maker:
 
     def __init__(self, random: Random, firmware: Firmware, text: str) -> None:
         self.random, self.firmware = random, firmware
-        self.regions = [s.name for s in (*firmware.image, *firmware.memory) if s.name not in OWNED]
+        declared = [s.name for s in (*firmware.image, *firmware.memory)]
+        self.regions = [n for n in declared if n not in OWNED] * 4 + declared
         self.primitives = [
             p for p in firmware.primitives.values() if not p.internal and not p.name.startswith(SUGAR)
         ]
@@ -242,10 +257,29 @@ class Maker:
 
     def do_call(self, scope: Scope, depth: int) -> list[str]:
         """Calls a primitive; binds what it returns."""
-        primitive = self.random.choice(self.primitives)
+        weights = [SOURCE_WEIGHT if from_vmm(p) else 1 for p in self.primitives]
+        primitive = self.random.choices(self.primitives, weights)[0]
         call = self.call(primitive, scope) + ("?" if primitive.fallible else "")
         bound = "" if isinstance(primitive.result, Unit | Never) else f"let {self.name()} = "
         return [bound + call]
+
+    def source(self, scope: Scope) -> list[str]:
+        """Something of the VMM's: an answer, or bytes out of shared memory."""
+        sources = [p for p in self.primitives if from_vmm(p)]
+        shares = [p for p in sources if p.result_provenance == Provenance.SHARED]
+        lines = []
+        primitive = self.random.choice(sources)
+        taken = (Provenance.SHARED, Bytes())
+        if any((p.provenance, p.type) == taken for p in primitive.parameters) and shares:
+            lines = [f"let {self.name()} = {self.call(shares[0], scope)}?"]
+            scope = (*scope, (f"{NEW}{self.next}", Bytes()))
+            window = f"{NEW}{self.next}[0 .. {self.random.choice((8, 64, 256))}]"
+            room = self.part(self.random.choice([m.name for m in self.firmware.memory]), ())
+            arguments = [window if p.provenance == Provenance.SHARED else room for p in primitive.parameters]
+            call = f"{primitive.name}({', '.join(arguments)})"
+        else:
+            call = self.call(primitive, scope)
+        return [*lines, f"let {self.name()} = {call}{'?' if primitive.fallible else ''}"]
 
     def let_number(self, scope: Scope, depth: int) -> list[str]:
         """Binds a number or a truth value, or a part of some bytes."""
@@ -397,6 +431,13 @@ class Maker:
         lines = [f"flow {name}({', '.join(parameters)}){arrow}{' fails' if fails else ''} {{"]
         self.flows += [*lines, *("    " + line for line in body), "}"]
         return name, result, f"{name}({', '.join(given)})"
+
+
+def from_vmm(p: Primitive) -> bool:
+    """Whether what it returns is the VMM's: a number it answers, shared memory, what comes out of that."""
+    if Provenance.SHARED in (p.result_provenance, *(q.provenance for q in p.parameters)):
+        return True
+    return p.result_provenance == Provenance.UNTRUSTED and isinstance(p.result, Scalar)
 
 
 def show(kind: Type) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 GOOD = bytes(4)  # the data of a separator before a hand-over: TCG PFP, EV_SEPARATOR
 FIRMWARE_RTMRS = (0, 1)
 SETUP_SECTOR = 512
+PRIVATE = (linux.E820Type.RAM, linux.E820Type.ACPI, linux.E820Type.NVS)  # to an OS in a TD
 # What the loader of the 64-bit boot protocol leaves as the kernel file has it
 KEPT = (
     *("setup_sects", "syssize", "boot_flag", "header", "version", "kernel_version", "initrd_addr_max"),
@@ -49,7 +50,7 @@ KINDS = {
     "pointers": "each pointer that is handed over leads to what it promises",
     "place": "what is handed over lies in RAM that was accepted, and in memory that the OS leaves alone",
     "overlap": "nothing that is handed over overlaps",
-    "e820": "the memory map is sorted, disjoint, and calls RAM only what is RAM",
+    "e820": "the memory map is sorted, disjoint, and calls RAM, ACPI or NVS only what is private RAM",
     "cpus": "the MADT lists each vCPU of the TD once",
     "attribution": "kernel, initrd and command line are bytes that were measured",
     "passed on": "what the firmware's own code was given is what the payload gets",
@@ -116,8 +117,9 @@ def _map(machine: Machine, shown: Shown) -> Iterable[Finding]:
     if any(start >= end for start, end, _ in e820) or any(a[1] > b[0] for a, b in pairwise(e820)):
         yield Finding("e820", f"entries are empty, unsorted or overlap: {e820}")
     for start, end, kind in e820:
-        if kind == linux.E820Type.RAM and not _accepted(machine, (start, end)):
-            yield Finding("e820", f"{start:#x}-{end:#x} is called RAM and is not accepted RAM")
+        if kind in PRIVATE and not _accepted(machine, (start, end)):
+            text = f"{start:#x}-{end:#x} has type {kind} and is not private, accepted RAM"
+            yield Finding("e820", text)
 
 
 def _accepted(machine: Machine, piece: Range) -> bool:
@@ -134,8 +136,7 @@ def _accepted(machine: Machine, piece: Range) -> bool:
 
 def _places(machine: Machine, shown: Shown) -> Iterable[Finding]:
     free = [(start, end) for start, end, kind in shown.e820 if kind == linux.E820Type.RAM]
-    private = (linux.E820Type.ACPI, linux.E820Type.NVS)
-    kept = [(start, end) for start, end, kind in shown.e820 if kind in private]
+    kept = [(start, end) for start, end, kind in shown.e820 if kind in PRIVATE[1:]]
     for name, piece in shown.ranges.items():
         if piece[0] == piece[1]:
             continue

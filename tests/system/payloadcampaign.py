@@ -18,7 +18,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 import judges
-from hostilecampaign import ERROR, PAGE, Given, Outcome, judge, what_is_given
+from hostilecampaign import ERROR, PAGE, Given, Ledger, Outcome, judge, what_is_given
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
 from emu.snapshot import file as snapshot
@@ -66,9 +66,9 @@ def parameters(source: Random, room: int) -> bytes:
     return (line + b"\0" + source.randbytes(source.choice((0, 100))))[:room]
 
 
-def judge_payload(firmware: Firmware, td: Stopped, given: Given) -> None:
+def judge_payload(firmware: Firmware, td: Stopped, given: Given, seen: Ledger) -> None:
     """As any boot; if it was refused, RTMR[1] stands for the first so many things given, and the error."""
-    judge(firmware, td, given)
+    judge(firmware, td, given, seen)
     if td.report.handoff:
         return
     files = (judges.kernel_extent(given.payload), given.line, given.initrd)
@@ -93,7 +93,7 @@ def campaign(firmware: Firmware, runs: int) -> Outcome:
                 machine.memory.write(base, content)
             given = replace(honest, payload=whole[0], parameters=whole[1])
             td = finish(machine, config)
-            outcome.note(f"run {number}", td, partial(judge_payload, firmware, td, given))
+            outcome.note(f"run {number}", td, partial(judge_payload, firmware, td, given, outcome.seen))
     return outcome
 
 

@@ -13,12 +13,13 @@ from dsl.api import CheckResult
 from dsl.capabilities import capabilities
 from dsl.model import Bytes, Firmware, Never, RecordRef, Type, Unit
 from interference.hints import Hints
-from interference.maker import SUGAR, Impossible, Maker
+from interference.maker import SUGAR, U64, Impossible, Maker
 from interference.scope import Site, block_of, inserted, replaced, survey
 
 CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
 TRIES = 12  # for one accepted change
 ROUNDS = 5  # of hints in a try
+ENTRY = "boot"
 FRESH_ROUNDS = 80  # of hints for a flow that is made from nothing
 FRESH_SHARE = 0.1
 SOURCE_SHARE = 0.6
@@ -70,6 +71,8 @@ class Generator:
         self.random, self.disabled = Random(seed), disabled
         self.checks = 0
         self.begin = False  # the next change brings something of the VMM's
+        self.changes = (self._insert, self._replace, self._steer, self._remove, self._declare)
+        self.weights = (8, 8, 5, 3, 1)
         self.types: dict[str, Type] = {}
 
     def accepted(self, text: str) -> Firmware | None:
@@ -108,13 +111,7 @@ class Generator:
         maker.literals = (*maker.literals, *sorted(n for n in literals if n < 1 << 20))
         places, sites = survey(firmware)
         self.types = {n: t for p in places for n, t in p.scope} | {n: t for s in sites for n, t in s.scope}
-        make = (
-            self._insert
-            if self.begin
-            else self.random.choices(
-                (self._insert, self._replace, self._remove, self._declare), (10, 8, 2, 1)
-            )[0]
-        )
+        make = self._insert if self.begin else self.random.choices(self.changes, self.weights)[0]
         try:
             new = make(text, maker, places, sites)
         except Impossible:
@@ -137,6 +134,22 @@ class Generator:
             text = changed
         firmware = self.accepted(text)
         return (text, firmware) if firmware is not None else None
+
+    def _steer(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        """Something of the VMM's comes in, and something that is handed on depends on it."""
+        place = self.random.choice([p for p in places if p.flow.name == ENTRY])
+        later = [s for s in sites if s.argument and s.flow.name == ENTRY and s.span.line >= place.line]
+        able = [s for s in later if isinstance(s.type, Bytes) or s.type == U64]
+        if not able:
+            raise Impossible
+        lines, name = maker.steering(place.scope)
+        site = self.random.choice(able)
+        old = text.split("\n")[site.span.line - 1][site.span.column - 1 : site.span.end_column - 1]
+        number = not ("copy_in(" in lines[-1] or "share(" in lines[-1])
+        new = name if number or isinstance(site.type, Bytes) else f"{name}.size"
+        if isinstance(site.type, Bytes) and number:
+            new = f"{old}[0 .. {name}]" if self.random.random() < 0.8 else f"{old}[{name} .. {old}.size]"
+        return inserted(replaced(text, site.span, new), place.line, lines)
 
     def _insert(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
         place = self.random.choice(places)

@@ -82,7 +82,8 @@ class Maker:
         self.sizes = {s.name: s.size for s in (*firmware.image, *firmware.memory) if s.size}
         self.flows: list[str] = []  # whole flows that statements call, to be put at the end
         self.next = sum(text.count(f"{word} {NEW}") for word in ("let", "flow", "for")) + 1
-        self.literals = NUMBERS
+        self.literals: tuple[int, ...] = NUMBERS
+        self.favoured = ""  # a number that is taken nearly always
 
     def name(self) -> str:
         """A new one."""
@@ -141,6 +142,8 @@ class Maker:
             if bits <= kind.bits
             for n in self.named(Scalar(f"u{bits}", bits), scope)
         ]
+        if self.favoured and self.chance(0.8) and not narrow:
+            return self.favoured
         mine = [n for n in have if n.startswith(NEW) and "." not in n]
         roll = self.random.random()
         if mine and roll < 0.4:
@@ -202,8 +205,10 @@ class Maker:
         marks = [n for n in (0, 0, 1, 2, 4, 8, 16, 64, 256, 4096, 8192, 32768, 65536) if n <= size]
         start, end = sorted(self.random.sample(marks, 2))
         low = self.number(U64, scope, 0) if self.chance(0.1) else str(start)
-        high = self.number(U64, scope, 1) if self.chance(0.5) else str(end)
+        mine = [n for n in self.named(U64, scope) if n.startswith(NEW) and "." not in n]
+        high = self.number(U64, scope, 1) if self.chance(0.4) else str(end)
         high = f"{base}.size" if self.chance(0.15) else high
+        high = self.random.choice(mine) if mine and self.chance(0.4) else high
         return f"{base}[{low} .. {high}]"
 
     # ---- statements
@@ -280,6 +285,31 @@ class Maker:
         else:
             call = self.call(primitive, scope)
         return [*lines, f"let {self.name()} = {call}{'?' if primitive.fallible else ''}"]
+
+    def steering(self, scope: Scope) -> tuple[list[str], str]:
+        """Lines that bring something of the VMM's, and what then depends on it: a number, or bytes."""
+        lines = self.source(scope)
+        name = f"{NEW}{self.next}"
+        kind = Bytes() if "copy_in(" in lines[-1] or "share(" in lines[-1] else U64
+        scope = (*scope, (name, kind))
+        if isinstance(kind, Bytes):
+            if len(lines) > 1 and self.chance(0.3):  # without the copy
+                name = lines.pop(0).split()[1] if self.chance(0.5) else name
+            return lines, name
+        match self.random.randrange(4):
+            case 0:
+                return lines, name
+            case 1:
+                flow, trust = self.name(), self.random.choice(("", "untrusted "))
+                body = [f"    return {self.random.choice(('p0', 'p0 & 7', 'p0 + 1', 'p0 / 2'))}"]
+                check = [f"    require p0 <= {self.random.choice((8, 4096))}"] if self.chance(0.7) else []
+                self.flows += [f"flow {flow}(p0: untrusted u64) -> {trust}u64 fails {{", *check, *body, "}"]
+                result = self.name()
+                return [*lines, f"let {result} = {flow}({name})?"], result
+        self.favoured = name
+        more = self.decide(scope, 1)
+        self.favoured = ""
+        return [*lines, *more], more[0].split()[1]
 
     def let_number(self, scope: Scope, depth: int) -> list[str]:
         """Binds a number or a truth value, or a part of some bytes."""

@@ -85,6 +85,15 @@ def test_qemu_hob_covers_ram_once_by_address() -> None:
     assert added == 0x2000 + 0x8000 + 0x1000 + 0x10000
 
 
+def test_qemu_lists_only_what_lies_in_ram() -> None:
+    """A section in the image's window below 4 GiB is added at launch, but is no RAM."""
+    outside = tdvf.Section(0, 0, 4 * GIB - guest.SIZE, 0x1000, tdvf.SectionType.TEMP_MEM, 0)
+    facts = vmm_hob.Facts(PRESETS["qemu"].ram(GIB), (*guest.sections(), outside), guest.SIZE, 2, None)
+    found = hob.read(vmm_hob.build(facts, PRESETS["qemu"], guest.HOB))
+    assert [r.start for r in found.resources] == [r.start for r in told("qemu", GIB).resources]
+    assert max(r.start + r.length for r in found.resources) == GIB
+
+
 def test_payload_and_command_line_arrive() -> None:
     header = bytearray(0x800)
     header[0x1F1] = 1  # setup_sects

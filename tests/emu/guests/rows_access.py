@@ -203,6 +203,15 @@ def _accesses() -> Iterator[Row]:
             (point, entry, code("8b07", rdi=(5 << 39) + 8)),
             expect,
         )
+    large = code("48890f", rdi=at.PML4 + 8 * 5, rcx=table | 0x83)
+    yield Row(
+        "reserved.pml4_ps",
+        "A level-4 entry has no page of its own: PS in it is #PF with RSVD",
+        OTHER,
+        "CPU architecture",
+        (large, code("8b07", rdi=(5 << 39) + 8)),
+        {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0},
+    )
     user = code("488b07", cs=at.USER_CS, rdi=at.BUFFER)
     yield Row(
         "pf.user",

@@ -240,6 +240,17 @@ def _cr4() -> Iterator[Row]:
         (write4(BASE4 | 4), code("0f01f9", cs=at.USER_CS)),
         GP,
     )
+    function = at.USER_WINDOW + at.BUFFER  # RET on a page of the user's, called by the kernel
+    put, call = code("c607c3", rdi=at.BUFFER), code("ffd7", rdi=function)
+    yield Row("cr4.smep_off", "Without SMEP the kernel runs user pages", CR4, cpu, (put, call), {"vector": 3})
+    yield Row(
+        "cr4.smep_fetch",
+        "Under SMEP, a fetch of the kernel from a user page is #PF",
+        CR4,
+        cpu,
+        (put, write4(BASE4 | 1 << 20), call),
+        {"vector": 14, "error": 0x11, "cr2": function, "rip": function},
+    )
     sidt = code("0f010f", cs=at.USER_CS, rdi=at.USER_WINDOW + at.BUFFER)
     yield Row("cr4.umip_off", "Without UMIP, SIDT in user mode is native", CR4, cpu, (sidt,), {"vector": 3})
     for name, what, step in (

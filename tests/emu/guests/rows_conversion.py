@@ -154,8 +154,8 @@ def _conversion() -> Iterator[Row]:
     yield row(
         "across",
         "From private over the border to shared: INVALID_OPERAND",
-        vmcall(MAP, r12=BIT47 - 0x1000, r13=0x2000),
-        {"rax": 0, "r10": 0x8000000000000000},
+        vmcall(MAP, r12=FREE, r13=BIT47),
+        {"rax": 0, "r10": 0x8000000000000000, "r11": FREE},
         source="KVM tdx_map_gpa",
     )
     yield row(

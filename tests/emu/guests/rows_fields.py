@@ -312,6 +312,12 @@ def _wr() -> Iterator[Row]:
         {"rax": NOT_WRITABLE},
     )
     yield row(
+        "mask_bits",
+        "VM.WR: what R8 holds outside of the mask does not matter",
+        (tdcall(8, rcx=0, rdx=notify, r8=ALL_ONES, r9=1), one),
+        {"0.rax": 0, "rax": 0, "r8": 1},
+    )
+    yield row(
         "forbidden",
         "VM.WR that would change other bits",
         tdcall(8, rcx=0, rdx=notify, r8=3, r9=3),

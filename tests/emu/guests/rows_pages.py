@@ -104,6 +104,14 @@ def _accept() -> Iterator[Row]:
         (accept(FREE), accept(FREE, 1)),
         {"rax": MISMATCH | 1},
     )
+    # mov eax, 6; mov rcx, rdi; tdcall; test rax, rax; jnz end; add rdi, 0x1000; dec rbx; jnz start
+    each = code("b806000000 4889f9 660f01cc 4885c0 750c 4881c700100000 48ffcb 75e3", rdi=FREE, rbx=512)
+    yield row(
+        "mismatch_all",
+        "2 MiB where all 512 pages are accepted one by one: PAGE_SIZE_MISMATCH as well",
+        (each, accept(FREE, 1)),
+        {"0.rax": 0, "0.rbx": 0, "rax": MISMATCH | 1},
+    )
     yield row(
         "demoted",
         "4 KiB inside a pending 2 MiB page: the VMM splits it, the guest executes again",

@@ -44,7 +44,10 @@ def vmm(r10: int = 0, rax: int = 0, **answer: int) -> Callable[[dict[str, int]],
 
 def test_vp_info(image: Linked) -> None:
     td = Td(
-        image, answering(rcx=52 | 0xFF00, rdx=0x1000_0001, r8=0x10_0000_0003, r9=2 | 0xF << 32, r10=1, r11=0)
+        image,
+        answering(
+            rcx=52 | ~0x3F & (1 << 64) - 1, rdx=0x1000_0001, r8=0x10_0000_0003, r9=2 | 0xF << 32, r10=1, r11=0
+        ),
     )
     td.cpu.mem_write(OUT, b"\xee" * 40)
     assert td.call("tdcall_vp_info", OUT) == 0

@@ -56,6 +56,31 @@ def test_check_finds_nothing_in_what_ships(image: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_check_of_a_broken_image_fails(
+    as_json: bool, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A build system looks at nothing but the exit code."""
+    broken = tmp_path / "broken.bin"
+    broken.write_bytes(image.read_bytes()[:-16] + bytes(16))
+    assert main(["check", str(broken), *(["--json"] if as_json else [])]) == 1
+    said = capsys.readouterr()
+    if as_json:
+        (finding,) = json.loads(said.out)
+        assert (finding["code"], finding["refused_by"]) == ("reset-code", [])
+    else:
+        assert said.out == ""
+        assert said.err.startswith(f"reset-code: {broken} GPA 0xfffffff0: found 00 in all 16 bytes")
+    assert main(["check", str(image), *(["--json"] if as_json else [])]) == 0
+
+
+def test_check_of_a_broken_flow_as_json_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = tmp_path / "wrong.tdf"
+    flow.write_text(find_flow("linux").read_text().replace("park aps on wakeup", "park aps on nothing"))
+    assert main(["check", str(flow), "--json"]) == 1
+    assert any("nothing" in text for text in json.loads(capsys.readouterr().out))
+
+
 def test_three_mistakes_are_three_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = find_flow("linux").read_text()
     for right, wrong in (

@@ -59,6 +59,9 @@ flow nested(a: u64) -> u64 {
     return found
 }
 flow hello() { print "hi" }
+flow less8(a: u8) -> bool { return a < 10 }
+flow less16(a: u16) -> bool { return a < 10 }
+flow less32(a: u32) -> bool { return a < 10 }
 flow narrow(a: u32) -> u32 { return a }
 flow record(data: measured bytes) -> Linux fails { let kernel = parse_linux(data)? return kernel }
 flow field(data: measured bytes) -> u64 fails { return parse_linux(data)?.init_size }
@@ -231,6 +234,14 @@ def test_the_upper_half_of_a_narrow_argument_is_ignored(cpu: FlowCpu) -> None:
     out = cpu.place(b"\xff" * 8)
     cpu.call("flow_narrow", 0xAAAA_AAAA_1234_5678, out)
     assert cpu.read(out, 8) == bytes.fromhex("78563412ffffffff")
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_what_a_register_holds_above_a_narrow_argument_does_not_decide(cpu: FlowCpu, bits: int) -> None:
+    above = (1 << 64) - (1 << bits)
+    for number, answer in ((5, 1), (9, 1), (10, 0), ((1 << bits) - 1, 0)):
+        assert cpu.value(f"flow_less{bits}", above | number) == answer
+        assert cpu.value(f"flow_less{bits}", number) == answer
 
 
 def test_records_are_returned_whole(cpu: FlowCpu) -> None:

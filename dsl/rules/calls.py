@@ -58,6 +58,10 @@ class CallRules(MemoryRules):
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
         self.frame.fails(after if primitive.fallible else None)
         self.check_refusal(primitive, call)
+        if isinstance(primitive.result, Never) and self.lost(after.logged_by, after):
+            message = "the event log says where bytes lie that were found by what no RTMR records"
+            hint = "measure the kernel by which an initrd was found"
+            self.error("recorded place", call.span, message, hint)
         self.doubts(primitive, call, given)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)

@@ -3,6 +3,7 @@ way to report a mistake."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dsl import model
@@ -30,6 +31,7 @@ class Context:
         self.next_frame = 0
         self.last_object = 0
         self.places: dict[int, tuple[Place, ...]] = {}
+        self.named_first: dict[int, int] = {}  # an object, and the one of which it is another name
         self.frames: list[Frame] = []
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
@@ -112,8 +114,17 @@ class Context:
     def trust_of(self, obj: Object, state: State) -> Provenance:
         """The trust that an object has now: none is recorded whose place is not."""
         trust = state.trust.get(obj.id, TRUSTED)
-        lost = any(not Value(state.trust.get(other, TRUSTED)).recorded for other in obj.found_by)
-        return least(trust, Provenance.UNTRUSTED) if lost else trust
+        return least(trust, Provenance.UNTRUSTED) if self.lost(obj.found_by, state) else trust
+
+    def lost(self, found_by: Iterable[int], state: State) -> bool:
+        """Whether one of the objects is not recorded by any of its names."""
+        for name in found_by:
+            names = [name]
+            while (name := self.named_first.get(name, 0)) != 0:
+                names.append(name)
+            if not any(Value(state.trust.get(n, TRUSTED)).recorded for n in names):
+                return True
+        return False
 
     def unknown_place(self) -> tuple[Place, ...]:
         self.last_object += 1

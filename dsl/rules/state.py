@@ -126,7 +126,8 @@ class Use:
 class State:
     """`must`: steps taken on every path that leads here, as `taken` calls them; `may`: on some. `marks`: the
     steps that were taken for an object on every path, with the object for whose sake, both by identity.
-    `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing."""
+    `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing.
+    `logged_by`: objects on which addresses in the event log depend."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
@@ -139,6 +140,7 @@ class State:
     logged: int = 0
     checked: frozenset[tuple[int, int]] = frozenset()
     optional: frozenset[int] = frozenset()
+    logged_by: frozenset[int] = frozenset()
 
     def copy(self) -> State:
         return State(
@@ -153,6 +155,7 @@ class State:
             self.logged,
             self.checked,
             self.optional,
+            self.logged_by,
         )
 
     def number(self, key: tuple[int, int]) -> Value:
@@ -246,4 +249,5 @@ def join(a: State | None, b: State | None) -> State | None:
         max(a.logged, b.logged),
         a.checked & b.checked,
         a.optional | b.optional,
+        a.logged_by | b.logged_by,
     )

@@ -90,6 +90,8 @@ class StepRules(ValueWalker):
                 hint = "measure last what may be left out; what is empty can be measured, too"
                 self.error("optional", call.span, message, hint)
             value, argument = given[data]
+            if value.object is not None:
+                state.logged_by |= set(value.object.found_by)
             if value.object is not None and value.trust in (UNTRUSTED, MEASURED):
                 state.trust[value.object.id] = MEASURED
             elif value.object is None:

@@ -112,6 +112,7 @@ class Walker(TryRules):
         """Another name for `obj`, or a copy of it, worth `trust`."""
         value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by)
         assert value.object is not None
+        self.named_first[value.object.id] = obj.id
         state.name_alias(obj, value.object)
         return value
 

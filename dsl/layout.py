@@ -85,6 +85,10 @@ class Layout:
             place = next(a.span for a in section.attributes if a.text in E820)
             hint = "leave the word out"
             self._error("T06", place, "parked APs run the code of BFV for as long as the OS runs", hint)
+        if kind == "Payload" and e820 != "ram":
+            place = next(a.span for a in section.attributes if a.text in E820)
+            message = f"the kernel may run where it lies, which is `{e820}` to the OS"
+            self._error("T06", place, message, "leave the word out")
         access = self._section_access(section)
         measured = any(a.text == "measured" for a in section.attributes)
         for attribute in section.attributes:

@@ -210,7 +210,7 @@ def _attribution(
     known += measured_bytes(machine, events)
     parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line} | dict(given)
     for name, data in parts.items():
-        if data and not any(data in one for one in known):
+        if any(data) and not any(data in one for one in known):  # memory that was cleared says nothing
             yield Finding("attribution", f"the {name} that is handed over was never measured")
     if not any(_is_header_of(one, shown) for one in known):
         yield Finding("attribution", "boot_params hold the setup header of another kernel")

@@ -122,9 +122,10 @@ static status_t place_kernel(const struct linux *kernel, const struct ram *ram, 
 
 /* Does the initrd lie in one piece of RAM that the kernel finds in its E820, where the kernel can take it? */
 static int initrd_may_stay(const struct linux *kernel, const struct ram *ram, const struct area *initrd,
-                           const struct area *window) {
+                           const struct area *window, uint64_t load) {
     return tdf_aligned(initrd->start, TDF_PAGE) && initrd->end - 1 <= kernel->initrd_max &&
            !tdf_overlap(initrd->start, initrd->end, window->start, window->end) &&
+           !tdf_overlap(initrd->start, initrd->end, load, load + kernel->protected_size) &&
            is_free(ram, initrd, tdf_gpa(kernel->image.data));
 }
 
@@ -137,7 +138,7 @@ static status_t place_initrd(const struct linux *kernel, const struct span *init
     if (initrd->size == 0)
         return TDF_OK;
     out->initrd_start = source.start;
-    if (initrd_may_stay(kernel, ram, &source, &window))
+    if (initrd_may_stay(kernel, ram, &source, &window, out->load))
         return TDF_OK;
     uint64_t size = tdf_align_up(initrd->size, TDF_PAGE);
     uint64_t to = highest(ram, kernel->initrd_max + 1, size, &window);

@@ -101,6 +101,14 @@ def test_initrd_outside_of_the_window_stays():
     assert (out.initrd_start, out.initrd_size, copies(out)) == (0xE00000, 0x10001, [])
 
 
+def test_an_initrd_that_is_the_kernel_moves():
+    """The kernel unpacks its initrd while it runs where it was loaded."""
+    ram = plan([(7, 0, 256 * MIB)])
+    whole = place(ram, (SECTION.start, 0x3000))
+    assert copies(whole) == [(whole.initrd_start, SECTION.start, 0x3000)]
+    assert whole.initrd_start >= whole.window_end
+
+
 def test_initrd_without_room():
     ram = plan([(7, 0, 72 * MIB)])
     with pytest.raises(CoreError, match="initrd_no_room"):

@@ -139,8 +139,8 @@ void td_put_regs(td_vcpu *v);
  * off. General registers are set by the caller. */
 void td_enter(td_vcpu *v, uint64_t rip);
 /* Runs until the instruction count reaches `limit`, at the end of a block, or something has to be decided; *stop says
- * what. Always 0. */
-int td_run(td_vcpu *v, uint64_t limit, td_stop *stop);
+ * what. */
+void td_run(td_vcpu *v, uint64_t limit, td_stop *stop);
 /* Delivers an exception, or an interrupt, through the guest's IDT. 0: the guest goes on in a handler; 1: *stop says why
  * it cannot. */
 int td_deliver(td_vcpu *v, int vector, int has_error, uint32_t error_code, td_stop *stop);
@@ -149,8 +149,6 @@ int td_interrupt(td_vcpu *v, int vector, td_stop *stop);
 void td_want_window(td_vcpu *v, int on);
 /* TD_STOP_YIELD after this number of PAUSEs in blocks in a row; 0: never. */
 void td_spin_limit(td_vcpu *v, uint32_t pauses);
-/* 1 and the GPA of a linear address, 0 if a supervisor cannot read there. */
-int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa);
 /* 1 when all bytes could be read with supervisor rights. */
 int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size);
 uint64_t td_count(td_vcpu *v);

@@ -51,7 +51,6 @@ static void claim_code(td_vcpu *v, uint64_t page) {
     vm->writers[page] &= first ? 0 : own;
 }
 
-/* An entry for this access is about to go into the TLB; returns what it may be used for. */
 uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms) {
     td_vm *vm = v->vm;
     uint64_t page = gpa >> 12;

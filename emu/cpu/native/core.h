@@ -126,33 +126,48 @@ struct td_vcpu {
 typedef struct {
     uint8_t length, opcode, map, modrm, has_modrm, rep, opsize, rex, prefix_len, modrm_at, vex;
 } insn;
+/* Length of the instruction at `code`, of which `available` bytes can be read; 0 when it is longer or none. */
 int td_decode(const uint8_t *code, uint32_t available, int mode, insn *out);
+/* TD_INSN_* of a decoded instruction. */
 int td_classify(const insn *i, const uint8_t *code, int mode);
 int td_is_rep_string(const insn *i);
+/* The engine reports only the page of a failed access. Finds the address inside it that the instruction names: its memory
+ * operand, a string pointer or the stack; the page's start if none fits (an access that straddles). */
 uint64_t td_touched(const uint8_t *code, uint32_t available, const td_regs *r, uint64_t fs, uint64_t gs, uint64_t page);
 
 /* mmu.c */
+/* Page walk of one access. WALK_OK fills gpa, perms, shared, of_user and sets accessed and dirty bits; WALK_PF fills error;
+ * WALK_SEPT and WALK_VE fill gpa, shared, in_walk. */
 int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out);
+/* Hook: the engine misses a translation. false: v->miss or v->stop says why there is none. */
 bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *out, void *data);
+/* Copies between the host and linear memory with supervisor or user rights. WALK_OK, else *bad and v->miss say why; what
+ * lies before the bad page is copied. */
 int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int write, int user, walk *bad);
+/* Host pointer to code at a linear address, how many bytes of that page follow, and its guest-physical page; or NULL. */
 uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page);
 
 /* coherence.c */
+/* An entry for this access is about to go into the TLB; returns what it may be used for. */
 uint32_t td_claim(td_vcpu *v, uint64_t gpa, uint32_t access, uint32_t perms);
 
 /* blocks.c */
+/* The slot holds no block any more. */
 void td_forget(td_vcpu *v, block *b);
+/* Hooks: a block begins, a hooked instruction is next, the engine has joined two blocks. */
 void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_site(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void td_on_edge(uc_engine *uc, uc_tb *now, uc_tb *before, void *data);
 /* Takes back the instructions of the current block from rip on: they did not run. */
 void td_uncount(td_vcpu *v, uint64_t rip);
+/* td_on_site is called before the instruction at this address from now on. */
 void td_site_watch(td_vcpu *v, uint64_t address);
+/* td_on_site is called for breakpoints only, until new blocks are seen. */
 void td_sites_clear(td_vcpu *v);
 
 /* debug.c; all but _free, _add and _report need v->debug */
 void td_debug_free(td_vcpu *v);
-/* Instructions ran between two addresses, this number of them; negative takes back. `mode` and `user` as in td_counted. */
+/* A number of instructions ran between two addresses; negative takes back. `mode` and `user` as in td_counted. */
 void td_debug_add(td_vcpu *v, uint64_t begin, uint64_t end, int64_t instructions, uint32_t mode, uint32_t user);
 /* Fills the stop for an exception just delivered; 0 when nobody asked for it. */
 int td_debug_report(td_vcpu *v, int vector, int has_error, uint32_t error, uint64_t rip);
@@ -168,7 +183,9 @@ void td_debug_enter(td_vcpu *v, uint64_t rip);
 
 /* traps.c */
 enum { BY_CPU = 0, BY_SOFTWARE = 1, BY_INTERRUPT = 2 }; /* what a vector comes from */
+/* Delivers through the guest's IDT. 0: the guest goes on in a handler; 1: v->stop says why it cannot. */
 int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error_code, int source);
+/* SYSCALL (Intel SDM volume 2), which the engine leaves to its user. RIP is at the instruction; returns as td_raise. */
 int td_syscall(td_vcpu *v, uint32_t length);
 
 /* vcpu.c: CPUX86State fields inside the saved context, by offset (Unicorn 2.1, target/i386/cpu.h) */
@@ -177,7 +194,10 @@ enum {
     ENV_TR = 352, ENV_GDT = 376, ENV_IDT = 400, ENV_CR = 424, ENV_EFER = 592
 };
 enum { ENV_ERROR_CODE_FROM_END = 184 };
-enum { RFLAGS_IF = 1 << 9, RFLAGS_AC = 1 << 18, MSR_TSC_AUX = (int)0xC0000103, MSR_STAR = (int)0xC0000081, MSR_LSTAR = (int)0xC0000082, MSR_FMASK = (int)0xC0000084 };
+enum { RFLAGS_IF = 1 << 9, RFLAGS_AC = 1 << 18 };
+enum {
+    MSR_STAR = (int)0xC0000081, MSR_LSTAR = (int)0xC0000082, MSR_FMASK = (int)0xC0000084, MSR_TSC_AUX = (int)0xC0000103
+};
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS };
 enum {
     HF_CS32 = 1 << 4, HF_SS32 = 1 << 5, HF_ADDSEG = 1 << 6, HF_PE = 1 << 7, HF_LMA = 1 << 14,

@@ -285,8 +285,6 @@ static uint64_t operand(const insn *i, const uint8_t *code, const td_regs *r, ui
     return address + (uint64_t)(int64_t)displacement + segment_base;
 }
 
-/* The engine reports only the page of a failed access. Finds the address inside it that the instruction at RIP names:
- * its memory operand, a string pointer or the stack; the page's start if none of them fits (an access that straddles). */
 uint64_t td_touched(const uint8_t *code, uint32_t available, const td_regs *r, uint64_t fs, uint64_t gs, uint64_t page) {
     insn i;
     uint64_t base = 0;

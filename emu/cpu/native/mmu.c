@@ -167,7 +167,6 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
     return false;
 }
 
-/* Copies between the host and linear memory with supervisor or user rights; on failure *bad says why. */
 int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int write, int user, walk *bad) {
     uint8_t *host = bytes;
     while (size) {
@@ -197,7 +196,6 @@ int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int wri
     return WALK_OK;
 }
 
-/* Host pointer to code at a linear address, how many bytes of that page follow, and its guest-physical page. */
 uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page) {
     code_page *c = &v->code[(gla >> 12) & (CODE_SLOTS - 1)];
     if (c->gla_page != (gla & ~0xFFFULL)) {

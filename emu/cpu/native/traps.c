@@ -111,7 +111,6 @@ static int attempt(td_vcpu *v, int vector, int has_error, uint32_t error, int so
     return 1;
 }
 
-/* Delivers; returns 0 when the guest continues in a handler, 1 when v->stop says why it cannot. */
 int td_raise(td_vcpu *v, int vector, int has_error, uint32_t error, int source) {
     td_get_regs(v);
     if (source == BY_CPU) {
@@ -155,7 +154,6 @@ int td_interrupt(td_vcpu *v, int vector, td_stop *stop) {
     return r;
 }
 
-/* SYSCALL (Intel SDM volume 2); the engine leaves it to its user. RIP is at the instruction. */
 int td_syscall(td_vcpu *v, uint32_t length) {
     td_regs *r = td_get_regs(v);
     if (r->mode != 64 || !(r->efer & 1))

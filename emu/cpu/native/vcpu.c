@@ -210,11 +210,6 @@ static void pinpoint(td_vcpu *v) {
     memcpy(v->stop.bytes, code, sizeof code);
 }
 
-static int finish(const td_vcpu *v, td_stop *stop) {
-    *stop = v->stop;
-    return 0;
-}
-
 static void forget_removed(td_vcpu *v) {
     if (v->removals_seen == v->vm->removals)
         return;
@@ -224,82 +219,69 @@ static void forget_removed(td_vcpu *v) {
         v->code[i].gla_page = (uint64_t)NO_ADDRESS;
 }
 
-int td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
-    v->limit = limit;
-    forget_removed(v);
-    for (;;) {
-        td_get_regs(v);
-        uint64_t rip = v->regs.rip;
-        td_put_regs(v);
-        memset(&v->stop, 0, sizeof v->stop);
-        v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0;
-        v->paused = 0;
-        v->stopped = 0;
-        v->exception = -1;
-        v->miss.kind = WALK_OK;
-        v->rescan = 1;
-        if (v->debug)
-            td_debug_enter(v, rip);
-        uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
-        td_load_context(v);
-        td_uncount(v, v->regs.rip);
-        if (v->sites_full) {
-            td_sites_clear(v);
-            continue;
-        }
-        if (v->exception >= 0) {
-            int software = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END + 4) != 0;
-            uint32_t code = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END);
-            int vector = v->exception;
-            int has = !software && (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17);
-            rip = v->regs.rip;
-            if (td_raise(v, vector, has, has ? code : 0, software))
-                return finish(v, stop);
-            if (td_debug_report(v, vector, has, code, rip))
-                return finish(v, stop);
-            continue;
-        }
-        if (v->stopped && v->stop.kind == TD_STOP_INSN && v->stop.insn == TD_INSN_SYSCALL) {
-            if (td_syscall(v, v->stop.length))
-                return finish(v, stop);
-            continue;
-        }
-        if (v->stopped)
-            return finish(v, stop);
-        if (v->miss.kind != WALK_OK)
-            pinpoint(v);
-        if (v->miss.kind == WALK_PF) {
-            v->regs.cr2 = v->miss.gla;
-            rip = v->regs.rip;
-            if (td_raise(v, 14, 1, v->miss.w.error, 0))
-                return finish(v, stop);
-            if (td_debug_report(v, 14, 1, v->miss.w.error, rip))
-                return finish(v, stop);
-            continue;
-        }
-        if (v->miss.kind != WALK_OK) {
-            v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
-            v->stop.gpa = v->miss.w.gpa;
-            v->stop.gla = v->miss.gla;
-            v->stop.access = v->miss.access;
-            v->stop.shared = v->miss.w.shared;
-            v->stop.in_walk = v->miss.w.in_walk;
-            return finish(v, stop);
-        }
-        if (e == UC_ERR_OK)
-            continue;
-        v->stop.kind = TD_STOP_ENGINE;
-        v->stop.stop_code = (uint32_t)e;
-        return finish(v, stop);
+/* Runs once. 0: the guest goes on; 1: v->stop says what has to be decided. */
+static int advance(td_vcpu *v) {
+    td_get_regs(v);
+    uint64_t rip = v->regs.rip;
+    td_put_regs(v);
+    memset(&v->stop, 0, sizeof v->stop);
+    v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0;
+    v->paused = 0;
+    v->stopped = 0;
+    v->exception = -1;
+    v->miss.kind = WALK_OK;
+    v->rescan = 1;
+    if (v->debug)
+        td_debug_enter(v, rip);
+    uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
+    td_load_context(v);
+    td_uncount(v, v->regs.rip);
+    if (v->sites_full) {
+        td_sites_clear(v);
+        return 0;
     }
+    if (v->exception >= 0) {
+        int software = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END + 4) != 0;
+        uint32_t code = env32(v, v->env_size - ENV_ERROR_CODE_FROM_END);
+        int vector = v->exception;
+        int has = !software && (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17);
+        rip = v->regs.rip;
+        return td_raise(v, vector, has, has ? code : 0, software) || td_debug_report(v, vector, has, code, rip);
+    }
+    if (v->stopped && v->stop.kind == TD_STOP_INSN && v->stop.insn == TD_INSN_SYSCALL)
+        return td_syscall(v, v->stop.length);
+    if (v->stopped)
+        return 1;
+    if (v->miss.kind != WALK_OK)
+        pinpoint(v);
+    if (v->miss.kind == WALK_PF) {
+        v->regs.cr2 = v->miss.gla;
+        rip = v->regs.rip;
+        uint32_t error = v->miss.w.error;
+        return td_raise(v, 14, 1, error, BY_CPU) || td_debug_report(v, 14, 1, error, rip);
+    }
+    if (v->miss.kind != WALK_OK) {
+        v->stop.kind = v->miss.kind == WALK_VE ? TD_STOP_EPT_VE : TD_STOP_SEPT;
+        v->stop.gpa = v->miss.w.gpa;
+        v->stop.gla = v->miss.gla;
+        v->stop.access = v->miss.access;
+        v->stop.shared = v->miss.w.shared;
+        v->stop.in_walk = v->miss.w.in_walk;
+        return 1;
+    }
+    if (e == UC_ERR_OK)
+        return 0;
+    v->stop.kind = TD_STOP_ENGINE;
+    v->stop.stop_code = (uint32_t)e;
+    return 1;
 }
 
-int td_translate(td_vcpu *v, uint64_t gla, uint64_t *gpa) {
-    walk w;
-    td_get_regs(v);
-    int r = td_walk(v, gla, TD_READ, 0, &w);
-    *gpa = w.gpa | (gla & 4095);
-    return r == WALK_OK;
+void td_run(td_vcpu *v, uint64_t limit, td_stop *stop) {
+    v->limit = limit;
+    forget_removed(v);
+    while (!advance(v)) {
+    }
+    *stop = v->stop;
 }
 
 int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size) {

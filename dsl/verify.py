@@ -206,7 +206,6 @@ class _Flow:
         with self.scope.inner():
             if s.variable is not None:
                 require(s.variable.type == s.call.type, s.span, "the variable is not what the call gives")
-                require(not isinstance(s.call.type, Unit | Never), s.span, "the call gives nothing")
                 self.scope.define(s.variable)
             falls = self.block(s.body)
         for h in s.handlers:

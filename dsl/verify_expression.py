@@ -86,11 +86,10 @@ class Scope:
 
 
 def value(e: Expression, scope: Scope) -> None:
-    """`e` is well formed and has a value that a variable can hold."""
+    """`e` is well formed and may stand in any place that its type allows."""
     expression(e, scope)
     constant_list = isinstance(e, model.Literal) and isinstance(e.type, ListOf)
     require(not constant_list, e.span, "a constant list stands elsewhere than behind `in`")
-    require(not isinstance(e.type, Unit | Never), e.span, "there is no value here")
 
 
 def is_number(kind: Type) -> bool:

@@ -120,6 +120,15 @@ SPAN = Span("x", 1, 1, 1, 2)
 LITERAL = Literal(1, U64, SPAN)
 TRUE = Literal(True, BOOL, SPAN)
 STRANGER = Variable(99, "stranger", U64, SPAN)
+PART = Variable(1, "part", Bytes(), SPAN)
+SUM = Call("sum", True, (LITERAL, Literal(1, U32, SPAN)), True, U64, SPAN)
+
+
+def nothing(s: Any) -> Any:
+    """Binds a call that gives nothing."""
+    call = Call("print", False, (Literal("x", model.Text(), SPAN),), False, Unit(), SPAN)
+    return replace(s, value=call, variable=replace(s.variable, type=Unit()))
+
 
 SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("boot", Literal, 0, of("", type=U8, value=256), "256 is out of range"),
@@ -135,6 +144,7 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("last", model.FieldOf, 0, of("", offset=4), "Resource has no such field `size`"),
     ("last", model.FieldOf, 0, of("", type=U32), "Resource has no such field `size`"),
     ("last", model.Length, 0, of("", base=LITERAL), "this has no length"),
+    ("last", model.Length, 0, of("", base=replace(PART, id=99)), "`part` is not defined here"),
     ("last", model.Length, 0, of("", type=U32), "this has no length"),
     ("last", model.Index, 0, of("", base=LITERAL), "an index into no list"),
     ("last", model.Index, 0, of("", index=TRUE), "an index into no list"),
@@ -143,8 +153,10 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("boot", model.RegionOf, 0, of("", carved=True), "there is no region `event_log`"),
     ("boot", model.Slice, 0, of("", base=LITERAL), "a slice of no bytes"),
     ("boot", model.Slice, 0, of("", end=TRUE), "a slice of no bytes"),
+    ("boot", model.Slice, 0, of("", start=STRANGER), "`stranger` is not defined here"),
     ("boot", model.Slice, 0, of("", error=0), "no error has the number 0"),
     ("boot", Unary, 0, of("", op="~"), "`~` of no word for it"),
+    ("pure", Unary, 0, of("", operand=STRANGER), "`stranger` is not defined here"),
     ("pure", Unary, 0, of("", type=U8), "`~` of no word for it"),
     ("pure", Unary, 0, of("", op="-"), "`-` of no word for it"),
     ("sum", Binary, 0, of("", left=TRUE), "`+` of no number"),
@@ -171,10 +183,14 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("boot", model.Let, 0, of("variable", type=U64), "stands where Scalar(name='u64', bits=64) is expected"),
     ("boot", model.Let, 0, of("variable", id=0), "`part` is defined twice"),
     ("boot", model.Let, 2, of("", value=Call("print", False, (), False, Unit(), SPAN)), "`print` takes 1"),
+    ("boot", model.Let, 2, lambda s: nothing(s), "`vmm` is nothing"),
     ("boot", model.Assign, 0, of("", value=TRUE), "is expected"),
+    ("boot", model.Assign, 0, of("", value=STRANGER), "`stranger` is not defined here"),
+    ("boot", model.Assign, 0, lambda s: model.Assign(PART, PART, SPAN), "only a word can be assigned"),
     ("boot", model.Assign, 0, of("variable", id=99), "`n` is not defined here"),
     ("boot", model.If, 0, of("", condition=LITERAL), "a condition is no bool"),
     ("pick", model.Match, 0, of("", subject=Literal("x", model.Text(), SPAN)), "only words are matched"),
+    ("pick", model.Match, 0, of("", subject=STRANGER), "`stranger` is not defined here"),
     ("pick", model.Match, 0, lambda m: replace(m, arms=m.arms[:1]), "a value has no arm"),
     ("pick", model.Match, 0, lambda m: replace(m, arms=(*m.arms, m.arms[0])), "a value has two arms"),
     ("pick", model.Arm, 0, of("", values=()), "an arm stands behind `_`"),
@@ -188,11 +204,14 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("boot", model.Try, 1, lambda t: replace(t, handlers=t.handlers[:1]), "an error has no handler"),
     ("boot", model.Handler, 0, of("", errors=(999,)), "no error has the number 999"),
     ("boot", model.For, 0, of("variable", type=U64), "the loop variable is no element of the list"),
+    ("boot", model.For, 0, of("items", base=STRANGER), "`stranger` is not defined here"),
     ("boot", model.For, 0, of("", items=LITERAL), "the loop variable is no element of the list"),
     ("boot", model.Fail, 0, of("", error=999), "no error has the number 999"),
     ("boot", model.Fail, 1, lambda s: model.Do(LITERAL, SPAN), "a path ends without a result"),
     ("boot", model.Fail, 1, lambda s: model.Return(None, SPAN), "a flow that never returns does"),
     ("pure", model.Return, 0, lambda s: model.Fail(1, SPAN), "an error in `pure` has no target"),
+    ("sum", model.Return, 0, of("", value=TRUE), "is expected"),
+    ("pure", model.Return, 0, of("", value=SUM), "an error in `pure` has no target"),
     ("sum", Variable, 1, of("", type=U64), "`b` has two types"),
     ("among", Binary, 2, of("", left=TRUE), "`in` of no list for it"),
     ("among", Binary, 2, of("", right=LITERAL), "`in` of no list for it"),
@@ -235,14 +254,20 @@ def primitive(firmware: Firmware, name: str, **changes: Any) -> Firmware:
     return replace(firmware, primitives=firmware.primitives | {name: changed})
 
 
+def need(firmware: Firmware, **changes: Any) -> Firmware:
+    """`start_log` with a wrong need of its area."""
+    right = model.SpanNeed("area", 1, None, 4096, firmware.errors[0].number)
+    verify(primitive(firmware, "start_log", spans=(right,)))
+    return primitive(firmware, "start_log", spans=(replace(right, **changes),))
+
+
 def section(firmware: Firmware, name: str, /, **changes: Any) -> Firmware:
     image = tuple(replace(s, **changes) if s.name == name else s for s in firmware.image)
     return replace(firmware, image=image)
 
 
 def recursive(firmware: Firmware) -> Firmware:
-    again = Call("sum", True, (LITERAL, Literal(1, U32, SPAN)), True, U64, SPAN)
-    return flow(firmware, "sum", body=(model.Return(again, SPAN),))
+    return flow(firmware, "sum", body=(model.Return(SUM, SPAN),))
 
 
 WHOLE: list[tuple[Callable[[Firmware], Firmware], str]] = [
@@ -275,6 +300,11 @@ WHOLE: list[tuple[Callable[[Firmware], Firmware], str]] = [
     ),
     (lambda f: replace(f, states=()), "which nobody keeps"),
     (lambda f: primitive(f, "print", home="nowhere"), "`print` has no home"),
+    (lambda f: need(f, parameter="log"), "`start_log` has no bytes `log`"),
+    (lambda f: need(f, other="more"), "`start_log` has no bytes `area`"),
+    (lambda f: need(f, align=3), "`area` fits nowhere"),
+    (lambda f: need(f, least=-1), "`area` fits nowhere"),
+    (lambda f: need(f, error=999), "a span has no error"),
     (lambda f: primitive(f, "print", parameters=f.primitives["print"].parameters * 7), "more than six"),
 ]
 

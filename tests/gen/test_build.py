@@ -15,8 +15,10 @@ import iced_x86
 import peachpy
 import pytest
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from dsl.api import CheckFailed, check_file
+from dsl.capabilities import prelude
 from gen.build import BuildResult, build, generate, stack_depth
 from gen.errors import BuildError
 from gen.link import stack
@@ -41,6 +43,21 @@ def test_the_image_obeys_every_rule_and_is_small(built: BuildResult) -> None:
     facts = json.loads(built.manifest.read_text())
     bfv = next(section for section in facts["sections"] if section["type"] == "BFV")
     assert bfv["raw_size"] <= 64 << 10, "at most 16 measured pages"
+
+
+def test_what_the_flow_does_not_use_is_not_in_the_image(built: BuildResult) -> None:
+    firmware = check_file(FLOW).require()
+    unused = prelude().primitives.keys() - firmware.primitives.keys()
+    assert {"io_read", "copy_in"} <= unused
+    with built.elf.open("rb") as file:
+        (table,) = (s for s in ELFFile(file).iter_sections() if isinstance(s, SymbolTableSection))
+        symbols = {symbol.name.removeprefix("prim_") for symbol in table.iter_symbols()}
+    assert {"accept", "parse_hob"} <= symbols
+    assert not unused & symbols
+    image = built.image.read_bytes()
+    used = {error.name for error in firmware.errors}
+    for error in prelude().errors.values():
+        assert (error.text.encode() in image) == (error.name in used), error.name
 
 
 def test_the_same_bytes_in_any_directory(built: BuildResult, tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Enumeration(c[0], members, self._span(meta), self._doc(meta))
 
     def record_field(self, meta: Meta, c: list[Any]) -> tree.RecordField:
-        return tree.RecordField(c[1], c[2], c[0] is not None, self._span(meta))
+        return tree.RecordField(c[1], c[2], c[3], c[0] is not None, self._span(meta))
 
     def record(self, meta: Meta, c: list[Any]) -> tree.Record:
         align = integer(c[1]) if c[1] else 0

@@ -199,7 +199,8 @@ def _declare_record(item: tree.Record, names: Names, reporter: Reporter) -> None
         kind = resolve(part.type, names, reporter)
         own = alignment(kind, names.records)
         offset = align_up(offset, own)
-        fields.append(RecordField(part.name.text, kind, offset, part.doc))
+        provenance = PROVENANCES[part.provenance or "trusted"]
+        fields.append(RecordField(part.name.text, kind, offset, part.doc, provenance))
         if part.internal:
             names.hidden[item.name.text, part.name.text] = None
         offset, align = offset + size(kind, names.records), max(align, own)

@@ -102,10 +102,13 @@ Type = Scalar | Bytes | Digest | Text | Unit | Never | ListOf | RecordRef | Enum
 
 @dataclass(frozen=True)
 class RecordField:
+    """`provenance`: what it is worth in a trusted record."""
+
     name: str
     type: Type
     offset: int
     doc: str = ""
+    provenance: Provenance = Provenance.TRUSTED
 
 
 @dataclass(frozen=True)

@@ -435,6 +435,7 @@ class Enumeration:
 @dataclass(frozen=True)
 class RecordField:
     name: Name
+    provenance: str | None
     type: TypeName
     internal: bool
     span: Span

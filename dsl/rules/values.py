@@ -84,7 +84,10 @@ class ValueWalker(Context, ABC):
                 return after, size(base)
             case model.FieldOf():
                 after, base = self.value(e.base, state)
-                return after, self.part(base, e.type, after or state)
+                fields = self.names.records[e.record].fields
+                own = next(f.provenance for f in fields if f.name == e.field)
+                whole = replace(base, trust=least(base.trust, own))
+                return after, self.part(whole, e.type, after or state)
             case model.Index():
                 return self._index(e, state)
             case model.Slice():

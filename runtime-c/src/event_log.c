@@ -39,17 +39,27 @@ status_t start_log(const struct span *area, struct log *log) {
     return TDF_OK;
 }
 
-/* Makes room for an event with `size` bytes of data, digest over `data`; `body` is where its data goes. */
-static status_t begin_event(struct log *log, uint32_t rtmr, uint32_t type, uint64_t size, const struct span *data,
-                            struct digest *digest, uint8_t **body) {
-    struct cc_event_header head;
-    const uint64_t kept = sizeof head + CC_LOG_END_SIZE;
+/* `at` is where the next event goes, which has `size` bytes of data; nothing of one that was never extended is left. */
+static status_t make_room(struct log *log, uint64_t size, uint8_t **at) {
+    const uint64_t kept = sizeof(struct cc_event_header) + CC_LOG_END_SIZE;
     if (log->used > log->area.size || size > UINT32_MAX || log->area.size - log->used < kept ||
         log->area.size - log->used - kept < size)
         return TDF_E_LOG_FULL;
-    uint8_t *at = log->area.data + log->used;
+    *at = log->area.data + log->used;
     if (log->pending != 0 && tdf_inside(log->area.size, log->used, log->pending))
-        memset(at, CC_LOG_FILL, log->pending); /* an event that was never extended must not show behind a shorter one */
+        memset(*at, CC_LOG_FILL, log->pending); /* it must not show behind a shorter one */
+    log->pending = 0;
+    return TDF_OK;
+}
+
+/* Begins an event with `size` bytes of data, digest over `data`; `body` is where its data goes. */
+static status_t begin_event(struct log *log, uint32_t rtmr, uint32_t type, uint64_t size, const struct span *data,
+                            struct digest *digest, uint8_t **body) {
+    struct cc_event_header head;
+    uint8_t *at;
+    status_t status = make_room(log, size, &at);
+    if (status != TDF_OK)
+        return status;
     head.mr_index = rtmr + 1; /* 0 is MRTD, UEFI specification, EFI_CC_MR_INDEX */
     head.type = type;
     head.digest_count = 1;
@@ -63,22 +73,30 @@ static status_t begin_event(struct log *log, uint32_t rtmr, uint32_t type, uint6
     return TDF_OK;
 }
 
-status_t log_platform_config(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
-                             struct digest *out) {
+/* An event up to its data, which `body` is for. */
+static status_t begin_config(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
+                             struct digest *out, uint8_t **body) {
     struct cc_platform_config config;
-    uint8_t *body;
     if (data->size > UINT32_MAX - sizeof config)
         return TDF_E_LOG_FULL;
     memset(&config, 0, sizeof config);
     memcpy(config.descriptor, name->data, name->size < CC_DESCRIPTOR_SIZE ? name->size : CC_DESCRIPTOR_SIZE);
     config.length = (uint32_t)data->size;
-    status_t status =
-        begin_event(log, rtmr, EV_PLATFORM_CONFIG_FLAGS, sizeof config + data->size, data, out, &body);
+    status_t status = begin_event(log, rtmr, EV_PLATFORM_CONFIG_FLAGS, sizeof config + data->size, data, out, body);
     if (status != TDF_OK)
         return status;
-    memcpy(body, &config, sizeof config);
-    memcpy(body + sizeof config, data->data, data->size);
+    memcpy(*body, &config, sizeof config);
+    *body += sizeof config;
     return TDF_OK;
+}
+
+status_t log_platform_config(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
+                             struct digest *out) {
+    uint8_t *body;
+    status_t status = begin_config(log, rtmr, name, data, out, &body);
+    if (status == TDF_OK)
+        memcpy(body, data->data, data->size);
+    return status;
 }
 
 status_t log_blob(struct log *log, uint32_t rtmr, const struct span *name, const struct span *data,
@@ -102,6 +120,25 @@ status_t log_number(struct log *log, uint32_t rtmr, const struct span *name, uin
     const struct span data = {bytes, sizeof bytes};
     memcpy(bytes, &value, sizeof value); /* x86 keeps the low byte first */
     return log_platform_config(log, rtmr, name, &data, out);
+}
+
+status_t log_cpus(struct log *log, uint32_t rtmr, const struct span *name, const struct vp_info *td,
+                  struct digest *out) {
+    const uint64_t before = sizeof(struct cc_event_header) + sizeof(struct cc_platform_config);
+    const uint32_t count = td->num_vcpus;
+    uint8_t *at, *body;
+    if (count > TDF_MAX_CPUS)
+        return TDF_E_CPUS_TOO_MANY;
+    struct span list = {0, sizeof count * (1 + (uint64_t)count)};
+    status_t status = make_room(log, sizeof(struct cc_platform_config) + list.size, &at);
+    if (status != TDF_OK)
+        return status;
+    /* Written where the event will have it: the stack has no room for a list of this length. */
+    list.data = at + before;
+    memcpy(list.data, &count, sizeof count);
+    for (uint32_t id = 0; id < count; id++)
+        memcpy(list.data + sizeof count * (1 + (uint64_t)id), &id, sizeof id);
+    return begin_config(log, rtmr, name, &list, out, &body);
 }
 
 status_t log_separator(struct log *log, uint32_t rtmr, struct digest *out) {

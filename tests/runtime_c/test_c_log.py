@@ -43,6 +43,11 @@ class Log:
     def number(self, rtmr: int, name: bytes, value: int) -> bytes:
         return self._digest(rtmr, lambda out: LIB.log_number(self.log, rtmr, CORE.span(name), value, out))
 
+    def cpus(self, rtmr: int, name: bytes, count: int) -> bytes:
+        td = CORE.new("vp_info")
+        td.num_vcpus = count
+        return self._digest(rtmr, lambda out: LIB.log_cpus(self.log, rtmr, CORE.span(name), td, out))
+
     def separator(self, rtmr: int) -> bytes:
         return self._digest(rtmr, lambda out: LIB.log_separator(self.log, rtmr, out))
 
@@ -204,6 +209,18 @@ def test_a_number_is_eight_bytes_with_the_low_byte_first():
     assert log.number(0, b"cpus", value) == digest
     (event,) = eventlog.parse(log.content())[1:]
     assert event.data == eventlog.platform_config("cpus", content)
+    assert event.digest == digest
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300])
+def test_cpus_are_a_count_and_their_ids(count):
+    log = Log()
+    assert log.number(0, b"before", 1)
+    content = b"".join(number.to_bytes(4, "little") for number in (count, *range(count)))
+    digest = hashlib.sha384(content).digest()
+    assert log.cpus(0, b"td_cpus", count) == digest
+    event = eventlog.parse(log.content())[2]
+    assert event.data == eventlog.platform_config("td_cpus", content)
     assert event.digest == digest
 
 

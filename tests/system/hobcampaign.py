@@ -195,7 +195,8 @@ def judge(firmware: Firmware, hob: bytes, outcome: Outcome) -> None:
     elif report.rtmr[0] == judges.extended(ERROR):
         return  # refused before it was measured, so nothing in it had a say
     measured = judges.hob_list(hob.ljust(size, b"\0"), base)
-    assert report.rtmr[0] == judges.extended(measured, GOOD if report.handoff else ERROR), report.end
+    cpus = judges.cpus(config.vcpus)
+    assert report.rtmr[0] == judges.extended(measured, cpus, GOOD if report.handoff else ERROR), report.end
     assert outcome.lists.setdefault(report.rtmr[0], measured) == measured
 
 

@@ -49,6 +49,7 @@ class Given:
     hob: bytes
     payload: bytes
     parameters: bytes
+    vcpus: int
     mrtd: str
 
     @property
@@ -68,7 +69,8 @@ class Given:
     def registers(self) -> tuple[str, str]:
         """RTMR[0] and RTMR[1] of a good boot (docs/event-log.md)."""
         files = [judges.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
-        return judges.extended(judges.hob_list(self.hob, self.base), GOOD), judges.extended(*files, GOOD)
+        machine = judges.hob_list(self.hob, self.base), judges.cpus(self.vcpus)
+        return judges.extended(*machine, GOOD), judges.extended(*files, GOOD)
 
 
 def mrtd(regions: Iterable[AddedRegion]) -> str:
@@ -170,10 +172,12 @@ def judge_fatal(td: Stopped, given: Given) -> None:
     assert report.end["fault"] is None or (nmi and "#NI" in str(report.end["detail"])), report.end
     whole = len(given.hob) >= 56 and given.base <= struct.unpack_from("<Q", given.hob, 48)[0]
     lists = [judges.hob_list(given.hob, given.base)] if whole else []
-    good = {judges.extended(*lists, GOOD), judges.extended(GOOD)}
+    cpus = judges.cpus(given.vcpus)
+    good = {judges.extended(*lists, cpus, GOOD), judges.extended(*lists, GOOD), judges.extended(GOOD)}
     assert report.rtmr[0] not in good
     if not nmi:
-        assert report.rtmr[0] in {judges.extended(ERROR), *(judges.extended(one, ERROR) for one in lists)}
+        measured = [(), *((one, cpus) for one in lists)]
+        assert report.rtmr[0] in [judges.extended(*some, ERROR) for some in measured]
 
 
 @dataclass
@@ -221,7 +225,14 @@ def what_is_given(firmware: Firmware, machine: Machine) -> Given:
         return machine.read_guest(*firmware.section(name))
 
     pages = mrtd(machine.launch.regions)
-    return Given(firmware.section("hob")[0], section("hob"), section("payload"), section("parameters"), pages)
+    return Given(
+        firmware.section("hob")[0],
+        section("hob"),
+        section("payload"),
+        section("parameters"),
+        len(machine.vcpus),
+        pages,
+    )
 
 
 def error_line(error: AssertionError) -> int:

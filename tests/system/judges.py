@@ -136,6 +136,11 @@ def mrtd(image: bytes, two_pass: bool) -> str:
     return total.hexdigest()
 
 
+def cpus(count: int) -> bytes:
+    """What is measured of the CPUs: how many, then the APIC id of each, as docs/event-log.md has it."""
+    return struct.pack(f"<{1 + count}I", count, *range(count))
+
+
 def hob_list(section: bytes, base: int) -> bytes:
     """The list that is measured: from the PHIT to what its EfiEndOfHobList (offset 48) names."""
     (end,) = struct.unpack_from("<Q", section, 48)

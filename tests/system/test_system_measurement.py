@@ -39,23 +39,32 @@ def test_the_orders_differ_and_nothing_else_changes_mrtd(linux: Firmware, tiny: 
 
 @pytest.mark.parametrize("vmm", PRESETS)
 def test_the_log_replays_to_the_registers(linux: Firmware, tiny: bytes, vmm: str) -> None:
-    with stopped(replace(linux.config, vmm=vmm, cmdline="root=/dev/vda ro")) as td:
+    with stopped(replace(linux.config, vmm=vmm, vcpus=2, cmdline="root=/dev/vda ro")) as td:
         base, size = linux.section("hob")
         vmm_hob = judges.hob_list(td.machine.launch.hob.ljust(size, b"\0"), base)
         found = judges.events(judges.cut(td.report.event_log))
     assert judges.replay(found) == td.report.rtmr
-    assert td.report.rtmr[0] == judges.extended(vmm_hob, bytes(4))
+    assert td.report.rtmr[0] == judges.extended(vmm_hob, judges.cpus(2), bytes(4))
     assert td.report.rtmr[1] == judges.extended(judges.kernel_extent(tiny), b"root=/dev/vda ro", bytes(4))
     assert td.report.rtmr[2:] == (bytes(48).hex(),) * 2
     # (register, type) in order, and the data as docs/event-log.md has it
-    kinds = [(1, 0xA), (2, 0x8000000A), (2, 0xA), (1, 4), (2, 4)]
+    kinds = [(1, 0xA), (1, 0xA), (2, 0x8000000A), (2, 0xA), (1, 4), (2, 4)]
     assert [(event.register, event.type) for event in found] == kinds
     assert found[0].information() == ("td_hob", vmm_hob)
     payload, _ = linux.section("payload")
-    assert found[1].blob() == ("td_payload", payload, len(judges.kernel_extent(tiny)))
-    assert found[2].information() == ("td_payload_info", b"root=/dev/vda ro")
-    assert [event.data for event in found[3:]] == [bytes(4)] * 2
-    assert all(event.digest == sha384(event.information()[1]).digest() for event in (found[0], found[2]))
+    assert found[1].information() == ("td_cpus", judges.cpus(2))
+    assert found[2].blob() == ("td_payload", payload, len(judges.kernel_extent(tiny)))
+    assert found[3].information() == ("td_payload_info", b"root=/dev/vda ro")
+    assert [event.data for event in found[4:]] == [bytes(4)] * 2
+    configs = (found[0], found[1], found[3])
+    assert all(event.digest == sha384(event.information()[1]).digest() for event in configs)
+
+
+def test_the_number_of_cpus_is_recorded(linux: Firmware) -> None:
+    """Under the QEMU preset nothing else in RTMR[0] tells it, and the MADT names them."""
+    registers = [run(replace(linux.config, vmm="qemu", vcpus=count)).rtmr for count in (1, 2, 3)]
+    assert len({rtmr[0] for rtmr in registers}) == 3
+    assert len({rtmr[1] for rtmr in registers}) == 1
 
 
 def test_the_payloads_register_does_not_depend_on_the_machine(linux: Firmware) -> None:

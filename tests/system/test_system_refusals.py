@@ -32,7 +32,7 @@ def test_a_kernel_that_is_no_bzimage(linux: Firmware) -> None:
         machine.memory.write(linux.section("payload")[0] + 0x202, b"XXXX")
         report = finish(machine, linux.config).report
     assert refusal(report) == "tdforge: kernel: not a bzImage"
-    assert report.rtmr[:2] == (judges.extended(vmm_hob, ERROR), judges.extended(ERROR))
+    assert report.rtmr[:2] == (judges.extended(vmm_hob, judges.cpus(1), ERROR), judges.extended(ERROR))
 
 
 def test_no_kernel_at_all(linux: Firmware) -> None:
@@ -84,7 +84,7 @@ def test_a_hob_list_cut_short_inside(linux: Firmware) -> None:
     short = whole[:48] + struct.pack("<Q", end - 8) + whole[56:]
     report = run(replace(linux.config, hob=short))
     assert refusal(report).startswith("tdforge: TD HOB: ")
-    assert report.rtmr[0] == judges.extended(judges.hob_list(short, base), ERROR)
+    assert report.rtmr[0] == judges.extended(judges.hob_list(short, base), judges.cpus(1), ERROR)
 
 
 def test_an_exception_in_the_firmware_is_a_refusal_too(linux: Firmware) -> None:

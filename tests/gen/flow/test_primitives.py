@@ -55,6 +55,7 @@ def extends(rtmr: int, status: int = 0):
         ("measure_platform_config", "log_platform_config"),
         ("measure_blob", "log_blob"),
         ("measure_number", "log_number"),
+        ("measure_cpus", "log_cpus"),
     ],
 )
 def test_measuring_logs_extends_and_commits(cpu: FlowCpu, primitive: str, log: str) -> None:

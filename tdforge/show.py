@@ -12,6 +12,7 @@ from tdforge.errors import printable
 # What the events of the shipped flows stand for, by the beginning of their description.
 COVERS = {
     "td_hob": "what the VMM says of the machine",
+    "td_cpus": "how many CPUs the machine has, and their ids",
     "td_payload_info": "the kernel's command line",
     "td_payload": "the kernel over the length that its header gives",
     "initrd": "the initrd",

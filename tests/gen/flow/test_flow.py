@@ -272,7 +272,6 @@ def test_the_shipped_flow_calls_its_primitives_in_order(cpu: FlowCpu) -> None:
         "hob_extent",
         "prim_measure_platform_config",
         "prim_measure_cpus",
-        "prim_measure_cpus",
         "parse_hob",
         "plan_memory",
         "prim_accept",

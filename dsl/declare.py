@@ -161,6 +161,9 @@ def _declare_error(item: tree.Error, names: Names, reporter: Reporter, prelude: 
         if item.number is not None:
             message = f"the errors of a flow file have the numbers from {FIRST_FLOW_ERROR}, in order"
             reporter.error("E05", item.name.span, message, "leave the number out")
+        if item.untrusted:
+            message = "only the prelude knows which errors the VMM can bring about"
+            reporter.error("E05", item.name.span, message, "leave `untrusted` out")
     names.errors.setdefault(item.name.text, ErrorCode(item.name.text, number, text))
     if item.untrusted:
         names.refusals[item.name.text] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from random import Random
 import guest
 import pytest
 
+from emu import view
 from emu.api import EmuError, RunConfig, prepare, report, run
 from emu.machine import Machine
 from emu.vmm import backing, choose
@@ -21,7 +23,8 @@ from formats import hob
 from formats.registers import R10, R11, R12, RCX
 from formats.tdvf import SectionType
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "deny_large_pages.py"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLE = EXAMPLES / "deny_large_pages.py"
 HALT = "main: halt\n"
 # A port read and GetTdVmCallInfo, whose answers are kept, then a report of a fatal error and a halt for ever
 CALLS = """
@@ -276,3 +279,21 @@ def test_the_example_script(capsys: pytest.CaptureFixture[str]) -> None:
         assert (r[R10], r[R11]) == (1, 0x10000)
         assert machine.run(given.max_instructions, None).end.reason == "fatal"
     assert "vCPU 0: GetTdVmCallInfo" in capsys.readouterr().out
+
+
+def offered(protocol: type) -> set[str]:
+    """The names that a protocol of emu.view has."""
+    return {name for name in (*vars(protocol), *protocol.__annotations__) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_a_shipped_script_uses_nothing_but_the_view(path: Path) -> None:
+    used: dict[str, set[str]] = {"machine": set(), "memory": set(), "vcpu": set()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            of = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            used.get(of, set()).add(node.attr)
+    assert used["machine"] <= offered(view.Machine)
+    assert used["memory"] <= offered(view.Memory)
+    assert used["vcpu"] <= offered(view.Vcpu)
+    assert used["machine"]

@@ -87,7 +87,9 @@ class ValueWalker(Context, ABC):
                 fields = self.names.records[e.record].fields
                 own = next(f.provenance for f in fields if f.name == e.field)
                 whole = replace(base, trust=least(base.trust, own))
-                return after, self.part(whole, e.type, after or state)
+                part = self.part(whole, e.type, after or state)
+                # What a trusted record holds is in its range, recorded or not: who made it saw to that.
+                return after, replace(part, checked=part.checked or base.trust == TRUSTED)
             case model.Index():
                 return self._index(e, state)
             case model.Slice():

@@ -65,6 +65,8 @@ class TreeBuilder(Transformer[Token, Any]):
         start, end = self._column(line, column), self._column(line, column + len(token))
         return tree.Name(str(token), Span(self._path, line, start, line, end))
 
+    KIND = NAME
+
     # ---- leaves
 
     def unit(self, meta: Meta, c: list[Any]) -> int:

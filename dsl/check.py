@@ -29,8 +29,10 @@ def check_text(
     file = parse(text, path, reporter)
     names = names_for(file, reporter)
     declare(file.declarations, names, reporter, prelude=False)
-    layout = Layout(names, reporter)
-    firmware = _firmware(file, reporter, path, layout)
+    # Where a line is left out, nothing says what the firmware lacks.
+    of_firmware = reporter if file.complete else Reporter(text)
+    layout = Layout(names, of_firmware)
+    firmware = _firmware(file, of_firmware, path, layout)
     flows: list[tree.Flow] = []
     for flow in (d for d in file.declarations if isinstance(d, tree.Flow)):
         names.claim(flow.name, reporter)

@@ -41,6 +41,12 @@ _OUT = "leave it out"
 _LET = "write `let NAME = ...`"
 _BLOCK = "a block stands between `{{` and `}}`"
 _LOOP = "a loop goes over a list: `for x in LIST {{ }}`"
+_UNIT = ("write `{unit}`, which is 1024 {below}", "{unit}")
+# A unit may be read as the name of what follows (`16 MB at 0`), so this is asked of every file.
+UNITS = _near(
+    r"(?<![.\w])\d[\d_]*(?P<at>\s*(?![KMG]iB\b)[KkMmGg][iI]?[Bb]|[KkMmGg])\b",
+    *_UNIT,
+)
 TABLE = (
     _sign(
         r"/\*.*?(?:\*/|$)", "a comment runs from `//` to the end of the line", "", "the language has no `/*`"
@@ -71,13 +77,15 @@ TABLE = (
     ),
     _near(r"\b(?:if|require|and|or)\b[^{]*\b(?P<at>is)\b", "a comparison is written `==`", "=="),
     # names and numbers
+    _near(
+        r"\bversion\s+(?P<at>\d+(?:\.\d+)?)\s*$",
+        "write `version {found}.0`",
+        "1.0.0",
+        "a version has three parts",
+    ),
     _near(r"(?<=\w)(?P<at>->)(?=[a-z_])", "a field is written `RECORD.FIELD`", "."),
     _near(r"(?<=\w)(?P<at>::)(?=\w)", "a member is written `ENUM.MEMBER`", "."),
-    _near(
-        r"(?<=\d)\s*(?P<at>(?![KMG]iB\b)[KkMmGg](?:[iI]?[Bb])?)\b",
-        "write `{unit}`, which is 1024 {below}",
-        "{unit}",
-    ),
+    _near(r"(?<=\d) (?P<at>[KMG])\b", *_UNIT),
     _near(r"(?<=\d)(?P<at>[uUlL]\d*)\b", f"{_OUT}, a number takes the type that it needs", ""),
     _near(r"(?<![.\w])\d+\.\d+\b(?!\.)", "numbers are whole", "1", "the language has no fractions"),
     _near(

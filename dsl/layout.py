@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dsl import tree
 from dsl.declare import Names
-from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
@@ -76,10 +76,6 @@ class Layout:
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""
         kind = section.kind.text
-        if kind not in KINDS:
-            hint = did_you_mean(kind, KINDS) or f"sections are {join_words(KINDS)}"
-            self._error("N01", section.kind.span, f"there is no section type `{kind}`", hint)
-            return cursor
         e820 = self._one_of(section.attributes, E820, "reserved" if kind in ("BFV", "CFV") else "ram")
         if kind == "BFV" and e820 != "reserved":
             place = next(a.span for a in section.attributes if a.text in E820)

@@ -14,7 +14,7 @@ from dsl.build_tree import TreeBuilder
 from dsl.diagnostics import Reporter
 from dsl.model import Span
 from dsl.source import Source
-from dsl.syntax_errors import recover
+from dsl.syntax_errors import recover, repair_units
 
 GRAMMAR = Path(__file__).with_name("grammar.lark")
 MAX_SYNTAX_ERRORS = 20
@@ -59,6 +59,7 @@ def docs_of(text: str) -> dict[int, str]:
 def parse(text: str, path: str, reporter: Reporter) -> tree.File:
     """The declarations of `text`. Syntax errors go to `reporter` as S01."""
     source = Source(text, path)
+    repair_units(source, reporter)
     for _ in range(MAX_REPAIRS):
         try:
             parsed = grammar().parse(source.text)

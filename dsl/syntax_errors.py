@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from lark import Token, UnexpectedCharacters, UnexpectedInput
 
-from dsl.diagnostics import Reporter, did_you_mean
-from dsl.habits import touching
+from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.habits import UNITS, found_in, touching
+from dsl.layout import KINDS
 from dsl.source import Source
 
 DECLARATIONS = frozenset({"uses", "firmware", "flow", "const", "error", "enum", "record", "primitive"})
 _NAMES = {
     "NAME": "a name",
+    "KIND": "a section type",
     "NUMBER": "a number",
     "STRING": "a text",
     "HEX": 'bytes like hex"00 1f"',
@@ -58,6 +60,15 @@ def recover(error: UnexpectedInput, source: Source, words: Mapping[str, str], re
     return not at_end and source.leave_out(known.culprit)
 
 
+def repair_units(source: Source, reporter: Reporter) -> None:
+    """Reports and repairs sizes in units of other languages."""
+    for number, line in enumerate(source.lines, start=1):
+        for found in reversed(found_in(line, (UNITS,))):
+            start = found.end - len(found.text)
+            reporter.error("S01", source.span(number, start + 1, len(found.text)), found.message, found.hint)
+            source.replace(number, start, found.end, found.repair or "")
+
+
 def _report_character(line: int, column: int, source: Source, reporter: Reporter) -> bool:
     char = source.lines[line - 1][column - 1 : column]
     shown = f"`{char}`" if char.isprintable() else f"character U+{ord(char):04X}" if char else "this"
@@ -92,6 +103,7 @@ class _Unexpected:
         self.words = [word for word in words.values() if word.isidentifier()]
         self.token, self.at_end, self.source = str(token), at_end, source
         self.line, self.column, self.names = line, column, "NAME" in expected
+        self.kind = "KIND" in expected
         self.before_line, self.before_end, self.before = source.before(line, column)
         first = source.indent(line) + 1 == column
         begins = self.token.isidentifier() or self.token == "}"
@@ -107,7 +119,8 @@ class _Unexpected:
         span = source.span(self.line, self.column, 1 if self.at_end else len(self.token))
         if self.broke_off and len(options) <= 4:
             span = source.span(self.before_line, self.before_end)
-            message, hint = f"expected {wanted} after `{before}`", ""
+            meant = did_you_mean(before, self.words) if self.kind else ""
+            message, hint = f"expected {wanted} after `{before}`", meant
         elif self.token == "}" and not source.unclosed(self.line):
             message, hint = "this `}` closes nothing", ""
         elif len(options) <= 4:
@@ -123,6 +136,8 @@ class _Unexpected:
     def hint(self) -> str:
         if self.at_end:
             return ""
+        if self.kind:
+            return did_you_mean(self.token, KINDS) or f"sections are {join_words(KINDS)}"
         meant = did_you_mean(self.token, (w for w in self.allowed if w.isidentifier()))
         if not meant and self.before.isidentifier() and self.before not in self.words:
             meant = did_you_mean(self.before, self.words) if len(self.before) >= _SHORT else ""

@@ -1,5 +1,5 @@
-"""How is a mistake told to the author? One class for all of them: a stable code, a place, a message and a
-hint."""
+"""How is a mistake reported to the author? One class for all of them: a stable code, a place, a message and
+a hint."""
 
 from __future__ import annotations
 

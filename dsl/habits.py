@@ -1,5 +1,5 @@
-"""What did an author mean who writes as in another language? Foreign words and signs, with the right one
-for each; the table is asked only where a file does not parse."""
+"""What do foreign words and signs stand for? A table of them, with the right one for each; asked only where
+a file does not parse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a syntax error told, and how does parsing go on behind it? One report for one mistake."""
+"""How is a syntax error reported, and how does parsing continue behind it? One report for one mistake."""
 
 from __future__ import annotations
 

@@ -118,6 +118,22 @@ class TreeBuilder(Transformer[Token, Any]):
     def propagate(self, meta: Meta, c: list[Any]) -> tree.Propagate:
         return tree.Propagate(c[0], self._span(meta))
 
+    def retry(self, meta: Meta, c: list[Any]) -> tree.Retry:
+        return tree.Retry(integer(c[0]), c[1], self._span(meta))
+
+    def choice(self, meta: Meta, c: list[Any]) -> tree.Choice:
+        condition, then, otherwise = c
+        true = tree.Boolean(True, condition.span)
+        arms = (tree.ChoiceArm((true,), then, then.span), tree.ChoiceArm((), otherwise, otherwise.span))
+        return tree.Choice(condition, arms, True, self._span(meta))
+
+    def choice_match(self, meta: Meta, c: list[Any]) -> tree.Choice:
+        return tree.Choice(c[0], tuple(c[1:]), False, self._span(meta))
+
+    def choice_arm(self, meta: Meta, c: list[Any]) -> tree.ChoiceArm:
+        patterns = () if None in c[:-1] else tuple(c[:-1])
+        return tree.ChoiceArm(patterns, c[-1], self._span(meta))
+
     def complement(self, meta: Meta, c: list[Any]) -> tree.Unary:
         return tree.Unary("~", c[0], self._span(meta))
 
@@ -135,7 +151,7 @@ class TreeBuilder(Transformer[Token, Any]):
     def membership(self, meta: Meta, c: list[Any]) -> tree.Binary:
         return tree.Binary("in", c[0], c[1], self._span(meta))
 
-    conjunction = comparison = union = difference = intersection = shift = sum = product = expression
+    either = conjunction = comparison = union = difference = intersection = shift = sum = product = expression
 
     # ---- statements
 
@@ -152,10 +168,13 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Assign(c[0], c[1], self._span(meta))
 
     def do(self, meta: Meta, c: list[Any]) -> tree.Do:
-        return tree.Do(c[0], False, self._span(meta))
+        return tree.Do(c[0], False, None, self._span(meta))
 
     def do_propagate(self, meta: Meta, c: list[Any]) -> tree.Do:
-        return tree.Do(c[0], True, self._span(meta))
+        return tree.Do(c[0], True, None, self._span(meta))
+
+    def do_retry(self, meta: Meta, c: list[Any]) -> tree.Do:
+        return tree.Do(c[0].call, True, c[0].times, self._span(meta))
 
     def if_(self, meta: Meta, c: list[Any]) -> tree.If:
         return tree.If(c[0], c[1], c[2], self._span(meta))
@@ -194,8 +213,11 @@ class TreeBuilder(Transformer[Token, Any]):
     def rtmr(self, meta: Meta, c: list[Any]) -> tree.Expression:
         return c[0]  # type: ignore[no-any-return]
 
+    def empty(self, meta: Meta, c: list[Any]) -> bool:
+        return True
+
     def measure(self, meta: Meta, c: list[Any]) -> tree.Measure:
-        return tree.Measure(c[0], c[1], c[2], self._span(meta))
+        return tree.Measure(c[0], c[1], c[2], c[3] is not None, self._span(meta))
 
     def separate(self, meta: Meta, c: list[Any]) -> tree.Separate:
         return tree.Separate(tuple(c), self._span(meta))

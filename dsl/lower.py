@@ -8,14 +8,16 @@ A statement that does not check is reported and left out; reports of what it wou
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dsl import model, tree
-from dsl.constants import U64, literal
+from dsl.constants import U64
 from dsl.declare import BOOL, resolve
 from dsl.diagnostics import did_you_mean, join_words
 from dsl.fold import known_condition
-from dsl.lower_expression import U64_MAX, ExpressionLowerer, is_number, show
-from dsl.model import EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
+from dsl.lower_choice import ChoiceLowerer
+from dsl.lower_expression import U64_MAX, show
+from dsl.model import Bytes, EnumRef, Expression, ListOf, Never, RecordRef, Scalar, Statement, Unit
 from dsl.scope import Program, Signature
 from dsl.suppress import suppress
 from formats.units import LARGE_PAGE, MIB, PAGE
@@ -29,7 +31,7 @@ def lower_flow(flow: tree.Flow, signature: Signature, program: Program) -> model
     return FlowLowerer(program, signature).flow(flow)
 
 
-class FlowLowerer(ExpressionLowerer):
+class FlowLowerer(ChoiceLowerer):
     """Lowers the statements of one flow."""
 
     def flow(self, flow: tree.Flow) -> model.Flow:
@@ -66,6 +68,8 @@ class FlowLowerer(ExpressionLowerer):
             case tree.Assign():
                 return self.assign(s)
             case tree.Do():
+                if s.times is not None:
+                    return self.effect(self.retry(s.call, s.times, s.span))
                 return self.effect(self.call(s.call, s.propagate, s.span))
             case tree.If():
                 return self.if_(s)
@@ -84,7 +88,7 @@ class FlowLowerer(ExpressionLowerer):
             case tree.Require():
                 return self.require(s)
             case tree.Measure():
-                return self.named("measure_", s.kind.callee, (s.subject, s.rtmr, *s.kind.arguments), s)
+                return self.measure(s)
             case tree.Separate():
                 callee = tree.Name("separate", s.span)
                 calls = [self.sugar(callee, (rtmr,), s) for rtmr in s.rtmrs]
@@ -117,6 +121,18 @@ class FlowLowerer(ExpressionLowerer):
             self.error("N01", kind.span, f"there is no way to {prefix[:-1]} called `{kind.text}`", hint)
             return None
         return self.effect(self.sugar(tree.Name(prefix + kind.text, kind.span), arguments, s))
+
+    def measure(self, s: tree.Measure) -> list[Statement] | None:
+        done = self.named("measure_", s.kind.callee, (s.subject, s.rtmr, *s.kind.arguments), s)
+        if done is None or not s.optional:
+            return done
+        (statement,) = done
+        assert isinstance(statement, model.Do)
+        assert isinstance(statement.value, model.Call)
+        if not isinstance(statement.value.arguments[0].type, Bytes):
+            self.error("E01", s.subject.span, "only bytes can be empty", "leave `unless empty` out")
+            return None
+        return [model.Do(replace(statement.value, unless_empty=True), s.span)]
 
     def accept(self, s: tree.Accept) -> list[Statement] | None:
         limit: tree.Expression = s.limit or tree.Number(U64_MAX, s.span)
@@ -260,55 +276,6 @@ class FlowLowerer(ExpressionLowerer):
             self.exhaustive(s, subject, set(seen))
         subject = subject or model.Literal(0, U64, s.subject.span)
         return [model.Match(subject, tuple(arms), s.span)]
-
-    def patterns(self, arm: tree.Arm, subject: Expression | None, seen: dict[int, int]) -> tuple[int, ...]:
-        values = []
-        for pattern in arm.patterns:
-            value = None if subject is None else self.pattern(pattern, subject)
-            if value is None:
-                continue
-            if value in seen:
-                self.error("E03", pattern.span, f"this value already has an arm, in line {seen[value]}")
-            seen.setdefault(value, pattern.span.line)
-            values.append(value)
-        return tuple(values)
-
-    def pattern(self, pattern: tree.Name | tree.Number | tree.Boolean, subject: Expression) -> int | None:
-        kind = subject.type
-        if isinstance(pattern, tree.Name) and isinstance(kind, EnumRef):
-            members = dict(self.names.enumerations[kind.name].members)
-            if pattern.text not in members:
-                hint = did_you_mean(pattern.text, members)
-                self.error("N03", pattern.span, f"`{kind.name}` has no member `{pattern.text}`", hint)
-                return None
-            return members[pattern.text]
-        if isinstance(pattern, tree.Boolean):
-            value: Expression | None = model.Literal(pattern.value, BOOL, pattern.span)
-        elif isinstance(pattern, tree.Number):
-            value = model.Literal(pattern.value, U64, pattern.span)
-        elif pattern.text in self.names.constants:
-            value = literal(self.names.constants[pattern.text].value, pattern.span)
-        else:
-            hint = did_you_mean(pattern.text, self.names.constants)
-            self.error("N01", pattern.span, f"there is no constant `{pattern.text}`", hint)
-            return None
-        fitted = None if value is None else self.fit(value, kind, "the matched value")
-        return (
-            int(fitted.value) if isinstance(fitted, model.Literal) and isinstance(fitted.value, int) else None
-        )
-
-    def exhaustive(self, s: tree.Match, subject: Expression, seen: set[int]) -> None:
-        missing: list[str] = []
-        if isinstance(subject.type, EnumRef):
-            missing = [m for m, v in self.names.enumerations[subject.type.name].members if v not in seen]
-        elif is_number(subject.type):
-            missing = ["_"]
-        else:
-            missing = [word for word, value in (("true", 1), ("false", 0)) if value not in seen]
-        if missing:
-            self.error(
-                "E03", s.subject.span, f"no arm for {join_words(missing, 'and')}", "add it, or `_ -> { }`"
-            )
 
     def for_(self, s: tree.For) -> list[Statement] | None:
         items = self.lower(s.items)

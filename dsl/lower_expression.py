@@ -3,6 +3,9 @@ cannot."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
 from dsl import model, tree
 from dsl.constants import U64, literal, value_of
 from dsl.declare import BOOL, SCALARS
@@ -27,6 +30,7 @@ from dsl.scope import Program, Scope, Signature
 from dsl.sizes import DIGEST_SIZE
 
 ARITHMETIC = ("+", "-", "*")
+MAX_ATTEMPTS = 1_000_000
 U64_MAX = (1 << 64) - 1
 
 
@@ -46,7 +50,7 @@ def is_number(kind: Type) -> bool:
     return isinstance(kind, Scalar) and kind != BOOL
 
 
-class ExpressionLowerer:
+class ExpressionLowerer(ABC):
     """Lowers the expressions of one flow. Every method returns None after it reported an error."""
 
     def __init__(self, program: Program, signature: Signature) -> None:
@@ -56,6 +60,10 @@ class ExpressionLowerer:
         self.signature = signature
         self.scope = Scope(program, signature.name)
         self.mutable: set[int] = set()  # ids of variables that a callee may write to
+
+    @abstractmethod
+    def choice(self, e: tree.Choice) -> Expression | None:
+        """A value that is chosen by another."""
 
     # ---- what an expression may be used as
 
@@ -68,6 +76,10 @@ class ExpressionLowerer:
         have = value.type
         if have == wanted:
             return value
+        if isinstance(value, model.Choice):
+            arms = [(arm, self.fit(arm.value, wanted, what)) for arm in value.arms]
+            fitted = tuple(replace(arm, value=x) for arm, x in arms if x is not None)
+            return replace(value, arms=fitted, type=wanted) if len(fitted) == len(arms) else None
         if isinstance(wanted, Scalar) and isinstance(have, Scalar) and is_number(wanted) and is_number(have):
             if isinstance(value, model.Literal) and isinstance(value.value, int):
                 if value.value < 1 << wanted.bits:
@@ -132,6 +144,10 @@ class ExpressionLowerer:
                     return self.call(e.operand, propagate=True, span=e.span)
                 self.error("E01", e.span, "only a call can be followed by `?`")
                 return None
+            case tree.Retry():
+                return self.retry(e.call, e.times, e.span)
+            case tree.Choice():
+                return self.choice(e)
             case tree.Unary():
                 wanted = BOOL if e.op == "not" else U64
                 operand = self.of_type(e.operand, wanted, f"the operand of `{e.op}`")
@@ -327,6 +343,13 @@ class ExpressionLowerer:
         return model.Literal(value, U64, span)
 
     # ---- calls
+
+    def retry(self, c: tree.Call, times: int, span: Span) -> model.Call | None:
+        if not 1 < times <= MAX_ATTEMPTS:
+            self.error("E06", span, f"a call is made 2 to {MAX_ATTEMPTS} times, not {times}")
+            return None
+        call = self.call(c, propagate=True, span=span)
+        return None if call is None else replace(call, attempts=times)
 
     def call(
         self, c: tree.Call, propagate: bool, span: Span | None = None, in_try: bool = False

@@ -341,7 +341,9 @@ class Call:
     """Calls a primitive or a flow. `arguments`: what the caller supplies, in order.
     If the callee is fallible and `propagate`, a non-zero status goes to the flow's error target: for a flow
     with `on error fatal` that is `fatal(status)`, otherwise the flow returns the status. A fallible call
-    without `propagate` occurs only as the subject of `Try`."""
+    without `propagate` occurs only as the subject of `Try`. One that propagates is made up to `attempts`
+    times, with the same arguments, until it succeeds. `unless_empty`: nothing is done if the first argument,
+    which is bytes, has none."""
 
     callee: str
     is_flow: bool
@@ -349,9 +351,30 @@ class Call:
     propagate: bool
     type: Type
     span: Span
+    attempts: int = 1
+    unless_empty: bool = False
 
 
-Expression = Literal | Variable | FieldOf | RegionOf | Length | Slice | Index | Unary | Binary | Call
+@dataclass(frozen=True)
+class ChoiceArm:
+    """`values` that select this arm; empty = all others."""
+
+    values: tuple[int, ...]
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The value of the arm that the subject selects, the last one for all others."""
+
+    subject: Expression
+    arms: tuple[ChoiceArm, ...]
+    type: Type
+    span: Span
+
+
+Expression = Literal | Variable | FieldOf | RegionOf | Length | Slice | Index | Unary | Binary | Call | Choice
 
 
 @dataclass(frozen=True)

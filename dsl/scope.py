@@ -44,7 +44,7 @@ TAKEN = frozenset(
             "measure",
             "not",
         ),
-        *("on", "or", "park", "print", "require", "return", "separate", "true", "try"),
+        *("on", "or", "park", "print", "require", "retry", "return", "separate", "true", "try", "unless"),
     )
 )
 

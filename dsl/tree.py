@@ -96,6 +96,34 @@ class Propagate:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """`retry N times call?`"""
+
+    times: int
+    call: Call
+    span: Span
+
+
+@dataclass(frozen=True)
+class ChoiceArm:
+    """No pattern at all is `_`."""
+
+    patterns: tuple[Name | Number | Boolean, ...]
+    value: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`match x { 1 -> { a } _ -> { b } }` where a value stands; `is_if`: the arms are `true` and `_`."""
+
+    subject: Expression
+    arms: tuple[ChoiceArm, ...]
+    is_if: bool
+    span: Span
+
+
+@dataclass(frozen=True)
 class Unary:
     op: str
     operand: Expression
@@ -111,7 +139,21 @@ class Binary:
 
 
 Expression = (
-    Name | Number | String | Hex | List | Boolean | Field | Index | Slice | Call | Propagate | Unary | Binary
+    Name
+    | Number
+    | String
+    | Hex
+    | List
+    | Boolean
+    | Field
+    | Index
+    | Slice
+    | Call
+    | Propagate
+    | Retry
+    | Choice
+    | Unary
+    | Binary
 )
 
 # ---------------------------------------------------------------- statements
@@ -150,8 +192,11 @@ class Assign:
 
 @dataclass(frozen=True)
 class Do:
+    """`times`: of a retry."""
+
     call: Call
     propagate: bool
+    times: int | None
     span: Span
 
 
@@ -226,9 +271,12 @@ class Require:
 
 @dataclass(frozen=True)
 class Measure:
+    """`optional`: unless the subject is empty."""
+
     subject: Expression
     rtmr: Expression
     kind: Call
+    optional: bool
     span: Span
 
 

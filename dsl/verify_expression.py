@@ -177,6 +177,25 @@ def expression(e: Expression, scope: Scope, in_try: bool = False) -> None:
             _binary(e, scope)
         case model.Call():
             _call(e, scope, in_try)
+        case model.Choice():
+            _choice(e, scope)
+
+
+def _choice(e: model.Choice, scope: Scope) -> None:
+    value(e.subject, scope)
+    kind = e.subject.type
+    require(isinstance(kind, Scalar | EnumRef), e.span, "only words select")
+    require(
+        isinstance(e.type, Scalar | EnumRef | Bytes | Digest | Text), e.span, "this is no value to choose"
+    )
+    for arm in e.arms:
+        for each in arm.values:
+            fits(model.Literal(each, kind, arm.span), kind, arm.span, scope.firmware)
+        value(arm.value, scope)
+        fits(arm.value, e.type, arm.span, scope.firmware)
+    seen = [each for arm in e.arms for each in arm.values]
+    require(len(set(seen)) == len(seen) and bool(e.arms), e.span, "a value selects two arms or none")
+    require(all(arm.values for arm in e.arms[:-1]), e.span, "an arm stands behind the one for all others")
 
 
 def _binary(e: model.Binary, scope: Scope) -> None:
@@ -259,6 +278,9 @@ def _call(e: model.Call, scope: Scope, in_try: bool) -> None:
     for argument, kind in zip(e.arguments, wanted, strict=True):
         value(argument, scope)
         fits(argument, kind, argument.span, firmware)
+    require(e.attempts == 1 or (e.attempts > 1 and e.propagate), e.span, "only what propagates is retried")
+    empty = not e.unless_empty or (wanted[:1] == [Bytes()] and isinstance(e.type, Unit) and not in_try)
+    require(empty, e.span, "only a step on bytes is left out when they are empty")
     require(fallible or not e.propagate, e.span, f"`{e.callee}` cannot fail")
     require(e.propagate or in_try or not fallible, e.span, f"an error of `{e.callee}` is dropped")
     if e.propagate:

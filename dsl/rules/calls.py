@@ -10,7 +10,7 @@ from dsl.effects import Effects
 from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
-from dsl.rules.state import Doubt, State, Value
+from dsl.rules.state import Doubt, Frame, State, Value, join
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
@@ -34,6 +34,20 @@ class CallRules(MemoryRules):
         """Walks the flow that is called; no state if it does not come back."""
 
     def call(self, call: model.Call, state: State) -> tuple[State | None, Value]:
+        """Of a retry: the first attempt may fail anywhere, and one walk from there stands for all others."""
+        if call.attempts == 1:
+            return self.once(call, state)
+        outer = self.frame
+        self.frames[-1] = attempt = Frame(outer.signature, outer.number)
+        self.once(call, state.copy())
+        self.frames[-1] = outer
+        again = join(state.copy(), attempt.failed)
+        assert again is not None
+        again.copied = state.copied  # what a failed attempt read is gone
+        again.logged = state.logged + (again.logged - state.logged) * (call.attempts - 1)
+        return self.once(call, again)
+
+    def once(self, call: model.Call, state: State) -> tuple[State | None, Value]:
         after: State | None = state
         values = []
         for argument in call.arguments:

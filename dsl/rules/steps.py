@@ -89,6 +89,8 @@ class StepRules(ValueWalker):
                 )
                 hint = "measure last what may be left out; what is empty can be measured, too"
                 self.error("optional", call.span, message, hint)
+            if call.unless_empty and number is not None:
+                state.optional |= {number}
             value, argument = given[data]
             if value.object is not None:
                 state.logged_by |= set(value.object.found_by)

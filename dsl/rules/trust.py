@@ -101,25 +101,3 @@ def learn_arm(context: Context, subject: Expression, values: Iterable[int], stat
         learn(context, subject, number(recorded=True, bounded=True, constant=values[0]), state)
     elif values:
         learn(context, subject, number(recorded=False, bounded=True), state)
-
-
-def optional(context: Context, s: model.If, state: State) -> frozenset[int] | None:
-    """The RTMRs of `if X.size != 0 { measure X into RTMR[n] }`: whether the event is there tells whether X is
-    empty, as long as no other event can stand in its place."""
-    if s.otherwise or len(s.then) != 1 or not isinstance(s.then[0], model.Do):
-        return None
-    call, condition = s.then[0].value, s.condition
-    if not isinstance(condition, model.Binary) or condition.op not in ("!=", ">"):
-        return None
-    if not isinstance(condition.left, model.Length) or context.values[id(condition.right)].constant != 0:
-        return None
-    if unrecorded(context, condition) is None or not isinstance(call, model.Call) or call.is_flow:
-        return None
-    parameters = [p.name for p in context.names.primitives[call.callee].parameters if not p.state]
-    given = dict(zip(parameters, call.arguments, strict=True))
-    measures = context.names.effects[call.callee].measures
-    x = context.identity(condition.left.base, state)
-    if x not in state.trust or [context.identity(given[data], state) for data, _ in measures] != [x]:
-        return None
-    rtmrs = [given[rtmr] for _, rtmr in measures]
-    return frozenset(e.number for e in rtmrs if isinstance(e, model.Literal))

@@ -14,7 +14,7 @@ from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
 from dsl.rules.state import Doubt, Place, State, Value, constant_place, join, least, number
-from dsl.rules.trust import decide, refine, unrecorded
+from dsl.rules.trust import decide, learn_arm, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
 from dsl.tree import walk
@@ -100,6 +100,33 @@ class ValueWalker(Context, ABC):
                 return after, number(operand.recorded, bounded)
             case model.Binary():
                 return self._binary(e, state)
+            case model.Choice():
+                return self._choice(e, state)
+
+    def _choice(self, e: model.Choice, state: State) -> tuple[State | None, Value]:
+        """What is chosen has the least trust of what may be."""
+        after, _ = self.value(e.subject, state)
+        if after is None:
+            return None, Value(TRUSTED)
+        decide(self, e.subject, after, goes_on=True)
+        joined: State | None = None
+        given = []
+        for arm in e.arms:
+            inside = after.copy()
+            learn_arm(self, e.subject, arm.values, inside)
+            if e.subject.type == BOOL:
+                refine(self, e.subject, arm.values == (1,), inside)
+            end, value = self.value(arm.value, inside)
+            joined = join(joined, end)
+            given.append(self.now(value, end or inside))
+        objects = [v.object for v in given if v.object is not None]
+        if joined is None or not objects:
+            return joined, number(all(v.recorded for v in given), all(v.bounded for v in given))
+        limits = [obj.size_limit for obj in objects]
+        limit = max((n for n in limits if n is not None), default=None) if None not in limits else None
+        places = tuple({place.bounds() for obj in objects for place in obj.places})
+        trust = least(*(v.trust for v in given))
+        return joined, self.new_value(joined, trust, places, limit, all(obj.sized for obj in objects))
 
     def _variable(self, e: model.Variable, state: State) -> Value:
         key = self.key(e)

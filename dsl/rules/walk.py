@@ -9,7 +9,7 @@ from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Span, Unit
 from dsl.rules.attempts import TryRules
 from dsl.rules.state import Frame, Object, State, Value, join
-from dsl.rules.trust import RECORDED, decide, learn_arm, optional, refine
+from dsl.rules.trust import RECORDED, decide, learn_arm, refine
 from dsl.rules.values import promised, size
 from dsl.rules.verdicts import unread
 from dsl.rules.words import describe, record_hint
@@ -195,16 +195,11 @@ class Walker(TryRules):
         after, _ = self.value(s.condition, state)
         if after is None:
             return None
-        measured = optional(self, s, after)
-        if measured is None:
-            decide(self, s.condition, after, all(self.paths.goes_on(b) for b in (s.then, s.otherwise)))
+        decide(self, s.condition, after, all(self.paths.goes_on(b) for b in (s.then, s.otherwise)))
         then, otherwise = after.copy(), after.copy()
         refine(self, s.condition, True, then)
         refine(self, s.condition, False, otherwise)
-        joined = join(self.block(s.then, then), self.block(s.otherwise, otherwise))
-        if measured is not None and joined is not None:
-            joined.optional |= measured
-        return joined
+        return join(self.block(s.then, then), self.block(s.otherwise, otherwise))
 
     def match(self, s: model.Match, state: State) -> State | None:
         after, _ = self.value(s.subject, state)

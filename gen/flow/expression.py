@@ -48,6 +48,7 @@ from peachpy.x86_64 import (
     eax,
     ecx,
     edx,
+    qword,
     r8,
     r9,
     rax,
@@ -137,6 +138,8 @@ class ExpressionEmitter:
             self.call(value, slot)
         elif isinstance(value, model.Slice):
             self._slice(value, slot)
+        elif isinstance(value, model.Choice):
+            self._choice(value, slot)
         elif is_word(value.type):
             self.word(value)
             MOV([rsp + slot], rax)
@@ -177,6 +180,10 @@ class ExpressionEmitter:
                 case model.Call():
                     slot = self.call(value, None)
                     self.load(value.type, rsp + slot)
+                case model.Choice():
+                    slot = self.frame.slot(8)
+                    self._choice(value, slot)
+                    MOV(rax, [rsp + slot])
 
     def _truncate(self, type_: Type) -> None:
         match word_size(type_):
@@ -375,6 +382,28 @@ class ExpressionEmitter:
                 case model.Call():
                     slot = self.call(value, None)
                     LEA(rax, [rsp + slot])
+                case model.Choice():
+                    slot = self.new_slot(value.type)
+                    self._choice(value, slot)
+                    LEA(rax, [rsp + slot])
+
+    def _choice(self, value: model.Choice, slot: int) -> None:
+        """Evaluates the arm that the subject selects into a slot of the frame."""
+        end = self.label("chosen")
+        arms = [(arm, self.label("choose")) for arm in value.arms]
+        self.word(value.subject)
+        for arm, label in arms[:-1]:
+            for number in arm.values:
+                _constant(rcx, number)
+                CMP(rax, rcx)
+                JE(label)
+        JMP(arms[-1][1])
+        for arm, label in arms:
+            LABEL(label)
+            with self.frame.scope():
+                self.store(arm.value, slot)
+            JMP(end)
+        LABEL(end)
 
     def _item(self, value: model.Index) -> None:
         """RAX := address of the item, after checking the index."""
@@ -428,7 +457,16 @@ class ExpressionEmitter:
                 if is_word(value.type) and word_size(value.type) < 8:
                     MOV(rax, 0)  # the callee writes only the low bytes of the slot
                     MOV([rsp + slot], rax)
+            if value.unless_empty:
+                left_out = self.label("empty")
+                loaders[0](rax)
+                CMP(qword[rax + SPAN_SIZE], 0)
+                JE(left_out)
             unfit = self._check_spans(value, loaders)
+            if value.attempts > 1:
+                again, left = self.label("again"), self.frame.slot(8)
+                MOV(dword[rsp + left], value.attempts)
+                LABEL(again)
             for register, load in zip(ARGUMENTS, loaders, strict=False):
                 load(register)
             CALL(Symbol(symbol))
@@ -439,9 +477,19 @@ class ExpressionEmitter:
                 LABEL(label)
                 MOV(eax, error)
                 LABEL(called)
-            if fallible and value.propagate:
+            if value.attempts > 1:
+                done = self.label("done")
+                TEST(eax, eax)
+                JZ(done)
+                SUB(dword[rsp + left], 1)
+                JNZ(again)
+                JMP(self.fail)
+                LABEL(done)
+            elif fallible and value.propagate:
                 TEST(eax, eax)
                 JNZ(self.fail)
+            if value.unless_empty:
+                LABEL(left_out)
             if isinstance(value.type, Never):
                 UD2()
             return slot if slot is not None else 0

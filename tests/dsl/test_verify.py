@@ -37,6 +37,7 @@ flow pick(c: Colour) -> u8 {
 }
 flow last(vmm: Vmm) -> u64 fails { return vmm.resources[vmm.resources.count - 1].size }
 const ZERO = hex"@ZEROS"
+flow picked(n: u64) -> u64 { return match n { 1 -> { 2 } _ -> { n } } }
 flow among(n: u64, d: digest) -> bool { return n in [1, 2] or d == ZERO or d in [ZERO] }
 flow boot(td: VpInfo) -> never {
     on error fatal
@@ -213,6 +214,16 @@ SPOILT: list[tuple[str, type, int, Change, str]] = [
     ("sum", model.Return, 0, of("", value=TRUE), "is expected"),
     ("pure", model.Return, 0, of("", value=SUM), "an error in `pure` has no target"),
     ("sum", Variable, 1, of("", type=U64), "`b` has two types"),
+    ("picked", model.Choice, 0, of("", subject=Literal("x", model.Text(), SPAN)), "only words select"),
+    ("picked", model.Choice, 0, of("", type=model.RecordRef("Ram")), "this is no value to choose"),
+    ("picked", model.Choice, 0, lambda c: replace(c, arms=c.arms[::-1]), "behind the one for all others"),
+    ("picked", model.Choice, 0, lambda c: replace(c, arms=()), "a value selects two arms or none"),
+    ("picked", model.Choice, 0, lambda c: replace(c, arms=(c.arms[0], *c.arms)), "two arms or none"),
+    ("picked", model.ChoiceArm, 0, of("", value=TRUE), "is expected"),
+    ("picked", model.ChoiceArm, 0, of("", values=(-1,)), "-1 is out of range"),
+    ("boot", Call, 0, of("", attempts=0), "only what propagates is retried"),
+    ("boot", Call, 2, of("", attempts=2), "only what propagates is retried"),
+    ("boot", Call, 2, of("", unless_empty=True), "only a step on bytes is left out"),
     ("among", Binary, 2, of("", left=TRUE), "`in` of no list for it"),
     ("among", Binary, 2, of("", right=LITERAL), "`in` of no list for it"),
     ("among", Binary, 2, of("", type=U64), "`in` gives a bool"),

@@ -92,3 +92,10 @@ def test_the_command_line_of_the_image_is_what_the_kernel_gets(build: Build) -> 
     with stopped(replace(build("built_in_command_line").config, until="handoff")) as td:
         pointer = int.from_bytes(td.read(td.boot_params + 0x228, 4), "little")
         assert td.read(pointer, 17) == b"console=ttyS0 ro\0"
+
+
+@pytest.mark.parametrize(("given", "got"), [("ro quiet", b"ro quiet\0"), ("ro", b"console=ttyS0 ro\0")])
+def test_the_command_line_is_chosen(build: Build, given: str, got: bytes) -> None:
+    with stopped(replace(build("choose_bytes").config, cmdline=given, until="handoff")) as td:
+        pointer = int.from_bytes(td.read(td.boot_params + 0x228, 4), "little")
+        assert td.read(pointer, len(got)) == got

@@ -81,6 +81,12 @@ flow named(a: bytes) -> u64 {
 }
 flow known(d: digest) -> bool { return d in KNOWN }
 flow known_digest() -> digest { let own: digest = ZERO return own }
+flow chosen(n: u64) -> u64 { return if n < 3 { 10 } else if n == 3 { n } else { 20 } }
+flow picked(n: u64, a: bytes) -> bytes { return match n { 0, 2 -> { a } 1 -> { "one" } _ -> { ABC } } }
+flow narrow_choice(n: u64) -> u64 { let v = if n == 0 { narrow(7) } else { narrow(8) } return v }
+flow again() -> untrusted u64 fails { return retry 3 times io_read(0x60, 1)? }
+flow once_more() -> u64 fails { retry 2 times io_write(1, 1, 1)? return 5 }
+flow maybe(a: bytes) fails { measure a into RTMR[1] as blob("maybe") unless empty }
 flow of(a: bytes, d: digest) -> bool { return digest(a) == d }
 """
 KNOWN = bytes.fromhex("00112233445566778899aabbccddeeff" * 3)
@@ -419,3 +425,54 @@ def test_a_digest_is_made_where_it_is_compared(cpu: FlowCpu, found: bytes, expec
 
     cpu.callees |= {"memcmp": memcmp, "digest": digest}
     assert cpu.value("flow_of", cpu.span(b"data"), cpu.place(KNOWN)) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 10), (2, 10), (3, 3), (4, 20), (2**64 - 1, 20)])
+def test_numbers_are_chosen(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_chosen", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, b"given"), (1, b"one"), (2, b"given"), (3, b"abc"), (2**63, b"abc")]
+)
+def test_bytes_are_chosen(cpu: FlowCpu, value: int, expected: bytes) -> None:
+    out = cpu.place(bytes(16))
+    cpu.call("flow_picked", value, cpu.span(b"given"), out)
+    assert cpu.bytes_of(out) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 7), (1, 8)])
+def test_the_result_of_a_call_is_chosen(cpu: FlowCpu, value: int, expected: int) -> None:
+    assert cpu.value("flow_narrow_choice", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("flow", "callee", "attempts"), [("again", "prim_io_read", 3), ("once_more", "prim_io_write", 2)]
+)
+@pytest.mark.parametrize("failures", range(4))
+def test_a_call_is_made_until_it_succeeds(
+    cpu: FlowCpu, flow: str, callee: str, attempts: int, failures: int
+) -> None:
+    def called(machine: FlowCpu, arguments: tuple[int, ...]) -> int:
+        made = [own for name, own in machine.calls if name == callee]
+        assert made[0][:3] == arguments[:3], "the arguments are the same each time"
+        if len(made) <= failures:
+            return machine.error("tdvmcall_failed")
+        if callee == "prim_io_read":
+            machine.put(arguments[2], 5)
+        return 0
+
+    cpu.callees[callee] = called
+    out = cpu.place(bytes(8))
+    status = cpu.call(f"flow_{flow}", out)
+    assert len(cpu.calls) == min(failures + 1, attempts)
+    if failures < attempts:
+        assert (status, cpu.u64(out)) == (0, 5)
+    else:
+        assert status == cpu.error("tdvmcall_failed")
+
+
+@pytest.mark.parametrize(("content", "measured"), [(b"x", 1), (b"", 0)])
+def test_what_is_empty_is_not_measured(cpu: FlowCpu, content: bytes, measured: int) -> None:
+    assert cpu.call("flow_maybe", cpu.span(content)) == 0
+    assert [name for name, _ in cpu.calls] == ["prim_measure_blob"] * measured

@@ -273,7 +273,7 @@ class FlowLowerer(ChoiceLowerer):
             default = default or not arm.patterns
             arms.append(model.Arm(values, self.block(arm.body), arm.span))
         if subject is not None and not default:
-            self.exhaustive(s, subject, set(seen))
+            self.exhaustive(s, subject, seen)
         subject = subject or model.Literal(0, U64, s.subject.span)
         return [model.Match(subject, tuple(arms), s.span)]
 

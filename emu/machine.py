@@ -187,7 +187,7 @@ class Machine:
         entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
         self.handoff = handoff.take(self.read_guest, entry, parameters)
         if self.observer:
-            self.observer.on_handoff(boot, entry, parameters)
+            self.observer.on_handoff(boot, self.handoff)
         if self.console.until.reason == "handoff":
             raise End("handoff", "")
         self.lib.td_arm_handoff(boot.handle, False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emu.ending import Ending
+from emu.handoff import Handoff
 from emu.view import Machine, Vcpu
 from formats.registers import Gpr
 
@@ -43,8 +44,8 @@ class Observer:
     def on_mode(self, vcpu: Vcpu) -> None:
         """Code of another width begins: RIP is at its first instruction."""
 
-    def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
-        """The first fetch outside the measured pages is due: RIP and RSI."""
+    def on_handoff(self, vcpu: Vcpu, given: Handoff) -> None:
+        """The first fetch outside the measured pages is due; without boot_params it may be no payload."""
 
     def on_stop(self, vcpu: Vcpu) -> None:
         """A breakpoint or the end of a step; the guest goes on when this returns."""
@@ -86,9 +87,9 @@ class Several(Observer):
         for one in self.observers:
             one.on_mode(vcpu)
 
-    def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
+    def on_handoff(self, vcpu: Vcpu, given: Handoff) -> None:
         for one in self.observers:
-            one.on_handoff(vcpu, entry, parameters)
+            one.on_handoff(vcpu, given)
 
     def on_stop(self, vcpu: Vcpu) -> None:
         for one in self.observers:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from emu.debug import names
 from emu.ending import Ending
+from emu.handoff import Handoff
 from emu.observe import Observer, Raised
 from emu.symbols import Symbols
 from emu.view import Machine, Vcpu
@@ -14,6 +15,8 @@ from formats.ghci import Function
 from formats.registers import Gpr
 from formats.tdx.leaves import Leaf
 from formats.units import LARGE_PAGE, PAGE
+
+UNKNOWN_CODE = "first unmeasured code"  # without boot_params: perhaps another part of the firmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,9 @@ class Recorder(Observer):
     def on_mode(self, vcpu: Vcpu) -> None:
         self.look(vcpu)
 
-    def on_handoff(self, vcpu: Vcpu, entry: int, parameters: int) -> None:
-        self.emit(vcpu, "handoff", "handoff", entry, given={"parameters": parameters})
+    def on_handoff(self, vcpu: Vcpu, given: Handoff) -> None:
+        name = "handoff" if given.boot_params is not None else UNKNOWN_CODE
+        self.emit(vcpu, "handoff", name, given.entry, given={"parameters": given.rsi})
 
     def on_end(self, machine: Machine, ending: Ending) -> None:
         rip = self.look(ending.vcpu)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from emu.debug.events import Event, Recorder
+from emu.debug.events import UNKNOWN_CODE, Event, Recorder
 from emu.debug.profile import KERNEL
 from emu.ending import Ending
 from emu.signals import EmuError
@@ -79,7 +79,7 @@ def first_phase(machine: Machine, vcpu: Vcpu) -> int:
         return LINUX
     if vcpu.index:
         return PARKED
-    if machine.handoff:
+    if machine.handoff and machine.handoff.boot_params is not None:
         return PAYLOAD
     return FIRMWARE if vcpu.regs.mode == LONG_MODE else RESET
 
@@ -147,7 +147,7 @@ class Timeline(Recorder):
         now = lane.phases[-1][0]
         if event.kind == "mode" and now == RESET:
             lane.phases.append((FIRMWARE, self.time, exits))
-        elif event.kind == "handoff":
+        elif event.kind == "handoff" and event.name != UNKNOWN_CODE:
             lane.phases.append((PAYLOAD, self.time, exits))
         elif event.rip >= KERNEL and now != LINUX:
             lane.phases.append((LINUX, self.time, exits))

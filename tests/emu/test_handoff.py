@@ -4,7 +4,6 @@ log that comes late, a kernel that knows no #VE.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import guest
@@ -13,6 +12,8 @@ from test_emu_eventlog import memory
 
 from emu import eventlog
 from emu.api import Report, RunConfig, prepare, report
+from emu.debug.timeline import PHASES, Timeline
+from emu.observe import Observer
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy, with_content
 from formats.tdvf import SectionType
@@ -37,10 +38,12 @@ class Content(Policy):
         return with_content(launch, SectionType.PAYLOAD, self.data)
 
 
-def run(body: str, payload: bytes, **settings: object) -> Report:
+def run(body: str, payload: bytes, observer: Observer | None = None) -> Report:
     config = RunConfig(guest.build(body).image, "guest.bin", memory=guest.MEMORY, until="halt")
-    machine = prepare(replace(config, **settings), policy=Content(payload))  # type: ignore[arg-type]
+    machine = prepare(config, policy=Content(payload))
     try:
+        if observer:
+            machine.observe(observer)
         return report(machine, machine.run(1_000_000, None))
     finally:
         machine.close()
@@ -73,6 +76,17 @@ def test_no_boot_params_are_said_and_the_log_is_found_at_the_end() -> None:
     assert [event["description"] for event in found.events] == ["td_hob", "td_payload"]
     assert found.event_log
     assert found.event_log_missing == ""
+
+
+@pytest.mark.parametrize("header", [0x53726448, 0])
+def test_a_timeline_begins_the_payload_where_boot_params_are(header: int) -> None:
+    body = DEAF.replace("HEADER", hex(header)).replace("TARGET", hex(PAYLOAD))
+    timeline = Timeline("guest")
+    run(body, HALT, observer=timeline)
+    phases = [PHASES[phase] for phase, _, _ in timeline.lanes[0].phases]
+    assert phases == ["reset", "firmware", *(["decompressor"] if header else [])]
+    (mark,) = (text for *_, text, kind in timeline.marks if kind == "handoff")
+    assert ("first unmeasured code" in mark) == (header == 0)
 
 
 @pytest.mark.parametrize("damage", [1, 30])

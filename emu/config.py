@@ -11,7 +11,7 @@ from emu.tdx.params import TdParams
 from emu.vmm.devices.clock import EPOCH
 from formats.units import GIB, MIB, PAGE
 
-HOST_PAGE_SIZES = ("2M", "4K")
+HOST_PAGE_SIZES = LARGE_PAGES, _ = "2M", "4K"
 MAX_VCPUS = 512  # more than the 300 at which tables and loops outgrow a byte; each costs host memory
 MIN_MEMORY, MAX_MEMORY = 16 * MIB, 1 << 46  # a power of 2 that GPAW 48 has room for
 
@@ -33,7 +33,7 @@ class RunConfig:
     until: str = "handoff"  # see emu.ending
     mrtd_order: str = "single-pass"
     elf: Path | None = None
-    host_page_size: str = "2M"
+    host_page_size: str | None = None  # of private memory; None: as the host of that VMM maps it
     hob: bytes | None = None  # instead of the VMM's own TD HOB; the RAM it claims is given
     max_instructions: int = 20_000_000_000  # of one vCPU
     skip_count: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class RunConfig:
         """EmuError: what no run can have, in one line."""
         if self.mrtd_order not in ORDERS:
             raise EmuError(f"mrtd order {self.mrtd_order!r}: expected one of {', '.join(ORDERS)}")
-        if self.host_page_size not in HOST_PAGE_SIZES:
+        if self.host_page_size not in (None, *HOST_PAGE_SIZES):
             raise EmuError(f"host page size {self.host_page_size!r}: expected 2M or 4K")
         check_vcpus(self.vcpus)
         check_memory(self.memory)

@@ -18,10 +18,10 @@ EFER, TSC = 0xC0000080, 0x10
 
 # Exit reasons of #VE (Intel SDM volume 3, appendix C)
 EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT": 30, "INS": 30, "OUTS": 30}
-EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54, "PCONFIG": 65}
+EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54}
 APIC_WRITE, SELF_IPI_OFFSET = 56, 0x3F0  # of the virtual-APIC page
 PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "MOV_CR8", "LMSW"))
-UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT", "PCONFIG"))  # #UD beyond CPL 0
+UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT"))  # #UD beyond CPL 0
 PORT_ACCESS = frozenset(("IN", "OUT", "INS", "OUTS"))
 
 

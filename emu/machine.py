@@ -251,7 +251,7 @@ def create(
     layout.sept_ve_disable = params.attributes >> 28 & 1
     memory = Memory(ffi, lib, vm, layout)
     for start, end in launch.ram:
-        memory.add_ram(start, end // PAGE * PAGE, large=config.host_page_size == "2M")
+        memory.add_ram(start, end // PAGE * PAGE, large=launch.large_pages)
     for region in launch.regions:
         memory.add_pages(region.gpa, region.content, region.length, region.measured)
     vmm = Vmm(
@@ -267,6 +267,7 @@ def create(
         lambda index, blocked: machine.idle(index, blocked),
         policy,
         map_gpa_retry=config.map_gpa_retry,
+        mcg_cap=launch.mcg_cap,
     )
     machine = Machine(
         config, ffi, lib, vm, memory, TdxModule(params, memory, td.mrtd), vmm, launch, console, symbols

@@ -87,8 +87,8 @@ def add_options(options: Options) -> None:
         help="is each page extended when added, or a section after all its pages; default: %(default)s",
     )  # fmt: skip
     options.add_argument(
-        "--host-page-size", choices=HOST_PAGE_SIZES, default=HOST_PAGE_SIZES[0],
-        help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: %(default)s",
+        "--host-page-size", choices=HOST_PAGE_SIZES,
+        help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: as that VMM's does",
     )  # fmt: skip
     options.add_argument(
         "--map-gpa-retry", action="store_true",

@@ -49,8 +49,11 @@ DEBUGCTL_RESERVED = 7 << 3 | ((1 << 64) - 1) & ~0xFFFF  # msr_defs.h
 
 N, F, V, G = Access.NATIVE, Access.FIXED, Access.VE, Access.GP
 
-# ARCH_CAPABILITIES of the emulated CPU: it has none of the known transient execution weaknesses.
-ARCH_CAPABILITIES = sum(1 << bit for bit in (0, 3, 4, 5, 6, 8, 13, 14, 15, 17, 20, 24, 26, 27))
+# What the module makes of the CPU's ARCH_CAPABILITIES (virt_msr_helpers.c init_virt_ia32_arch_capabilities,
+# check_virt_ia32_arch_capabilities): RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO, IF_PSCHANGE_MC_NO,
+# TAA_NO, DOITM, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO are 1 on every CPU with TDX; SSB_NO, BHI_NO and PBRSB_NO are
+# 0 where the host did not configure the MSR, which KVM does not; the CPU has RRSBA 0.
+ARCH_CAPABILITIES = sum(1 << bit for bit in (0, 1, 3, 5, 6, 8, 12, 13, 14, 15))
 
 
 ROWS: tuple[Row, ...] = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.config import RunConfig
+from emu.config import LARGE_PAGES, RunConfig
 from emu.signals import EmuError
 from emu.tdx.measure import AddedRegion
 from emu.vmm import hob
 from emu.vmm.backing import backed, union
+from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Preset
 from formats import bundle, linux, tdvf
 from formats.errors import FormatError
@@ -18,7 +19,7 @@ from formats.units import FOUR_GIB, PAGE
 @dataclass(frozen=True)
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
-    TDH.VP.INIT.
+    TDH.VP.INIT; whether RAM is mapped in 2 MiB pages where it can be, and the MCG_CAP of the vCPUs.
     """
 
     ram: tuple[tuple[int, int], ...]
@@ -26,6 +27,8 @@ class Launch:
     sections: tuple[tdvf.Section, ...]
     hob_address: int
     hob: bytes
+    large_pages: bool = True
+    mcg_cap: int = MCG_CAP_KVM
 
 
 def _metadata(config: RunConfig) -> tuple[tdvf.Section, ...]:
@@ -107,4 +110,5 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     )
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
-    return Launch(ram, regions, tuple(added), hobs[0].address, data)
+    large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
+    return Launch(ram, regions, tuple(added), hobs[0].address, data, large, preset.mcg_cap)

@@ -27,10 +27,16 @@ class Answer:
         return (head + self.data).ljust(len(buffer), b"\0") if self.data else head + buffer[HEADER.size :]
 
 
-def answer(buffer: bytes) -> Answer:
-    """The answer to a request of 4 KiB or more."""
+def is_request(buffer: bytes) -> bool:
+    """Whether QEMU takes a request for one (tdx_handle_get_quote): version, and a length that fits."""
     version, _, given, _ = HEADER.unpack_from(buffer)
-    if version != VERSION or given != REPORT_SIZE or HEADER.size + given > len(buffer):
+    return bool(version == VERSION and HEADER.size + given <= len(buffer))
+
+
+def answer(buffer: bytes) -> Answer:
+    """The answer to a request of 4 KiB or more; the service that makes quotes wants a TDREPORT."""
+    _, _, given, _ = HEADER.unpack_from(buffer)
+    if given != REPORT_SIZE:
         return Answer(ERROR)
     at = HEADER.size + REPORT_DATA
     return Answer(SUCCESS, TEXT + buffer[at : at + REPORT_DATA_SIZE].hex().encode() + b"\n")

@@ -1,4 +1,6 @@
-"""How does the VMM answer TDG.VP.VMCALL? The GHCI sub-functions, honest."""
+"""How does the VMM answer TDG.VP.VMCALL? The GHCI sub-functions as KVM (Linux arch/x86/kvm/vmx/tdx.c) and
+QEMU (target/i386/kvm/tdx.c) answer them, honest.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from emu.cpu.apic import EMULATED as APIC_EMULATED
 from emu.cpu.apic import FIXED, LocalApic, Message
 from emu.cpu.memory import Memory
 from emu.signals import End
-from emu.vmm import quote
+from emu.tdx.msr import ARCH_CAPABILITIES
+from emu.vmm import kvm_msr, quote
 from emu.vmm.devices.bus import Ports
 from emu.vmm.policy import Call, Policy
 from formats import ghci
@@ -19,20 +22,12 @@ from formats.registers import R10, R11, R12, R13, R14, R15, Gpr
 from formats.tdx import status
 from formats.units import LARGE_PAGE, PAGE
 
-APIC_BASE = 0x1B
-APIC_BASE_X2APIC, APIC_BASE_BSP = 0xFEE00C00, 1 << 8
-# MSRs that KVM emulates for a TD (arch/x86/kvm/vmx/tdx.c, tdx_has_emulated_msr), zero until written
-EMULATED_MSRS = frozenset(
-    (
-        *(0x8B, 0xFE, 0x2FF, 0x140, 0xCE, 0x3A, 0x1A0, 0x179, 0x17A, 0x17B, 0x4B564D05, 0x277),
-        *range(0x200, 0x210),
-        *(0x250, 0x258, 0x259, *range(0x268, 0x270)),
-        *range(0x400, 0x480),
-    )
-)
 KVM_FEATURE_MSI_EXT_DEST_ID = 1 << 15  # Linux Documentation/virt/kvm/x86/cpuid.rst; for APIC ids above 255
 MAP_GPA_PIECE = LARGE_PAGE  # KVM's TDX_MAP_GPA_MAX_LEN
+NO_HYPERCALL = -1000 & (1 << 64) - 1  # -KVM_ENOSYS (x86.c ____kvm_emulate_hypercall)
 OPTIONAL_FUNCTIONS = 1 << 1  # GetTdVmCallInfo: SetupEventNotifyInterrupt (QEMU target/i386/kvm/tdx.c)
+
+MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 
 
 @dataclass
@@ -48,6 +43,7 @@ class Vmm:
     vmcalls: Counter[str] = field(default_factory=Counter)
     msrs: dict[tuple[int, int], int] = field(default_factory=dict)
     map_gpa_retry: bool = False  # RETRY after each piece, whether an interrupt waits or not
+    mcg_cap: int = kvm_msr.MCG_CAP_KVM
     notify: tuple[int, int] | None = None  # vCPU and vector of the event notification
 
     def handle(self, index: int, r: Gpr) -> None:
@@ -57,17 +53,17 @@ class Vmm:
         known = ghci.NAMES.get(seen[R11], f"sub-function {seen[R11]:#x}")
         name = f"vendor {seen[R10]:#x}" if seen[R10] else known
         self.vmcalls[name] += 1
-        handler = None if seen[R10] else HANDLERS.get(seen[R11])
+        handler = Vmm.hypercall if seen[R10] else HANDLERS.get(seen[R11], Vmm.unsupported)
         if self.policy.watches_calls:
             self.ask_policy(Call(index, name, seen.copy(), seen), handler)
         else:
-            seen[R10] = handler(self, index, seen) if handler else ghci.INVALID_OPERAND
+            seen[R10] = handler(self, index, seen)
         for number in range(2, 16):
             if mask >> number & 1:
                 r[number] = seen[number] & (1 << 64) - 1
         r[0] = status.SUCCESS
 
-    def ask_policy(self, call: Call, handler: Handler | None) -> None:
+    def ask_policy(self, call: Call, handler: Handler) -> None:
         """A call as the policy wants it answered."""
         r = call.answer
         refused = self.policy.on_call(call)
@@ -75,11 +71,19 @@ class Vmm:
             r[R10] = refused
             return
         try:
-            r[R10] = handler(self, call.vcpu, r) if handler else ghci.INVALID_OPERAND
+            r[R10] = handler(self, call.vcpu, r)
         except End as end:
             r[R10] = ghci.SUCCESS
             self.policy.on_end(call, end)
         self.policy.on_answer(call)
+
+    def unsupported(self, index: int, r: Gpr) -> int:
+        """Every number that is not in HANDLERS (handle_tdvmcall)."""
+        return ghci.SUBFUNC_UNSUPPORTED
+
+    def hypercall(self, index: int, r: Gpr) -> int:
+        """R10 is the number of a hypercall of KVM's own, of which this VMM has none (tdx_emulate_vmcall)."""
+        return NO_HYPERCALL
 
     def cpuid(self, index: int, r: Gpr) -> int:
         """0x0A: the hypervisor leaves, KVM's signature and one feature."""
@@ -99,9 +103,9 @@ class Vmm:
         return ghci.SUCCESS
 
     def io(self, index: int, r: Gpr) -> int:
-        """0x1E."""
-        size, write, port, value = r[R12], r[R13], r[R14], r[R15]
-        if size not in (1, 2, 4) or write > 1 or port > 0xFFFF:
+        """0x1E; KVM passes the low 16 bits of the port on, whatever is above them (tdx_emulate_io)."""
+        size, write, port, value = r[R12], r[R13], r[R14] & 0xFFFF, r[R15]
+        if size not in (1, 2, 4) or write > 1:
             return ghci.INVALID_OPERAND
         if write:
             self.ports.write(port, size, value & (1 << 8 * size) - 1)
@@ -110,33 +114,36 @@ class Vmm:
         return ghci.SUCCESS
 
     def rdmsr(self, index: int, r: Gpr) -> int:
-        """0x1F."""
-        msr = r[R12]
-        if msr == APIC_BASE:
-            r[R11] = APIC_BASE_X2APIC | (APIC_BASE_BSP if index == 0 else 0)
-        elif msr in APIC_EMULATED:
+        """0x1F; the number is ECX, 32 bits (tdx_handle_exit)."""
+        msr = r[R12] & MASK32
+        if msr in APIC_EMULATED:
             r[R11] = self.apics[index].read(msr)
-        elif msr in EMULATED_MSRS:
-            r[R11] = self.msrs.get((index, msr), 0)
-        else:
+            return ghci.SUCCESS
+        value = kvm_msr.read(self.msrs, index, msr, self.mcg_cap, ARCH_CAPABILITIES)
+        if value is None:
             return ghci.INVALID_OPERAND
+        r[R11] = value
         return ghci.SUCCESS
 
     def wrmsr(self, index: int, r: Gpr) -> int:
         """0x20."""
-        if r[R12] in APIC_EMULATED:
-            done = self.apics[index].write(r[R12], r[R13])
-            return ghci.SUCCESS if done else ghci.INVALID_OPERAND
-        if r[R12] not in EMULATED_MSRS:
-            return ghci.INVALID_OPERAND
-        self.msrs[index, r[R12]] = r[R13]
-        return ghci.SUCCESS
+        msr, value = r[R12] & MASK32, r[R13]
+        if msr in APIC_EMULATED:
+            done = self.apics[index].write(msr, value)
+        else:
+            done = kvm_msr.write(self.msrs, index, msr, value, self.mcg_cap, ARCH_CAPABILITIES)
+        return ghci.SUCCESS if done else ghci.INVALID_OPERAND
 
     def mmio(self, index: int, r: Gpr) -> int:
-        """0x30."""
-        size, write, gpa = r[R12], r[R13], r[R14] & ~self.memory.shared_bit
+        """0x30: with a private GPA, which is one without the shared bit, it is refused (tdx_emulate_mmio).
+        Address bits above the shared one are not looked at: no device is there.
+        """
+        size, write, gpa, bit = r[R12], r[R13], r[R14], self.memory.shared_bit
         if size not in (1, 2, 4, 8) or write > 1:
             return ghci.INVALID_OPERAND
+        if not gpa & bit or not gpa + size - 1 & MASK64 & bit:
+            return ghci.INVALID_OPERAND
+        gpa &= ~bit
         if write:
             self.ports.write_memory(gpa, size, r[R15] & (1 << 8 * size) - 1)
         else:
@@ -153,9 +160,10 @@ class Vmm:
 
     def map_gpa(self, index: int, r: Gpr) -> int:
         """0x10001: converts memory between private and shared, piece by piece as KVM does (vmx/tdx.c,
-        tdx_map_gpa): RETRY with the next GPA when an interrupt waits. R11 keeps the shared bit.
+        tdx_map_gpa): RETRY with the next GPA when an interrupt waits. R11 keeps the shared bit, and the
+        sub-function's number where nothing is left to do.
         """
-        given, bit = r[R12], self.memory.shared_bit
+        given, number, bit = r[R12], r[R11], self.memory.shared_bit
         end = given + r[R13]
         r[R11] = given
         if not r[R13] or end > 2 * bit or (given ^ end - 1) & bit:
@@ -171,7 +179,7 @@ class Vmm:
                 break  # nothing but device memory from here on
             if not self.convert(piece & ~bit, min(MAP_GPA_PIECE, end - piece), to_shared):
                 return ghci.INVALID_OPERAND
-        r[R11] = 0
+        r[R11] = number
         return ghci.SUCCESS
 
     def convert(self, start: int, size: int, to_shared: bool) -> bool:
@@ -191,18 +199,23 @@ class Vmm:
         return True
 
     def get_quote(self, index: int, r: Gpr) -> int:
-        """0x10002: answered at once, with a text in place of a quote; then the notification."""
+        """0x10002: answered at once, with a text in place of a quote; then the notification. The checks are
+        KVM's (tdx_get_quote) and QEMU's (tdx_handle_get_quote); of a private page a VMM sees zeros.
+        """
         memory = self.memory
         gpa, size = r[R12] & ~memory.shared_bit, r[R13]
-        shared = memory.state(gpa) & memory.lib.TD_PAGE_STATE == memory.lib.TD_PAGE_SHARED
-        if not r[R12] & memory.shared_bit or gpa % PAGE or size % PAGE or not size or not shared:
+        if not r[R12] & memory.shared_bit or not size:
             return ghci.INVALID_OPERAND
-        if size > quote.MAX_BUFFER:
+        if gpa % PAGE or size % PAGE:
+            return ghci.ALIGN_ERROR
+        if size > quote.MAX_BUFFER or gpa + size > memory.span:
             return ghci.INVALID_OPERAND
         pages = range(gpa, gpa + size, PAGE)
         if any(memory.state(page) & memory.lib.TD_PAGE_STATE != memory.lib.TD_PAGE_SHARED for page in pages):
             return ghci.INVALID_OPERAND
         buffer = memory.read(gpa, size, shared=True)
+        if not quote.is_request(buffer):
+            return ghci.INVALID_OPERAND
         memory.write(gpa, quote.answer(buffer).write(buffer), shared=True)
         if self.notify:
             target, vector = self.notify

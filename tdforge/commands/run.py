@@ -127,7 +127,7 @@ RUN = Command(
         "tdforge run build/linux.bin --kernel vmlinuz --script docs/examples/deny_large_pages.py --profile",
         "tdforge run build/linux.bin --kernel vmlinuz --gdb 1234",
         "tdforge run build/linux.bin --kernel vmlinuz --save point; tdforge run --resume point --until halt",
-        "tdforge run OVMF.fd --vmm qemu --rbp-mod --until halt --max-instructions 449000000",
+        "tdforge run OVMF.fd --vmm qemu --rbp-mod --memory 256M --until halt --max-instructions 455000000",
     ),
     add_options,
     run,

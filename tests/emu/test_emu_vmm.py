@@ -23,6 +23,7 @@ from image.mrtd import mrtd
 
 GIB = 1 << 30
 SHARED = 1 << 47
+ALL_ONES = (1 << 64) - 1
 
 
 def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
@@ -145,6 +146,8 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x1800)[R10] == 0x8000000000000002
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x2000)[R10] == 0
     assert memory.state(0x900000) & 3 == lib.TD_PAGE_SHARED
+    assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 1 << 63  # no request is in the buffer
+    memory.write(0x900000, b"\1", shared=True)
     assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 0
     assert memory.read(0x900008, 8, shared=True) == (0x8000000000000000).to_bytes(8, "little")
     assert call(0x10002, r12=0x900000, r13=0x1000)[R10] == 1 << 63
@@ -156,7 +159,9 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x10004, r12=31)[R10] == 1 << 63
     assert call(0x10004, r12=32)[R10] == 0
     assert call(0x30, r12=4, r14=0xFEC00000 | SHARED)[R11] == 0
-    assert call(0x7777)[R10] == 1 << 63
+    assert call(0x30, r12=4, r14=0xFEC00000)[R10] == 1 << 63  # the shared bit is forgotten
+    assert call(0x30, r12=4, r14=0xFEC00000 | 1 << 48)[R10] == 1 << 63
+    assert call(0x7777)[R10] == 0x8000000000000003
 
 
 def test_map_gpa_stops_for_a_waiting_interrupt() -> None:
@@ -171,13 +176,42 @@ def test_map_gpa_stops_for_a_waiting_interrupt() -> None:
         apic = td.vcpus[0].apic
         apic.svr |= 0x100
         apic.post(0x40)
-        assert convert(0x900000, 0x200000) == (0, 0)
+        assert convert(0x900000, 0x200000) == (0, 0x10001)  # R11 stays as it was
         assert convert(0xA00000, 0x300000) == (1, 0xC00000 | SHARED)
         assert td.memory.state(0xBFF000) & 3 == td.memory.lib.TD_PAGE_SHARED
         assert td.memory.state(0xC00000) & 3 == td.memory.lib.TD_PAGE_PENDING
         apic.take(0x40)
-        assert convert(0xC00000, 0x100000) == (0, 0)
-        assert convert(0, SHARED) == (0, 0)  # all there is and much more, at once
+        assert convert(0xC00000, 0x100000) == (0, 0x10001)
+        assert convert(0, SHARED) == (0, 0x10001)  # all there is and much more, at once
+
+
+@pytest.mark.parametrize(
+    ("vmm", "large", "mcg_cap"),
+    [
+        ("td-shim", True, 0x20),
+        ("legacy", True, 0x20),
+        ("cloud-hypervisor", False, 0x20),
+        ("cloud-hypervisor-v43", False, 0x20),
+        ("qemu", False, 0x100010A),
+    ],
+)
+def test_what_the_host_of_a_preset_does(vmm: str, large: bool, mcg_cap: int) -> None:
+    """KVM maps private memory at 4 KiB only; QEMU sets up machine check banks, others leave KVM's."""
+    image = guest.build("main: halt\n").image
+    for chosen, expected in ((None, large), ("2M", True), ("4K", False)):
+        with guest.machine(image, vmm=vmm, host_page_size=chosen) as td:
+            assert td.memory.is_large(32 << 20) == expected
+    with guest.machine(image, vmm=vmm) as td:
+        r = [0] * 16
+        r[RCX], r[R11], r[R12] = 0xFC00, 0x1F, 0x179
+        td.vmm.handle(0, r)
+        assert (r[R10], r[R11]) == (0, mcg_cap)
+        r[R10], r[R11], r[R12] = 0, 0x1F, 0x17B  # MCG_CTL
+        td.vmm.handle(0, r)
+        assert (r[R10], r[R11]) == ((0, ALL_ONES) if mcg_cap >> 8 & 1 else (1 << 63, 0x1F))
+        r[R10], r[R11], r[R12] = 0, 0x1F, 0x400 + 4 * (mcg_cap & 0xFF)  # a bank behind the last
+        td.vmm.handle(0, r)
+        assert r[R10] == 1 << 63
 
 
 def test_unselected_registers_stay_with_the_guest() -> None:

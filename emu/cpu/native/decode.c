@@ -208,9 +208,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
     switch (op) {
     case 0x01:
         switch (i->modrm) {
-        case 0xC0: case 0xC2: case 0xC3: case 0xC4: case 0xCF: case 0xD4: case 0xD7: return TD_INSN_UD;
+        case 0xC0: case 0xC2: case 0xC3: case 0xC4: case 0xC5: case 0xCF: case 0xD4: case 0xD7: return TD_INSN_UD;
         case 0xC1: return TD_INSN_VMCALL;
-        case 0xC5: return TD_INSN_PCONFIG;
         case 0xC8: return TD_INSN_MONITOR;
         case 0xC9: return TD_INSN_MWAIT;
         case 0xCC: return i->opsize && mode ? TD_INSN_TDCALL : TD_INSN_UD;
@@ -236,6 +235,8 @@ int td_classify(const insn *i, const uint8_t *code, int mode) {
     case 0x33: return TD_INSN_RDPMC;
     case 0x37: case 0x78: case 0x79: case 0xAA: return TD_INSN_UD;
     case 0xA2: return TD_INSN_CPUID;
+    case 0xAE: /* TPAUSE, UMONITOR, UMWAIT with CPUID.WAITPKG 0; without a prefix it is MFENCE */
+        return (i->modrm & 0xC0) == 0xC0 && reg == 6 && (i->rep || i->opsize) ? TD_INSN_UD : TD_INSN_NONE;
     case 0xC7:
         if ((i->modrm & 0xC0) == 0xC0)
             return reg == 6 ? TD_INSN_RDRAND : reg == 7 ? TD_INSN_RDSEED : TD_INSN_NONE;

@@ -41,6 +41,30 @@ def _others() -> Iterator[Row]:
             (code(text, rdi=at.BUFFER, rsi=at.BUFFER),),
             {"vector": 6, "at": 0},
         )
+    for key, what, text in (  # enabled by CPUID bits that this TD does not have: MKTME (PCONFIG) and WAITPKG
+        ("pconfig", "PCONFIG", "0f01c5"),
+        ("tpause", "TPAUSE", "660faef1"),
+        ("umwait", "UMWAIT", "f20faef1"),
+        ("umonitor", "UMONITOR", "f30faef7"),
+    ):
+        for cs, suffix, where in ((at.CS64, "", ""), (at.USER_CS, "_user", " in user mode, too")):
+            yield Row(
+                f"ud.{key}{suffix}",
+                f"{what} is #UD{where}",
+                OTHER,
+                "td_vmcs_init.c init_td_vmcs_exec_control_field",
+                (code(text, rdi=at.BUFFER, cs=cs),),
+                {"vector": 6, "at": 0},
+            )
+    for key, what, text in (("mfence", "MFENCE", "0faef0"), ("rdfsbase", "RDFSBASE", "f30faec0")):
+        yield Row(
+            f"native.{key}",
+            f"{what}, which shares its opcode with UMWAIT, is native",
+            OTHER,
+            "CPU architecture",
+            (code("0f20e0 0d00000100 0f22e0" + text, rax=0),),  # CR4.FSGSBASE
+            {"vector": 3},
+        )
     yield Row(
         "gp.rdpmc",
         "RDPMC without PERFMON is #GP(0)",

@@ -48,7 +48,6 @@ def _instructions() -> Iterator[Row]:
     yield _ve("monitor", "MONITOR: reason 39", "0f01c8", 39, 3)
     yield _ve("wbinvd", "WBINVD: reason 54", "0f09", 54, 2)
     yield _ve("wbnoinvd", "WBNOINVD: reason 54", "f30f09", 54, 3)
-    yield _ve("pconfig", "PCONFIG: reason 65", "0f01c5", 65, 3)
     # Qualification: bits 2:0 size - 1, 3 IN, 4 string, 5 REP, 6 immediate, 31:16 port (Intel SDM 28.2.1)
     yield _ve("in8", "IN AL, DX: reason 30, one byte, in, port in DX", "ec", 30, 1, 0x03F80008, rdx=0x3F8)
     yield _ve("in16", "IN AX, DX: two bytes", "66ed", 30, 2, 0x03F80009, rdx=0x3F8)
@@ -94,7 +93,7 @@ def _instructions() -> Iterator[Row]:
             (code(text, cs=at.USER_CS),),
             {"vector": 13, "error": 0, "at": 0},
         )
-    for key, text in (("monitor", "0f01c8"), ("mwait", "0f01c9"), ("pconfig", "0f01c5")):
+    for key, text in (("monitor", "0f01c8"), ("mwait", "0f01c9")):
         yield Row(
             f"ve.{key}_user",
             f"{key.upper()} in user mode is #UD",

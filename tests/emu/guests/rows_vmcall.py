@@ -6,12 +6,77 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import layout as at
-from .rows import FILL, Row, Step, absent, code, tdcall, vmcall
+from .rows import ALL_ONES, FILL, Row, Step, absent, code, tdcall, vmcall
 
 MASKS, FUNCTIONS = "4.1 TDG.VP.VMCALL registers", "4.2 GHCI sub-functions"
 SOURCE, GHCI = "tdg_vp_vmcall.c", "GHCI"
+SOURCES = {  # by the first word of a row's key
+    "info": "KVM tdx.c tdx_get_td_vm_call_info",
+    "io": "KVM tdx.c tdx_emulate_io",
+    "rdmsr": "KVM tdx.c tdx_get_msr, x86.c kvm_get_msr_common",
+    "wrmsr": "KVM tdx.c tdx_set_msr, x86.c kvm_set_msr_common",
+    "cpuid": "KVM tdx.c tdx_emulate_cpuid",
+    "mmio": "KVM tdx.c tdx_emulate_mmio",
+    "quote": "KVM tdx.c tdx_get_quote, QEMU tdx.c tdx_handle_get_quote",
+    "notify": "QEMU tdx.c tdx_handle_setup_event_notify_interrupt",
+    "fatal": "QEMU tdx.c tdx_handle_report_fatal_error",
+    "hlt": "KVM tdx.c tdx_handle_exit, x86.c kvm_emulate_halt_noskip",
+    "unknown": "KVM tdx.c handle_tdvmcall",
+    "service": "KVM tdx.c handle_tdvmcall",
+    "pconfig": "KVM tdx.c handle_tdvmcall",
+    "vendor": "KVM tdx.c tdx_emulate_vmcall, x86.c ____kvm_emulate_hypercall",
+}
+KVM_READS = (  # MSR, its name, what KVM answers at the start
+    (0x3A, "FEAT_CTL is locked, without LMCE", 1),
+    (0x8B, "UCODE_REV is 0", 0),
+    (0xCE, "PLATFORM_INFO offers CPUID faulting", 0x80000000),
+    (0xFE, "MTRRcap: 8 variable ranges, fixed ranges, WC", 0x508),
+    (0x140, "MISC_FEATURES_ENABLES is 0", 0),
+    (0x179, "MCG_CAP: 32 banks, no MCG_CTL, no CMCI, no LMCE, where the VMM set nothing else", 0x20),
+    (0x17A, "MCG_STATUS is 0", 0),
+    (0x1A0, "MISC_ENABLE: no BTS, no PEBS", 0x1800),
+    (0x1FC, "POWER_CTL is 0", 0),
+    (0x200, "the first MTRR is 0", 0),
+    (0x20F, "the last variable MTRR is 0", 0),
+    (0x26F, "the last fixed MTRR is 0", 0),
+    (0x277, "PAT has its reset value", 0x0007040600070406),
+    (0x2FF, "MTRRdefType is 0", 0),
+    (0x400, "MC0_CTL is 0", 0),
+    (0x47F, "MC31_MISC is 0", 0),
+    (0x4B564D05, "KVM_POLL_CONTROL is 1", 1),
+    (0xC0000080, "EFER: SCE, LME, LMA, NX", 0xD01),
+    (1 << 32 | 0xFE, "32 bits of the number count", 0x508),
+)
+KVM_REFUSES = (  # MSRs, why RDMSR and WRMSR are refused
+    (0x17B, "MCG_CTL, which MCG_CAP does not have"),
+    (0x210, "a ninth variable MTRR"),
+    (0x251, "no fixed MTRR"),
+    (0x280, "MC0_CTL2 without CMCI"),
+    (0x29F, "MC31_CTL2 without CMCI"),
+    (0x480, "a VMX MSR"),
+    (0x4D0, "MCG_EXT_CTL without LMCE"),
+    (0x808, "an x2APIC register that the CPU virtualises"),
+    (0x12345, "an MSR that KVM does not emulate for a TD"),
+)
+KVM_WRITES = (  # MSR, a value that is taken, one that is not, why
+    (0x140, 1, 2, "MISC_FEATURES_ENABLES: only CPUID faulting"),
+    (0x17A, 7, None, "MCG_STATUS takes all"),
+    (0x1A0, 0x1801, 0x801, "MISC_ENABLE: PEBS stays unavailable"),
+    (0x1FC, 2, None, "POWER_CTL takes all"),
+    (0x200, 0x80000006, 0x80000002, "a base has a memory type"),
+    (0x201, 0xFFF80000800, 0xFFF80000801, "a mask has no bits below V"),
+    (0x250, 0x0606060606060606, 0x0206060606060606, "a fixed MTRR has eight memory types"),
+    (0x277, 0x0007010600070106, 0x0207040600070406, "PAT has eight memory types"),
+    (0x2FF, 0xC06, 0x1000, "MTRRdefType has E, FE and a type"),
+    (0x400, ALL_ONES, 1, "MC0_CTL is all zeros or all ones"),
+    (0x401, 0, 1, "MC0_STATUS can be cleared"),
+    (0x402, 5, None, "MC0_ADDR takes all"),
+    (0x4B564D05, 0, 2, "KVM_POLL_CONTROL is one bit"),
+)
+KVM_READ_ONLY = (0x1B, 0x3A, 0xCE, 0xFE, 0x10A, 0x179, 0xC0000080)
 INVALID_RCX = 0xC000010000000001
-INVALID_OPERAND, ALIGN_ERROR = 0x8000000000000000, 0x8000000000000002
+INVALID_OPERAND, ALIGN_ERROR, UNSUPPORTED = 0x8000000000000000, 0x8000000000000002, 0x8000000000000003
+NO_HYPERCALL = 0xFFFFFFFFFFFFFC18  # -KVM_ENOSYS
 INFO, MAP, QUOTE, FATAL, NOTIFY, SERVICE = 0x10000, 0x10001, 0x10002, 0x10003, 0x10004, 0x10005
 FREE, SHARED = at.FREE, 1 << 47
 NO_FLAGS = {"config_flags": 0}
@@ -101,7 +166,7 @@ def _masks() -> Iterator[Row]:
         "hidden_function",
         "A hidden R11 is sub-function 0",
         vmcall(0x1E, 0xF400, **out),
-        {"rax": 0, "r10": INVALID_OPERAND},
+        {"rax": 0, "r10": UNSUPPORTED},
     )
     yield absent(
         "vmcall.host_rax",
@@ -122,7 +187,10 @@ def _masks() -> Iterator[Row]:
 def _functions() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
         given = steps if isinstance(steps, tuple) else (steps,)
-        return Row(f"ghci.{key}", what, FUNCTIONS, GHCI, given, {"rax": 0} | expect if expect else {}, **more)
+        source = SOURCES[key.split(".")[0].rstrip("0123456789")]
+        return Row(
+            f"ghci.{key}", what, FUNCTIONS, source, given, {"rax": 0} | expect if expect else {}, **more
+        )
 
     bad = {"r10": INVALID_OPERAND}
     yield row(
@@ -163,7 +231,13 @@ def _functions() -> Iterator[Row]:
     for size in (0, 3, 8):
         yield row(f"io.size{size}", f"IO: size {size}", vmcall(0x1E, r12=size, r13=1, r14=0x80, r15=1), bad)
     yield row("io.direction", "IO: direction 2", vmcall(0x1E, r12=1, r13=2, r14=0x80), bad)
-    yield row("io.port", "IO: a port beyond FFFF", vmcall(0x1E, r12=1, r13=1, r14=0x10000), bad)
+    yield row(
+        "io.port",
+        "IO: of the port 16 bits count",
+        vmcall(0x1E, r12=1, r13=1, r14=0x103F8, r15=0x43),
+        {},
+        console="C",
+    )
     yield row(
         "rdmsr.apic_base",
         "RDMSR of APIC_BASE: x2APIC, enabled, first vCPU",
@@ -172,21 +246,36 @@ def _functions() -> Iterator[Row]:
     )
     yield row("rdmsr.x2apic_id", "RDMSR of the x2APIC id", vmcall(0x1F, r12=0x802), {"r10": 0, "r11": 0})
     yield row(
-        "rdmsr.unknown", "RDMSR of an MSR that KVM does not emulate for a TD", vmcall(0x1F, r12=0x12345), bad
+        "rdmsr.arch_capabilities",
+        "RDMSR of ARCH_CAPABILITIES",
+        vmcall(0x1F, r12=0x10A),
+        {"r10": 0, "r11": 0xF16B},
+        status="simplified",
+        why="KVM gives the host's own value, here that of the emulated CPU",
     )
+    for msr, what, value in KVM_READS:
+        yield row(f"rdmsr.{msr:x}", f"RDMSR: {what}", vmcall(0x1F, r12=msr), {"r10": 0, "r11": value})
+    for msr, what in KVM_REFUSES:
+        refused = vmcall(0x1F, r12=msr), vmcall(0x20, r12=msr, r13=0)
+        yield row(
+            f"rdmsr.{msr:x}", f"RDMSR and WRMSR: {what} is refused", refused, {"0.r10": INVALID_OPERAND} | bad
+        )
+    for msr, taken, refused_value, what in KVM_WRITES:
+        steps = [vmcall(0x20, r12=msr, r13=taken)]
+        expect = {"0.r10": 0}
+        if refused_value is not None:
+            steps.append(vmcall(0x20, r12=msr, r13=refused_value))
+            expect["1.r10"] = INVALID_OPERAND
+        steps.append(vmcall(0x1F, r12=msr))
+        yield row(f"wrmsr.{msr:x}", f"WRMSR: {what}", tuple(steps), {**expect, "r10": 0, "r11": taken})
     yield row(
-        "wrmsr",
-        "WRMSR, and RDMSR reads it back",
-        (vmcall(0x20, r12=0x2FF, r13=0xC06), vmcall(0x1F, r12=0x2FF)),
-        {"0.r10": 0, "r10": 0, "r11": 0xC06},
+        "wrmsr.8b",
+        "WRMSR of UCODE_REV is taken and ignored",
+        (vmcall(0x20, r12=0x8B, r13=5), vmcall(0x1F, r12=0x8B)),
+        {"0.r10": 0, "r10": 0, "r11": 0},
     )
-    yield row(
-        "wrmsr.unknown",
-        "WRMSR of an MSR that KVM does not emulate for a TD",
-        vmcall(0x20, r12=0x12345, r13=0),
-        bad,
-    )
-    yield row("wrmsr.apic_base", "WRMSR of APIC_BASE is refused", vmcall(0x20, r12=0x1B, r13=0), bad)
+    for msr in KVM_READ_ONLY:
+        yield row(f"wrmsr.{msr:x}", f"WRMSR: {msr:X} is read-only", vmcall(0x20, r12=msr, r13=0), bad)
     yield row(
         "cpuid",
         "CPUID of a hypervisor leaf",
@@ -206,6 +295,27 @@ def _functions() -> Iterator[Row]:
             status="simplified",
             why="only the I/O APIC has registers in memory; elsewhere reads give zero, as in QEMU",
         )
+    for key, gpa, what in (
+        ("private", 0xFEC00000, "a GPA without the shared bit"),
+        ("private_ram", at.BUFFER, "a GPA of private RAM"),
+        ("beyond", 1 << 48 | 0xFEC00000, "a GPA beyond the GPA width, without the shared bit"),
+        ("border", (1 << 48) - 4, "the last byte lies beyond the shared half"),
+    ):
+        for write, verb in ((0, "read"), (1, "write")):
+            yield row(
+                f"mmio.{key}_{verb}",
+                f"MMIO: {verb} of {what}",
+                vmcall(0x30, r12=8, r13=write, r14=gpa, r15=1),
+                bad,
+            )
+    yield row(
+        "mmio.beyond_shared",
+        "MMIO: address bits above the shared bit are not looked at; no device is there",
+        vmcall(0x30, r12=4, r13=0, r14=1 << 48 | SHARED | 0xFEC00000),
+        {"r10": 0, "r11": 0},
+        status="simplified",
+        why="what an absent device answers is the VMM's choice; zero, as in QEMU",
+    )
     index = vmcall(0x30, r12=4, r13=1, r14=SHARED | 0xFEC00000, r15=1)
     yield row(
         "mmio.ioapic",
@@ -215,18 +325,45 @@ def _functions() -> Iterator[Row]:
     )
     share = vmcall(MAP, r12=FREE | SHARED, r13=0x1000)
     quote = vmcall(QUOTE, r12=FREE | SHARED, r13=0x1000)
+    window = at.SHARED_WINDOW + FREE
     yield row(
-        "quote",
-        "GetQuote: a buffer without a request gets an error status",
-        (share, quote, code("488b4708", rdi=at.SHARED_WINDOW + FREE)),
-        {"1.r10": 0, "rax": 0x8000000000000000},
+        "quote.version",
+        "GetQuote: a buffer without a request, version 0, stays as it is",
+        (share, quote, code("488b4708", rdi=window)),
+        {"1.r10": INVALID_OPERAND, "rax": 0},
+    )
+    yield row(
+        "quote.length",
+        "GetQuote: a request longer than its buffer",
+        (share, code("48890f 895710", rdi=window, rcx=1, rdx=0x1000 - 23), quote),
+        bad,
+    )
+    yield row(
+        "quote.report",
+        "GetQuote: no TDREPORT in the request: an error status in the buffer",
+        (share, code("48890f 895710", rdi=window, rcx=1, rdx=8), quote, code("488b4708", rdi=window)),
+        {"2.r10": 0, "rax": 0x8000000000000000},
+        status="simplified",
+        why="the VMM answers at once, where QEMU first writes the status of a request in flight",
+    )
+    yield row(
+        "quote.not_shared",
+        "GetQuote: the GPA has the shared bit, the page is private",
+        quote,
+        bad,
     )
     yield row("quote.private", "GetQuote: a private buffer", vmcall(QUOTE, r12=FREE, r13=0x1000), bad)
     yield row(
         "quote.align",
         "GetQuote: not a whole page",
         (share, vmcall(QUOTE, r12=FREE | SHARED | 8, r13=0x1000)),
-        bad,
+        {"r10": ALIGN_ERROR},
+    )
+    yield row(
+        "quote.half",
+        "GetQuote: half a page",
+        (share, vmcall(QUOTE, r12=FREE | SHARED, r13=0x800)),
+        {"r10": ALIGN_ERROR},
     )
     yield row("quote.size", "GetQuote: size 0", (share, vmcall(QUOTE, r12=FREE | SHARED, r13=0)), bad)
     for vector in (32, 255):
@@ -278,24 +415,19 @@ def _functions() -> Iterator[Row]:
         {},
         console="",
     )
-    yield row("unknown", "A sub-function that does not exist", vmcall(0x4242), bad)
+    unsupported = {"r10": UNSUPPORTED}
+    yield row("unknown", "A sub-function that does not exist", vmcall(0x4242), unsupported)
+    yield row("unknown.high", "All 64 bits of R11 count", vmcall(1 << 32 | 0x0C), unsupported)
+    yield row("service", "Service", vmcall(SERVICE, r12=FREE, r13=FREE, r14=0, r15=0), unsupported)
+    yield row("pconfig", "PCONFIG", vmcall(0x41), unsupported)
     yield row(
         "vendor",
-        "R10 not 0 is the VMM's own",
+        "R10 not 0 is the number of a hypercall of KVM's: -KVM_ENOSYS",
         tdcall(0, rcx=0xFC00, r10=5, r11=0),
-        bad,
+        {"r10": NO_HYPERCALL},
         status="simplified",
-        why="this VMM has no calls of its own",
+        why="KVM has hypercalls that depend on the features it offers; this VMM has none",
     )
-    yield row(
-        "service",
-        "Service",
-        vmcall(SERVICE, r12=FREE, r13=FREE, r14=0, r15=0),
-        bad,
-        status="simplified",
-        why="no service exists; the VMM refuses as one without it does",
-    )
-    yield row("pconfig", "PCONFIG", vmcall(0x41), bad)
     yield absent("ghci.migtd", "MigTD requests", FUNCTIONS, "no migration", GHCI)
     yield absent("ghci.quote_real", "A quote", FUNCTIONS, "an emulated TD can prove nothing", GHCI)
 

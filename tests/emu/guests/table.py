@@ -22,10 +22,11 @@ them all.
 - **simplified**: the row says where the answer stops short of a CPU or module.
 - **absent**: there is no answer; the row says why.
 
-Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; GHCI is Intel's Guest-Hypervisor
-Communication Interface; Base spec is the TDX Module Base specification; CPU architecture is the Intel SDM. An
-answer that a real TD would give as a TD exit (the host has to act) ends the run with a diagnosis, which the
-row names as TD exit.
+Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; "KVM tdx.c" is Linux arch/x86/kvm/vmx/tdx.c
+(6.16 and later), "x86.c" beside it arch/x86/kvm/x86.c; "QEMU tdx.c" is target/i386/kvm/tdx.c (10.1 and
+later). GHCI is Intel's Guest-Hypervisor Communication Interface; Base spec is the TDX Module Base
+specification; CPU architecture is the Intel SDM. An answer that a real TD would give as a TD exit (the host
+has to act) ends the run with a diagnosis, which the row names as TD exit.
 
 `python -m tests.emu.guests KEY FILE` writes the image of a row (TDVF, 64 KiB, for any VMM that takes one) and
 prints the lines that its serial port must show: hexadecimal quadwords, then a halt.

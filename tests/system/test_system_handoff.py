@@ -197,7 +197,7 @@ def test_the_bars_hold(linux: Firmware, memory: int, kernel: bytes) -> None:
 def test_a_firmware_far_larger_than_what_16_bit_code_reaches(tiny: bytes, tmp_path: Path) -> None:
     """What has to lie in the last 64 KiB does, and an exception in the rest still finds its handler."""
     flow = tmp_path / "large.tdf"
-    line = '    if td.num_vcpus == {0} {{ print "never said, number {0}, only there to be large" }}\n'
+    line = '    if td.vcpu_index == {0} {{ print "never said, number {0}, only there to be large" }}\n'
     more = "".join(map(line.format, range(100_000, 102_500)))
     text = LINUX.read_text().replace("up to 64 KiB", "up to 512 KiB")
     flow.write_text(text.replace("    start_log(event_log)?\n", f"    start_log(event_log)?\n{more}"))

@@ -24,6 +24,7 @@ SIZE = 0x10_0000
 ARGUMENTS = tuple(getattr(x86, f"UC_X86_REG_{name}") for name in ("RDI", "RSI", "RDX", "RCX", "R8", "R9"))
 TDCALLS = (
     "tdcall_vp_info",
+    "tdcall_report",
     "tdcall_rtmr_extend",
     "tdcall_accept_run",
     "tdvmcall",
@@ -42,7 +43,7 @@ Callee = Callable[["FlowCpu", tuple[int, ...]], int | None]
 
 def firmware_with(flows: str) -> Firmware:
     """The shipped firmware with further flows."""
-    return check_source(SHIPPED.read_text() + "uses vmm\n" + flows, "tests/flow.tdf").require()
+    return check_source(SHIPPED.read_text() + "uses vmm, quote\n" + flows, "tests/flow.tdf").require()
 
 
 class Fatal(Exception):

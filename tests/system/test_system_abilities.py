@@ -12,6 +12,7 @@ from tdbox import Firmware, made, stopped
 
 from dsl.api import check_source
 from emu.api import Report, run
+from emu.vmm.quote import TEXT
 
 FLOWS = sorted((Path(__file__).parent / "flows").glob("*.tdf"))
 STARTED = "tdforge tiny payload: started\n"
@@ -99,3 +100,11 @@ def test_the_command_line_is_chosen(build: Build, given: str, got: bytes) -> Non
     with stopped(replace(build("choose_bytes").config, cmdline=given, until="handoff")) as td:
         pointer = int.from_bytes(td.read(td.boot_params + 0x228, 4), "little")
         assert td.read(pointer, len(got)) == got
+
+
+def test_a_quote_is_asked_for_over_the_kernels_digest(build: Build, tiny: bytes) -> None:
+    data = sha384(tiny).digest() + bytes(16)
+    assert (
+        digests(started(build("get_quote")))["quote"]
+        == sha384(TEXT + data.hex().encode() + b"\n").hexdigest()
+    )

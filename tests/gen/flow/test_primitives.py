@@ -302,3 +302,31 @@ def test_a_number_is_printed_by_print(cpu: FlowCpu) -> None:
     cpu.callees = {"hex_text": hex_text, "tdvmcall_io_write": out}
     cpu.call("prim_print_hex", 0x1234)
     assert bytes(sent) == b"0x1234"
+
+
+@pytest.mark.parametrize(("pending", "status"), [(0, 0), (2, 0), (0, 1)])
+def test_a_quote_is_polled_for(cpu: FlowCpu, pending: int, status: int) -> None:
+    page, shared = HEAP + 0x30000, HEAP + 0x32000
+    to = cpu.place(page.to_bytes(8, "little") + (4096).to_bytes(8, "little"))
+    window = cpu.place(shared.to_bytes(8, "little") + (8192).to_bytes(8, "little"))
+    data, td, out = cpu.place(DIGEST), cpu.place((48).to_bytes(8, "little") + bytes(32)), cpu.place(bytes(16))
+    asked: list[tuple[int, ...]] = []
+
+    def report(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[:2] == (page, page + 1024)
+        assert cpu.read(page + 1024, 64) == DIGEST + bytes(16)
+        return 0
+
+    def tdvmcall(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        asked.append((arguments[0], *(cpu.u64(arguments[1] + 8 * i) for i in range(4))))
+        return 0
+
+    def answer(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[:3] == (to, window, out)
+        waits = len(asked) - 1 < pending
+        return cpu.error("quote_pending") if waits else cpu.error("quote_failed") if status else 0
+
+    cpu.callees = {"tdcall_report": report, "tdvmcall": tdvmcall, "quote_answer": answer}
+    failed = cpu.call("prim_get_quote", to, window, data, td, out)
+    assert failed == (cpu.error("quote_failed") if status else 0)
+    assert asked == [(0x10002, shared | 1 << 47, 8192, 0, 0), *[(0x10000, 0, 0, 0, 0)] * pending]

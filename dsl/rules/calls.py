@@ -45,7 +45,11 @@ class CallRules(MemoryRules):
         assert again is not None
         again.copied = state.copied  # what a failed attempt read is gone
         again.logged = state.logged + (again.logged - state.logged) * (call.attempts - 1)
-        return self.once(call, again)
+        culprits = [doubt.culprit for doubt in attempt.doubts[attempt.argued :]]
+        self.retried += culprits[:1]  # how often its steps are taken is up to the VMM
+        result = self.once(call, again)
+        del self.retried[len(self.retried) - len(culprits[:1]) :]
+        return result
 
     def once(self, call: model.Call, state: State) -> tuple[State | None, Value]:
         after: State | None = state
@@ -152,7 +156,7 @@ class CallRules(MemoryRules):
         """T01: no step is taken or not as the VMM likes."""
         effects = self.names.effects[primitive.name]
         steps = effects.steps or effects.measures or effects.writes
-        if self.refusals and (steps or isinstance(primitive.result, Never)):
+        if (self.refusals or self.retried) and (steps or isinstance(primitive.result, Never)):
             self.refused(call.span, f"whether `{call.callee}` is done")
 
     def doubts(self, primitive: Primitive, call: model.Call, given: Given) -> None:

@@ -36,6 +36,7 @@ class Context:
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
         self.refusals: list[Expression] = []  # calls of which nothing records whether the VMM served them
+        self.retried: list[Expression] = []  # why calls that are retried fail, where nothing records it
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- the flow that is walked

@@ -52,10 +52,13 @@ class ValueWalker(Context, ABC):
 
     def refused(self, span: Span, what: str) -> None:
         """Reports that `what` depends on a refusal."""
-        cause = self.refusals[-1]
+        cause = (self.refusals or self.retried)[-1]
         name = cause.callee if isinstance(cause, model.Call) else "a call"
         message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
-        self.error("refusal", span, message, "take steps where the ways after the `try` are one again")
+        hint = "take steps where the ways after the `try` are one again"
+        if not self.refusals:
+            hint = "take steps outside of what is retried"
+        self.error("refusal", span, message, hint)
 
     # ---- expressions
 
@@ -126,7 +129,9 @@ class ValueWalker(Context, ABC):
         limit = max((n for n in limits if n is not None), default=None) if None not in limits else None
         places = tuple({place.bounds() for obj in objects for place in obj.places})
         trust = least(*(v.trust for v in given))
-        return joined, self.new_value(joined, trust, places, limit, all(obj.sized for obj in objects))
+        sized = all(obj.sized for obj in objects)
+        found_by = tuple(name for obj in objects for name in obj.found_by)
+        return joined, self.new_value(joined, trust, places, limit, sized, found_by)
 
     def _variable(self, e: model.Variable, state: State) -> Value:
         key = self.key(e)

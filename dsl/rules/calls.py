@@ -10,7 +10,7 @@ from dsl.effects import Effects
 from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
-from dsl.rules.state import Doubt, Frame, State, Value, join
+from dsl.rules.state import Frame, State, Value, join
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
@@ -37,6 +37,7 @@ class CallRules(MemoryRules):
         """Of a retry: the first attempt may fail anywhere, and one walk from there stands for all others."""
         if call.attempts == 1:
             return self.once(call, state)
+        self.attempted.append([])
         outer = self.frame
         self.frames[-1] = attempt = Frame(outer.signature, outer.number)
         self.once(call, state.copy())
@@ -45,10 +46,9 @@ class CallRules(MemoryRules):
         assert again is not None
         again.copied = state.copied  # what a failed attempt read is gone
         again.logged = state.logged + (again.logged - state.logged) * (call.attempts - 1)
-        culprits = [doubt.culprit for doubt in attempt.doubts[attempt.argued :]]
-        self.retried += culprits[:1]  # how often its steps are taken is up to the VMM
+        self.attempted[-1].clear()
         result = self.once(call, again)
-        del self.retried[len(self.retried) - len(culprits[:1]) :]
+        self.attempted.pop()
         return result
 
     def once(self, call: model.Call, state: State) -> tuple[State | None, Value]:
@@ -75,12 +75,12 @@ class CallRules(MemoryRules):
             self.check_size(value, parameter, argument, primitive, after)
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
         self.frame.fails(after if primitive.fallible else None)
-        self.check_refusal(primitive, call)
         if isinstance(primitive.result, Never) and self.lost(after.logged_by, after):
             message = "the event log says where bytes lie that were found by what no RTMR records"
             hint = "measure the kernel by which an initrd was found"
             self.error("recorded place", call.span, message, hint)
         self.doubts(primitive, call, given)
+        self.check_refusal(primitive, call)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)
         self.frame.fails(after if primitive.fallible else None)
@@ -156,8 +156,10 @@ class CallRules(MemoryRules):
         """T01: no step is taken or not as the VMM likes."""
         effects = self.names.effects[primitive.name]
         steps = effects.steps or effects.measures or effects.writes
-        if (self.refusals or self.retried) and (steps or isinstance(primitive.result, Never)):
+        if self.refusals and (steps or isinstance(primitive.result, Never)):
             self.refused(call.span, f"whether `{call.callee}` is done")
+        for steps_taken in self.attempted if steps else ():
+            steps_taken.append(call)
 
     def doubts(self, primitive: Primitive, call: model.Call, given: Given) -> None:
         """What that is unrecorded may make the primitive fail."""
@@ -168,9 +170,9 @@ class CallRules(MemoryRules):
             unread = value.recorded or value.trust == SHARED or not reads
             known = unread and (value.object is None or size(value).recorded)
             if not known and name not in measured and len(refusals) < len(primitive.errors):
-                self.frame.doubts.append(Doubt(argument))
+                self.doubted(argument)
         if refusals:
-            self.frame.doubts.append(Doubt(call, refusal=True))
+            self.doubted(call, refusal=True)
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
-from dsl.rules.state import Frame, Object, Place, State, Value, least, most, taken
+from dsl.rules.state import Doubt, Frame, Object, Place, State, Value, least, most, taken
 from dsl.rules.table import RULES
+from dsl.rules.words import describe
 from dsl.scope import Program
 
 TRUSTED = Provenance.TRUSTED
@@ -36,7 +37,7 @@ class Context:
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
         self.refusals: list[Expression] = []  # calls of which nothing records whether the VMM served them
-        self.retried: list[Expression] = []  # why calls that are retried fail, where nothing records it
+        self.attempted: list[list[model.Call]] = []  # for each retry on the way: steps of this attempt
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- the flow that is walked
@@ -50,6 +51,17 @@ class Context:
 
     def is_suppressed(self, variable: model.Variable) -> bool:
         return (self.frame.signature.name, variable.id) in self.program.suppressed.variables
+
+    def doubted(self, culprit: Expression, refusal: bool = False) -> None:
+        """Something unrecorded decides whether an error arises here."""
+        self.frame.doubts.append(Doubt(culprit, refusal))
+        for steps in self.attempted:
+            for step in steps[-1:]:
+                cause = f"the VMM serves `{culprit.callee}`" if isinstance(culprit, model.Call) else ""
+                cause = cause or f"an error follows that depends on {describe(culprit)}"
+                message = f"how often `{step.callee}` is done depends on whether {cause}"
+                hint = "take steps outside of what is retried, or last"
+                self.error("refusal", step.span, f"{message}, which no RTMR records", hint)
 
     # ---- objects
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dsl import model
 from dsl.model import EnumRef, Expression, Provenance, Scalar
 from dsl.rules.context import Context
-from dsl.rules.state import Doubt, State, Value, most, number
+from dsl.rules.state import State, Value, most, number
 from dsl.rules.words import describe, record_hint
 
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -39,7 +39,7 @@ def decide(context: Context, e: Expression, state: State, goes_on: bool) -> None
     if culprit is None:
         return
     if not goes_on:
-        context.frame.doubts.append(Doubt(culprit))
+        context.doubted(culprit)
         return
     message = f"the flow branches on {describe(culprit)}, which the VMM chose and no RTMR records"
     context.distrust("branch", culprit, RECORDED, state, message, record_hint(culprit))

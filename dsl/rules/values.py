@@ -13,7 +13,7 @@ from dsl.declare import BOOL
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
-from dsl.rules.state import Doubt, Place, State, Value, constant_place, join, least, number
+from dsl.rules.state import Place, State, Value, constant_place, join, least, number
 from dsl.rules.trust import decide, learn_arm, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
@@ -39,7 +39,8 @@ class ValueWalker(Context, ABC):
         """An operation that can fail; that it does may depend on an operand that nothing records."""
         self.frame.fails(state)
         culprits = [e for e, value in operands if not value.recorded]
-        self.frame.doubts += [Doubt(unrecorded(self, e) or e) for e in culprits[:1]]
+        for e in culprits[:1]:
+            self.doubted(unrecorded(self, e) or e)
 
     def doubtful(self, e: Expression, value: Value, state: State) -> Value:
         """What a variable or a result is worth where the VMM decided that it is set."""
@@ -52,12 +53,10 @@ class ValueWalker(Context, ABC):
 
     def refused(self, span: Span, what: str) -> None:
         """Reports that `what` depends on a refusal."""
-        cause = (self.refusals or self.retried)[-1]
+        cause = self.refusals[-1]
         name = cause.callee if isinstance(cause, model.Call) else "a call"
         message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
         hint = "take steps where the ways after the `try` are one again"
-        if not self.refusals:
-            hint = "take steps outside of what is retried"
         self.error("refusal", span, message, hint)
 
     # ---- expressions

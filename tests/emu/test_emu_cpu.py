@@ -317,7 +317,7 @@ def test_shared_device_memory_raises_ve_with_the_exact_address() -> None:
     access = "    movabsq $0x13EC00010, %rbx\n    movl (%rbx), %eax\n    halt\n"
     body = f"main:\n{SET_VE_HANDLER}{table}{access}{VEINFO}"
     words = run(body).words
-    assert words[:5] == (0, 48, 0x181, 0x13EC00010, 0x8000FEC00010)
+    assert words[:5] == (0, 48, 0x781, 0x13EC00010, 0x8000FEC00010)
 
 
 def test_rep_counts_as_one_instruction() -> None:

@@ -71,6 +71,10 @@ typedef struct {
     uint32_t sept_ve_disable;
 } td_layout;
 
+/* What paging says of a linear address: bits 11:9 of the exit qualification of an EPT violation (Intel SDM volume 3,
+ * table 28-7, advanced VM-exit information). */
+enum { TD_LINEAR_USER = 1, TD_LINEAR_WRITABLE = 2, TD_LINEAR_NO_EXECUTE = 4 };
+
 typedef struct {
     uint32_t kind;      /* TD_STOP_* */
     uint32_t insn;      /* TD_INSN_* for TD_STOP_INSN */
@@ -80,6 +84,7 @@ typedef struct {
     uint32_t access;    /* TD_READ, TD_WRITE, TD_FETCH */
     uint32_t shared;    /* the access went through the shared bit */
     uint32_t in_walk;   /* gpa is that of a page-table entry */
+    uint32_t linear;    /* else TD_LINEAR_* of gla */
     uint8_t bytes[16];  /* instruction bytes at RIP */
 } td_stop;
 

@@ -44,6 +44,7 @@ typedef struct {
     uint32_t shared;
     uint32_t in_walk; /* gpa is that of an entry of the page tables, which cannot be read */
     uint32_t of_user; /* a page that user mode may reach */
+    uint32_t linear;  /* what paging says of the address: TD_LINEAR_* */
     uint32_t error;   /* #PF error code when it is one */
 } walk;
 

@@ -59,6 +59,7 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
     memset(out, 0, sizeof *out);
     if (!(p.cr0 & CR0_PG)) {
         out->perms = UC_PROT_ALL;
+        out->linear = TD_LINEAR_USER | TD_LINEAR_WRITABLE;
         int r = check_sept(v, gla & 0xFFFFF000u, access, out);
         if (out->shared)
             out->perms = UC_PROT_READ | UC_PROT_WRITE;
@@ -100,6 +101,8 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
         table = entry & PTE_ADDRESS;
     }
     out->of_user = (uint32_t)user_ok;
+    out->linear = (user_ok ? TD_LINEAR_USER : 0) | (writable ? TD_LINEAR_WRITABLE : 0) |
+                  (executable ? 0 : TD_LINEAR_NO_EXECUTE);
     int may_write = user ? writable && user_ok : writable || !(p.cr0 & CR0_WP);
     int may_fetch = executable && (user ? user_ok : !(user_ok && (p.cr4 & CR4_SMEP)));
     int may_read = user ? user_ok : 1;

@@ -26,6 +26,7 @@ static int memory_failed(td_vcpu *v, int r, const walk *w, nested *n) {
         v->stop.access = v->miss.access;
         v->stop.shared = w->shared;
         v->stop.in_walk = w->in_walk;
+        v->stop.linear = w->linear;
         n->vector = -1;
     }
     return 0;

@@ -267,6 +267,7 @@ static int advance(td_vcpu *v) {
         v->stop.access = v->miss.access;
         v->stop.shared = v->miss.w.shared;
         v->stop.in_walk = v->miss.w.in_walk;
+        v->stop.linear = v->miss.w.linear;
         return 1;
     }
     if (e == UC_ERR_OK)

@@ -31,31 +31,56 @@ def _accesses() -> Iterator[Row]:
             "at": 0,
         }
 
-    # Qualification: 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself (Intel SDM 28.2.1)
+    # Qualification: 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself; of that address 9 user, 10
+    # writable, 11 no execution (Intel SDM volume 3, table 28-7)
     yield pending(
-        "pending.read", "Read of a pending page: #VE(48)", code("488b07", rdi=free), ve(0x181, free, free)
+        "pending.read", "Read of a pending page: #VE(48)", code("488b07", rdi=free), ve(0x581, free, free)
     )
     yield pending(
-        "pending.write", "Write to a pending page: #VE(48)", code("488907", rdi=free), ve(0x182, free, free)
+        "pending.write", "Write to a pending page: #VE(48)", code("488907", rdi=free), ve(0x582, free, free)
     )
     fetch = pending(
         "pending.fetch",
         "Fetch from a pending page: #VE(48)",
         code("ffe7", rdi=at.FREE),
-        {"vector": 20, "ve_rcx": 48, "ve_rdx": 0x184, "ve_r8": at.FREE, "ve_r9": at.FREE, "rip": at.FREE},
+        {"vector": 20, "ve_rcx": 48, "ve_rdx": 0x584, "ve_r8": at.FREE, "ve_r9": at.FREE, "rip": at.FREE},
     )
     yield fetch
+    yield pending(
+        "pending.user",
+        "Read of a pending page by an address for users: bit 9 of the qualification",
+        code("488b07", rdi=at.USER_WINDOW + free),
+        ve(0x781, at.USER_WINDOW + free, free),
+    )
+    # A level-4 entry leads to the buffer, whose first entry maps the first GiB
+    linear = 5 << 39 | free
+    for key, what, bits, qualification in (
+        ("read_only", "a read-only address: bit 10 is 0", 0x81, 0x181),
+        ("no_execute", "an address without execution: bit 11", 1 << 63 | 0x83, 0xD81),
+    ):
+        yield Row(
+            f"pending.{key}",
+            f"Read of a pending page by {what}",
+            section,
+            source,
+            (
+                code("48890f 488916", rdi=at.PML4 + 8 * 5, rcx=at.BUFFER | 3, rsi=at.BUFFER, rdx=bits),
+                code("488b07", rdi=linear),
+            ),
+            ve(qualification, linear, free),
+            td={"attributes": 0},
+        )
     yield pending(
         "pending.stack",
         "Push to a pending page: #VE(48)",
         code("50", rsp=at.FREE + 0x1000),
-        ve(0x182, at.FREE + 0xFF8, at.FREE + 0xFF8),
+        ve(0x582, at.FREE + 0xFF8, at.FREE + 0xFF8),
     )
     yield pending(
         "pending.fetch_offset",
         "The GPA of a fetch has its offset",
         code("ffe7", rdi=free),
-        {"vector": 20, "ve_rdx": 0x184, "ve_r8": free, "ve_r9": free, "rip": free},
+        {"vector": 20, "ve_rdx": 0x584, "ve_r8": free, "ve_r9": free, "rip": free},
     )
     # A new level-4 entry leads to a pending page as the next table; entry 3 of it is read
     linear = 5 << 39 | 3 << 30 | 8
@@ -91,7 +116,7 @@ def _accesses() -> Iterator[Row]:
         section,
         "td_other_exits.c tdx_inject_ve",
         (*split, code("0f011f 0f0b", rdi=at.BUFFER)),
-        ve(0x181, base + 96, base + 96) | {"at": 3},
+        ve(0x581, base + 96, base + 96) | {"at": 3},
         td={"attributes": 0},
     )
     yield Row(
@@ -167,7 +192,7 @@ def _accesses() -> Iterator[Row]:
         section,
         source,
         (code("8b07", rdi=device),),
-        ve(0x181, device, bit47 | 0xC0000018),
+        ve(0x781, device, bit47 | 0xC0000018),
     )
     yield Row(
         "shared.mmio_write",
@@ -175,7 +200,7 @@ def _accesses() -> Iterator[Row]:
         section,
         source,
         (code("8907", rdi=device),),
-        ve(0x182, device, bit47 | 0xC0000018),
+        ve(0x782, device, bit47 | 0xC0000018),
     )
     yield Row(
         "shared.fetch",
@@ -241,7 +266,7 @@ def _accesses() -> Iterator[Row]:
         section,
         source,
         (*ready, read),
-        ve(0x181, at.FREE, at.FREE),
+        ve(0x581, at.FREE, at.FREE),
         td={"attributes": 0, **back},
     )
     yield Row(
@@ -261,7 +286,7 @@ def _accesses() -> Iterator[Row]:
         section,
         source,
         (*function, code("ffd7", rdi=at.FREE)),
-        {"1.vector": 3, "vector": 20, "ve_rcx": 48, "ve_rdx": 0x184, "rip": at.FREE},
+        {"1.vector": 3, "vector": 20, "ve_rcx": 48, "ve_rdx": 0x584, "rip": at.FREE},
         td={"attributes": 0, **back},
     )
     table = at.PML4 + 8 * 6  # a level-4 entry whose table is that page, used, then removed

@@ -15,7 +15,11 @@ from formats.tdx.fields import NULL_ID, SIZE, SYS, TD, VP, Field
 from formats.tdx.td import CONFIG_FLEXIBLE_PENDING_VE
 from formats.units import PAGE
 
-FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_LOCAL_ATTESTATION, FEATURE_NO_RBP_MOD = 3, 5, 8, 18
+# TDX_FEATURES0 of module 1.5.01 (metadata_sys.c md_sys_get_first_element_val_and_ptr): migration, preserving,
+# service TDs, VP.RD and WR, relaxed concurrency, CPUID control; partitioning, local attestation, entry
+# enhancements, host priority, ARCH_CAPABILITIES; pending EPT violations, family and model, NO_RBP_MOD, L2 TLB
+FEATURES0 = 0x3F | 0xF80 | 0xF0000
+LOCAL_ATTESTATION = 1 << 8  # where the CPU has SEAMVERIFYREPORT
 INTEL, MAJOR, MINOR = 0x8086, 1, 5
 GPA_ATTRIBUTES = 0x807F  # sept_manager.h GUEST_L2_GPA_ATTR_MASK
 HEADER, QUAD = 8, 8
@@ -29,10 +33,7 @@ def _quad(of: Callable[[TdxModule], bytes]) -> Value:
 
 
 def _features(m: TdxModule, v: VcpuModel, e: int) -> int:
-    bits = [FEATURE_VP_RD_WR, FEATURE_CPUID_CONTROL, FEATURE_NO_RBP_MOD]
-    if m.params.choices.seamverifyreport:
-        bits.append(FEATURE_LOCAL_ATTESTATION)
-    return sum(1 << bit for bit in bits)
+    return FEATURES0 if m.params.choices.seamverifyreport else FEATURES0 & ~LOCAL_ATTESTATION
 
 
 VALUES: dict[str, Value] = {

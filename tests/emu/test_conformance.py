@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_rows_say_something() -> None:
         assert bool(row.why) == (row.status != "exact"), row.key
         assert row.source, row.key
         assert row.section, row.key
+
+
+FILE = r"(?:(?:KVM |QEMU )?[\w/.-]+\.[ch] )"
+# A file with functions, tables or structures in it, more of them after commas; or a place in the Intel SDM
+PLACE = re.compile(rf"{FILE}\w+(?:, {FILE}?\w+)*|Intel SDM volume \d, .+")
+
+
+def test_every_exact_row_names_its_place() -> None:
+    """A reader who doubts a row can look it up: a function or a table, not only a file."""
+    vague = {
+        f"{row.key}: {row.source}"
+        for row in suite()
+        if row.status == "exact" and not PLACE.fullmatch(row.source)
+    }
+    assert not vague
 
 
 @pytest.mark.parametrize(

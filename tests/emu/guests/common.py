@@ -8,7 +8,7 @@ from . import layout as at
 from .rows import Row, Step
 
 ENCODING, LEAVES, FIELDS, REPORTS = "2.1 TDCALL", "2.4 Leaves", "2.5 Metadata fields", "7 Reports"
-DISPATCH = "tdx_td_dispatcher.c"
+DISPATCH = "tdx_td_dispatcher.c td_call"
 INVALID = 0xC000010000000000  # OPERAND_INVALID
 SHARED = 1 << 47
 NO_VE_INFO, ID_INCORRECT, NOT_WRITABLE = 0xC000070400000000, 0xC0000C0000000000, 0xC0000C0100000000

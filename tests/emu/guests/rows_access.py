@@ -12,11 +12,19 @@ OTHER = "5.3 Other exceptions"
 
 def pending(key: str, what: str, step: Step, expect: dict[str, int]) -> Row:
     """A row in a TD with SEPT_VE_DISABLE = 0."""
-    return Row(key, what, "5.4 Accesses", "td_ept_violation.c", (step,), expect, td={"attributes": 0})
+    return Row(
+        key,
+        what,
+        "5.4 Accesses",
+        "td_ept_violation.c td_ept_violation_exit",
+        (step,),
+        expect,
+        td={"attributes": 0},
+    )
 
 
 def _accesses() -> Iterator[Row]:
-    section, source = "5.4 Accesses", "td_ept_violation.c"
+    section, source = "5.4 Accesses", "td_ept_violation.c td_ept_violation_exit"
     free, shared = at.FREE + 0x18, at.SHARED_WINDOW + at.FREE
     bit47 = 1 << 47
 
@@ -31,8 +39,8 @@ def _accesses() -> Iterator[Row]:
             "at": 0,
         }
 
-    # Qualification: 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself; of that address 9 user, 10
-    # writable, 11 no execution (Intel SDM volume 3, table 28-7)
+    # Qualification: 0 read, 1 write, 2 fetch, 7 linear address valid, 8 the access itself; of that address 9
+    # user, 10 writable, 11 no execution (Intel SDM volume 3, table 28-7)
     yield pending(
         "pending.read", "Read of a pending page: #VE(48)", code("488b07", rdi=free), ve(0x581, free, free)
     )
@@ -224,7 +232,7 @@ def _accesses() -> Iterator[Row]:
             f"reserved.{name}",
             f"GPA bit {bits.bit_length() - 1} with GPAW {gpaw} is #PF with RSVD",
             OTHER,
-            "td_ept_violation.c",
+            "td_ept_violation.c td_ept_violation_exit",
             (point, entry, code("8b07", rdi=(5 << 39) + 8)),
             expect,
         )
@@ -233,7 +241,7 @@ def _accesses() -> Iterator[Row]:
         "reserved.pml4_ps",
         "A level-4 entry has no page of its own: PS in it is #PF with RSVD",
         OTHER,
-        "CPU architecture",
+        "Intel SDM volume 3, 4.5.4, format of a PML4E",
         (large, code("8b07", rdi=(5 << 39) + 8)),
         {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0},
     )
@@ -242,7 +250,7 @@ def _accesses() -> Iterator[Row]:
         "pf.user",
         "Private memory obeys the guest's own page tables: #PF in user mode",
         section,
-        "CPU architecture",
+        "Intel SDM volume 3, 4.6.1, determination of access rights",
         (user,),
         {"vector": 14, "error": 5, "cr2": at.BUFFER},
     )

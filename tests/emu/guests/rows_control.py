@@ -14,7 +14,7 @@ HELPERS, EXITS, MSR = (
     "td_other_exits.c td_cr_access_exit",
     "td_msr_access.c wrmsr_ia32_efer",
 )
-CR4_SOURCE, XSETBV_SOURCE = "helpers.c write_guest_cr4", "td_xsetbv.c"
+CR4_SOURCE, XSETBV_SOURCE = "helpers.c write_guest_cr4", "helpers.c check_guest_xcr0_value"
 BASE0, BASE4 = 0x80010033, 0x40660
 GP = {"vector": 13, "error": 0, "at": 0}
 NO_FEATURE = "the emulated CPU is one of the first generation, which lacks them"
@@ -82,7 +82,7 @@ def _cr0() -> Iterator[Row]:
         "cr0.pg_off",
         "Clearing PG in 64-bit mode is #GP(0)",
         CR0,
-        "CPU architecture",
+        "Intel SDM volume 2, MOV to control registers",
         (write0(BASE0 & ~(1 << 31)),),
         GP,
     )
@@ -119,7 +119,7 @@ def _cr0() -> Iterator[Row]:
         "cr0.user",
         "MOV to CR0 in user mode is #GP(0)",
         CR0,
-        "CPU architecture",
+        "Intel SDM volume 2, MOV to control registers",
         (code("0f22c0", cs=at.USER_CS, rax=BASE0),),
         GP,
     )
@@ -223,12 +223,11 @@ def _cr4() -> Iterator[Row]:
     for name, bit in free:
         yield row(name, f"{name.upper()} is the guest's", 1 << bit, reads(BASE4 | 1 << bit))
     yield row("pvi", "PVI is the guest's", 2, reads(BASE4 | 2), "simplified", NOT_ENFORCED)
-    cpu = "CPU architecture"
     yield Row(
         "cr4.tsd_user",
         "Under TSD, RDTSC in user mode is #GP(0)",
         CR4,
-        cpu,
+        "Intel SDM volume 2, RDTSC",
         (write4(BASE4 | 4), code("0f31"), code("0f31", cs=at.USER_CS)),
         GP | {"1.vector": 3},
     )
@@ -236,23 +235,37 @@ def _cr4() -> Iterator[Row]:
         "cr4.tsd_user_p",
         "Under TSD, RDTSCP in user mode is #GP(0)",
         CR4,
-        cpu,
+        "Intel SDM volume 2, RDTSCP",
         (write4(BASE4 | 4), code("0f01f9", cs=at.USER_CS)),
         GP,
     )
     function = at.USER_WINDOW + at.BUFFER  # RET on a page of the user's, called by the kernel
     put, call = code("c607c3", rdi=at.BUFFER), code("ffd7", rdi=function)
-    yield Row("cr4.smep_off", "Without SMEP the kernel runs user pages", CR4, cpu, (put, call), {"vector": 3})
+    yield Row(
+        "cr4.smep_off",
+        "Without SMEP the kernel runs user pages",
+        CR4,
+        "Intel SDM volume 3, 4.6.1, determination of access rights",
+        (put, call),
+        {"vector": 3},
+    )
     yield Row(
         "cr4.smep_fetch",
         "Under SMEP, a fetch of the kernel from a user page is #PF",
         CR4,
-        cpu,
+        "Intel SDM volume 3, 4.6.1, determination of access rights",
         (put, write4(BASE4 | 1 << 20), call),
         {"vector": 14, "error": 0x11, "cr2": function, "rip": function},
     )
     sidt = code("0f010f", cs=at.USER_CS, rdi=at.USER_WINDOW + at.BUFFER)
-    yield Row("cr4.umip_off", "Without UMIP, SIDT in user mode is native", CR4, cpu, (sidt,), {"vector": 3})
+    yield Row(
+        "cr4.umip_off",
+        "Without UMIP, SIDT in user mode is native",
+        CR4,
+        "Intel SDM volume 3, 2.5, CR4.UMIP",
+        (sidt,),
+        {"vector": 3},
+    )
     for name, what, step in (
         ("sidt", "SIDT", sidt),
         ("sgdt", "SGDT", code("0f0107", cs=at.USER_CS, rdi=at.USER_WINDOW + at.BUFFER)),
@@ -264,7 +277,7 @@ def _cr4() -> Iterator[Row]:
             f"cr4.umip_{name}",
             f"Under UMIP, {what} in user mode is #GP(0)",
             CR4,
-            cpu,
+            "Intel SDM volume 3, 2.5, CR4.UMIP",
             (write4(BASE4 | 1 << 11), step),
             GP,
         )
@@ -272,7 +285,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.de_dr4",
         "Under DE, DR4 does not exist: #UD",
         CR4,
-        cpu,
+        "Intel SDM volume 3, 17.2.2, DR4 and DR5",
         (write4(BASE4 | 8), code("0f21e0")),
         {"vector": 6, "at": 0},
     )
@@ -280,7 +293,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.pcide_cr3",
         "Setting PCIDE while CR3 has bits in 11:0 is #GP(0)",
         CR4,
-        cpu,
+        "Intel SDM volume 2, MOV to control registers",
         (code("0f20d8 0c08 0f22d8"), write4(BASE4 | 1 << 17)),
         GP | {"0.vector": 3},
     )
@@ -288,7 +301,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.pcide_pg",
         "Clearing PG under PCIDE is #GP(0)",
         CR4,
-        cpu,
+        "Intel SDM volume 2, MOV to control registers",
         (write4(BASE4 | 1 << 17), write0(BASE0 & ~(1 << 31))),
         GP | {"0.vector": 3},
     )
@@ -302,7 +315,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.pae",
         "PAE cannot be cleared in 64-bit mode: #GP(0)",
         CR4,
-        "CPU architecture",
+        "Intel SDM volume 2, MOV to control registers",
         (write4(BASE4 & ~0x20),),
         GP,
     )
@@ -318,7 +331,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.user",
         "MOV to CR4 in user mode is #GP(0)",
         CR4,
-        "CPU architecture",
+        "Intel SDM volume 2, MOV to control registers",
         (code("0f22e0", cs=at.USER_CS, rax=BASE4),),
         GP,
     )
@@ -363,7 +376,7 @@ def _xcr0() -> Iterator[Row]:
         "xcr0.osxsave",
         "Without CR4.OSXSAVE: #UD",
         XCR0_SECTION,
-        "CPU architecture",
+        "Intel SDM volume 2, XSETBV",
         off,
         {"vector": 6, "at": 0},
     )
@@ -376,7 +389,7 @@ def _xcr0() -> Iterator[Row]:
             f"xcr0.{name}",
             f"Without AVX in XCR0, {what} is #UD",
             XCR0_SECTION,
-            "CPU architecture",
+            "Intel SDM volume 2, 2.4, instruction exception specification",
             (code(text),),
             {"vector": 6, "at": 0},
         )
@@ -384,12 +397,14 @@ def _xcr0() -> Iterator[Row]:
         "xcr0.bmi",
         "RORX and ANDN need nothing of XCR0",
         XCR0_SECTION,
-        "CPU architecture",
+        "Intel SDM volume 2, 2.5.1, exception conditions of VEX-encoded general-purpose instructions",
         (code("c4e3fbf0c104 c4e2f8f2d1", rcx=0x1230, rax=0),),
         {"vector": 3, "rax": 0x123, "rdx": 0x1230 & ~0x123},
     )
     user = code("0f01d1", cs=at.USER_CS, rcx=0, rax=3, rdx=0)
-    yield Row("xcr0.user", "XSETBV in user mode is #GP(0)", XCR0_SECTION, "CPU architecture", (user,), GP)
+    yield Row(
+        "xcr0.user", "XSETBV in user mode is #GP(0)", XCR0_SECTION, "Intel SDM volume 2, XSETBV", (user,), GP
+    )
 
 
 def rows() -> Iterator[Row]:

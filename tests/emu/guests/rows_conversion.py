@@ -15,13 +15,13 @@ FREE, M2 = at.FREE, 2 << 20
 BIT47, BIT51 = 1 << 47, 1 << 51
 WIDE = {"config_flags": 5}
 MAP = 0x10001
+KVM = "KVM tdx.c tdx_map_gpa"
+REMOVED = "KVM tdx.c tdx_map_gpa, tdx_sept_remove_private_spte, tdx_mem_page_aug"
 
 
 def _conversion() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return make(
-            f"convert.{key}", what, CONVERSION, more.pop("source", "GHCI MapGPA"), steps, expect, **more
-        )
+        return make(f"convert.{key}", what, CONVERSION, more.pop("source", KVM), steps, expect, **more)
 
     share, unshare = vmcall(MAP, r12=FREE | BIT47, r13=0x1000), vmcall(MAP, r12=FREE, r13=0x1000)
     private_write, private_read = code("488907", rdi=FREE, rax=0x77), code("488b07", rdi=FREE)
@@ -38,6 +38,7 @@ def _conversion() -> Iterator[Row]:
         "Private contents do not reach the shared page",
         (accept(FREE), private_write, share, shared_read),
         {"2.r10": 0, "rax": 0},
+        source=REMOVED,
     )
     yield row(
         "removed",
@@ -45,6 +46,7 @@ def _conversion() -> Iterator[Row]:
         (accept(FREE), private_write, share, private_read),
         {},
         end="sept-violation",
+        source=REMOVED,
     )
     yield row(
         "removed_no_ve",
@@ -53,6 +55,7 @@ def _conversion() -> Iterator[Row]:
         {},
         end="sept-violation",
         td={"attributes": 0},
+        source=REMOVED,
     )
     yield row(
         "back_pending",
@@ -60,12 +63,14 @@ def _conversion() -> Iterator[Row]:
         (share, unshare, private_read),
         {"1.r10": 0, "vector": 20, "ve_rcx": 48},
         td={"attributes": 0},
+        source=REMOVED,
     )
     yield row(
         "back_zero",
         "Accepted again it is zero",
         (accept(FREE), private_write, share, shared_write, unshare, accept(FREE), private_read),
         {"5.rax": 0, "vector": 3, "rax": 0},
+        source=REMOVED,
     )
     yield row(
         "back_shared",
@@ -73,6 +78,7 @@ def _conversion() -> Iterator[Row]:
         (share, shared_write, unshare, shared_read),
         {},
         end="sept-violation",
+        source=REMOVED,
     )
     yield row(
         "accept_shared",
@@ -80,6 +86,7 @@ def _conversion() -> Iterator[Row]:
         (share, accept(FREE)),
         {},
         end="sept-violation",
+        source=REMOVED,
     )
     yield row(
         "split",
@@ -91,6 +98,7 @@ def _conversion() -> Iterator[Row]:
             code("488b07", rdi=FREE + 0x1000),
         ),
         {"2.r10": 0, "rax": 0x31},
+        source=REMOVED,
     )
     yield row(
         "large",
@@ -133,7 +141,7 @@ def _conversion() -> Iterator[Row]:
         (share, report),
         {},
         end="sept-violation",
-        source="helpers.c",
+        source="helpers.c check_walk_and_map_guest_side_gpa",
     )
     more = vmcall(MAP, r12=FREE + M2 | BIT47, r13=M2)
     yield row(
@@ -142,28 +150,28 @@ def _conversion() -> Iterator[Row]:
         (vmcall(MAP, r12=FREE | BIT47, r13=2 * M2), code("488b07", rdi=at.SHARED_WINDOW + FREE), more),
         {"0.r10": 1, "0.r11": FREE + M2 | BIT47, "1.rax": 0, "2.r10": 0},
         td={"map_gpa_retry": True},
-        source="KVM tdx_map_gpa",
+        source=KVM,
     )
     yield row(
         "size0",
         "Size 0: INVALID_OPERAND",
         vmcall(MAP, r12=FREE | BIT47, r13=0),
         {"rax": 0, "r10": 0x8000000000000000, "r11": FREE | BIT47},
-        source="KVM tdx_map_gpa",
+        source=KVM,
     )
     yield row(
         "across",
         "From private over the border to shared: INVALID_OPERAND",
         vmcall(MAP, r12=FREE, r13=BIT47),
         {"rax": 0, "r10": 0x8000000000000000, "r11": FREE},
-        source="KVM tdx_map_gpa",
+        source=KVM,
     )
     yield row(
         "device",
         "Device memory is shared already",
         vmcall(MAP, r12=0xFEC00000 | BIT47, r13=0x1000),
         {"rax": 0, "r10": 0},
-        source="QEMU kvm_convert_memory",
+        source="QEMU accel/kvm/kvm-all.c kvm_convert_memory",
     )
 
 

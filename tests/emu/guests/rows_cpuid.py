@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from . import layout as at
 from .rows import Row, Step, code, tdcall
 
-SECTION, SOURCE = "5.5 CPUID", "cpuid_configurations.c, td_cpuid.c"
+SECTION, SOURCE = "5.5 CPUID", "cpuid_configurations.c cpuid_lookup, td_cpuid.c td_cpuid_exit"
 MODEL = "the numbers are those of the emulated CPU; a real one has its own"
 
 
@@ -157,8 +157,9 @@ def _features() -> Iterator[Row]:
     )
     native = (
         "TDH.SYS.INIT asks for these and the TD sees them, but the emulated CPU lacks them: leaf 1 DTES64, "
-        "DS-CPL, PDCM, PCID, XSAVE, VME, DS; leaf 7 TSC_ADJUST, FDP_EXCPTN_ONLY, INVPCID, CLFLUSHOPT, CLWB, "
-        "SHA, MOVDIRI, MOVDIR64B, MD_CLEAR, SPEC_CTRL, STIBP, L1D_FLUSH, CORE_CAPABILITIES, SSBD"
+        "DS-CPL, PDCM, PCID, XSAVE, VME, DS; leaf 7 TSC_ADJUST, FDP_EXCPTN_ONLY, INVPCID, ZERO_FCS_FDS, "
+        "CLFLUSHOPT, CLWB, SHA, BUS_LOCK_DETECT, MOVDIRI, MOVDIR64B, MD_CLEAR, SPEC_CTRL, STIBP, L1D_FLUSH, "
+        "CORE_CAPABILITIES, SSBD; leaf 7.2 PSFD, IPRED_CTRL, RRSBA_CTRL, BHI_CTRL"
     )
     yield _row(
         "native",
@@ -248,6 +249,8 @@ def _features() -> Iterator[Row]:
         "Leaf 80000008: 52 physical bits, 48 linear without LA57",
         (cpuid(0x80000008),),
         {"vector": 3, "rax": 0x3034},
+        status="simplified",
+        why="the linear width is the CPU's own: 57 where it has LA57, as the first CPUs with TDX do",
     )
     yield _row(
         "21.compat",

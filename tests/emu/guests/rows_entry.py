@@ -8,7 +8,28 @@ from . import layout as at
 from .rows import Row, absent, code, tdcall
 
 MODE, GENERAL = "1.1 Entry state: mode and system registers", "1.2 Entry state: general registers"
-VMCS, INIT = "intel/tdx-module td_vmcs_init.c", "intel/tdx-module tdh_vp_init.c"
+MAP, VMCS = "td_vmcs_init.c td_vmcs_migrated_state_init_map", "td_vmcs_init.c init_td_vmcs"
+INIT, ZEROS = "tdh_vp_init.c init_vcpu_gprs_and_registers", "tdh_vp_init.c tdh_vp_init"
+MSRS = "tdh_vp_init.c init_vcpu_msrs"
+SHADOW = "td_vmcs_init.c td_vmcs_non_migrated_state_init_map, init_tdcs_dependent_fields_in_vmcs"
+IN_VMCS = (
+    "SYSENTER_CS",
+    "SYSENTER_ESP",
+    "SYSENTER_EIP",
+    "FS_BASE",
+    "GS_BASE",
+)  # what its maps do not name is 0
+SOURCES = {  # of the mode and the system registers; what is not here is in the map of the VMCS
+    "cr0": SHADOW,
+    "cr2": INIT,
+    "cr4": SHADOW,
+    "idtr": VMCS,
+    "dr6": INIT,
+    "dr03": INIT,
+    "cs": VMCS,
+    "data": VMCS,
+    "system": VMCS,
+}
 RDMSR = "0f32"
 ZERO_MSRS = (
     ("STAR", 0xC0000081),
@@ -26,7 +47,7 @@ ZERO_MSRS = (
 
 
 def _entry(key: str, what: str, **fields: int) -> Row:
-    section, source = (GENERAL, INIT) if key.startswith("gpr") else (MODE, VMCS)
+    section, source = (GENERAL, INIT) if key.startswith("gpr") else (MODE, SOURCES.get(key, MAP))
     return Row(
         f"entry.{key}", what, section, source, (), {f"entry.{name}": value for name, value in fields.items()}
     )
@@ -52,30 +73,35 @@ def rows() -> Iterator[Row]:
         "entry.pat",
         "IA32_PAT is 0007040600070406",
         MODE,
-        VMCS,
+        MAP,
         (pat,),
         {"rax": 0x00070406, "rdx": 0x00070406},
     )
     fmask = code(RDMSR, rcx=0xC0000084)
-    yield Row("entry.fmask", "IA32_FMASK is 20200", MODE, VMCS, (fmask,), {"rax": 0x20200, "rdx": 0})
+    yield Row("entry.fmask", "IA32_FMASK is 20200", MODE, MSRS, (fmask,), {"rax": 0x20200, "rdx": 0})
     xcr0 = code("0f01d0", rcx=0)
-    yield Row("entry.xcr0", "XCR0 is 1", MODE, VMCS, (xcr0,), {"rax": 1, "rdx": 0})
+    yield Row("entry.xcr0", "XCR0 is 1", MODE, INIT, (xcr0,), {"rax": 1, "rdx": 0})
     mxcsr = code("0fae1f 8b07", rdi=at.BUFFER)
-    yield Row("entry.mxcsr", "MXCSR is in its INIT state", MODE, INIT, (mxcsr,), {"vector": 3, "rax": 0x1F80})
+    yield Row(
+        "entry.mxcsr", "MXCSR is in its INIT state", MODE, ZEROS, (mxcsr,), {"vector": 3, "rax": 0x1F80}
+    )
     x87 = code("d93f 0fb70f dfe0 0fb7c0", rdi=at.BUFFER)  # FNSTCW, FNSTSW
     yield Row(
-        "entry.x87", "x87 is in its INIT state", MODE, INIT, (x87,), {"vector": 3, "rcx": 0x37F, "rax": 0}
+        "entry.x87", "x87 is in its INIT state", MODE, ZEROS, (x87,), {"vector": 3, "rcx": 0x37F, "rax": 0}
     )
     every = "".join(
         f"66{'41' if n > 7 else ''}0feb{0xC0 | n & 7:02x}" for n in range(1, 16)
     )  # POR XMM0, XMMn
     xmm = code(every + "66480f7ec0 660f73d808 66480f7ec1")
-    yield Row("entry.xmm", "XMM registers are 0", MODE, INIT, (xmm,), {"vector": 3, "rax": 0, "rcx": 0})
+    yield Row("entry.xmm", "XMM registers are 0", MODE, ZEROS, (xmm,), {"vector": 3, "rax": 0, "rcx": 0})
     for name, index in ZERO_MSRS:
         what = f"{name} is 0"
-        yield Row(f"entry.{name.lower()}", what, MODE, VMCS, (code(RDMSR, rcx=index),), {"rax": 0, "rdx": 0})
+        source = VMCS if name in IN_VMCS else MSRS
+        yield Row(
+            f"entry.{name.lower()}", what, MODE, source, (code(RDMSR, rcx=index),), {"rax": 0, "rdx": 0}
+        )
     perfmon = "counters exist only with ATTRIBUTES.PERFMON, which this emulator's CPU lacks"
-    yield absent("entry.perf_global_ctrl", "IA32_PERF_GLOBAL_CTRL is FF", MODE, perfmon, VMCS)
+    yield absent("entry.perf_global_ctrl", "IA32_PERF_GLOBAL_CTRL is FF", MODE, perfmon, MAP)
 
     yield _entry("gpr.rbx48", "RBX is the GPA width, 48", rbx=48)
     row = _entry("gpr.rbx52", "RBX is the GPA width, 52", rbx=52)
@@ -115,8 +141,8 @@ def _other() -> Iterator[Row]:
     yield row("rsi", "RSI of the second vCPU is 1", GENERAL, INIT, {48: 1})
     yield row("same", "RBX, RCX, RDX are those of the first", GENERAL, INIT, {24: 48, 8: at.HOB, 16: 0x806F8})
     yield row("zero", "RAX, RSP, RBP, RDI are 0", GENERAL, INIT, {0: 0, 32: 0, 40: 0, 56: 0})
-    yield row("system", "CR0 and CR4 are those of the first", MODE, VMCS, {64: 0x31, 72: 0x40})
-    info = "intel/tdx-module tdg_vp_info.c"
+    yield row("system", "CR0 and CR4 are those of the first", MODE, SHADOW, {64: 0x31, 72: 0x40})
+    info = "tdg_vp_info.c tdg_vp_info"
     yield Row(
         "entry.ap.info",
         "VP.INFO counts both vCPUs",

@@ -8,7 +8,7 @@ from . import layout as at
 from .rows import Row, absent, code
 
 REASONS, OTHER = "5.2 Exit reasons that become #VE", "5.3 Other exceptions"
-DISPATCH = "tdx_td_dispatcher.c"
+DISPATCH = "tdx_td_dispatcher.c tdx_td_dispatcher"
 
 
 def _others() -> Iterator[Row]:
@@ -61,7 +61,7 @@ def _others() -> Iterator[Row]:
             f"native.{key}",
             f"{what}, which shares its opcode with UMWAIT, is native",
             OTHER,
-            "CPU architecture",
+            "Intel SDM volume 2, MFENCE, RDFSBASE",
             (code("0f20e0 0d00000100 0f22e0" + text, rax=0),),  # CR4.FSGSBASE
             {"vector": 3},
         )
@@ -124,10 +124,22 @@ def _others() -> Iterator[Row]:
     )
     gp = {"vector": 13, "error": 0, "at": 0}
     yield Row(
-        "gp.cr8", "CR8 above 15 is #GP(0)", OTHER, "CPU architecture", (code("440f22c0", rax=0x10),), gp
+        "gp.cr8",
+        "CR8 above 15 is #GP(0)",
+        OTHER,
+        "Intel SDM volume 2, MOV to control registers",
+        (code("440f22c0", rax=0x10),),
+        gp,
     )
     user_cr8 = code("440f20c1", cs=at.USER_CS)
-    yield Row("gp.cr8_user", "CR8 in user mode is #GP(0)", OTHER, "CPU architecture", (user_cr8,), gp)
+    yield Row(
+        "gp.cr8_user",
+        "CR8 in user mode is #GP(0)",
+        OTHER,
+        "Intel SDM volume 2, MOV to control registers",
+        (user_cr8,),
+        gp,
+    )
     sidt = code("0f010f 0fb70f", rdi=at.BUFFER)
     yield Row("native.sidt", "SIDT is native", OTHER, DISPATCH, (sidt,), {"vector": 3, "rcx": 511})
     yield Row(

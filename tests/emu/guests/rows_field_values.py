@@ -15,16 +15,20 @@ from .rows import ALL_ONES, Row, tdcall
 
 
 def _fields() -> Iterator[Row]:
-    source = "tdr_tdcs_fields_lookup.c"
+    source = "tdr_tdcs_fields_lookup.c tdr_tdcs_lookup"
 
     def row(name: str, leaf: int, identifier: int, value: int, key: str = "", **more: Any) -> Row:
         step = tdcall(leaf, rcx=0, rdx=identifier)
-        table = {7: source, 9: "tdvps_fields_lookup.c", 11: "global_sys_fields_lookup.c"}[leaf]
+        tables = {
+            7: source,
+            9: "tdvps_fields_lookup.c tdvps_lookup",
+            11: "global_sys_fields_lookup.c global_sys_lookup",
+        }
         return make(
             f"field.{key or name.lower()}",
             f"{name} ({identifier:016X})",
             FIELDS,
-            table,
+            more.pop("source", tables[leaf]),
             step,
             {"rax": 0, "r8": value},
             **more,
@@ -95,9 +99,17 @@ def _fields() -> Iterator[Row]:
         "TDX_FEATURES0",
         11,
         0x0A00000300000008,
-        1 << 18 | 1 << 8 | 1 << 5 | 1 << 3,
-        status="simplified",
-        why="only the features that are modelled are shown: no migration, no partitioning",
+        0xF0FBF,  # bits 19:16, 11:7, 5:0
+        source="metadata_sys.c md_sys_get_first_element_val_and_ptr",
+    )
+    yield row(
+        "TDX_FEATURES0 without local attestation",
+        11,
+        0x0A00000300000008,
+        0xF0EBF,
+        "tdx_features0_local",
+        source="metadata_sys.c md_sys_get_first_element_val_and_ptr",
+        td={"seamverifyreport": False},
     )
     yield row("MIG_ATTRIBUTES", 11, 0xA000000300000000, 0)
     yield row("SYS_ATTRIBUTES", 11, 0x0A00000200000000, 0)

@@ -31,7 +31,7 @@ def _rd() -> Iterator[Row]:
         what: str,
         step: Step | tuple[Step, ...],
         expect: dict[str, int],
-        source: str = "tdg_vm_rd_wr.c",
+        source: str = "tdg_vm_rd_wr.c tdg_vm_rd_wr",
         **more: Any,
     ) -> Row:
         return make(f"rd.{key}", what, LEAVES, source, step, expect, **more)
@@ -84,14 +84,14 @@ def _rd() -> Iterator[Row]:
         "The write-mask bit of an id does not count",
         tdcall(7, rcx=0, rdx=xfam | 1 << 51),
         {"rax": 0, "r8": 3},
-        source="metadata_generic.c",
+        source="metadata_generic.c md_check_as_single_element_id",
     )
     yield row(
         "vm_host",
         "VM.RD of a field of the host",
         tdcall(7, rcx=0, rdx=0x8010000000000001),
         {"rax": NOT_READABLE, "r8": 0},
-        source="tdr_tdcs_fields_lookup.c",
+        source="tdr_tdcs_fields_lookup.c tdr_tdcs_lookup",
     )
     for key, what, leaf, identifier, answer in (
         ("vm_host_timeout", "VM.RD of HP_LOCK_TIMEOUT", 7, 0x9110000300000011, NOT_READABLE),
@@ -107,7 +107,7 @@ def _rd() -> Iterator[Row]:
             what,
             tdcall(leaf, rcx=0, rdx=identifier),
             {"rax": answer, "r8": 0},
-            f"{table}_fields_lookup.c",
+            f"{table}_fields_lookup.c {table}_lookup",
         )
     yield row(
         "cpuid_values",
@@ -129,7 +129,7 @@ def _rd() -> Iterator[Row]:
         "Within a field the next id keeps the size bits that were given, and gets its context",
         tdcall(0x10007, rcx=0, rdx=0x1300000000000002),
         {"rax": 0, "rdx": 0x1310000000000003},
-        source="metadata_generic.c",
+        source="metadata_generic.c md_check_as_single_element_id",
     )
     yield row(
         "vm_v1",
@@ -150,7 +150,7 @@ def _rd() -> Iterator[Row]:
         tdcall(0x10007, rcx=1, rdx=xfam),
         {"rax": INVALID | 1, "rdx": ALL_ONES, "r8": 0},
     )
-    vp = "tdg_vp_rd_wr.c"
+    vp = "tdg_vp_rd_wr.c tdg_vp_rd_wr"
     yield row(
         "vp",
         "VP.RD gives value and next id",
@@ -184,9 +184,9 @@ def _rd() -> Iterator[Row]:
         "L2_CTLS follows CPUID_USER_VE, nested VMs or not",
         tdcall(9, rcx=0, rdx=0xA020000000000008),
         {"rax": 0, "rdx": 0xA020000300000050},
-        "tdvps_fields_lookup.c",
+        "tdvps_fields_lookup.c tdvps_lookup",
     )
-    sys = "tdg_sys_rd.c"
+    sys = "tdg_sys_rd.c tdg_sys_rd"
     yield row(
         "sys",
         "SYS.RD gives value and next id",
@@ -215,7 +215,7 @@ def _rd() -> Iterator[Row]:
         {"rax": FIRST_ID, "rdx": 0x0800000200000000},
         sys,
     )
-    rdall = "tdg_sys_rdall.c"
+    rdall = "tdg_sys_rdall.c tdg_sys_rdall"
     yield row(
         "rdall",
         "SYS.RDALL fills the buffer and ends",
@@ -279,7 +279,7 @@ def _wr() -> Iterator[Row]:
         what: str,
         step: Step | tuple[Step, ...],
         expect: dict[str, int],
-        source: str = "metadata_td.c",
+        source: str = "metadata_td.c md_td_write_element",
         **more: Any,
     ) -> Row:
         return make(f"wr.{key}", what, LEAVES, source, step, expect, **more)
@@ -370,7 +370,7 @@ def _wr() -> Iterator[Row]:
         tdcall(8, rcx=0, rdx=ctls, r8=1 << 63, r9=1 << 63),
         {"rax": NOT_WRITABLE},
     )
-    vp = "tdg_vp_rd_wr.c"
+    vp = "tdg_vp_rd_wr.c tdg_vp_rd_wr"
     yield row(
         "vp",
         "VP.WR of CPUID_USER_VE",
@@ -408,7 +408,7 @@ def _wr() -> Iterator[Row]:
             tdcall(9, rcx=0, rdx=0xA020000300000051),
         ),
         {"0.rax": 0, "rax": 0, "r8": 5, "rdx": 0xA020000300000052},
-        "metadata_vp.c",
+        "metadata_vp.c md_vp_write_element",
     )
     yield row(
         "host",

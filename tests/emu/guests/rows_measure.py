@@ -24,7 +24,9 @@ from .rows import Row, Step, code, store, tdcall
 
 def _rtmr() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return make(f"rtmr.{key}", what, LEAVES, "tdg_mr_rtmr_extend.c", steps, expect, **more)
+        return make(
+            f"rtmr.{key}", what, LEAVES, "tdg_mr_rtmr_extend.c tdg_mr_rtmr_extend", steps, expect, **more
+        )
 
     ok = tdcall(2, rcx=B, rdx=0)
     yield row("ok", "RTMR.EXTEND changes RAX only", ok, {"rax": 0, "changed": RAX})
@@ -104,7 +106,7 @@ def _report() -> Iterator[Row]:
         steps: Step | tuple[Step, ...],
         expect: dict[str, int],
         section: str = LEAVES,
-        source: str = "tdg_mr_report.c",
+        source: str = "tdg_mr_report.c tdg_mr_report",
         **more: Any,
     ) -> Row:
         return make(f"report.{key}", what, section, source, steps, expect, **more)
@@ -184,11 +186,12 @@ def _report() -> Iterator[Row]:
         {"1.rax": 0, "rax": 0x81},
     )
 
-    structure = "tdx_api_defs.h"
+    structures = ((512, "td_info_s"), (256, "tee_tcb_info_s"), (0, "report_mac_struct_s"))
 
     def layout(key: str, what: str, offsets: dict[int, int], *before: Step, **more: Any) -> Row:
         values = {f"mem.{B + offset:#x}": value for offset, value in offsets.items()}
-        return row(key, what, (*before, ok), values, REPORTS, structure, **more)
+        structure = next(name for start, name in structures if min(offsets) >= start)
+        return row(key, what, (*before, ok), values, REPORTS, f"tdx_api_defs.h {structure}", **more)
 
     yield layout("type", "REPORTTYPE is 81, subtype 0, version 0; then 12 reserved bytes", {0: 0x81, 8: 0})
     words = bytes(range(1, 65))
@@ -196,8 +199,20 @@ def _report() -> Iterator[Row]:
         "data", "REPORTDATA lies at 128", {128: quad(words, 0), 184: quad(words, 7)}, store(data, words)
     )
     yield layout("reserved", "Bytes 192 to 223 are 0", {192: 0, 200: 0, 208: 0, 216: 0})
-    yield layout("valid", "TEE_TCB_INFO at 256 begins with its VALID bits", {256: 0x301FF})
-    yield layout("svn", "TEE_TCB_SVN at 264: minor, major", {264: 0x0105, 272: 0})
+    yield layout(
+        "valid",
+        "TEE_TCB_INFO at 256 begins with its VALID bits",
+        {256: 0x301FF},
+        status="simplified",
+        why="the CPU writes it; the rule in the module's header names one bit a field, CPUs set these",
+    )
+    yield layout(
+        "svn",
+        "TEE_TCB_SVN at 264: minor, major",
+        {264: 0x0105, 272: 0},
+        status="simplified",
+        why="the CPU writes the SVN that the module was signed with; here stands the version, 1.5",
+    )
     yield layout("signer", "MRSIGNERSEAM at 328 is 0 for a module of the vendor", {328: 0, 368: 0})
     yield layout("module_attributes", "ATTRIBUTES of the module at 376 are 0", {376: 0})
     yield layout("tcb_reserved", "Bytes 400 to 511 are 0", {400: 0, 488: 0, 496: 0, 504: 0})
@@ -228,7 +243,14 @@ def _report() -> Iterator[Row]:
     yield layout("tdinfo_reserved", "Bytes 960 to 1023 are 0", {960: 0, 1016: 0})
     read = tdcall(7, rcx=0, rdx=0x1310000300000000)
     compare = Step(b"\x66\x0f\x01\xcc" + bytes.fromhex("488b8510020000 4c29c0"), {**read.regs, "rbp": B})
-    yield row("mrtd", "MRTD at 528 is the field MRTD", (ok, compare), {"rax": 0}, REPORTS, structure)
+    yield row(
+        "mrtd",
+        "MRTD at 528 is the field MRTD",
+        (ok, compare),
+        {"rax": 0},
+        REPORTS,
+        "tdx_api_defs.h td_info_s",
+    )
     genuine = (
         "the MAC says in words that it is none; the hash over TEE_TCB_INFO is over all of it (not confirmed)"
     )
@@ -244,7 +266,7 @@ def _report() -> Iterator[Row]:
         "report.tcb_hash",
         "TEE_TCB_INFO_HASH at 32",
         REPORTS,
-        structure,
+        "tdx_api_defs.h report_mac_struct_s",
         ok,
         {"rax": 0},
         status="simplified",
@@ -254,7 +276,9 @@ def _report() -> Iterator[Row]:
 
 def _verify() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
-        return make(f"verify.{key}", what, LEAVES, "tdg_mr_verifyreport.c", steps, expect, **more)
+        return make(
+            f"verify.{key}", what, LEAVES, "tdg_mr_verifyreport.c tdg_mr_verifyreport", steps, expect, **more
+        )
 
     report, verify = tdcall(4, rcx=B, rdx=B + 0x800, r8=0), tdcall(22, rcx=B)
     yield row("own", "A report of this platform passes", (report, verify), {"rax": 0, "changed": RAX})

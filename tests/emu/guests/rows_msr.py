@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from . import layout as at
 from .rows import Row, Step, code
 
-SECTION, SOURCE = "5.6 MSRs", "msr_config_lookup.c, td_msr_access.c"
+SECTION, SOURCE = "5.6 MSRs", "msr_config_lookup.c msr_lookup, td_msr_access.c td_rdmsr_exit, td_wrmsr_exit"
 READ, WRITE = 31, 32  # exit reasons
 NATIVE, VE, GP = "native", "#VE", "#GP(0)"
 NO_VMX = "reads zero: no nested VMX"
@@ -145,7 +145,7 @@ CLASSES = (
     Class("debug_interface", "DEBUG_INTERFACE", 0xC80, 0xC80, NATIVE, VE, status="simplified",
           why="reads zero, whatever a CPU has there"),
     Class("xapic_disable", "XAPIC_DISABLE_STATUS", 0xBD, 0xBD, NATIVE, GP, 1, status="exact"),
-    Class("arch_capabilities", "ARCH_CAPABILITIES", 0x10A, 0x10A, NATIVE, GP),
+    Class("arch_capabilities", "ARCH_CAPABILITIES", 0x10A, 0x10A, NATIVE, GP, 0xF16B),
     Class("vmx_basic", "VMX_BASIC", 0x480, 0x480, NATIVE, GP, status="simplified", why=NO_VMX),
     Class("vmx_misc", "VMX_MISC to VMX_CR4_FIXED1", 0x485, 0x489, NATIVE, GP, status="simplified",
           why=NO_VMX),
@@ -154,7 +154,8 @@ CLASSES = (
     Class("vmx_pinbased", "VMX_PINBASED_CTLS to VMX_ENTRY_CTLS", 0x481, 0x484, VE, GP),
     Class("vmx_vmcs_enum", "VMX_VMCS_ENUM", 0x48A, 0x48A, VE, GP),
     Class("perf_capabilities", "PERF_CAPABILITIES without PERFMON", 0x345, 0x345, NATIVE, GP, 0),
-    Class("misc_enable", "MISC_ENABLE: PEBS unavailable, no counters", 0x1A0, 0x1A0, NATIVE, VE, 0x1001),
+    Class("misc_enable", "MISC_ENABLE: PEBS unavailable, no counters", 0x1A0, 0x1A0, NATIVE, VE, 0x1001,
+          status="simplified", why="other bits are those of the CPU, here fast strings only"),
     Class("cet_off", "CET without XFAM[12:11]", 0x6A0, 0x6A2, GP, GP),
     Class("pl_ssp_off", "PL0_SSP to INTERRUPT_SSP_TABLE without XFAM[12:11]", 0x6A4, 0x6A8, GP, GP),
     Class("pl_ssp", "PL0_SSP to INTERRUPT_SSP_TABLE with XFAM[12:11]", 0x6A4, 0x6A8, NATIVE, NATIVE, 0x1000,

@@ -10,7 +10,7 @@ from .common import make
 from .rows import FILL, Row, Step, absent, code, tdcall, vmcall
 
 ACCEPT, ATTRIBUTES = "3 TDG.MEM.PAGE.ACCEPT", "2.4 Page attributes"
-SOURCE = "tdg_mem_page_accept.c"
+SOURCE = "tdg_mem_page_accept.c tdg_mem_page_accept"
 INVALID_RCX, ALREADY, MISMATCH = 0xC000010000000001, 0x00000B0A00000000, 0xC0000B0B00000000
 FREE, M2 = at.FREE, 2 << 20
 BIT47, BIT51 = 1 << 47, 1 << 51
@@ -201,14 +201,14 @@ def _accept() -> Iterator[Row]:
 
 
 def _attributes() -> Iterator[Row]:
-    source = "tdg_mem_page_attr_rd.c"
+    source = "tdg_mem_page_attr_rd.c tdg_mem_page_attr_rd"
 
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
         return make(
             f"attr.{key}",
             what,
             ATTRIBUTES,
-            source if "rd" in key else "tdg_mem_page_attr_wr.c",
+            source if "rd" in key else "tdg_mem_page_attr_wr.c tdg_mem_page_attr_wr",
             steps,
             expect,
             **more,

@@ -79,7 +79,7 @@ def _encoding() -> Iterator[Row]:
 
 def _info() -> Iterator[Row]:
     def row(key: str, what: str, expect: dict[str, int], **td: Any) -> Row:
-        return make(f"vp.info.{key}", what, LEAVES, "tdg_vp_info.c", tdcall(1), expect, td=td)
+        return make(f"vp.info.{key}", what, LEAVES, "tdg_vp_info.c tdg_vp_info", tdcall(1), expect, td=td)
 
     every = RAX | RCX | RDX | R8 | R9 | R10 | R11
     yield row(
@@ -106,14 +106,19 @@ def _veinfo() -> Iterator[Row]:
         "changed": RAX | RCX | RDX | R8 | R9 | R10,
     }
     yield make(
-        "veinfo.empty", "Without a #VE all outputs are 0", LEAVES, "tdg_vp_veinfo_get.c", tdcall(3), empty
+        "veinfo.empty",
+        "Without a #VE all outputs are 0",
+        LEAVES,
+        "tdg_vp_veinfo_get.c tdg_vp_veinfo_get",
+        tdcall(3),
+        empty,
     )
     full = (code("f4", keep_ve=True), tdcall(3))
     yield make(
         "veinfo.full",
         "VEINFO.GET after HLT",
         LEAVES,
-        "tdg_vp_veinfo_get.c",
+        "tdg_vp_veinfo_get.c tdg_vp_veinfo_get",
         full,
         {"rax": 0, "rcx": 12, "rdx": 0, "r8": 0, "r9": 0, "r10": 1, "r11": FILL + 11},
     )
@@ -125,7 +130,7 @@ def _cpuidve() -> Iterator[Row]:
             f"cpuidve.{value}",
             f"CPUIDVE.SET {value}",
             LEAVES,
-            "tdg_vp_cpuidve_set.c",
+            "tdg_vp_cpuidve_set.c tdg_vp_cpuidve_set",
             tdcall(5, rcx=value),
             {"rax": 0, "changed": RAX},
         )
@@ -134,7 +139,7 @@ def _cpuidve() -> Iterator[Row]:
             f"cpuidve.reserved{bit}",
             f"CPUIDVE.SET bit {bit}: |RCX",
             LEAVES,
-            "tdg_vp_cpuidve_set.c",
+            "tdg_vp_cpuidve_set.c tdg_vp_cpuidve_set",
             tdcall(5, rcx=1 << bit),
             {"rax": INVALID | 1},
         )
@@ -157,55 +162,71 @@ def _partition() -> Iterator[Row]:
         "VP.ENTER: RDX not a multiple of 256: |RDX",
         tdcall(25, rcx=0, rdx=B + 8),
         INVALID | 2,
-        "tdg_vp_enter.c",
+        "tdg_vp_enter.c tdg_vp_enter",
     )
     yield row(
         "enter_shared",
         "VP.ENTER: a shared GPA: |RDX",
         tdcall(25, rcx=0, rdx=B | SHARED),
         INVALID | 2,
-        "tdg_vp_enter.c",
+        "tdg_vp_enter.c tdg_vp_enter",
     )
-    yield row("enter_vm0", "VP.ENTER: VM 0: |RCX", tdcall(25, rcx=0, rdx=B), INVALID | 1, "tdg_vp_enter.c")
+    yield row(
+        "enter_vm0",
+        "VP.ENTER: VM 0: |RCX",
+        tdcall(25, rcx=0, rdx=B),
+        INVALID | 1,
+        "tdg_vp_enter.c tdg_vp_enter",
+    )
     yield row(
         "enter_vm1",
         "VP.ENTER: VM 1 of a TD without nested VMs: |RCX",
         tdcall(25, rcx=1 << 52, rdx=B),
         INVALID | 1,
-        "tdg_vp_enter.c",
+        "tdg_vp_enter.c tdg_vp_enter",
     )
-    yield row("invept_vm0", "VP.INVEPT: bit 0: |RCX", tdcall(26, rcx=1), INVALID | 1, "tdg_vp_invept.c")
+    yield row(
+        "invept_vm0",
+        "VP.INVEPT: bit 0: |RCX",
+        tdcall(26, rcx=1),
+        INVALID | 1,
+        "tdg_vp_invept.c tdg_vp_invept",
+    )
     yield row(
         "invept_vm1",
         "VP.INVEPT: a VM that does not exist: |RCX",
         tdcall(26, rcx=2),
         INVALID | 1,
-        "tdg_vp_invept.c",
+        "tdg_vp_invept.c tdg_vp_invept",
     )
     yield make(
         "nested.invept_none",
         "VP.INVEPT: the empty set",
         LEAVES,
-        "tdg_vp_invept.c",
+        "tdg_vp_invept.c tdg_vp_invept",
         tdcall(26, rcx=0),
         {"rax": 0},
     )
     yield row(
-        "invvpid_vm0", "VP.INVVPID: VM 0: |RCX", tdcall(27, rcx=0, rdx=0), INVALID | 1, "tdg_vp_invvpid.c"
+        "invvpid_vm0",
+        "VP.INVVPID: VM 0: |RCX",
+        tdcall(27, rcx=0, rdx=0),
+        INVALID | 1,
+        "tdg_vp_invvpid.c tdg_vp_invvpid",
     )
     yield row(
         "invvpid_vm1",
         "VP.INVVPID: a VM that does not exist: |RCX",
         tdcall(27, rcx=1 << 52, rdx=0),
         INVALID | 1,
-        "tdg_vp_invvpid.c",
+        "tdg_vp_invvpid.c tdg_vp_invvpid",
     )
     yield absent(
         "nested.run",
         "Nested VMs: entry, exits, attributes, their fields",
         LEAVES,
         "NUM_L2_VMS is always 0",
-        "tdg_vp_enter.c",
+        "tdg_vp_enter.c tdg_vp_enter",
     )
     handles = "a handle that binds nothing may also end in a cross-TD trap, depending on the TD's UUID"
     for leaf, name in ((18, "RD"), (20, "WR")):
@@ -213,13 +234,15 @@ def _partition() -> Iterator[Row]:
             f"servtd.{name.lower()}",
             f"SERVTD.{name} without a binding: |RCX",
             LEAVES,
-            "tdg_servtd_rd_wr.c",
+            "tdg_servtd_rd_wr.c tdg_servtd_rd_wr",
             tdcall(leaf, rcx=0, rdx=0),
             {"rax": INVALID | 1, "r8": 0},
             status="simplified",
             why=handles,
         )
-    yield absent("servtd.bound", "Service TDs", LEAVES, "nothing can be bound", "tdg_servtd_rd_wr.c")
+    yield absent(
+        "servtd.bound", "Service TDs", LEAVES, "nothing can be bound", "tdg_servtd_rd_wr.c tdg_servtd_rd_wr"
+    )
 
 
 def rows() -> Iterator[Row]:

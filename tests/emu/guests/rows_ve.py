@@ -9,7 +9,7 @@ from . import layout as at
 from .rows import Row, code, tdcall, vmcall
 
 DELIVERY, REASONS, OTHER = "5.1 #VE delivery", "5.2 Exit reasons that become #VE", "5.3 Other exceptions"
-DISPATCH = "tdx_td_dispatcher.c"
+DISPATCH = "tdx_td_dispatcher.c tdx_td_dispatcher"
 INJECT = "td_other_exits.c tdx_inject_ve"
 NO_PLACE = 0xC000070400000000  # NO_VALID_VE_INFO
 
@@ -80,7 +80,7 @@ def _instructions() -> Iterator[Row]:
         "ve.in_user",
         "IN in user mode with IOPL 0 is #GP(0)",
         OTHER,
-        "CPU architecture",
+        "Intel SDM volume 1, 19.5.1, I/O privilege level",
         (user,),
         {"vector": 13, "error": 0, "at": 0},
     )
@@ -89,7 +89,7 @@ def _instructions() -> Iterator[Row]:
             f"ve.{key}_user",
             f"{key.upper()} in user mode is #GP(0)",
             OTHER,
-            "CPU architecture",
+            "Intel SDM volume 2, HLT, INVD, WBINVD",
             (code(text, cs=at.USER_CS),),
             {"vector": 13, "error": 0, "at": 0},
         )
@@ -98,7 +98,7 @@ def _instructions() -> Iterator[Row]:
             f"ve.{key}_user",
             f"{key.upper()} in user mode is #UD",
             OTHER,
-            "CPU architecture",
+            "Intel SDM volume 2, MONITOR, MWAIT",
             (code(text, cs=at.USER_CS),),
             {"vector": 6, "at": 0},
         )
@@ -106,7 +106,7 @@ def _instructions() -> Iterator[Row]:
         "ve.vmcall_user",
         "VMCALL in user mode is #VE(18), too",
         REASONS,
-        "CPU architecture",
+        "Intel SDM volume 3, 26.1.2, instructions that cause VM exits unconditionally",
         (code("0f01c1", cs=at.USER_CS),),
         {"vector": 20, "ve_rcx": 18, "at": 0},
     )
@@ -151,7 +151,7 @@ def _delivery() -> Iterator[Row]:
         "ve.once",
         "VEINFO.GET gives it once",
         DELIVERY,
-        "tdg_vp_veinfo_get.c",
+        "tdg_vp_veinfo_get.c tdg_vp_veinfo_get",
         (code("f4"), tdcall(3)),
         {"0.ve_rcx": 12, "rax": NO_PLACE, "rcx": 0, "rdx": 0, "r8": 0, "r9": 0, "r10": 0},
     )
@@ -167,7 +167,7 @@ def _delivery() -> Iterator[Row]:
         "ve.second_shared",
         "An access to shared device memory before VEINFO.GET goes to the VMM: TD exit, no #DF",
         DELIVERY,
-        "CPU architecture",
+        "Intel SDM volume 3, 26.5.7.1, convertible EPT violations",
         (code("f4", keep_ve=True), code("8b07", rdi=at.SHARED_WINDOW + 0xC0000018)),
         end="sept-violation",
         detail="TDG.VP.VEINFO.GET",
@@ -202,7 +202,7 @@ def _delivery() -> Iterator[Row]:
         "ve.code",
         "An exception frame over code that has run: the frame is executed, not what was there",
         DELIVERY,
-        "CPU architecture",
+        "Intel SDM volume 3, 8.1.3, self-modifying code",
         (
             code("48b8b801000000c30000 488907 ffd7", rdi=top),  # mov eax, 1; ret
             code("0f0b", rsp=0xFFFFC344332211B8),
@@ -214,7 +214,7 @@ def _delivery() -> Iterator[Row]:
         "ve.ist",
         "#VE uses the interrupt stack table",
         DELIVERY,
-        "CPU architecture",
+        "Intel SDM volume 3, 6.14.5, interrupt stack table",
         (code("f4", rsp=0),),
         {"vector": 20, "old_rsp": 0},
     )

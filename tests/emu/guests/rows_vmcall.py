@@ -9,7 +9,7 @@ from . import layout as at
 from .rows import ALL_ONES, FILL, Row, Step, absent, code, tdcall, vmcall
 
 MASKS, FUNCTIONS = "4.1 TDG.VP.VMCALL registers", "4.2 GHCI sub-functions"
-SOURCE, GHCI = "tdg_vp_vmcall.c", "GHCI"
+SOURCE, GHCI = "tdg_vp_vmcall.c tdg_vp_vmcall", "GHCI"
 SOURCES = {  # by the first word of a row's key
     "info": "KVM tdx.c tdx_get_td_vm_call_info",
     "io": "KVM tdx.c tdx_emulate_io",

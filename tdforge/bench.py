@@ -1,4 +1,4 @@
-"""What does the first boot cost, and how fast is hashing? Writes docs/performance.md."""
+"""How much does a boot cost, and how fast is hashing? Writes docs/performance.md."""
 
 import hashlib
 import os
@@ -91,10 +91,10 @@ def handoff_rows(reports: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, ..
     columns = list(reports.values())
     names = sorted({name for report in columns for name in report["tdcalls"]})
     rows: list[tuple[str, ...]] = [("", *(show_size(size) for size in reports))]
-    rows.append(("instructions, hashing left out", *(f"{outside(report):,}" for report in columns)))
+    rows.append(("instructions, without hashing", *(f"{outside(report):,}" for report in columns)))
     for key, text in (
         ("added", "pages added at launch"),
-        ("extended", "pages whose content is in MRTD, too"),
+        ("extended", "pages that are in MRTD by content"),
         ("accepted_2m", "pages accepted, 2 MiB"),
         ("accepted_4k", "pages accepted, 4 KiB"),
     ):
@@ -161,16 +161,16 @@ def page(
 ) -> str:
     """The whole of docs/performance.md."""
     hashing = [("SHA-384", "MB/s"), *((name, f"{speed:,.0f}") for name, speed in speeds.items())]
-    limits = [("figure", "measured", "bar", ""), *(bar.row() for bar in bars)]
+    limits = [("figure", "measured", "limit", ""), *(bar.row() for bar in bars)]
     return (
         "# Performance\n\n"
-        "Written by `nox -s bench` (`./run bench`). The boot is emulated: instructions and calls are\n"
-        "exact and the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
+        "`./run bench` (`nox -s bench`) writes this page. The boot is emulated, not on TDX hardware: instructions and\n"
+        "calls are exact and the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
         f"- {date.today().isoformat()}, {machine()}, Python {platform.python_version()}\n"
         f"- kernel: {kernel.version.split(' ')[0]} ({kernel.origin})\n\n"
         f"## From reset to hand-over\n\n{markdown(handoff_rows(reports))}\n"
         f"## SHA-384 on this host\n\n{markdown(hashing)}\n"
-        f"## Bars\n\n{markdown(limits)}"
+        f"## Limits\n\n{markdown(limits)}"
     )
 
 

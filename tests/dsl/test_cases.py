@@ -60,7 +60,7 @@ def test_any_line_of_the_linux_flow_left_out_is_one_mistake(word: str) -> None:
         assert len(found) == 1, (lines[number], found)
 
 
-def test_calls_that_double_at_every_level_are_not_followed_for_ever() -> None:
+def test_calls_that_double_at_every_level_are_not_followed_forever() -> None:
     assert "error[T10]: more than 2000 calls of flows" in rendered(DOUBLING.check())
 
 

@@ -1,5 +1,5 @@
-"""Where is each primitive declared, written and tested? docs/primitives.md is what this file finds;
-`PYTHONPATH=. python <this file>` writes it anew."""
+"""Where is each primitive declared, written and tested? docs/primitives.md holds what this file finds;
+`PYTHONPATH=. python <this file>` rewrites it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/primitives.md"
 HEAD = """# Primitives
 
-What a flow may call, and what generated code calls on its behalf (*internal*): where it is declared,
-where it is written, and what tests it by itself. `tests/dsl/test_primitives_table.py` finds the rows and
-compares them with this page. The [system tests](../tests/system) run them all together.
+The primitives that a flow may call, and those that only generated code calls (*internal*): where each is
+declared, where it is written, and which unit tests cover it. `tests/dsl/test_primitives_table.py` finds the
+rows and compares them with this page. The [system tests](../tests/system) run all of them together.
 """
 PRIMITIVES = prelude().primitives
 
 
 def code_of(primitive: Primitive) -> Path | None:
-    """The file that makes the function: its definition in C, or the body in its capability's file."""
+    """The file that defines the function: its definition in C, or the body in its capability's file."""
     name = primitive.name
     if primitive.home == "c":
         definition = re.compile(rf"^(?:status_t|void) {name}\(", re.MULTILINE)
@@ -64,7 +64,7 @@ def page() -> str:
 
 @pytest.mark.parametrize("primitive", PRIMITIVES.values(), ids=PRIMITIVES.keys())
 def test_a_primitive_is_written_once_and_tested(primitive: Primitive) -> None:
-    assert code_of(primitive), "no file makes it, or several do"
+    assert code_of(primitive), "no file defines it, or several do"
     assert called_by(primitive), "nothing tests it"
 
 
@@ -73,7 +73,7 @@ def test_nothing_is_written_that_is_not_declared() -> None:
 
 
 def test_the_page_is_what_was_found() -> None:
-    assert PAGE.read_text() == page(), "changed: write it anew and review the difference"
+    assert PAGE.read_text() == page(), "changed: rewrite the page and review the difference"
 
 
 if __name__ == "__main__":

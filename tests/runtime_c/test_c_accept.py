@@ -161,7 +161,7 @@ def test_limit_with_a_full_table_still_leaves_out():
     assert ram.ranges.count == 256
 
 
-def test_busy_is_retried_but_not_for_ever():
+def test_busy_is_retried_but_not_forever():
     ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
     run(ram, Sept(busy=[False, True, True, True]))
     with pytest.raises(CoreError, match="accept_failed"):

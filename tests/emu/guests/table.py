@@ -11,27 +11,28 @@ from .suite import suite
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "conformance.md"
 HEAD = """# Conformance of the emulated TD
 
-What a guest sees of the TDX module and the CPU, row by row. Each row that is not absent is a small guest of
-`tests/emu/guests`: one measured 64 KiB image whose harness loads the registers, executes the bytes in
-question, keeps the registers and what the exception handler saw, and prints them through TDG.VP.VMCALL to
-COM1. Expected results are literal numbers from public sources; nothing in the guests knows the emulator, so
-the same images can start in a real TD and their output can be compared. `tests/emu/test_conformance.py` runs
-them all.
+The behaviour of the TDX module and the CPU that a guest can observe, row by row. Each row that is not absent
+is a small guest of `tests/emu/guests`: one measured 64 KiB image whose harness loads the registers, executes
+the bytes in question, saves the registers and the exception handler's record, and prints them through
+TDG.VP.VMCALL to COM1. Expected results are literal numbers from public sources; nothing in the guests depends
+on the emulator, so the same images can start in a real TD (trust domain) and their output can be compared.
+None of them has run on TDX hardware yet. `tests/emu/test_conformance.py` runs all of them in the emulated TD.
+The [glossary](glossary.md) explains the abbreviations.
 
-- **exact**: what the sources say, as far as a guest can see it.
-- **simplified**: the row says where the answer stops short of a CPU or module.
-- **absent**: there is no answer; the row says why.
+- **exact**: agrees with the sources, as far as a guest can observe.
+- **simplified**: the row states how the answer differs from that of a CPU or module.
+- **absent**: there is no answer; the row states the reason.
 
 Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; "KVM tdx.c" is Linux arch/x86/kvm/vmx/tdx.c
 (6.16 and later), "x86.c" beside it arch/x86/kvm/x86.c; "QEMU tdx.c" is target/i386/kvm/tdx.c (10.1 and
 later). GHCI is Intel's Guest-Hypervisor Communication Interface; Base spec is the TDX Module Base
-specification; CPU architecture is the Intel SDM. An answer that a real TD would give as a TD exit (the host
-has to act) ends the run with a diagnosis, which the row names as TD exit.
+specification; CPU architecture is the Intel SDM (Software Developer's Manual). Where a real TD would exit to
+the host, which then has to act, the run ends with a diagnosis; the row calls this a TD exit.
 
 `python -m tests.emu.guests KEY FILE` writes the image of a row (TDVF, 64 KiB, for any VMM that takes one) and
 prints the lines that its serial port must show: hexadecimal quadwords, then a halt.
 
-This page is written by `python -m tests.emu.guests.table`; a test compares it with the rows.
+`python -m tests.emu.guests.table` writes this page; a test compares it with the rows.
 """
 
 

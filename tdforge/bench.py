@@ -164,8 +164,9 @@ def page(
     limits = [("figure", "measured", "limit", ""), *(bar.row() for bar in bars)]
     return (
         "# Performance\n\n"
-        "`./run bench` (`nox -s bench`) writes this page. The boot is emulated, not on TDX hardware: instructions and\n"
-        "calls are exact and the same on every machine; seconds and MB/s are those of the machine named here.\n\n"
+        "`./run bench` (`nox -s bench`) writes this page. The boot is emulated, not on TDX hardware:\n"
+        "instructions and calls are exact and the same on every machine; seconds and MB/s are those of the\n"
+        "machine named here.\n\n"
         f"- {date.today().isoformat()}, {machine()}, Python {platform.python_version()}\n"
         f"- kernel: {kernel.version.split(' ')[0]} ({kernel.origin})\n\n"
         f"## From reset to hand-over\n\n{markdown(handoff_rows(reports))}\n"

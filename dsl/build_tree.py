@@ -260,7 +260,13 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def section(self, meta: Meta, c: list[Any]) -> tree.Section:
         size, up_to = c[2] or (None, False)
-        return tree.Section(c[0], c[1], size, up_to, c[3], tuple(c[4:]), self._span(meta))
+        return tree.Section(c[0], c[1], size, up_to, c[3], self._file(c[4]), tuple(c[5:]), self._span(meta))
+
+    def _file(self, token: Token | None) -> tree.String | None:
+        if token is None:
+            return None
+        line, column = token.line or 1, token.column or 1
+        return tree.String(unquote(token), Span(self._path, line, column, line, column + len(token)))
 
     def region(self, meta: Meta, c: list[Any]) -> tree.Region:
         return tree.Region(c[0], c[1], tuple(c[2:]), self._span(meta))

@@ -92,6 +92,9 @@ class Layout:
                 self._error(
                     "E05", attribute.span, f"a {kind} section is not measured at launch", "the VMM fills it"
                 )
+        if section.file is not None and kind != "CFV":
+            message = f"a {kind} section is not filled when the image is built"
+            self._error("E05", section.file.span, message, "only a CFV is")
         guarded = any(a.text == "guarded" for a in section.attributes)
         address: int | None = None
         size: int | None = None
@@ -120,6 +123,7 @@ class Layout:
                 span=section.span,
                 access=access,
                 budget=budget,
+                file=section.file.value if section.file is not None else None,
             )
         )
         return cursor

@@ -206,7 +206,8 @@ class ImageSection:
     `kind`: BFV CFV TD_HOB TempMem Payload PayloadParam. `guarded`: the first page is never mapped.
     `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
     firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
-    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB."""
+    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
+    `file`: what fills a CFV when the image is built, relative to the flow file."""
 
     name: str
     kind: str
@@ -218,6 +219,7 @@ class ImageSection:
     span: Span
     access: str = "rw"
     budget: int | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -354,6 +354,7 @@ class Section:
     size: Number | None
     up_to: bool
     at: Number | None
+    file: String | None
     attributes: tuple[Name, ...]
     span: Span
 

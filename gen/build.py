@@ -26,7 +26,7 @@ from gen.link import stack
 from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
 from gen.primitives import emit_primitives
-from gen.sections import mapped_regions, placed_sections
+from gen.sections import file_contents, mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.manifest import manifest, manifest_bytes, tool_versions
@@ -157,7 +157,8 @@ def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], link
 
 
 def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
-    sections = placed_sections(firmware, linked.content)
+    contents = file_contents(firmware)
+    sections = placed_sections(firmware, linked.content, contents)
     image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
     facts = manifest(
@@ -167,6 +168,7 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
         image,
         sections,
         bfv_used=linked.used,
+        files={s.name: (s.file, contents[s.name]) for s in firmware.image if s.file is not None},
         tools=tool_versions(),
     )
     _replace(result.manifest, manifest_bytes(facts))

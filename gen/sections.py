@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from dsl.model import Firmware
 from formats.errors import FormatError
 from formats.tdvf import SECTION_TYPES, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
 from gen.boot.paging import Mapped
+from gen.errors import BuildError
 from image.write import Placed
 
 _WITH_DATA = (SectionType.BFV, SectionType.CFV)
@@ -37,6 +39,24 @@ def placed_sections(
         data = given.get(item.name, b"").ljust(item.size, b"\0") if kind in _WITH_DATA else b""
         placed.append(Placed(item.name, kind, item.address, item.size, attributes, data))
     return tuple(placed)
+
+
+def file_contents(firmware: Firmware) -> dict[str, bytes]:
+    """What fills sections when the image is built, by section; BuildError if a file is not to be had."""
+    contents = {}
+    for section in firmware.image:
+        if section.file is None:
+            continue
+        try:
+            content = (Path(firmware.path).parent / section.file).read_bytes()
+        except OSError as error:
+            reason = error.strerror or "no file"
+            raise BuildError(f"cannot read {section.file}: {reason}", section.span) from error
+        if section.size is not None and len(content) > section.size:
+            message = f"{section.file} has {len(content)} bytes, section `{section.name}` has {section.size}"
+            raise BuildError(message, section.span)
+        contents[section.name] = content
+    return contents
 
 
 def mapped_regions(firmware: Firmware) -> list[Mapped]:

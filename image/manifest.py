@@ -36,8 +36,10 @@ def manifest(
     *,
     bfv_used: int,
     tools: Mapping[str, str],
+    files: Mapping[str, tuple[str, bytes]] | None = None,
 ) -> dict[str, Any]:
-    """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account."""
+    """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account;
+    `files`: name and content of the file that fills a section, by section."""
     measured = mrtd(image, Order.SINGLE_PASS)
     return {
         "format": FORMAT,
@@ -64,11 +66,19 @@ def manifest(
                 "data_offset": section.data_offset,
                 "raw_size": section.raw_size,
                 "attributes": section.attributes,
+                **_file(files or {}, placed.name),
             }
             for placed, section in zip(sections, metadata_sections(sections), strict=True)
         ],
         "tools": dict(tools),
     }
+
+
+def _file(files: Mapping[str, tuple[str, bytes]], section: str) -> dict[str, Any]:
+    if section not in files:
+        return {}
+    name, content = files[section]
+    return {"file": {"name": name, "size": len(content), "sha384": hashlib.sha384(content).hexdigest()}}
 
 
 def manifest_bytes(facts: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from tdbox import Firmware, made, stopped
 from dsl.api import check_source
 from emu.api import Report, run
 from emu.vmm.quote import TEXT
+from gen.errors import BuildError
 
 FLOWS = sorted((Path(__file__).parent / "flows").glob("*.tdf"))
 STARTED = "tdforge tiny payload: started\n"
@@ -57,7 +58,27 @@ def test_a_kernel_that_is_not_on_the_list_is_refused(build: Build, tiny: bytes) 
 
 
 def test_a_cfv_is_in_the_log(build: Build) -> None:
-    assert digests(started(build("measure_a_cfv")))["config"] == sha384(bytes(4096)).hexdigest()
+    firmware, content = build("measure_a_cfv"), (FLOWS[0].parent / "note.txt").read_bytes()
+    assert digests(started(firmware))["config"] == sha384(content.ljust(4096, b"\0")).hexdigest()
+    (section,) = (s for s in firmware.manifest["sections"] if s["name"] == "config")
+    assert section["file"] == {
+        "name": "note.txt",
+        "size": len(content),
+        "sha384": sha384(content).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot read note.txt: No such file"), (bytes(4097), "note.txt has 4097 bytes")],
+)
+def test_a_file_that_does_not_fill_its_section(tmp_path: Path, content: bytes | None, says: str) -> None:
+    flow = tmp_path / "flow.tdf"
+    flow.write_text((FLOWS[0].parent / "measure_a_cfv.tdf").read_text())
+    if content is not None:
+        (tmp_path / "note.txt").write_bytes(content)
+    with pytest.raises(BuildError, match=rf"flow.tdf:\d+:9: {says}"):
+        made(flow, tmp_path, b"")
 
 
 def test_a_measured_number_decides(build: Build) -> None:

@@ -236,13 +236,12 @@ class Walker(TryRules):
             inside = start.copy()
             inside.logged = base.logged + per_round * (capacity - 1)  # so many rounds may have gone before
             self.bind(s.variable, self.part(value, s.variable.type, inside), inside)
-            logged, refusals = inside.logged, len(self.refusals)
+            logged = inside.logged
             end = self.block(s.body, inside)
             longest = max(per_round, end.logged - logged) if end is not None else per_round
             joined = join(start.copy(), end)
             assert joined is not None
             converged = longest == per_round and before(joined) == before(start)
-            converged = converged and refusals == len(self.refusals)
             start, per_round = joined, longest
             start.logged = base.logged + per_round * capacity
             if converged:

@@ -1,6 +1,6 @@
 """Which interrupts does a vCPU have to take? Its x2APIC: the part that the TDX module virtualises (TPR,
-PPR, IRR, ISR, EOI, self-IPI) and the part that the VMM emulates (timer, LVT, ICR). Register numbers:
-Intel SDM volume 3, table 11-6.
+PPR, IRR, ISR, EOI, self-IPI) and the part that the VMM emulates (timer, LVT, ICR), as KVM does (Linux
+arch/x86/kvm/lapic.c). Register numbers: Intel SDM volume 3, table 11-6.
 """
 
 from __future__ import annotations
@@ -12,14 +12,22 @@ ID, VERSION, TPR, APR, PPR, EOI, LDR, SVR = 0x802, 0x803, 0x808, 0x809, 0x80A, 0
 ISR, TMR, IRR, ESR, CMCI, ICR = 0x810, 0x818, 0x820, 0x828, 0x82F, 0x830
 LVT_TIMER, LVT_LAST, INITIAL, CURRENT, DIVIDE, SELF_IPI = 0x832, 0x837, 0x838, 0x839, 0x83E, 0x83F
 TSC_DEADLINE = 0x6E0
-VERSION_VALUE = 0x50014  # integrated APIC, six LVT entries
+LVT_THERMAL, LVT_PMC, LINT0, LINT1, LVT_ERROR = 0x833, 0x834, 0x835, 0x836, 0x837
+# Integrated APIC, six LVT entries (none for CMCI, which MCG_CAP does not have), directed EOI
+# (kvm_apic_set_version, where the I/O APIC is not in the kernel, as with a TD)
+VERSION_VALUE = 1 << 24 | 0x50014
 NATIVE = frozenset((*range(TPR, EOI + 1), 0x80C, 0x80E, *range(ISR, ESR), SELF_IPI))
 EMULATED = frozenset(
-    (ID, VERSION, LDR, SVR, ESR, CMCI, ICR, *range(LVT_TIMER, CURRENT + 1), DIVIDE, TSC_DEADLINE)
+    (ID, VERSION, LDR, SVR, ESR, ICR, *range(LVT_TIMER, CURRENT + 1), DIVIDE, SELF_IPI, TSC_DEADLINE)
 )
 READ_ONLY = frozenset((ID, VERSION, LDR, CURRENT))
 LVT_MASKED = 1 << 16
-SVR_ENABLE = 1 << 8
+SVR_ENABLE, SVR_TAKEN = 1 << 8, 1 << 12 | 0x3FF
+BUSY, EXTINT = 1 << 12, 0x700  # ICR; delivery mode
+LVT_BITS = LVT_MASKED | 1 << 12 | 0xFF  # mask, pending, vector; lapic.c apic_lvt_mask
+LINT_BITS = LVT_BITS | 0x700 | 7 << 13  # delivery mode, polarity, remote IRR, trigger
+LVT_TAKEN = {LVT_TIMER: LVT_BITS | 3 << 17, LVT_THERMAL: LVT_BITS | 0x700, LVT_PMC: LVT_BITS | 0x700}
+LVT_TAKEN |= {LINT0: LINT_BITS, LINT1: LINT_BITS, LVT_ERROR: LVT_BITS}
 ONE_SHOT, PERIODIC, DEADLINE = 0, 1, 2  # LVT timer bits 18:17
 FIXED, LOWEST_PRIORITY, NMI = 0, 1, 4  # delivery modes, ICR bits 10:8
 BROADCAST = 0xFFFFFFFF
@@ -143,8 +151,15 @@ class LocalApic:
 
     # -- the VMM's part
 
-    def read(self, register: int) -> int:
-        """TDVMCALL RDMSR of a register in EMULATED."""
+    def lvt_entry(self, register: int) -> int:
+        """An entry of the local vector table; LINT0 of the boot processor begins as KVM's quirk has it."""
+        start = EXTINT if register == LINT0 and not self.index else LVT_MASKED
+        return self.lvt.get(register, start)
+
+    def read(self, register: int) -> int | None:
+        """TDVMCALL RDMSR of a register in EMULATED; None: refused."""
+        if register == SELF_IPI:
+            return None
         if register == CURRENT:
             left = self.due - self.now() if self.due is not None and self.mode != DEADLINE else 0
             return -(-max(left, 0) // self.step)
@@ -160,32 +175,49 @@ class LocalApic:
             INITIAL: self.initial,
             DIVIDE: self.divide,
         }
-        return held[register] if register in held else self.lvt.get(register, LVT_MASKED)
+        return held[register] if register in held else self.lvt_entry(register)
 
     def write(self, register: int, value: int) -> bool:
         """TDVMCALL WRMSR of a register in EMULATED; False: refused."""
-        if register in READ_ONLY:
+        if register in READ_ONLY or (value >> 32 and register not in (ICR, TSC_DEADLINE)):
             return False
         if register == SVR:
-            self.svr = value & 0x1FF
+            self.svr = value & SVR_TAKEN
+            if not self.enabled:
+                self.lvt = {entry: self.lvt_entry(entry) | LVT_MASKED for entry in LVT_TAKEN}
         elif register == ICR:
+            value &= ~BUSY
             self.icr = value
             delivery, logical, shorthand = value >> 8 & 7, bool(value & 1 << 11), value >> 18 & 3
             self.send(self.index, Message(value & 0xFF, delivery, value >> 32, logical, shorthand))
         elif register == INITIAL:
-            self.initial = value & 0xFFFFFFFF
             if self.mode != DEADLINE:
+                self.initial = value
                 self.due = self.now() + self.initial * self.step if self.initial else None
         elif register == DIVIDE:
-            self.divide = value & 0xB
+            self.set_divide(value & 0xB)
         elif register == TSC_DEADLINE:
             if self.mode == DEADLINE:
                 self.due = value or None
-        elif register != ESR:
-            if register == LVT_TIMER and (value ^ self.lvt.get(register, 0)) >> 17 & 3:
-                self.due = None
-            self.lvt[register] = value
+        elif register == ESR:
+            return not value
+        elif register == SELF_IPI:
+            if value > 0xFF:
+                return False
+            self.post(value)
+        else:
+            was = self.mode
+            self.lvt[register] = (value if self.enabled else value | LVT_MASKED) & LVT_TAKEN[register]
+            if (was == DEADLINE) != (self.mode == DEADLINE):
+                self.due, self.initial = None, 0
         return True
+
+    def set_divide(self, value: int) -> None:
+        """Divide configuration; a count under way goes on at the new rate."""
+        old, self.divide = self.step, value
+        if self.due is not None and self.mode != DEADLINE:
+            now = self.now()
+            self.due = now + max(self.due - now, 0) * self.step // old
 
     @property
     def mode(self) -> int:

@@ -117,9 +117,9 @@ class Vmm:
         """0x1F; the number is ECX, 32 bits (tdx_handle_exit)."""
         msr = r[R12] & MASK32
         if msr in APIC_EMULATED:
-            r[R11] = self.apics[index].read(msr)
-            return ghci.SUCCESS
-        value = kvm_msr.read(self.msrs, index, msr, self.mcg_cap, ARCH_CAPABILITIES)
+            value = self.apics[index].read(msr)
+        else:
+            value = kvm_msr.read(self.msrs, index, msr, self.mcg_cap, ARCH_CAPABILITIES)
         if value is None:
             return ghci.INVALID_OPERAND
         r[R11] = value

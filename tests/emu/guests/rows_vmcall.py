@@ -26,6 +26,7 @@ SOURCES = {  # by the first word of a row's key
     "pconfig": "KVM tdx.c handle_tdvmcall",
     "vendor": "KVM tdx.c tdx_emulate_vmcall, x86.c ____kvm_emulate_hypercall",
 }
+LAPIC = "KVM lapic.c kvm_lapic_reg_write"
 KVM_READS = (  # MSR, its name, what KVM answers at the start
     (0x3A, "FEAT_CTL is locked, without LMCE", 1),
     (0x8B, "UCODE_REV is 0", 0),
@@ -45,6 +46,10 @@ KVM_READS = (  # MSR, its name, what KVM answers at the start
     (0x47F, "MC31_MISC is 0", 0),
     (0x4B564D05, "KVM_POLL_CONTROL is 1", 1),
     (0xC0000080, "EFER: SCE, LME, LMA, NX", 0xD01),
+    (0x803, "x2APIC version: 14, six LVT entries, directed EOI", 0x1050014),
+    (0x80F, "x2APIC SVR: disabled", 0xFF),
+    (0x835, "x2APIC LINT0 of the boot processor: ExtINT, not masked", 0x700),
+    (0x836, "x2APIC LINT1: masked", 0x10000),
     (1 << 32 | 0xFE, "32 bits of the number count", 0x508),
 )
 KVM_REFUSES = (  # MSRs, why RDMSR and WRMSR are refused
@@ -56,6 +61,8 @@ KVM_REFUSES = (  # MSRs, why RDMSR and WRMSR are refused
     (0x480, "a VMX MSR"),
     (0x4D0, "MCG_EXT_CTL without LMCE"),
     (0x808, "an x2APIC register that the CPU virtualises"),
+    (0x80E, "x2APIC DFR, which is no register"),
+    (0x82F, "x2APIC LVT CMCI without CMCI"),
     (0x12345, "an MSR that KVM does not emulate for a TD"),
 )
 KVM_WRITES = (  # MSR, a value that is taken, one that is not, why
@@ -72,8 +79,12 @@ KVM_WRITES = (  # MSR, a value that is taken, one that is not, why
     (0x401, 0, 1, "MC0_STATUS can be cleared"),
     (0x402, 5, None, "MC0_ADDR takes all"),
     (0x4B564D05, 0, 2, "KVM_POLL_CONTROL is one bit"),
+    (0x80F, 0x11FF, 1 << 32, "x2APIC SVR has 32 bits"),
+    (0x828, 0, 1, "x2APIC ESR is cleared"),
+    (0x838, 5, 1 << 32, "x2APIC initial count"),
+    (0x83E, 0xB, 1 << 32, "x2APIC divide configuration"),
 )
-KVM_READ_ONLY = (0x1B, 0x3A, 0xCE, 0xFE, 0x10A, 0x179, 0xC0000080)
+KVM_READ_ONLY = (0x802, 0x803, 0x80D, 0x839, 0x1B, 0x3A, 0xCE, 0xFE, 0x10A, 0x179, 0xC0000080)
 INVALID_RCX = 0xC000010000000001
 INVALID_OPERAND, ALIGN_ERROR, UNSUPPORTED = 0x8000000000000000, 0x8000000000000002, 0x8000000000000003
 NO_HYPERCALL = 0xFFFFFFFFFFFFFC18  # -KVM_ENOSYS
@@ -187,7 +198,7 @@ def _masks() -> Iterator[Row]:
 def _functions() -> Iterator[Row]:
     def row(key: str, what: str, steps: Step | tuple[Step, ...], expect: dict[str, int], **more: Any) -> Row:
         given = steps if isinstance(steps, tuple) else (steps,)
-        source = SOURCES[key.split(".")[0].rstrip("0123456789")]
+        source = more.pop("source", SOURCES[key.split(".")[0].rstrip("0123456789")])
         return Row(
             f"ghci.{key}", what, FUNCTIONS, source, given, {"rax": 0} | expect if expect else {}, **more
         )
@@ -273,6 +284,56 @@ def _functions() -> Iterator[Row]:
         "WRMSR of UCODE_REV is taken and ignored",
         (vmcall(0x20, r12=0x8B, r13=5), vmcall(0x1F, r12=0x8B)),
         {"0.r10": 0, "r10": 0, "r11": 0},
+    )
+    for key, msr, on, given, kept, what in (
+        ("832_off", 0x832, 0, 0x20, 0x10020, "an LVT entry is masked while the APIC is disabled"),
+        ("832_on", 0x832, 0x100, 0xFFFFFFFF, 0x710FF, "the timer's LVT entry has mode, mask and vector"),
+        ("835_on", 0x835, 0x100, 0xFFFFFFFF, 0x1F7FF, "LINT0 has trigger, polarity and mode, too"),
+        ("830_busy", 0x830, 0x100, 1 << 12 | 3 << 18, 3 << 18, "ICR is never busy"),
+    ):
+        yield row(
+            f"wrmsr.{key}",
+            f"WRMSR: x2APIC {what}",
+            (vmcall(0x20, r12=0x80F, r13=on | 0xFF), vmcall(0x20, r12=msr, r13=given), vmcall(0x1F, r12=msr)),
+            {"1.r10": 0, "r10": 0, "r11": kept},
+            source=LAPIC,
+        )
+    yield row(
+        "wrmsr.80f_off",
+        "WRMSR: disabling the x2APIC masks every LVT entry",
+        (
+            vmcall(0x20, r12=0x80F, r13=0x1FF),
+            vmcall(0x20, r12=0x836, r13=0x400),
+            vmcall(0x20, r12=0x80F, r13=0xFF),
+            vmcall(0x1F, r12=0x836),
+        ),
+        {"r10": 0, "r11": 0x10400},
+        source=LAPIC,
+    )
+    yield row(
+        "wrmsr.832_deadline",
+        "WRMSR: TSC-deadline mode, which has no initial count, clears it",
+        (
+            vmcall(0x20, r12=0x80F, r13=0x1FF),
+            vmcall(0x20, r12=0x838, r13=1 << 30),
+            vmcall(0x20, r12=0x832, r13=2 << 17 | 0x10020),
+            vmcall(0x20, r12=0x838, r13=7),
+            vmcall(0x1F, r12=0x838),
+        ),
+        {"3.r10": 0, "r10": 0, "r11": 0},
+        source=LAPIC,
+    )
+    yield row(
+        "wrmsr.83f",
+        "WRMSR: a self-IPI of the VMM's part waits in the IRR",
+        (
+            vmcall(0x20, r12=0x80F, r13=0x1FF),
+            vmcall(0x20, r12=0x83F, r13=0x41),
+            code("0f32", rcx=0x822),
+            vmcall(0x20, r12=0x83F, r13=0x100),
+        ),
+        {"1.r10": 0, "2.rax": 2, "r10": INVALID_OPERAND},
+        source=LAPIC,
     )
     for msr in KVM_READ_ONLY:
         yield row(f"wrmsr.{msr:x}", f"WRMSR: {msr:X} is read-only", vmcall(0x20, r12=msr, r13=0), bad)

@@ -24,7 +24,7 @@ The [glossary](glossary.md) explains the abbreviations.
 - **absent**: there is no answer; the row states the reason.
 
 Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; "KVM tdx.c" is Linux arch/x86/kvm/vmx/tdx.c
-(6.16 and later), "x86.c" beside it arch/x86/kvm/x86.c; "QEMU tdx.c" is target/i386/kvm/tdx.c (10.1 and
+(6.16 and later), "x86.c" and "lapic.c" are in arch/x86/kvm; "QEMU tdx.c" is target/i386/kvm/tdx.c (10.1 and
 later). GHCI is Intel's Guest-Hypervisor Communication Interface; Base spec is the TDX Module Base
 specification; CPU architecture is the Intel SDM (Software Developer's Manual). Where a real TD would exit to
 the host, which then has to act, the run ends with a diagnosis; the row calls this a TD exit.

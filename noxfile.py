@@ -185,3 +185,10 @@ def hostile(session: nox.Session) -> None:
     """Boot under 500 hostile VMMs and judge how the runs end; `-- N` chooses another number."""
     prepare(session)
     python(session, "tests/system/hostilecampaign.py", *session.posargs)
+
+
+@nox.session(python=False)
+def mutants(session: nox.Session) -> None:
+    """Try small faults on copies of the tree: which does no test notice? `-- --help` tells the options."""
+    prepare(session)
+    python(session, "-m", "tests.mutants", *session.posargs)

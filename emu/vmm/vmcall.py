@@ -18,7 +18,7 @@ from emu.vmm.devices.bus import Ports
 from emu.vmm.policy import Call, Policy
 from formats import ghci
 from formats.ghci import Function
-from formats.registers import R10, R11, R12, R13, R14, R15, Gpr
+from formats.registers import R10, R11, R12, R13, R14, R15, RCX, Gpr
 from formats.tdx import status
 from formats.units import LARGE_PAGE, PAGE
 
@@ -47,9 +47,12 @@ class Vmm:
     notify: tuple[int, int] | None = None  # vCPU and vector of the event notification
 
     def handle(self, index: int, r: Gpr) -> None:
-        """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM."""
-        mask = r[1]
+        """Answers one TDG.VP.VMCALL of vCPU `index`; only registers selected in RCX have reached the VMM, and
+        RCX itself (tdg_vp_vmcall.c copy_gprs_data_from_td_to_vmm).
+        """
+        mask = r[RCX]
         seen = [value if mask >> number & 1 else 0 for number, value in enumerate(r)]
+        seen[RCX] = mask
         known = ghci.NAMES.get(seen[R11], f"sub-function {seen[R11]:#x}")
         name = f"vendor {seen[R10]:#x}" if seen[R10] else known
         self.vmcalls[name] += 1
@@ -136,7 +139,7 @@ class Vmm:
 
     def mmio(self, index: int, r: Gpr) -> int:
         """0x30: with a private GPA, which is one without the shared bit, it is refused (tdx_emulate_mmio).
-        Address bits above the shared one are not looked at: no device is there.
+        Address bits above the shared one are not looked at: no device is there. Shared RAM is served, too.
         """
         size, write, gpa, bit = r[R12], r[R13], r[R14], self.memory.shared_bit
         if size not in (1, 2, 4, 8) or write > 1:
@@ -144,7 +147,14 @@ class Vmm:
         if not gpa & bit or not gpa + size - 1 & MASK64 & bit:
             return ghci.INVALID_OPERAND
         gpa &= ~bit
-        if write:
+        memory, lib = self.memory, self.memory.lib
+        ends = {memory.state(at) & lib.TD_PAGE_STATE for at in (gpa, gpa + size - 1)}
+        if ends == {lib.TD_PAGE_SHARED}:
+            if write:
+                memory.write(gpa, r[R15].to_bytes(8, "little")[:size], shared=True)
+            else:
+                r[R11] = int.from_bytes(memory.read(gpa, size, shared=True), "little")
+        elif write:
             self.ports.write_memory(gpa, size, r[R15] & (1 << 8 * size) - 1)
         else:
             r[R11] = self.ports.read_memory(gpa, size)
@@ -223,8 +233,11 @@ class Vmm:
         return ghci.SUCCESS
 
     def fatal(self, index: int, r: Gpr) -> int:
-        """0x10003: the text of the guest ends the run."""
-        raw = b"".join(r[number].to_bytes(8, "little") for number in ghci.FATAL_TEXT)
+        """0x10003: the text of the guest ends the run; registers that are not selected leave no gap
+        (tdx_handle_report_fatal_error).
+        """
+        carriers = (number for number in ghci.FATAL_TEXT if r[RCX] >> number & 1)
+        raw = b"".join(r[number].to_bytes(8, "little") for number in carriers)
         text = raw.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
         raise End("fatal", f"{text} (code {r[R12]:#x})" if r[R12] or not text else text)
 

@@ -216,6 +216,7 @@ def _functions() -> Iterator[Row]:
         vmcall(INFO, r12=1),
         {"r10": 0, "r11": 2, "r12": 0, "r13": 0, "r14": 0},
     )
+    yield row("info.leaf2", "GetTdVmCallInfo 2 does not exist", vmcall(INFO, r12=2), bad)
     yield row(
         "io.out8",
         "IO: a byte to COM1 is printed",
@@ -377,6 +378,19 @@ def _functions() -> Iterator[Row]:
         status="simplified",
         why="what an absent device answers is the VMM's choice; zero, as in QEMU",
     )
+    ram = SHARED | FREE | 8
+    yield row(
+        "mmio.ram",
+        "MMIO: the VMM finds shared RAM, too",
+        (
+            vmcall(MAP, r12=FREE | SHARED, r13=0x1000),
+            vmcall(0x30, r12=4, r13=1, r14=ram, r15=0x1122334455667788),
+            vmcall(0x30, r12=2, r13=0, r14=ram),
+            code("488b07", rdi=at.SHARED_WINDOW + FREE + 8),
+        ),
+        {"1.r10": 0, "2.r11": 0x7788, "rax": 0x55667788},
+        source="KVM tdx.c tdx_emulate_mmio, QEMU accel/kvm/kvm-all.c kvm_cpu_exec",
+    )
     index = vmcall(0x30, r12=4, r13=1, r14=SHARED | 0xFEC00000, r15=1)
     yield row(
         "mmio.ioapic",
@@ -468,6 +482,14 @@ def _functions() -> Iterator[Row]:
         {},
         end="fatal",
         detail="AAAAAAAA",
+    )
+    yield row(
+        "fatal.gap",
+        "ReportFatalError: registers not named leave no gap",
+        vmcall(FATAL, 0x7D0C, r12=0, **order),
+        {},
+        end="fatal",
+        detail="AAAAAAAACCCCCCCCFFFFFFFFHHHHHHHH",
     )
     yield row(
         "hlt",

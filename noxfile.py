@@ -1,7 +1,7 @@
-"""Which sessions are there, and what do they run? `nox -l` lists them; `./run NAME` needs no nox of your own.
+"""Which sessions exist, and what do they run? `nox -l` lists them; `./run NAME` needs no installed nox.
 
 All sessions share one environment, `.nox/env-<python version>`: the compiler wheel alone takes 400 MB.
-`.nox/env` leads to the one used last.
+`.nox/env` links to the one used last.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ STAMP = ENV / "tdforge-stamp"
 LINK = ENV.parent / "env"
 
 # PeachPy, upstream commit 257881e as Debian ships it (python3-peachpy 0.0~git20211013.257881e-1.1, bookworm
-# and trixie alike): digest of the package's .py files by tdforge.apt.tree_digest.
+# and trixie): digest of the package's .py files by tdforge.apt.tree_digest.
 PEACHPY_DIGEST = "3f0ea00beaecf4d645c23e09597374efb688214905a79a735531e513108c29c9"
 PEACHPY_PLACE = "usr/lib/python3/dist-packages/peachpy"
 
 nox.needs_version = ">=2022.11.21"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "tests"]
-# nox looks for uv even where no session makes an environment; nobody has to care that there is none.
+# nox looks for uv even if no session creates an environment; its absence is irrelevant.
 logging.getLogger("nox").addFilter(lambda record: "uv binary" not in record.getMessage())
 
 
 def say(text: str) -> None:
-    """One line to the person who waits."""
+    """Prints one line of progress."""
     print(f"tdforge: {text}", file=sys.stderr, flush=True)
 
 
@@ -72,7 +72,7 @@ def install_peachpy() -> None:
 
 
 def wanted_stamp() -> str:
-    """What the environment was made from; anything else means it has to be made anew."""
+    """A digest of the environment's sources; if it differs, the environment has to be renewed."""
     total = hashlib.sha256()
     for part in (ROOT / "pyproject.toml", ROOT / "noxfile.py", ROOT / "tdforge" / "apt.py"):
         total.update(part.read_bytes())
@@ -83,7 +83,7 @@ def wanted_stamp() -> str:
 def make_environment() -> None:
     """Make or renew the shared environment. Raises UserError or CalledProcessError."""
     say(f"preparing {ENV.relative_to(ROOT)} (once; about 700 MB, most of it the compiler)")
-    peachpy_source()  # before the long part: its lack is the likelier failure
+    peachpy_source()  # before the long part: it is the more likely failure
     if not Path(PYTHON).exists() or not STAMP.is_file():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENV)], check=True)
     STAMP.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def boot(session: nox.Session) -> None:
-    """Build linux.tdf and boot Debian's kernel with it in the emulated TD; `-- --help` tells the options."""
+    """Build linux.tdf and boot Debian's kernel with it in the emulated TD; `-- --help` lists the options."""
     prepare(session)
     python(session, "-m", "tdforge.boot", *session.posargs)
 
@@ -139,7 +139,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def lint(session: nox.Session) -> None:
-    """Lint, formatting of code and flows, strict types; all of them, whichever fails."""
+    """Lint, format of code and flows, strict types; all of them, even after a failure."""
     prepare(session)
     broken = []
     flows = [str(flow.relative_to(ROOT)) for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf"))]
@@ -160,7 +160,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
-    """Measure the first boot and hashing; writes docs/performance.md."""
+    """Measure a boot and hashing; writes docs/performance.md."""
     prepare(session)
     python(session, "-m", "tdforge.bench", *session.posargs)
 
@@ -175,14 +175,14 @@ def campaign(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def interference(session: nox.Session) -> None:
-    """Generate flows, look for what a VMM can change without a trace; `-- --help` tells the options."""
+    """Generate flows, look for changes that a VMM makes without a trace; `-- --help` lists the options."""
     prepare(session)
     python(session, "tests/system/interferencecampaign.py", *session.posargs)
 
 
 @nox.session(python=False)
 def hostile(session: nox.Session) -> None:
-    """Boot under 500 hostile VMMs and judge how the runs end; `-- N` chooses another number."""
+    """Boot under 500 hostile VMMs and check how the runs end; `-- N` chooses another number."""
     prepare(session)
     python(session, "tests/system/hostilecampaign.py", *session.posargs)
 

@@ -163,7 +163,7 @@ class _Reader:
 
     def least(self, effect: tree.Effect) -> SpanNeed:
         if effect.align & (effect.align - 1) or effect.align > PAGE:  # regions begin at a page
-            message = f"{effect.align} is no power of two up to {PAGE}"
+            message = f"{effect.align} is not a power of two up to {PAGE}"
             self.reporter.error("E06", effect.span, message)
         names = [self.parameter(n) for n in effect.names]
         other = names[1] if len(names) == 2 else None

@@ -51,7 +51,7 @@ class Log:
 def fetch(read: Read, rsdp: int) -> Log:
     """The log that the tables at a GPA lead to."""
     if not rsdp:
-        return Log(missing="boot_params name no RSDP")
+        return Log(missing="boot_params contain no RSDP address")
     found = locate(read, rsdp)
     if found is None:
         return Log(missing=f"no CCEL among the ACPI tables of the RSDP at {rsdp:#x}")

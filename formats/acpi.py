@@ -158,9 +158,7 @@ MADT = (
     "acpi_madt" / c.Struct("header" / HEADER, "lapic_address" / Int32ul, "flags" / Int32ul)
 ) * "Multiple APIC description table without its entries, 5.2.12"
 
-MADT_ENTRY = (
-    "acpi_madt_entry" / c.Struct("type" / Int8ul, "length" / Int8ul)
-) * "What every MADT entry starts with"
+MADT_ENTRY = ("acpi_madt_entry" / c.Struct("type" / Int8ul, "length" / Int8ul)) * "Header of every MADT entry"
 
 MADT_LAPIC = (
     "acpi_madt_lapic"

@@ -87,7 +87,7 @@ SPEC_ID = (
 
 EVENT_HEAD = (
     "cc_event_head" / c.Struct("mr_index" / Int32ul, "type" / Int32ul, "digest_count" / Int32ul)
-) * "What every later event begins with; its digests follow, then the size of its data, PFP 10.2.2"
+) * "Start of every later event; its digests follow, then the size of its data, PFP 10.2.2"
 
 EVENT_HEADER = (
     "cc_event_header"

@@ -65,7 +65,7 @@ class PayloadImage(IntEnum):
 
 HEADER = (
     "hob_header" / c.Struct("type" / Int16ul, "length" / Int16ul, "reserved" / Int32ul)
-) * "What every HOB starts with, PI 1.7 volume 3, 5.1"
+) * "Header of every HOB, PI 1.7 volume 3, 5.1"
 
 PHIT = (
     "hob_phit"

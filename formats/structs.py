@@ -25,7 +25,7 @@ def spaced(size: int, fields: dict[int, Any]) -> Any:
         members += [*_gap(position, offset), field]
         position = offset + field.sizeof()
     if position > size:
-        raise ValueError(f"fields end at {position:#x}, behind the structure's size {size:#x}")
+        raise ValueError(f"fields end at {position:#x}, beyond the structure's size {size:#x}")
     return c.Struct(*members, *_gap(position, size))
 
 

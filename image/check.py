@@ -228,7 +228,7 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
         found = f"{count(SectionType.TD_HOB)} TD_HOB sections"
         yield Finding("hob-count", place, found, "at most one", ("td-shim",), _TD_SHIM)
     if not count(SectionType.TD_HOB) and (profile is Profile.QEMU or not count(SectionType.PERM_MEM)):
-        expected = "one" if profile is Profile.QEMU else "one, or PermMem sections that say what RAM there is"
+        expected = "one" if profile is Profile.QEMU else "one, or PermMem sections that describe the RAM"
         yield Finding("hob-count", place, "no TD_HOB section", expected, ANYONE, _TD_SHIM)
     if profile is Profile.QEMU:
         return

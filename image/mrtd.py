@@ -83,7 +83,9 @@ def _is_measured(section: Section, vmm: Vmm | None) -> bool:
 
 def _content(image: bytes, section: Section, vmm: Vmm | None, name: str) -> bytes:
     if section.type in (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM):
-        raise FormatError(name, "measured content that the VMM supplies", "data of the image, to know MRTD")
+        raise FormatError(
+            name, "measured content that the VMM supplies", "data in the image, so that MRTD can be computed"
+        )
     raw = image[section.data_offset : section.data_offset + section.raw_size]
     if len(raw) != section.raw_size:
         raise FormatError(
@@ -93,7 +95,7 @@ def _content(image: bytes, section: Section, vmm: Vmm | None, name: str) -> byte
         return raw
     found = f"raw size {section.raw_size:#x}, memory size {section.memory_size:#x}"
     if vmm is None:
-        raise FormatError(name, found, "equal sizes, or a VMM to be named: they fill the rest differently")
+        raise FormatError(name, found, "equal sizes, or a named VMM: VMMs fill the rest differently")
     if section.raw_size > section.memory_size:
         raise FormatError(name, found, "no more data than memory")
     if vmm is Vmm.QEMU and section.raw_size:

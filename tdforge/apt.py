@@ -31,9 +31,7 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def alone(
-    folder: Path, otherwise: str = "set XDG_CACHE_HOME to a folder that can be written"
-) -> Iterator[None]:
+def alone(folder: Path, otherwise: str = "set XDG_CACHE_HOME to a writable folder") -> Iterator[None]:
     """One process at a time fills `folder`, which is made.
 
     Raises UserError if it cannot be written to; `otherwise` is what a person does then.
@@ -150,7 +148,7 @@ class Apt:
             debs = self._download(packages, Path(scratch))
             if (self._suite or digest) and (found := files_digest(debs)) != digest:
                 names = ", ".join(deb.name for deb in debs)
-                raise UserError(f"{names}: digest is {found}, expected {digest or 'one to be named'}")
+                raise UserError(f"{names}: digest is {found}, expected {digest or 'a pinned digest'}")
             for deb in debs:
                 _extract(deb, tree, only)
             if into.exists():
@@ -202,18 +200,18 @@ class Apt:
         if self._suite:
             if not self._suite.keyring.is_file():
                 lack = "install package debian-archive-keyring"
-                raise UserError(f"{self._suite.keyring}, Debian's keys, is not there; {lack}")
+                raise UserError(f"{self._suite.keyring} (Debian's archive keys) does not exist; {lack}")
             (self._state / "sources.list").write_text(self._suite.sources)
             (self._state / "status").touch()
         self._options = self._private_options()
         self._run("apt-get", "-q", "update")
         if not self._has_private_lists():  # apt-get calls that a success
-            raise UserError("Debian's package lists cannot be fetched; is there a network?")
+            raise UserError("cannot fetch Debian's package lists; is the network available?")
 
     def _require(self) -> None:
         if not self.available():
             raise UserError(
-                "this machine has no apt (apt-get, apt-cache, dpkg-deb) to fetch Debian packages with"
+                "cannot fetch Debian packages: this machine has no apt (apt-get, apt-cache, dpkg-deb)"
             )
 
     def _run(self, tool: str, *words: str, cwd: Path | None = None, check: bool = True) -> str:

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
     made.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     made.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
-    made.add_argument("--until", type=until, metavar="WHAT", help=f"default: console:{LAST_WORDS}")
+    made.add_argument("--until", type=until, metavar="CONDITION", help=f"default: console:{LAST_WORDS}")
     return made
 
 
@@ -66,7 +66,7 @@ def boot(given: argparse.Namespace) -> int:
     kernel = find_kernel(given.kernel, say)
     if given.kernel is None:
         link(KERNEL, kernel.path)
-        say(f"kernel: {kernel.origin}; {KERNEL} leads to it")
+        say(f"kernel: {kernel.origin}; {KERNEL} links to it")
     else:
         say(f"kernel: {kernel.path}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
@@ -90,7 +90,7 @@ def boot(given: argparse.Namespace) -> int:
     end = show.end_line(report.end)
     missing = [text for text in _expected(kernel) if text not in report.console]
     if missing and given.until is None:
-        raise UserError(f"the console never said {missing[0]!r}; the run ended with {end}")
+        raise UserError(f"the console never showed {missing[0]!r}; the run ended with {end}")
     if not report.met:
         raise UserError(f"the run ended before {condition}: {end}")
     say(f"done: {report.end['detail'] or report.end['reason']}")
@@ -119,7 +119,7 @@ def _show_handoff(page: Console, config: RunConfig) -> None:
     facts = report.to_json()
     if not report.met:
         page.print(show.console_text(report.console))
-        raise UserError(f"the firmware handed nothing over; the run ended with {show.end_line(facts['end'])}")
+        raise UserError(f"the run ended before the handoff: {show.end_line(facts['end'])}")
     page.print()
     show.print_measurements(page, facts)
     page.print()

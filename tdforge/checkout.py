@@ -14,7 +14,7 @@ def own(root: Path, place: Path) -> Path:
     for part in (*reversed(expected.parents), expected):
         if part.is_relative_to(root.resolve()) and part.is_symlink():
             raise UserError(
-                f"{part} is a link to {part.resolve()}; an environment is only made below {root.resolve()}: "
-                "remove the link"
+                f"{part} is a link to {part.resolve()}; environments are only created below "
+                f"{root.resolve()}: remove the link"
             )
     return place

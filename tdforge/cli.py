@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="tdforge",
-        description="Intel TDX virtual firmware, written as a boot flow and generated.",
+        description="Intel TDX virtual firmware, generated from a boot flow.",
         epilog="example: tdforge build linux && tdforge run build/linux.bin --kernel vmlinuz",
     )
     top.add_argument("--version", action="version", version=f"tdforge {__version__}")

@@ -30,17 +30,19 @@ def port(word: str) -> int:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What `tdforge run` offers to look into a run."""
-    look = parser.add_argument_group("looking into the run (what is not asked for costs nothing)")
+    look = parser.add_argument_group("observing the run (unused options cost nothing)")
     look.add_argument(
         "--trace", type=Path, metavar="FILE",
         help=f"TDCALLs, VMCALLs, exceptions, page states, mode switches; JSON if FILE ends in {JSON_SUFFIX}",
     )  # fmt: skip
     look.add_argument(
-        "--profile", action="store_true", help="count instructions by symbol, exactly; the report has it too"
+        "--profile", action="store_true", help="count instructions by symbol, exactly; also in the report"
     )
-    look.add_argument("--timeline", type=Path, metavar="FILE.html", help="one page: what happened when")
     look.add_argument(
-        "--gdb", type=port, metavar="PORT", help="wait for a gdb on 127.0.0.1 before the first instruction"
+        "--timeline", type=Path, metavar="FILE.html", help="one page with a timeline of the run"
+    )
+    look.add_argument(
+        "--gdb", type=port, metavar="PORT", help="wait for gdb on 127.0.0.1 before the first instruction"
     )
     look.add_argument(
         "--symbols", type=Path, metavar="FILE", help="the kernel's symbols: a System.map or a vmlinux"

@@ -57,7 +57,7 @@ def _found_kernel(say: Say, apt: Apt, cache: Path) -> Kernel:
         return Kernel(kept[-1], _version(kept[-1]), "fetched from Debian earlier")
     path = cache / "tiny-payload.bzImage"
     path.write_bytes(tiny_payload())
-    return Kernel(path, _version(path), "a tiny payload of tdforge's own, no Linux kernel")
+    return Kernel(path, _version(path), "tdforge's tiny payload, not a Linux kernel")
 
 
 def version_key(name: str) -> tuple[int, ...]:

@@ -90,31 +90,31 @@ def add_options(options: Options, of_td: Options) -> None:
     options.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     options.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help=f"up to {MAX_VCPUS}; default: 1")
     options.add_argument(
-        "--vmm", type=vmm, default="td-shim", metavar="WHOSE",
-        help=f"whose TD HOB and memory map: {', '.join(PRESETS)}, or hostile:SEED, hostile:SEED:WHOSE for "
-        "one that attacks the guest; default: td-shim",
+        "--vmm", type=vmm, default="td-shim", metavar="PRESET",
+        help=f"VMM whose TD HOB and memory map to use: {', '.join(PRESETS)}; hostile:SEED or "
+        "hostile:SEED:PRESET attacks the guest; default: td-shim",
     )  # fmt: skip
     options.add_argument(
-        "--script", type=Path, metavar="FILE.py", help="functions that watch or change what the VMM does"
+        "--script", type=Path, metavar="FILE.py", help="functions that observe or change the VMM's actions"
     )
     options.add_argument(
-        "--until", type=until, default="handoff", metavar="WHAT",
-        help=f"{', '.join(UNTIL_REASONS)}, or console:TEXT: exit code 0 then; default: %(default)s",
+        "--until", type=until, default="handoff", metavar="CONDITION",
+        help=f"{', '.join(UNTIL_REASONS)}, or console:TEXT ends the run with code 0; default: %(default)s",
     )  # fmt: skip
     options.add_argument(
         "--max-instructions", type=positive, default=RunConfig.max_instructions, metavar="N",
-        help="after this many on one vCPU the run is over; default: %(default)s",
+        help="end the run after this many on one vCPU; default: %(default)s",
     )  # fmt: skip
     options.add_argument(
         "--stdin", type=Path, metavar="FILE",
-        help="what the serial port receives; without it, what is typed when standard input is a terminal",
+        help="input of the serial port; default: the keyboard, if standard input is a terminal",
     )  # fmt: skip
     options.add_argument(
         "--seed", type=natural, default=0, metavar="N", help="order of the vCPUs; default: 0"
     )
     options.add_argument(
         "--rtc", type=moment, default=EPOCH.isoformat(), metavar="TIME",
-        help="what the clock shows at the start, in UTC; default: %(default)s",
+        help="time of the clock at the start, in UTC; default: %(default)s",
     )  # fmt: skip
     td_options.add_options(of_td)
 

@@ -11,12 +11,12 @@ from tdforge.errors import printable
 
 # What the events of the shipped flows stand for, by the beginning of their description.
 COVERS = {
-    "td_hob": "what the VMM says of the machine",
-    "td_cpus": "how many CPUs the machine has, and their ids",
+    "td_hob": "the VMM's description of the machine",
+    "td_cpus": "the number of CPUs and their ids",
     "td_payload_info": "the kernel's command line",
-    "td_payload": "the kernel over the length that its header gives",
+    "td_payload": "the kernel, over the length in its header",
     "initrd": "the initrd",
-    "separator 00000000": "firmware is done, all went well",
+    "separator 00000000": "the firmware finished without an error",
     "separator": "the firmware failed",
 }
 # Escape sequences (ECMA-48): control sequences; strings up to their terminator, such as window titles; others
@@ -83,7 +83,7 @@ def print_measurements(console: Console, report: Mapping[str, Any]) -> None:
     if not report["events"]:
         return
     console.print()
-    rows = [("extended", "what its digest covers, and the digest")]
+    rows = [("extended", "what the digest covers, and the digest")]
     for event in report["events"]:
         name = str(event["description"])
         covers = next((text for key, text in COVERS.items() if name.startswith(key)), "")

@@ -37,7 +37,7 @@ def attributes(text: str) -> int:
     for name in text.lower().split(","):
         if name not in ATTRIBUTES:
             raise argparse.ArgumentTypeError(
-                f"{name!r} is no attribute; write a number or some of {','.join(ATTRIBUTES)}"
+                f"{name!r} is not an attribute; expected a number or names from {','.join(ATTRIBUTES)}"
             )
         value |= ATTRIBUTES[name]
     return value
@@ -70,7 +70,7 @@ def add_options(options: Options) -> None:
     )  # fmt: skip
     options.add_argument(
         "--rbp-mod", action="store_true",
-        help="leave out NO_RBP_MOD: TDVMCALL may expose RBP to the VMM, as guests before 2024 do",
+        help="leave out NO_RBP_MOD: TDVMCALL may expose RBP to the VMM, as guests from before 2024 do",
     )  # fmt: skip
     digests = {
         "mrconfigid": "of the configuration",
@@ -84,15 +84,15 @@ def add_options(options: Options) -> None:
         )  # fmt: skip
     options.add_argument(
         "--mrtd-order", choices=ORDERS, default=ORDERS[0],
-        help="is each page extended when added, or a section after all its pages; default: %(default)s",
+        help="extend each page when it is added, or a section after all its pages; default: %(default)s",
     )  # fmt: skip
     options.add_argument(
         "--host-page-size", choices=HOST_PAGE_SIZES,
-        help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: as that VMM's does",
+        help="how the host maps RAM; with 4K, accepting 2 MiB is SIZE_MISMATCH; default: that of the VMM",
     )  # fmt: skip
     options.add_argument(
         "--map-gpa-retry", action="store_true",
-        help="MapGPA converts 2 MiB at a time and answers RETRY, not only when an interrupt waits",
+        help="MapGPA answers RETRY after each 2 MiB, not only when an interrupt waits",
     )  # fmt: skip
 
 

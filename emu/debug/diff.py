@@ -70,7 +70,7 @@ def read_trace(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise EmuError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise EmuError(f"{path}: neither an image nor a trace nor a report") from None
+        raise EmuError(f"{path}: not an image, a trace or a report") from None
 
 
 def _differing(a: dict[str, Any] | None, b: dict[str, Any] | None) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     page = read(address, PAGE).ljust(PAGE, b"\0")
     parsed = linux.SETUP_HEADER.parse(page[linux.SETUP_HEADER_OFFSET :])
     header = {name: value for name, value in parsed.items() if isinstance(value, int)}
-    broken = [] if header["header"] == linux.HEADER_MAGIC else ["RSI points to no boot_params"]
+    broken = [] if header["header"] == linux.HEADER_MAGIC else ["RSI does not point to boot_params"]
     load = entry - ENTRY_64
     kernel = read(load, header["syssize"] * linux.SYSSIZE_UNIT)
     initrd_at = header["ramdisk_image"] | _number(page, "ext_ramdisk_image") << 32
@@ -163,7 +163,7 @@ def _name(table: bytes) -> str:
 def _tables(read: Read, root: bytes) -> tuple[tuple[tuple[int, bytes], ...], list[str]]:
     """Every table that an RSDP leads to: the XSDT, what it lists, the FADT's DSDT and FACS."""
     if len(root) < acpi.RSDP.sizeof() or root[:8] != acpi.RSDP_SIGNATURE or sum(root) & 0xFF:
-        return (), ["the RSDP address leads to no RSDP"]
+        return (), ["there is no RSDP at the RSDP address"]
     found: dict[int, bytes] = {}
     faults: list[str] = []
 
@@ -174,7 +174,7 @@ def _tables(read: Read, root: bytes) -> tuple[tuple[tuple[int, bytes], ...], lis
         data = read(address, size) if size <= MAX_TABLE else b""
         facs = what == "FACS"  # the one table without a checksum
         if len(data) < (8 if facs else acpi.HEADER.sizeof()) or (sum(data) & 0xFF and not facs):
-            faults.append(f"{what} at {address:#x} is no ACPI table")
+            faults.append(f"{what} at {address:#x} is not an ACPI table")
             return b""
         found[address] = data
         return data

@@ -119,7 +119,7 @@ def build() -> str:
 def check(config: RunConfig) -> None:
     """EmuError: a run that cannot be saved, before it is run."""
     if config.script:
-        raise EmuError(f"a run with script {config.script} cannot be saved: what it keeps would be lost")
+        raise EmuError(f"a run with script {config.script} cannot be saved: its variables would be lost")
 
 
 def write(path: Path, config: RunConfig, snapshot: Snapshot) -> None:
@@ -167,7 +167,7 @@ def read(path: Path) -> tuple[RunConfig, Snapshot]:
             if head.get("format") != FORMAT or head.get("version") != VERSION:
                 raise EmuError(f"{path}: not a snapshot of this version")
             if head["build"] != build():
-                raise EmuError(f"{path}: made with another build of the emulator; make it anew")
+                raise EmuError(f"{path}: made with another build of the emulator; create it again")
             return _config(head["config"], file), _snapshot(head, file)
     except OSError as error:
         raise EmuError(f"cannot read {path}: {error.strerror}") from None

@@ -65,7 +65,7 @@ def _hooks(path: Path) -> dict[str, Callable[..., Any]]:
         if name not in HOOKS:
             known = ", ".join(HOOKS)
             raise EmuError(
-                f"script {path}:{line}: {name} is no hook; expected one of {known}, or a name with _"
+                f"script {path}:{line}: {name} is not a hook; expected one of {known}, or a name with _"
             )
         if len(inspect.signature(value).parameters) != len(HOOKS[name]):
             raise EmuError(f"script {path}:{line}: expected {name}({', '.join(HOOKS[name])})")

@@ -85,7 +85,7 @@ def link(firmware: Firmware, objects: Iterable[Path], folder: Path) -> Linked:
     learnt = _sizes(folder / "boot.elf")
     _run_lld(firmware, names, folder, learnt)
     if _sizes(folder / "boot.elf") != learnt:
-        raise BuildError("the linker gave other sizes the second time")
+        raise BuildError("the linker produced different sizes in the second pass")
     elf = (folder / "boot.elf").read_bytes()
     return Linked(
         _flat(folder / "boot.elf", learnt),

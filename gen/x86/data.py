@@ -73,6 +73,6 @@ class BALIGN(Directive):
 
     def __init__(self, alignment: int) -> None:
         if alignment <= 0 or alignment & (alignment - 1):
-            raise ValueError(f"BALIGN: {alignment} is no power of two")
+            raise ValueError(f"BALIGN: {alignment} is not a power of two")
         self.alignment = alignment
         self._issue()

@@ -22,8 +22,10 @@ def build(given: argparse.Namespace) -> int:
         print(read(result.manifest, "manifest").decode(), end="")
     else:
         size = result.image.stat().st_size
-        print(f"{short(result.image)}  ({size:,} bytes; facts in {short(result.manifest)})")
+        print(f"{short(result.image)}  ({size:,} bytes; manifest in {short(result.manifest)})")
     return OK
 
 
-BUILD = Command("build", "make a TD image from a flow", ("tdforge build linux -o build",), add_options, build)
+BUILD = Command(
+    "build", "build a TD image from a flow", ("tdforge build linux -o build",), add_options, build
+)

@@ -48,7 +48,7 @@ def _check_image(path: Path, as_json: bool) -> int:
         for finding in findings:
             print(f"{finding.code}: {finding.text}", file=sys.stderr)
     else:
-        print(f"{path}: keeps every rule of the VMMs it is made for")
+        print(f"{path}: obeys every rule of the VMMs that it targets")
     return FAILED if findings else OK
 
 

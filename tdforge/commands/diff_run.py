@@ -26,8 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             name, type=Path, metavar=name.upper(), help="an image, a trace, or a report as JSON"
         )
-    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
-    both = parser.add_argument_group("for two images, as in `tdforge run`")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    both = parser.add_argument_group("options for two images, as in `tdforge run`")
     machine_options.add_options(both, both)
 
 
@@ -84,7 +84,7 @@ def report_values(found: list[tuple[str, Any, Any]], given: argparse.Namespace) 
         print(json.dumps({"same": not found, "differences": values}, indent=2))
         return DIFFERENT if found else OK
     if not found:
-        print("the same: every value of both reports")
+        print("the same: all values of both reports")
         return OK
     place, a, b = found[0]
     print(f"first difference: {place}")
@@ -111,14 +111,14 @@ def report_events(outcome: diff.Outcome, given: argparse.Namespace) -> int:
         return OK
     if outcome.when:
         at = outcome.when
-        print(f"first at another time or place: event {at.number:,} ({', '.join(at.keys)})")
+        print(f"first difference in time or place: event {at.number:,} ({', '.join(at.keys)})")
         sides(at, given)
     if outcome.done:
         at = outcome.done
-        print(f"first other event: event {at.number:,} ({', '.join(at.keys)})")
+        print(f"first different event: event {at.number:,} ({', '.join(at.keys)})")
         sides(at, given)
     else:
-        print(f"what was done is the same: {outcome.events:,} events")
+        print(f"the actions are the same: {outcome.events:,} events")
     return DIFFERENT
 
 

@@ -44,6 +44,4 @@ def fmt(given: argparse.Namespace) -> int:
     return FAILED if given.check and changed else OK
 
 
-FMT = Command(
-    "fmt", "write flows in the one way they are written", ("tdforge fmt my.tdf --check",), add_options, fmt
-)
+FMT = Command("fmt", "format flow files", ("tdforge fmt my.tdf --check",), add_options, fmt)

@@ -32,8 +32,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     debug_options.add_options(parser)
     points = parser.add_argument_group("snapshots")
-    points.add_argument("--save", type=Path, metavar="FILE", help="save the run when it gets to --until")
-    points.add_argument("--resume", type=Path, metavar="FILE", help="go on from a saved point; no IMAGE then")
+    points.add_argument("--save", type=Path, metavar="FILE", help="save the run when it reaches --until")
+    points.add_argument(
+        "--resume", type=Path, metavar="FILE", help="resume from a saved point; takes no IMAGE"
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -79,7 +81,7 @@ def _resumed(given: argparse.Namespace) -> tuple[RunConfig, Snapshot]:
     except EmuError as error:
         raise UserError(str(error)) from error
     if point.handed_over and given.until == "handoff":
-        raise UserError(f"{given.resume} lies behind the handoff: give another --until")
+        raise UserError(f"{given.resume} was saved after the handoff: give another --until")
     return replace(config, until=given.until), point
 
 

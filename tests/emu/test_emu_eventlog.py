@@ -78,7 +78,7 @@ def test_broken_tables_give_no_log(break_at: int) -> None:
 
 def test_nothing_there() -> None:
     assert eventlog.fetch(reader(bytearray()), 0x100).data == b""
-    assert eventlog.fetch(reader(bytearray()), 0).missing == "boot_params name no RSDP"
+    assert eventlog.fetch(reader(bytearray()), 0).missing == "boot_params contain no RSDP address"
     assert eventlog.describe(b"garbage") == []
     found = handoff.take(reader(bytearray()), 1, 2)
     assert found.to_json() == {"entry": 1, "rsi": 2, "boot_params": None, "e820": []}

@@ -133,7 +133,7 @@ def test_unequal_sizes_need_a_vmm() -> None:
     """QEMU measures the file bytes that follow, the others zeros."""
     image = patched(image_for_qemu(), 0, raw_size=0x2000)
     with pytest.raises(
-        FormatError, match="raw size 0x2000, memory size 0x3000, expected equal sizes, or a VMM"
+        FormatError, match="raw size 0x2000, memory size 0x3000, expected equal sizes, or a named VMM"
     ):
         mrtd(image)
     qemu, *zeroing = (

@@ -109,9 +109,9 @@ class NoNetwork(Apt):
 
 
 def test_without_a_network_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is there a network"):
+    with pytest.raises(UserError, match="is the network available"):
         NoNetwork(tmp_path).unpack("linux", tmp_path / "linux")
-    with pytest.raises(UserError, match="is there a network"):
+    with pytest.raises(UserError, match="is the network available"):
         NoNetwork(tmp_path).names("linux-image")
 
 

@@ -41,7 +41,7 @@ def test_what_is_not_pinned_is_not_unpacked(digest: str | None, tmp_path: Path) 
         apt.unpack(["small-thing"], tmp_path / "tree", digest=digest)
     one = files_digest([ARCHIVE / "pool" / "small-thing_2.0_all.deb"])
     name = "small-thing_1%3a2.0_all.deb"
-    assert str(caught.value) == f"{name}: digest is {one}, expected {digest or 'one to be named'}"
+    assert str(caught.value) == f"{name}: digest is {one}, expected {digest or 'a pinned digest'}"
     assert not (tmp_path / "tree").exists()
 
 
@@ -65,7 +65,9 @@ def test_a_package_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 def test_without_the_keyring_it_says_what_to_install(tmp_path: Path) -> None:
     apt = Apt(tmp_path, suite=suite(key="no.gpg"))
-    with pytest.raises(UserError, match=r"no\.gpg, Debian's keys, is not there; install package debian-arch"):
+    with pytest.raises(
+        UserError, match=r"no\.gpg \(Debian's archive keys\) does not exist; install package debian-arch"
+    ):
         apt.unpack(["small-thing"], tmp_path / "tree", digest=BOTH)
 
 

@@ -41,9 +41,9 @@ def test_options_become_td_params(words: str, expected: TdParams) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--attributes secret", "'secret' is no attribute; write a number or some of debug,"),
+        ("--attributes secret", "'secret' is not an attribute; expected a number or names from debug,"),
         ("--attributes 0x", "'0x' is not a number"),
-        ("--attributes=-1", "'-1' is no attribute"),
+        ("--attributes=-1", "'-1' is not an attribute"),
         ("--xfam x87", "'x87' is not a number"),
         ("--xfam 0x10000000000000000", "is not a number of up to 64 bits"),
         ("--gpaw 47", "invalid choice: "),

@@ -30,7 +30,7 @@ class Power:
             status = value * 2 + 1 & 0xFF
             raise End("debug-exit", f"the guest ended the run with {value:#x}, exit status {status}")
         if (port, value) in ((KEYBOARD_COMMAND, PULSE_RESET), (RESET_CONTROL, FULL_RESET)):
-            raise End("reset", f"the guest asked for a reset through port {port:#x}")
+            raise End("reset", f"the guest requested a reset through port {port:#x}")
 
     def read(self, port: int, size: int) -> int:
         """All ones."""

@@ -151,7 +151,7 @@ def claim_lie(rng: Random, parts: Parts) -> str:
     start = rng.choice((1 << 32, 5 * GIB, 1 << 36, 1 << 39)) + rng.randrange(1 << 12) * PAGE
     length = rng.randrange(1, 1 << 14) * PAGE
     parts.insert(rng.randrange(1, len(parts)), _resource(kind, start, length))
-    return f"HOB: more RAM than was asked for, type {kind}, {length:#x} bytes at {start:#x}"
+    return f"HOB: more RAM than requested, type {kind}, {length:#x} bytes at {start:#x}"
 
 
 def firmware_lie(rng: Random, parts: Parts) -> str:
@@ -208,7 +208,7 @@ def order_lie(rng: Random, parts: Parts) -> str:
     inner = parts[1:-1]
     rng.shuffle(inner)
     parts[1:-1] = inner
-    return "HOB: another order"
+    return "HOB: a different order"
 
 
 def drop_lie(rng: Random, parts: Parts) -> str:

@@ -80,7 +80,7 @@ def _cut_lie(rng: Random, payload: bytearray) -> str:
         )
     )
     del payload[keep:]
-    return f"payload: {keep} bytes of it and no more"
+    return f"payload: {keep} bytes of it only"
 
 
 LIES = ((_field_lie, 12), (_initrd_lie, 3), (_bits_lie, 1), (_cut_lie, 1))
@@ -115,4 +115,4 @@ def command_line(rng: Random, honest: bytes, size: int) -> tuple[bytes, str]:
             return rng.randbytes(size), "command line: random bytes"
         case 5:
             return text + b" \xff\x1b[2J\x01\n\0", "command line: control characters"
-    return text + b"\0" + rng.randbytes(size - len(text) - 1), "command line: random bytes behind its NUL"
+    return text + b"\0" + rng.randbytes(size - len(text) - 1), "command line: random bytes after its NUL"

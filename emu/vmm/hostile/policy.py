@@ -105,7 +105,7 @@ class Hostile(Policy):
         data, ranges, texts = backed(data[:size])
         self.done += texts
         if len(data) < size and self.chance(0.5):
-            self.done.append("HOB: random bytes behind the list")
+            self.done.append("HOB: random bytes after the list")
             data += self.random.randbytes(size - len(data))
         return replace(with_content(launch, kind, data), ram=union((*launch.ram, *ranges)))
 
@@ -119,7 +119,7 @@ class Hostile(Policy):
             self.done += texts
             launch = with_content(launch, kind, data)
         elif honest and self.chance(0.4):
-            self.done.append("payload: 64 KiB of random bytes behind it")
+            self.done.append("payload: 64 KiB of random bytes after it")
             launch = with_content(launch, kind, honest + self.random.randbytes(1 << 16))
         kind = tdvf.SectionType.PAYLOAD_PARAM
         line = section_content(launch, kind)
@@ -151,7 +151,7 @@ class Hostile(Policy):
             if not any(low <= gpa < high for low, high in taken):
                 taken.append((gpa, gpa + PAGE))
                 extra.append(AddedRegion(gpa, self.random.randbytes(PAGE), self.chance(0.5)))
-                self.done.append(f"a page more at {gpa:#x}")
+                self.done.append(f"an additional page at {gpa:#x}")
         return replace(launch, regions=(*launch.regions, *extra))
 
     def on_launched(self, machine: Machine) -> None:
@@ -195,7 +195,7 @@ class Hostile(Policy):
             if self.resumes <= 0:
                 raise self.held
         if call.name == MAP_GPA and self.chance(self.call_rate):
-            self.log("MapGPA: RETRY without having done anything")
+            self.log("MapGPA: RETRY without progress")
             call.answer[11] = call.given[12]
             return RETRY
         return None

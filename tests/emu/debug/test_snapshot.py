@@ -142,7 +142,7 @@ def test_another_build_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run(config(until="console:AB"), save=tmp_path / "s")
     snapshot.read(tmp_path / "s")
     monkeypatch.setattr(snapshot, "build", lambda: "another")
-    with pytest.raises(EmuError, match="made with another build of the emulator; make it anew"):
+    with pytest.raises(EmuError, match="made with another build of the emulator; create it again"):
         snapshot.read(tmp_path / "s")
 
 

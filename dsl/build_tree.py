@@ -225,6 +225,9 @@ class TreeBuilder(Transformer[Token, Any]):
     def accept(self, meta: Meta, c: list[Any]) -> tree.Accept:
         return tree.Accept(c[0], c[1], c[2], self._span(meta))
 
+    def ranges(self, meta: Meta, c: list[Any]) -> tree.Ranges:
+        return tree.Ranges(tuple(c), self._span(meta))
+
     def park(self, meta: Meta, c: list[Any]) -> tree.Park:
         return tree.Park(c[0], self._span(meta))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dsl import model, tree
-from dsl.constants import U64
+from dsl.constants import U64, number_of
 from dsl.declare import BOOL, resolve
 from dsl.diagnostics import did_you_mean, join_words
 from dsl.fold import known_condition
@@ -135,23 +135,50 @@ class FlowLowerer(ChoiceLowerer):
         return [model.Do(replace(statement.value, unless_empty=True), s.span)]
 
     def accept(self, s: tree.Accept) -> list[Statement] | None:
-        limit: tree.Expression = s.limit or tree.Number(U64_MAX, s.span)
+        whole = tree.Number(U64_MAX, s.span)
+        limit: tree.Expression = whole if isinstance(s.limit, tree.Ranges | None) else s.limit
+        left_out = self.left_out(s, s.limit) if isinstance(s.limit, tree.Ranges) else []
+        if left_out is None:
+            return None
         word = PAGES.get(s.page.value) if s.page else "LEVEL_2M"
         if word is None:
             assert s.page is not None
             self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
             return None
-        if s.limit is not None:
-            least = self.lower(s.limit)
+        if limit is not whole:
+            least = self.lower(limit)
             value = least.value if isinstance(least, model.Literal) else None
             if isinstance(value, int) and value < MIB:
                 message = f"{value} bytes is less than a MiB"
-                written = isinstance(s.limit, tree.Number) and value
+                written = isinstance(limit, tree.Number) and value
                 hint = f"did you mean `{value} MiB`?" if written else "write `up to 256 MiB`"
-                self.error("E06", s.limit.span, message, hint)
+                self.error("E06", limit.span, message, hint)
                 return None
         level = tree.Name(word, s.span)
-        return self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
+        accept = self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
+        return None if accept is None else [*left_out, *accept]
+
+    def left_out(self, s: tree.Accept, ranges: tree.Ranges) -> list[Statement] | None:
+        """What lies between the ranges is taken out of the plan before all of it is accepted."""
+        bounds = [number_of(b, self.names.constants, self.program.reporter) for b in ranges.bounds]
+        numbers = [b for b in bounds if b is not None]
+        if len(numbers) != len(bounds):
+            return None
+        for before, after, place in zip(numbers, numbers[1:], ranges.bounds[1:], strict=False):
+            if after <= before:
+                self.error("E06", place.span, "ranges of memory ascend, and none is empty")
+                return None
+        edges = [0, *numbers, U64_MAX]
+        gaps = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+        calls = [
+            self.sugar(
+                tree.Name("leave_out", s.span),
+                (s.plan, tree.Number(start, ranges.span), tree.Number(end, ranges.span)),
+                s,
+            )
+            for start, end in gaps
+        ]
+        return None if None in calls else [model.Do(call, s.span) for call in calls if call is not None]
 
     def print_(self, s: tree.Print) -> list[Statement] | None:
         """A call for each part; nothing if the level is above that of the firmware."""

@@ -287,9 +287,17 @@ class Separate:
 
 
 @dataclass(frozen=True)
+class Ranges:
+    """`from A to B, C to D`"""
+
+    bounds: tuple[Expression, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Accept:
     plan: Expression
-    limit: Expression | None
+    limit: Expression | Ranges | None
     page: Number | None
     span: Span
 

@@ -25,30 +25,43 @@ static int is_carved(const struct ram *ram, const struct ram_range *range) {
     return 0;
 }
 
-void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct acceptance *out) {
+/* Cuts an entry in two at `at`. With no entry free the upper part is simply not listed, which leaves it out. */
+static void cut(struct ram *ram, uint64_t index, uint64_t at) {
     const uint64_t capacity = sizeof ram->ranges.items / sizeof ram->ranges.items[0];
-    limit = tdf_align_down(limit, TDF_PAGE);
+    struct ram_range *range = &ram->ranges.items[index];
+    if (at <= range->start || at >= range->end)
+        return;
+    struct ram_range above = *range;
+    above.start = at;
+    range->end = at;
+    if (ram->ranges.count == capacity)
+        return;
+    memmove(range + 2, range + 1, (ram->ranges.count - index - 1) * sizeof *range);
+    range[1] = above;
+    ram->ranges.count++;
+}
+
+void leave_out(struct ram *ram, uint64_t start, uint64_t end) {
+    start = tdf_align_down(start, TDF_PAGE);
+    end = end > UINT64_MAX - TDF_PAGE ? UINT64_MAX : tdf_align_up(end, TDF_PAGE);
     for (uint64_t i = 0; i < ram->ranges.count; i++) {
         struct ram_range *range = &ram->ranges.items[i];
-        /* Carved regions are needed whatever the limit; what was added at launch needs no acceptance. */
-        if (range->state != TDF_RAM_STATE_UNACCEPTED || range->end <= limit || is_carved(ram, range))
+        /* Carved regions are needed wherever they lie; what was added at launch needs no acceptance. */
+        if (range->state != TDF_RAM_STATE_UNACCEPTED || range->end <= start || range->start >= end ||
+            is_carved(ram, range))
             continue;
-        if (range->start < limit) {
-            struct ram_range above = *range;
-            above.start = limit;
-            above.state = TDF_RAM_STATE_LEFT_OUT;
-            range->end = limit;
-            if (ram->ranges.count < capacity) {
-                /* With no entry free the upper part is simply not listed, which leaves it out as well. */
-                memmove(range + 2, range + 1, (ram->ranges.count - i - 1) * sizeof *range);
-                range[1] = above;
-                ram->ranges.count++;
-                i++;
-            }
+        if (range->start < start) {
+            cut(ram, i, start); /* what is to go is the next entry */
         } else {
+            cut(ram, i, end);
             range->state = TDF_RAM_STATE_LEFT_OUT;
         }
     }
+}
+
+void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct acceptance *out) {
+    limit = tdf_align_down(limit, TDF_PAGE);
+    leave_out(ram, limit, UINT64_MAX);
     out->range = 0;
     out->next = 0;
     out->limit = limit;

@@ -245,3 +245,40 @@ def test_answers_that_make_no_sense_do_no_harm(answers):
         size = LARGE if run.level else PAGE
         assert any(r.start <= run.start < r.end for r in ranges_of(ram))
         assert any(r.start < run.start + run.count * size <= r.end for r in ranges_of(ram))
+
+
+CUT = [
+    ((2 * MIB, 4 * MIB), [(0, 2, UNACCEPTED), (2, 4, LEFT_OUT), (4, 8, UNACCEPTED), (16, 32, UNACCEPTED)]),
+    ((0, 8 * MIB), [(0, 8, LEFT_OUT), (16, 32, UNACCEPTED)]),
+    ((4 * MIB, 20 * MIB), [(0, 4, UNACCEPTED), (4, 8, LEFT_OUT), (16, 20, LEFT_OUT), (20, 32, UNACCEPTED)]),
+    ((8 * MIB, 16 * MIB), [(0, 8, UNACCEPTED), (16, 32, UNACCEPTED)]),
+    ((0, 2**64 - 1), [(0, 8, LEFT_OUT), (16, 32, LEFT_OUT)]),
+]
+
+
+@pytest.mark.parametrize(("gap", "expected"), CUT)
+def test_a_part_of_the_plan_is_left_out(gap: tuple[int, int], expected: list[tuple[int, int, int]]) -> None:
+    ram = make_ram([Range(0, 8 * MIB, UNACCEPTED, RAM), Range(16 * MIB, 32 * MIB, UNACCEPTED, RAM)])
+    LIB.leave_out(ram, *gap)
+    assert [(r.start // MIB, r.end // MIB, r.state) for r in ranges_of(ram)] == expected
+
+
+def test_what_is_left_out_is_whole_pages_and_neither_added_nor_carved() -> None:
+    added, carved = Range(8 * MIB, 9 * MIB, ADDED, RAM), Range(9 * MIB, 10 * MIB, UNACCEPTED, NVS)
+    ram = make_ram([Range(0, 8 * MIB, UNACCEPTED, RAM), added, carved], [(9 * MIB, MIB)])
+    LIB.leave_out(ram, 7 * MIB + 1, 32 * MIB)
+    assert ranges_of(ram) == [
+        Range(0, 7 * MIB, UNACCEPTED, RAM),
+        Range(7 * MIB, 8 * MIB, LEFT_OUT, RAM),
+        added,
+        carved,
+    ]
+    LIB.leave_out(ram, 0, PAGE + 1)
+    assert ranges_of(ram)[0] == Range(0, 2 * PAGE, LEFT_OUT, RAM)
+
+
+def test_with_no_entry_free_the_upper_part_is_not_listed() -> None:
+    ranges = [Range(4 * i * MIB, (4 * i + 2) * MIB, UNACCEPTED, RAM) for i in range(256)]
+    ram = make_ram(ranges)
+    LIB.leave_out(ram, 0, MIB)
+    assert ranges_of(ram) == [Range(0, MIB, LEFT_OUT, RAM), *ranges[1:]]

@@ -8,7 +8,7 @@ from hashlib import sha384
 from pathlib import Path
 
 import pytest
-from tdbox import Firmware, made, stopped
+from tdbox import MIB, Firmware, made, stopped
 
 from dsl.api import check_source
 from emu.api import Report, run
@@ -129,3 +129,12 @@ def test_a_quote_is_asked_for_over_the_kernels_digest(build: Build, tiny: bytes)
         digests(started(build("get_quote")))["quote"]
         == sha384(TEXT + data.hex().encode() + b"\n").hexdigest()
     )
+
+
+def test_ram_between_the_ranges_is_left_out(build: Build) -> None:
+    handoff = started(build("accept_ranges")).handoff
+    assert handoff is not None
+    ram = [(start, start + size) for start, size, kind in handoff["e820"] if kind == 1]
+    left_out, rest = (64 * MIB, 96 * MIB), (96 * MIB, 100 * MIB)
+    assert not any(start < left_out[1] and left_out[0] < end for start, end in ram)
+    assert any(start <= rest[0] and rest[1] <= end for start, end in ram)

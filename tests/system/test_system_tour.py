@@ -15,7 +15,9 @@ from emu.api import run
 HERE = Path(__file__).parent
 TOUR = HERE / "tour.tdf"
 LANGUAGE = HERE.parents[1] / "docs" / "language.md"
-SAID = """middle: 0
+SAID = """constants: end
+constants: 0x5555
+middle: 0
 middle: 3
 middle: 4
 records: index

@@ -1,4 +1,4 @@
-"""Does a flow that the compiler accepts hide nothing from a verifier? The campaign in short, and its parts."""
+"""Does a flow that the compiler accepts hide nothing from a verifier? A short campaign, and its parts."""
 
 from __future__ import annotations
 

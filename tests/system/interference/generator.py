@@ -11,15 +11,16 @@ from random import Random
 from dsl import api
 from dsl.api import CheckResult
 from dsl.capabilities import capabilities
-from dsl.model import Bytes, Firmware, Never, RecordRef, Type, Unit
+from dsl.model import Bytes, Firmware, Never, Parameter, Provenance, RecordRef, Type
 from interference.hints import Hints
-from interference.maker import SUGAR, U64, Impossible, Maker
+from interference.maker import SUGAR, U64, Impossible, Maker, from_vmm
 from interference.scope import Site, block_of, inserted, replaced, survey
 
 CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
 TRIES = 12  # for one accepted change
 ROUNDS = 5  # of hints in a try
 ENTRY = "boot"
+FILLED = ("TD_HOB", "Payload", "PayloadParam")  # by the VMM
 FRESH_ROUNDS = 80  # of hints for a flow that is made from nothing
 FRESH_SHARE = 0.1
 SOURCE_SHARE = 0.6
@@ -92,11 +93,13 @@ class Generator:
                 return
             text, firmware = made
             yield text, firmware
+        seen = {text}
         self.begin = self.random.random() < SOURCE_SHARE
         for _ in range(self.random.choice(CHANGES)):
             for _ in range(TRIES):
                 changed = self.change(text, firmware)
-                if changed is not None:
+                if changed is not None and changed[0] not in seen:  # a hint may have taken the change back
+                    seen.add(changed[0])
                     text, firmware = changed
                     self.begin = False
                     yield text, firmware
@@ -120,15 +123,19 @@ class Generator:
             new = new.rstrip("\n") + "\n" + "\n".join(maker.flows) + "\n"
         return self.settled(new, maker, ROUNDS) if new != text else None
 
-    def settled(self, text: str, maker: Maker, rounds: int) -> tuple[str, Firmware] | None:
-        """The text after hints were followed until it is accepted."""
+    def settled(
+        self, text: str, maker: Maker, rounds: int, give_up: bool = False
+    ) -> tuple[str, Firmware] | None:
+        """The text after hints were followed until it is accepted. `give_up` if one gives no advice; if not,
+        the statement goes.
+        """
         hints = Hints(self.random, maker, self.types)
         for _ in range(rounds):
             self.checks += 1
             result = check(text, self.disabled)
             if result.firmware is not None:
                 return text, result.firmware
-            changed = hints.follow(text, result.diagnostics[0])
+            changed = hints.follow(text, result.diagnostics[0], give_up)
             if changed is None or changed == text:
                 return None
             text = changed
@@ -203,31 +210,37 @@ class Generator:
         self.types = {"td": RecordRef("VpInfo")}
         makers = [p for p in firmware.primitives.values() if not p.internal and p.name not in SUGAR]
 
-        def need(kind: Type, depth: int) -> str:
-            have = [n for n, t in self.types.items() if t == kind]
+        filled = [s.name for s in firmware.image if s.kind in FILLED]
+        own = [r.name for r in firmware.memory]
+
+        def need(p: Parameter, depth: int) -> str:
+            """Something for a parameter: what is there, what a primitive makes, or memory of its kind."""
+            have = [n for n, t in self.types.items() if t == p.type]
             if have and self.random.random() < 0.8:
                 return self.random.choice(have)
-            able = [p for p in makers if p.result == kind and not p.name.startswith(SUGAR)]
-            if not able or depth <= 0 or self.random.random() < 0.1:
-                return maker.of(kind, tuple(self.types.items()))
+            if p.type == Bytes() and (p.provenance == Provenance.TRUSTED or p.mutable):
+                return self.random.choice(own)
+            able = [q for q in makers if q.result == p.type and not from_vmm(q)]
+            if p.type == Bytes() and (depth <= 1 or self.random.random() < 0.3):
+                return self.random.choice(filled)
+            if not able or depth <= 0:
+                return maker.of(p.type, tuple(self.types.items()))
             primitive = self.random.choice(able)
-            given = [need(p.type, depth - 1) for p in primitive.parameters if not p.state]
+            given = [need(q, depth - 1) for q in primitive.parameters if not q.state]
             name = maker.name()
             call = f"{primitive.name}({', '.join(given)}){'?' if primitive.fallible else ''}"
             lines.append(f"    let {name} = {call}")
-            self.types[name] = kind
+            self.types[name] = p.type
             return name
 
         handoffs = [p for p in firmware.primitives.values() if isinstance(p.result, Never)]
         handoff = self.random.choice(handoffs)
         try:
-            given = [need(p.type, 5) for p in handoff.parameters if not p.state]
-            for primitive in makers:
-                if isinstance(primitive.result, Unit) and primitive.name.startswith(("zero_page", "load_")):
-                    given_ = [need(p.type, 5) for p in primitive.parameters if not p.state]
-                    lines.append(f"    {primitive.name}({', '.join(given_)})?")
+            need(Parameter("ram", RecordRef("Ram"), Provenance.TRUSTED), 5)  # what most steps wait for
+            asked = [p for p in handoff.parameters if not p.state]
+            given = [self.random.choice(own) if p.type == Bytes() else need(p, 5) for p in asked]
         except Impossible:
             return None
         lines.append(f"    handoff {handoff.name.removeprefix('handoff_')}({', '.join(given)})")
         body = "\n".join(["", "flow boot(td: VpInfo) -> never {", *lines, "}", ""])
-        return self.settled(head + body, maker, FRESH_ROUNDS)
+        return self.settled(head + body, maker, FRESH_ROUNDS, give_up=True)

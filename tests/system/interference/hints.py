@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from random import Random
 
 from dsl.diagnostics import Diagnostic
-from dsl.model import Bytes, RecordRef, Type
+from dsl.model import Bytes, Primitive, RecordRef, Type
 from interference.maker import Impossible, Maker
 from interference.scope import Scope, block_of, inserted, replaced
 
@@ -29,12 +29,13 @@ class Hints:
         seen = dict.fromkeys(a or b for a, b in names)
         return tuple((n, self.types[n]) for n in seen if n in self.types)
 
-    def follow(self, text: str, d: Diagnostic) -> str | None:
-        """The changed text; None if there is nothing to do. Without a hint the statement goes."""
+    def follow(self, text: str, d: Diagnostic, give_up: bool = False) -> str | None:
+        """The changed text; None: nothing to do. Without advice the statement goes, unless `give_up`."""
         try:
-            return self._advised(text, d) or self._without(text, d)
+            advised = self._advised(text, d)
         except Impossible:
-            return self._without(text, d)
+            advised = None
+        return advised if advised or give_up else self._without(text, d)
 
     def _advised(self, text: str, d: Diagnostic) -> str | None:
         span, hint = d.span, d.hint
@@ -58,22 +59,48 @@ class Hints:
             at = len(line) - len(line.lstrip())
             lines[span.line - 1] = f"{line[:at]}let {self.maker.name()} = {line[at:]}"
             return "\n".join(lines)
+        if "memory region" in hint or "a region of its own" in hint:
+            own = [m.name for m in self.maker.firmware.memory]
+            return replaced(text, span, self.random.choice(own)) if culprit and own else None
         for code in CODE.findall(hint):
             if step := STEP.fullmatch(code):
-                return self._step(text, span.line, step[1])
-            if code.split(" ")[0] in WORDS:
+                return self._step(text, span.line, step[1], culprit)
+            if code.split(" ")[0] in WORDS and (" " in code or code == "accept"):
                 return self._statement(text, d, code, culprit)
             if re.fullmatch(r"\w+\(\w+\)\?", code):
                 return inserted(text, span.line, [code])
         return None
 
-    def _step(self, text: str, line: int, name: str) -> str | None:
-        """A primitive that has to be called first."""
+    def _step(self, text: str, line: int, name: str, culprit: str) -> str | None:
+        """A primitive that has to be called first, for what the complaint is about, and what it takes."""
         primitive = self.maker.firmware.primitives.get(name)
         if primitive is None or primitive.internal:
             return None
-        call = self.maker.call(primitive, self.scope(text, line))
-        return inserted(text, line, [call + ("?" if primitive.fallible else "")])
+        lines: list[str] = []
+        call = self._call(primitive, self.scope(text, line), lines, culprit, 3)
+        return inserted(text, line, [*lines, call])
+
+    def _call(self, primitive: Primitive, scope: Scope, lines: list[str], culprit: str, depth: int) -> str:
+        """A call; what nothing in scope is good for is made in the lines before it."""
+        names = dict(scope) | dict.fromkeys(self.maker.regions, Bytes())
+        given: list[str] = []
+        for p in primitive.parameters:
+            if p.state:
+                continue
+            if names.get(culprit) == p.type and culprit not in given:
+                given.append(culprit)
+                continue
+            try:
+                given.append(self.maker.of(p.type, scope, 0))
+            except Impossible:
+                able = [q for q in self.maker.primitives if q.result == p.type]
+                if not able or depth <= 0:
+                    raise
+                maker, name = self.random.choice(able), self.maker.name()
+                call = self._call(maker, scope, lines, "", depth - 1)
+                lines.append(f"let {name} = {call}")
+                given.append(name)
+        return f"{primitive.name}({', '.join(given)}){'?' if primitive.fallible else ''}"
 
     def _statement(self, text: str, d: Diagnostic, code: str, culprit: str) -> str | None:
         """A statement that has to stand before it, with words in capitals filled in."""

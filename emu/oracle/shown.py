@@ -21,6 +21,7 @@ Range = tuple[int, int]
 
 RSI = 6  # in encoding order
 ENTRY_64 = 0x200  # of the protected-mode part: Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol
+MAX_FILE = 256 << 20  # of a kernel or initrd; what is no boot_params may name any size
 MAX_LINE, MAX_TABLE, MAX_TABLES = 4096, 1 << 20, 64  # more than a firmware that was checked makes
 
 # The parts of a hand-over, in the order in which a difference is reported: the page that points to the others
@@ -75,7 +76,11 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     """Reads the hand-over of a machine that stopped at the payload's first instruction. `log_area`: address
     and size of the event log, for a firmware that hands over no table that names it.
     """
-    read, regs = machine.read_guest, machine.vcpus[0].regs
+    regs = machine.vcpus[0].regs
+
+    def read(gpa: int, size: int) -> bytes:
+        return machine.read_guest(gpa, min(size, MAX_FILE))
+
     entry, address = int(regs.rip), int(regs.gpr[RSI])
     page = read(address, PAGE).ljust(PAGE, b"\0")
     parsed = linux.SETUP_HEADER.parse(page[linux.SETUP_HEADER_OFFSET :])

@@ -108,10 +108,11 @@ def test_the_same_seed_gives_the_same_flows() -> None:
 
 
 def test_what_is_generated_is_accepted_and_differs() -> None:
-    texts = [text for n in range(8) for text, _ in Generator(f"b/{n}").flows(LINUX)]
-    assert all(check(text, ALL_RULES).firmware is not None for text in texts)
-    assert prepared(LINUX) not in texts
-    assert len(set(texts)) == len(texts)
+    for n in range(5):
+        texts = [text for text, _ in Generator(f"b/{n}").flows(LINUX)]
+        assert all(check(text, ALL_RULES).firmware is not None for text in texts)
+        assert prepared(LINUX) not in texts
+        assert len(set(texts)) == len(texts)
 
 
 def test_fresh_flows_follow_the_hints_to_a_hand_over(builder: Builder) -> None:

@@ -11,7 +11,7 @@ from .rows import Row, Step, code
 SECTION, SOURCE = "5.6 MSRs", "msr_config_lookup.c msr_lookup, td_msr_access.c td_rdmsr_exit, td_wrmsr_exit"
 READ, WRITE = 31, 32  # exit reasons
 NATIVE, VE, GP = "native", "#VE", "#GP(0)"
-NO_VMX = "reads zero: no nested VMX"
+NO_VMX = "reads zero; a module computes what a nested VM may use (virt_msr_helpers.c)"
 KEPT = "kept per vCPU, without the effect it has on a CPU"
 
 

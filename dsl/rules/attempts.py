@@ -42,6 +42,8 @@ class TryRules(CallRules):
         attempt = Frame(outer.signature, outer.number)
         self.frames[-1] = attempt
         before = state.copy()
+        if any(self.paths.goes_on(handler.body) for handler in s.handlers):
+            self.survivable.add(id(s.call))
         after, value = self.value(s.call, state)
         self.frames[-1] = outer
         failed = join(before, attempt.failed)

@@ -10,7 +10,7 @@ from dsl.effects import Effects
 from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
-from dsl.rules.state import Frame, State, Value, join
+from dsl.rules.state import Frame, State, Value, join, most
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
@@ -63,6 +63,15 @@ class CallRules(MemoryRules):
             return None, Value(TRUSTED)
         values = [self.now(value, after) for value in values]
         self.frame.argued = len(self.frame.doubts)
+        if id(call) not in self.survivable:
+            return self.made(call, values, after)
+        self.survived.append([])
+        result = self.made(call, values, after)
+        self.survived.pop()
+        return result
+
+    def made(self, call: model.Call, values: list[Value], after: State) -> tuple[State | None, Value]:
+        """The call itself, once its arguments have their values."""
         if call.is_flow:
             return self.call_flow(call, values, after)
         primitive = self.names.primitives[call.callee]
@@ -70,6 +79,8 @@ class CallRules(MemoryRules):
         parameters = tuple(p for p in primitive.parameters if not p.state)
         for value, parameter, argument in zip(values, parameters, call.arguments, strict=True):
             filled = parameter.type == Bytes() and (parameter.mutable or parameter.name in effects.writes)
+            if filled:
+                self.check_filled(value, parameter, argument, call, after)
             if not filled or value.trust == SHARED:
                 self.check_trust(value, parameter, argument, call, after)
             self.check_size(value, parameter, argument, primitive, after)
@@ -124,9 +135,7 @@ class CallRules(MemoryRules):
             message = f"{name} is {have}, {takes}"
             self.distrust("bounded argument", argument, wanted, state, message, bound_hint(argument))
         elif value.object is not None and state.trust[value.object.id].value >= wanted.trust.value:
-            message = f"where {name} lies depends on bytes that no RTMR records"
-            hint = f"measure what {name} was found by, too"
-            self.distrust("measured argument", argument, wanted, state, message, hint)
+            self.unplaced("measured argument", argument, wanted, state)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
             simple = isinstance(argument, model.Variable | model.RegionOf)
@@ -134,6 +143,21 @@ class CallRules(MemoryRules):
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or what a parser made of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
+
+    def unplaced(self, rule: str, e: model.Expression, wanted: Value, state: State) -> None:
+        message = f"where {describe(e)} lies depends on bytes that no RTMR records"
+        self.distrust(rule, e, wanted, state, message, f"measure what {describe(e)} was found by, too")
+
+    def check_filled(
+        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call, state: State
+    ) -> None:
+        """What the bytes hold that are filled does not matter, but where they lie does."""
+        if value.object is not None and self.lost(value.object.found_by, state):
+            self.unplaced("recorded place", argument, RECORDED, state)
+        if parameter.provenance == SHARED and value.trust != SHARED:
+            message = f"{describe(argument)} is private, `{call.callee}` asks the VMM to write there"
+            hint = "share it first: `let window = share(region, td)?`"
+            self.error("shared argument", argument.span, message, hint)
 
     def check_size(
         self,
@@ -156,8 +180,12 @@ class CallRules(MemoryRules):
         """T01: no step is taken or not as the VMM likes."""
         effects = self.names.effects[primitive.name]
         steps = effects.steps or effects.measures or effects.writes
-        if self.refusals and (steps or isinstance(primitive.result, Never)):
-            self.refused(call.span, f"whether `{call.callee}` is done")
+        survived = [refusal for refusals in self.survived for refusal in refusals]
+        if not effects.measures:  # a step that was refused was not taken; a register may lack its event
+            survived = [refusal for refusal in survived if refusal is not call]
+        causes = [*self.refusals, *survived]
+        if causes and (steps or isinstance(primitive.result, Never)):
+            self.refused(call.span, f"whether `{call.callee}` is done", causes[-1])
         for steps_taken in self.attempted if steps else ():
             steps_taken.append(call)
 
@@ -251,7 +279,8 @@ class CallRules(MemoryRules):
     def result(self, primitive: Primitive, given: Given, state: State) -> Value:
         alike = self.names.alike.get(primitive.name)
         if alike is not None:
-            return Value(self.now(given[alike][0], state).trust)
+            asked = next(p.provenance for p in primitive.parameters if p.name == alike)
+            return Value(most(self.now(given[alike][0], state).trust, asked))  # less was reported
         if is_word(primitive.result) or isinstance(primitive.result, Unit | Never | Text):
             return promised(primitive.result, primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]
@@ -267,7 +296,8 @@ class CallRules(MemoryRules):
                 found_by = (*value.object.found_by, *(other.id for other in others))
                 limit = value.object.size_limit
                 return self.new_value(state, value.trust, places, limit, found_by=found_by)
-        sized = all(size(v).recorded for v, _ in given.values() if v.object is not None)
+        said = primitive.result == Bytes() and primitive.result_provenance == UNTRUSTED  # by who filled them
+        sized = not said and all(size(v).recorded for v, _ in given.values() if v.object is not None)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
         source = [v.object for n in filled for v in [given[n][0]] if v.object is not None]
         if len(source) == len(known) == 1:  # all of it, as `share` gives it

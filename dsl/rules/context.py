@@ -38,6 +38,8 @@ class Context:
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
         self.refusals: list[Expression] = []  # calls of which nothing records whether the VMM served them
         self.attempted: list[list[model.Call]] = []  # for each retry on the way: steps of this attempt
+        self.survivable: set[int] = set()  # calls (by id) of which a `try` goes on from an error
+        self.survived: list[list[Expression]] = []  # for each on the way: calls that the VMM may have refused
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- the flow that is walked
@@ -55,6 +57,8 @@ class Context:
     def doubted(self, culprit: Expression, refusal: bool = False) -> None:
         """Something unrecorded decides whether an error arises here."""
         self.frame.doubts.append(Doubt(culprit, refusal))
+        for refusals in self.survived if refusal else ():
+            refusals.append(culprit)
         for steps in self.attempted:
             for step in steps[-1:]:
                 cause = f"the VMM serves `{culprit.callee}`" if isinstance(culprit, model.Call) else ""
@@ -135,7 +139,7 @@ class Context:
             names = [name]
             while (name := self.named_first.get(name, 0)) != 0:
                 names.append(name)
-            if not any(Value(state.trust.get(n, TRUSTED)).recorded for n in names):
+            if not any(n not in state.changed and Value(state.trust.get(n, TRUSTED)).recorded for n in names):
                 return True
         return False
 

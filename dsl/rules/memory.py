@@ -31,6 +31,8 @@ class MemoryRules(StepRules):
             fills = parameter.name in effects.writes
             if parameter.type != Bytes() or not (fills or parameter.mutable):
                 kept |= {Use(place, call.callee, reads=True) for place in places}
+                if parameter.mutable:
+                    state.lower(places, parameter.provenance, self.places)
                 continue
             may_write = [self.writable(place, argument, call) for place in places]
             if all(may_write):

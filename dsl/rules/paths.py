@@ -44,10 +44,10 @@ class Paths:
 
     def _statement(self, s: model.Statement) -> Ways:
         ways = Ways.NONE
-        for call in _calls(s):
+        for call, certain in _calls(s):
             way = self._call(call)
             ways |= way & Ways.HANDS_OVER
-            if Ways.FALLS not in way:
+            if certain and Ways.FALLS not in way:
                 handlers = s.handlers if isinstance(s, model.Try) else ()
                 return ways | _any(self.block(handler.body) for handler in handlers)
         return ways | self._inner(s)
@@ -91,8 +91,8 @@ def _any(ways: Iterable[Ways]) -> Ways:
     return joined
 
 
-def _calls(s: model.Statement) -> Iterator[model.Call]:
-    """The calls in the expressions that `s` itself computes, inner ones first."""
+def _calls(s: model.Statement) -> Iterator[tuple[model.Call, bool]]:
+    """The calls in the expressions that `s` itself computes, and whether each is made on every path."""
     match s:
         case model.Let() | model.Assign() | model.Do() | model.Return():
             expression: model.Expression | None = s.value
@@ -106,5 +106,15 @@ def _calls(s: model.Statement) -> Iterator[model.Call]:
             expression = s.items
         case _:
             return
-    if expression is not None:
-        yield from (node for node in walk(expression) if isinstance(node, model.Call))
+    if expression is None:
+        return
+    perhaps: set[int] = set()  # what is computed on some paths only
+    for node in walk(expression):
+        sides: tuple[model.Expression, ...] = ()
+        if isinstance(node, model.Binary) and node.op in ("and", "or"):
+            sides = (node.right,)
+        elif isinstance(node, model.Choice):
+            sides = tuple(arm.value for arm in node.arms)
+        perhaps |= {id(inner) for side in sides for inner in walk(side)}
+        if isinstance(node, model.Call):
+            yield node, id(node) not in perhaps

@@ -127,7 +127,8 @@ class State:
     """`must`: steps taken on every path that leads here, as `taken` calls them; `may`: on some. `marks`: the
     steps that were taken for an object on every path, with the object for whose sake, both by identity.
     `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing.
-    `logged_by`: objects on which addresses in the event log depend."""
+    `logged_by`: objects on which addresses in the event log depend. `changed`: objects that were written over
+    before a register recorded them: what was found by them can no more be."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class State:
     checked: frozenset[tuple[int, int]] = frozenset()
     optional: frozenset[int] = frozenset()
     logged_by: frozenset[int] = frozenset()
+    changed: frozenset[int] = frozenset()
 
     def copy(self) -> State:
         return State(
@@ -156,6 +158,7 @@ class State:
             self.checked,
             self.optional,
             self.logged_by,
+            self.changed,
         )
 
     def number(self, key: tuple[int, int]) -> Value:
@@ -186,9 +189,10 @@ class State:
         self, places: tuple[Place, ...], trust: Provenance, objects: dict[int, tuple[Place, ...]]
     ) -> None:
         """Whatever lies in `places` is trusted no more than `trust` from here on."""
-        for key, own in objects.items():
-            if key in self.trust and self.trust[key].value > trust.value and overlap(own, places):
-                self.trust[key] = trust
+        lowered = {key for key, own in objects.items() if key in self.trust and overlap(own, places)}
+        self.changed |= {key for key in lowered if not Value(self.trust[key]).recorded}
+        for key in lowered:
+            self.trust[key] = least(self.trust[key], trust)
 
     def name_alias(self, old: Object, new: Object) -> None:
         """What is marked of `old`, or was for its sake, is so of `new`."""
@@ -250,4 +254,5 @@ def join(a: State | None, b: State | None) -> State | None:
         a.checked & b.checked,
         a.optional | b.optional,
         a.logged_by | b.logged_by,
+        a.changed | b.changed,
     )

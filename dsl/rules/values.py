@@ -48,12 +48,11 @@ class ValueWalker(Context, ABC):
             return value
         if value.object is None:
             return number(recorded=False, bounded=value.bounded)
-        self.refused(e.span, f"which {describe(e)} is returned")
+        self.refused(e.span, f"which {describe(e)} is returned", self.refusals[-1])
         return value
 
-    def refused(self, span: Span, what: str) -> None:
+    def refused(self, span: Span, what: str, cause: Expression) -> None:
         """Reports that `what` depends on a refusal."""
-        cause = self.refusals[-1]
         name = cause.callee if isinstance(cause, model.Call) else "a call"
         message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
         hint = "take steps where the ways after the `try` are one again"
@@ -241,6 +240,7 @@ class ValueWalker(Context, ABC):
         after, right = self.value(e.right, after)
         if after is None:
             return None, right
+        left = self.now(left, after)  # bytes are compared where they lie
         if e.error:
             self.doubt(after, (e.left, left), (e.right, right))
         return after, number(left.recorded and right.recorded, _bounded(e, left, right))

@@ -8,6 +8,7 @@ from functools import partial
 
 from dsl import model
 from dsl.model import Never, Unit
+from dsl.rules.values import calls, can_fail
 from dsl.tree import walk
 
 Live = frozenset[int]  # ids of the variables that are read later
@@ -29,15 +30,18 @@ def _block(statements: tuple[model.Statement, ...], live: Live, report: Report) 
 def _statement(s: model.Statement, live: Live, report: Report) -> Live:
     match s:
         case model.Let() | model.Assign():
-            if s.variable.id not in live:
+            read = s.variable.id in live
+            if not read:
                 _dropped(s.value, s.variable, report)
-            return live - {s.variable.id} | _reads(s.value)
+            used = read or calls(s.value) or can_fail(s.value)
+            return live - {s.variable.id} | (_reads(s.value) if used else frozenset())
         case model.Do():
             _dropped(s.value, None, report)
             return live | _reads(s.value)
         case model.If():
             sides = _block(s.then, live, report) | _block(s.otherwise, live, report)
-            return sides | _reads(s.condition)
+            decides = s.then or s.otherwise or calls(s.condition) or can_fail(s.condition)
+            return sides | (_reads(s.condition) if decides else frozenset())
         case model.Match():
             arms = [_block(arm.body, live, report) for arm in s.arms] or [live]
             return frozenset().union(*arms) | _reads(s.subject)

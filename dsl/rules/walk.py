@@ -235,7 +235,7 @@ class Walker(TryRules):
         while True:
             inside = start.copy()
             inside.logged = base.logged + per_round * (capacity - 1)  # so many rounds may have gone before
-            self.bind(s.variable, self.part(value, s.variable.type, inside), inside)
+            self.bind(s.variable, self.part(self.now(value, inside), s.variable.type, inside), inside)
             logged = inside.logged
             end = self.block(s.body, inside)
             longest = max(per_round, end.logged - logged) if end is not None else per_round

@@ -48,6 +48,7 @@ flow boot(td: VpInfo) -> never {
     n = n + 1
     if n == 8 and not (n > 9) { print "eight" }
     try let got = sum(1, 2) { n = got } on arithmetic_overflow { fail requirement_failed } on _ { n = 2 }
+    print hex(n)
     try let all = hob_extent(hob) { n = all.size } on hob_truncated { n = 3 } on hob_malformed { n = 4 }
     let vmm = parse_hob(hob)?
     for r in vmm.resources { n = r.size }

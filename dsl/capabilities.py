@@ -85,9 +85,12 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     wanted: dict[str, tree.Name] = {}
     for name in used(file):
         if name.text == CORE:
-            reporter.error("N02", name.span, "`core` is always there", "leave it out")
+            reporter.error("N02", name.span, "`core` is always included", "leave it out")
         elif name.text not in capabilities():
-            hint = did_you_mean(name.text, capabilities()) or f"there is {join_words(capabilities(), 'and')}"
+            hint = (
+                did_you_mean(name.text, capabilities())
+                or f"the capabilities are {join_words(capabilities(), 'and')}"
+            )
             reporter.error("N01", name.span, f"the prelude has no capability `{name.text}`", hint)
         elif name.text in wanted:
             reporter.error("N02", name.span, f"`{name.text}` is already used")

@@ -39,7 +39,7 @@ def check_text(
         if all(flow.name.text != other.name.text for other in flows):
             flows.append(flow)
         if flow.name.text in TAKEN:
-            reporter.error("N02", flow.name.span, f"`{flow.name.text}` is a word of the language")
+            reporter.error("N02", flow.name.span, f"`{flow.name.text}` is a keyword")
     version = _item(firmware, tree.Version, (0, 0, 0))
     svn = _item(firmware, tree.Svn, 0)
     release = dict(zip(("major", "minor", "patch", "svn"), (*version, svn), strict=True))
@@ -133,14 +133,14 @@ def _entry(flows: list[tree.Flow], program: Program, path: str) -> None:
         report(
             "E05",
             boot.name.span,
-            "the reset code calls `boot` with what TDG.VP.INFO said, once",
+            "the reset code calls `boot` once, with the result of TDG.VP.INFO",
             "declare it `flow boot(td: VpInfo) -> never`",
         )
     if not known.fatal:
         report(
             "T08",
             boot.name.span,
-            "`boot` does not say what becomes of an error",
+            "`boot` does not say how errors are handled",
             "begin it with `on error fatal`",
         )
         program.signatures[ENTRY] = replace(known, fatal=True)  # said once

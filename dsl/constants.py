@@ -49,7 +49,12 @@ def text(e: tree.String, reporter: Reporter) -> str | None:
     if not e.value.isascii() or "\0" in e.value:
         reporter.error("E07", e.span, "a text is ASCII without NUL")
     elif e.wrong:
-        reporter.error("E07", e.span, f"`{e.wrong}` stands for no character", 'there is \\n \\t \\r \\" \\\\')
+        reporter.error(
+            "E07",
+            e.span,
+            f"`{e.wrong}` is not an escape sequence",
+            'the escape sequences are \\n \\t \\r \\" \\\\',
+        )
     else:
         return e.value
     return None
@@ -58,9 +63,9 @@ def text(e: tree.String, reporter: Reporter) -> str | None:
 def hexadecimal(e: tree.Hex, reporter: Reporter) -> bytes | None:
     digits = e.text.replace(" ", "").replace("_", "")
     if wrong := next((c for c in digits if c not in string.hexdigits), ""):
-        reporter.error("E07", e.span, f"`{wrong}` is no hexadecimal digit", 'write bytes as `hex"00 1f"`')
+        reporter.error("E07", e.span, f"`{wrong}` is not a hexadecimal digit", 'write bytes as `hex"00 1f"`')
     elif len(digits) % 2:
-        reporter.error("E07", e.span, f"{len(digits)} digits are not whole bytes", "two digits are a byte")
+        reporter.error("E07", e.span, f"{len(digits)} digits are not whole bytes", "two digits make a byte")
     else:
         return bytes.fromhex(digits)
     return None
@@ -77,7 +82,7 @@ def list_of(e: tree.List, constants: Constants, reporter: Reporter) -> Value | N
             value = value.encode()
         parts = value if isinstance(value, tuple) else (value,)
         if values and type(parts[0]) is not type(values[0]):
-            reporter.error("E01", item.span, "a list is of numbers or of bytes, this one mixes them")
+            reporter.error("E01", item.span, "a list holds either numbers or bytes, this one mixes them")
             return None
         values += parts
     return tuple(values)  # type: ignore[return-value]

@@ -162,7 +162,7 @@ def _declare_error(item: tree.Error, names: Names, reporter: Reporter, prelude: 
             message = f"the errors of a flow file have the numbers from {FIRST_FLOW_ERROR}, in order"
             reporter.error("E05", item.name.span, message, "leave the number out")
         if item.untrusted:
-            message = "only the prelude knows which errors the VMM can bring about"
+            message = "only the prelude declares which errors the VMM can cause"
             reporter.error("E05", item.name.span, message, "leave `untrusted` out")
     names.errors.setdefault(item.name.text, ErrorCode(item.name.text, number, text))
     if item.untrusted:
@@ -244,7 +244,7 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
     effects = effects_of(item, names.steps, names.errors[OUT_OF_BOUNDS].number, reporter)
     names.effects[name] = effects
     if effects.spans and OUT_OF_BOUNDS not in (e.text for e in item.errors):
-        message = f"`{name}` asks for the size of what it is given, so it `fails {OUT_OF_BOUNDS}`"
+        message = f"`{name}` requires a size of its argument, so it `fails {OUT_OF_BOUNDS}`"
         reporter.error("E05", item.name.span, message)
     names.primitives[name] = Primitive(
         name=name,

@@ -92,13 +92,13 @@ def step_of(item: tree.Step, reporter: Reporter) -> Step:
             hint_ = did_you_mean(word.text, TEXTS) or f"one of {join_words(TEXTS)}"
             reporter.error("N01", word.span, f"a step has no text `{word.text}`", hint_)
         if word.text in texts:
-            reporter.error("N02", word.span, f"`{word.text}` is already there")
+            reporter.error("N02", word.span, f"`{word.text}` is already declared")
         for text in (message, hint):
             try:
                 text.value.format(**PLACEHOLDERS)
             except (KeyError, IndexError, ValueError):
                 known = join_words([f"{{{p}}}" for p in PLACEHOLDERS])
-                reporter.error("E07", text.span, "a brace that stands for nothing", f"there is {known}")
+                reporter.error("E07", text.span, "a brace without a known name", f"the names are {known}")
         texts[word.text] = (message.value, hint.value)
     return Step(item.name.text, item.rule.text, item.numbered, texts)
 

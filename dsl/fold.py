@@ -26,7 +26,7 @@ def fold(op: str, a: int, b: int) -> int | str:
     if op in ("/", "%") and b == 0:
         return "division by zero"
     if op in ("<<", ">>") and b > 63:
-        return f"a shift by {b} leaves nothing of 64 bits"
+        return f"a shift is by 0 to 63 bits, not by {b}"
     value = _OPERATORS[op](a, b)
     return value if 0 <= value < 1 << 64 else f"{value} does not fit in 64 bits"
 

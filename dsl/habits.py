@@ -39,8 +39,8 @@ def _word(words: str, hint: str, repair: str | None = None) -> Habit:
 
 _OUT = "leave it out"
 _LET = "write `let NAME = ...`"
-_BLOCK = "a block stands between `{{` and `}}`"
-_LOOP = "a loop goes over a list: `for x in LIST {{ }}`"
+_BLOCK = "a block is written between `{{` and `}}`"
+_LOOP = "a loop runs over a list: `for x in LIST {{ }}`"
 _UNIT = ("write `{unit}`, which is 1024 {below}", "{unit}")
 # A unit may be read as the name of what follows (`16 MB at 0`), so this is asked of every file.
 UNITS = _near(
@@ -52,7 +52,7 @@ TABLE = (
         r"/\*.*?(?:\*/|$)", "a comment runs from `//` to the end of the line", "", "the language has no `/*`"
     ),
     _sign(r"#.*", "a comment begins with `//`", "", "the language has no `#`"),
-    _sign(r"'[^']*'?", "a text stands in double quotes", '"text"', "the language has no `'`"),
+    _sign(r"'[^']*'?", "a text is written in double quotes", '"text"', "the language has no `'`"),
     _near(r"\benum\b.*(?P<at>;)", "write `,` between members", ","),
     _sign(r";", f"{_OUT}, a statement needs no end", " "),
     _sign(r"&&", "write `and`", " and "),
@@ -90,9 +90,9 @@ TABLE = (
     _near(r"(?<![.\w])\d+\.\d+\b(?!\.)", "numbers are whole", "1", "the language has no fractions"),
     _near(
         r"(?<![.\w])(?!\d+[KMG]iB\b)(?P<at>0[xX]\w*[G-Zg-z]\w*|0[bB]\w*[2-9A-Za-z]\w*|[1-9]\w*[A-Za-z]\w*)",
-        "decimal, `0x` or `0b`, with `_` where it helps",
+        "decimal, `0x` or `0b`, with `_` between digits if you like",
         "0",
-        "`{found}` is no number",
+        "`{found}` is not a number",
     ),
     _near(
         r"(?P<at>\bas\s+u\d+|\(\s*u\d+\s*\)\s*\w+)",
@@ -122,7 +122,7 @@ TABLE = (
         "let",
         "a flow has no constants",
     ),
-    _near(r"^(?P<at>let)\b", "write `const`", "const", "`let` stands in a flow"),
+    _near(r"^(?P<at>let)\b", "write `const`", "const", "`let` belongs in a flow"),
     _near(r"\bif\b[^{]*\b(?P<at>then)\b", f"{_OUT}, {_BLOCK}", ""),
     _near(r"\b(?:if|else|for|match)\b[^{]*(?P<at>:)", _BLOCK),
     _near(r"\blet\b[^({]*(?P<at>,)", "write a `let` for each name"),
@@ -162,7 +162,7 @@ TABLE = (
 NAMES = {
     **dict.fromkeys(("True", "TRUE", "yes"), "write `true`"),
     **dict.fromkeys(("False", "FALSE", "no"), "write `false`"),
-    **dict.fromkeys(("null", "NULL", "nil", "None", "nullptr"), "every name has a value"),
+    **dict.fromkeys(("null", "NULL", "nil", "None", "nullptr"), "every name needs a value"),
     **dict.fromkeys(("int", "uint", "long", "usize", "size_t", "number", "uint64_t", "i64"), "write `u64`"),
     **dict.fromkeys(("uint32_t", "i32", "unsigned"), "write `u32`"),
     **dict.fromkeys(("uint16_t", "i16", "short"), "write `u16`"),

@@ -105,7 +105,7 @@ class Layout:
             address, size = self._extent(section, cursor)
             if guarded and size is not None and size < 2 * PAGE:
                 self._error(
-                    "T06", section.span, "nothing is left of a guarded section of one page", "make it 8 KiB"
+                    "T06", section.span, "a guarded section of one page has no usable page", "make it 8 KiB"
                 )
             if address is not None and kind != "CFV":  # a CFV lies in the image file, far from the rest
                 cursor = align_up(address + (size or 0), PAGE)

@@ -117,8 +117,8 @@ class FlowLowerer(ChoiceLowerer):
         """`measure ... as KIND(...)` and `handoff KIND(...)` call the primitive of that name."""
         kinds = [n.removeprefix(prefix) for n in self.names.primitives if n.startswith(prefix)]
         if kind.text not in kinds:
-            hint = did_you_mean(kind.text, kinds) or f"there is {join_words(kinds, 'and')}"
-            self.error("N01", kind.span, f"there is no way to {prefix[:-1]} called `{kind.text}`", hint)
+            hint = did_you_mean(kind.text, kinds) or f"the kinds are {join_words(kinds, 'and')}"
+            self.error("N01", kind.span, f"`{prefix[:-1]}` has no kind `{kind.text}`", hint)
             return None
         return self.effect(self.sugar(tree.Name(prefix + kind.text, kind.span), arguments, s))
 
@@ -216,7 +216,7 @@ class FlowLowerer(ChoiceLowerer):
             kind = resolve(s.type, self.names, self.program.reporter)
             value = None if isinstance(kind, Unit) else self.fit(value, kind, f"`{s.name.text}`")
         if value is not None and isinstance(value.type, Unit | Never):
-            self.error("E01", s.value.span, "there is no value here to bind", "write the call as a statement")
+            self.error("E01", s.value.span, "this has no value to bind", "write the call as a statement")
             value = None
         variable = self.scope.bind(s.name, None if value is None else value.type)
         if variable is None or value is None:
@@ -307,7 +307,7 @@ class FlowLowerer(ChoiceLowerer):
     def for_(self, s: tree.For) -> list[Statement] | None:
         items = self.lower(s.items)
         if items is not None and not isinstance(items.type, ListOf):
-            self.error("E01", s.items.span, f"`for` goes over a list, this is {show(items.type)}")
+            self.error("E01", s.items.span, f"`for` runs over a list, this is {show(items.type)}")
             items = None
         with self.scope.inner():
             element = items.type.element if items is not None and isinstance(items.type, ListOf) else None
@@ -331,7 +331,7 @@ class FlowLowerer(ChoiceLowerer):
             if s.name is not None:
                 kind = None if call is None else call.type
                 if isinstance(kind, Unit | Never):
-                    self.error("E01", s.name.span, f"`{s.call.callee.text}` gives no value to bind")
+                    self.error("E01", s.name.span, f"`{s.call.callee.text}` returns no value to bind")
                     kind = None
                 variable = self.scope.bind(s.name, kind)
                 if variable is not None:
@@ -362,8 +362,8 @@ class FlowLowerer(ChoiceLowerer):
                     self.error(
                         "E01",
                         error.span,
-                        f"`{s.call.callee.text}` never gives `{error.text}`",
-                        f"it gives {join_words(errors)}" if errors else "",
+                        f"`{s.call.callee.text}` never fails with `{error.text}`",
+                        f"it fails with {join_words(errors)}" if errors else "",
                     )
                 if error.text in seen:
                     message = f"`{error.text}` already has a handler, in line {seen[error.text]}"
@@ -373,7 +373,7 @@ class FlowLowerer(ChoiceLowerer):
                     numbers.append(number)
             default = default or not h.errors
             if not h.body.statements:
-                hint = "print a line, fail, or go on another way"
+                hint = "print a line, fail, or continue in another way"
                 self.error("T08", h.span, "an empty handler drops the error", hint)
             handlers.append(model.Handler(tuple(numbers), self.block(h.body), h.span))
         missing = [e for e in errors or () if e not in seen]
@@ -394,7 +394,11 @@ class FlowLowerer(ChoiceLowerer):
             return None
         if s.value is None:
             if not isinstance(wanted, Unit):
-                self.error("E01", s.span, f"`{self.signature.name}` returns {show(wanted)}, nothing is given")
+                self.error(
+                    "E01",
+                    s.span,
+                    f"`{self.signature.name}` returns {show(wanted)}, but this `return` has no value",
+                )
                 return None
             return [model.Return(None, s.span)]
         if isinstance(wanted, Unit):
@@ -402,7 +406,7 @@ class FlowLowerer(ChoiceLowerer):
                 "E01",
                 s.value.span,
                 f"`{self.signature.name}` returns nothing",
-                "declare `-> u64` or the like",
+                "declare a result, such as `-> u64`",
             )
             return None
         value = self.of_type(s.value, wanted, f"the result of `{self.signature.name}`")

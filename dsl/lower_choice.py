@@ -24,7 +24,7 @@ class ChoiceLowerer(ExpressionLowerer):
         given = [self.lower(arm.value) for arm in e.arms]
         for arm in e.arms[:-1]:
             if not arm.patterns:
-                self.error("T08", arm.span, "an arm behind `_` is never taken", "move `_` to the end")
+                self.error("T08", arm.span, "an arm after `_` is never taken", "move `_` to the end")
                 return None
         if subject is not None and e.arms[-1].patterns:
             self.exhaustive(e, subject, seen)
@@ -34,7 +34,7 @@ class ChoiceLowerer(ExpressionLowerer):
         kind = common_type(lowered)
         if not isinstance(kind, Scalar | EnumRef | Bytes | Digest | Text):
             self.error(
-                "E01", e.span, f"{show(kind)} is not chosen as a value", "use `if` or `match` statements"
+                "E01", e.span, f"{show(kind)} cannot be chosen as a value", "use `if` or `match` statements"
             )
             return None
         fitted = [self.fit(x, kind, "an arm") for x in lowered]

@@ -111,7 +111,7 @@ class ExpressionLowerer(ABC):
             if not self.program.first("error path", name):
                 return
             hint = "declare the flow `fails`, or begin it with `on error fatal`"
-            self.error("T08", span, f"{what}, but `{name}` does not say what becomes of an error", hint)
+            self.error("T08", span, f"{what}, but `{name}` does not say how errors are handled", hint)
 
     def status(self, name: str) -> int:
         return self.names.errors[name].number
@@ -165,7 +165,7 @@ class ExpressionLowerer(ABC):
         """A constant that is no list."""
         if value is None or not isinstance(value.value, tuple):
             return value
-        self.error("E01", span, "a constant list stands on the right of `in` only", "write `x in LIST`")
+        self.error("E01", span, "a constant list is allowed only on the right of `in`", "write `x in LIST`")
         return None
 
     def name(self, e: tree.Name) -> Expression | None:
@@ -308,10 +308,10 @@ class ExpressionLowerer(ABC):
             return None
         if not isinstance(right, model.Literal) or not isinstance(right.value, tuple):
             hint = "write `x in [A, B]`, or name a constant that is a list"
-            self.error("E01", right.span, f"`in` asks for a constant list, this is {show(right.type)}", hint)
+            self.error("E01", right.span, f"`in` needs a constant list, this is {show(right.type)}", hint)
             return None
         if not isinstance(left.type, Scalar | Bytes | Digest):
-            self.error("E01", left.span, f"no list is of {show(left.type)}")
+            self.error("E01", left.span, f"a list cannot have elements of type {show(left.type)}")
             return None
         fitted = [self.fit(literal(v, right.span), left.type, "an element of the list") for v in right.value]
         values = tuple(x.value for x in fitted if isinstance(x, model.Literal))
@@ -346,7 +346,7 @@ class ExpressionLowerer(ABC):
 
     def retry(self, c: tree.Call, times: int, span: Span) -> model.Call | None:
         if not 1 < times <= MAX_ATTEMPTS:
-            self.error("E06", span, f"a call is made 2 to {MAX_ATTEMPTS} times, not {times}")
+            self.error("E06", span, f"a call can be made 2 to {MAX_ATTEMPTS} times, not {times}")
             return None
         call = self.call(c, propagate=True, span=span)
         return None if call is None else replace(call, attempts=times)
@@ -385,7 +385,7 @@ class ExpressionLowerer(ABC):
             listed = ", ".join(f"{p.name}: {show(p.type)}" for p in parameters)
             count = f"{len(parameters)} argument{'s' * (len(parameters) != 1)}"
             message = f"`{name}` takes {count}, not {len(given)}"
-            self.error("E02", span, message, f"it is {name}({listed})")
+            self.error("E02", span, message, f"it is declared {name}({listed})")
             return None
         arguments = [self.argument(a, p, name) for a, p in zip(lowered, parameters, strict=True)]
         if not in_try:
@@ -411,7 +411,7 @@ class ExpressionLowerer(ABC):
                 self.error(
                     "E01",
                     value.span,
-                    f"`{callee}` writes to `{root.name}`, a parameter that is only read",
+                    f"`{callee}` writes to `{root.name}`, a read-only parameter",
                     hint,
                 )
                 return None

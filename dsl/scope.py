@@ -101,7 +101,7 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
                 "E05",
                 p.span,
                 f"parameter `{p.name.text}` of a flow needs a type",
-                "state is supplied unasked",
+                "the compiler supplies the state",
             )
         kind: Type = resolve(p.type, names, reporter) if p.type is not None else Unit()
         if isinstance(kind, Never | ListOf):
@@ -112,7 +112,7 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
             reporter.error(
                 "E01",
                 p.span,
-                f"`{p.name.text}` is passed by value, nothing can be written to it",
+                f"`{p.name.text}` is passed by value and cannot be written to",
                 "return it",
             )
         provenance = PROVENANCES[p.provenance or "trusted"]
@@ -123,13 +123,13 @@ def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
         reporter.error("E05", flow.result.span, "`extent of` is for primitives", "return `untrusted bytes`")
     elif flow.result is not None:
         if flow.result.of is not None:
-            reporter.error("E05", flow.result.of.span, "`of` is for primitives", "declare what it is worth")
+            reporter.error("E05", flow.result.of.span, "`of` is for primitives", "declare its trust level")
         result = resolve(flow.result.type, names, reporter)
         trust = PROVENANCES[flow.result.provenance or "trusted"]
     if flow.fails and flow.on_error_fatal:
         hint = "drop one of them"
         reporter.error(
-            "T08", flow.name.span, f"`{flow.name.text}` cannot both `fails` and `on error fatal`", hint
+            "T08", flow.name.span, f"`{flow.name.text}` cannot have both `fails` and `on error fatal`", hint
         )
     if len(parameters) + (not isinstance(result, Unit | Never)) > 6:
         reporter.error("E02", flow.name.span, "a flow has at most six parameters, counting its result")
@@ -160,9 +160,9 @@ class Scope:
         p = self._program
         report = p.reporter.error
         if name.text in TAKEN:
-            report("N02", name.span, f"`{name.text}` is a word of the language", "choose another name")
+            report("N02", name.span, f"`{name.text}` is a keyword", "choose another name")
         elif name.text in self:
-            message = f"`{name.text}` is already a variable, of line {self._lines[name.text]}"
+            message = f"`{name.text}` is already a variable, declared in line {self._lines[name.text]}"
             report("N02", name.span, message, "names are never shadowed")
         elif name.text in p.sections or name.text in p.regions or name.text in p.names.constants:
             where = p.names.where(name)
@@ -192,7 +192,7 @@ class Scope:
         """Reports the assignment to a name that is no variable."""
         p = self._program
         if name.text in p.names.places:
-            message = f"`{name.text}`, declared {p.names.where(name)}, is no variable"
+            message = f"`{name.text}`, declared {p.names.where(name)}, is not a variable"
             p.reporter.error("E01", name.span, message, "only a variable can be assigned")
         elif closest(name.text, self.known()):
             self.unknown(name)

@@ -72,7 +72,7 @@ def repair_units(source: Source, reporter: Reporter) -> None:
 def _report_character(line: int, column: int, source: Source, reporter: Reporter) -> bool:
     char = source.lines[line - 1][column - 1 : column]
     shown = f"`{char}`" if char.isprintable() else f"character U+{ord(char):04X}" if char else "this"
-    hint = "a text ends on the line it begins on" if char == '"' else ""
+    hint = "a text must end on the line on which it begins" if char == '"' else ""
     reporter.error("S01", source.span(line, column), f"{shown} has no meaning here", hint)
     if char == '"' or not source.leave_out(line):
         source.complete = False
@@ -122,13 +122,13 @@ class _Unexpected:
             meant = did_you_mean(before, self.words) if self.kind else ""
             message, hint = f"expected {wanted} after `{before}`", meant
         elif self.token == "}" and not source.unclosed(self.line):
-            message, hint = "this `}` closes nothing", ""
+            message, hint = "this `}` has no matching `{`", ""
         elif len(options) <= 4:
             message = f"expected {wanted}, found {found}"
         else:
             message = f"{found} is not expected here" + (f" after `{before}`" if before and not hint else "")
         if not hint and "{" in self.allowed and set(self.allowed) <= {"{", "if"}:
-            hint = "a block stands between `{` and `}`"
+            hint = "a block is written between `{` and `}`"
         if not hint and set(self.allowed) == {"(", "="} and before.isidentifier() and not self.broke_off:
             hint = f"`{before}` begins a call, `{before}(...)`, or an assignment, `{before} = ...`"
         reporter.error("S01", span, message, hint)
@@ -137,10 +137,10 @@ class _Unexpected:
         if self.at_end:
             return ""
         if self.kind:
-            return did_you_mean(self.token, KINDS) or f"sections are {join_words(KINDS)}"
+            return did_you_mean(self.token, KINDS) or f"the section types are {join_words(KINDS, 'and')}"
         meant = did_you_mean(self.token, (w for w in self.allowed if w.isidentifier()))
         if not meant and self.before.isidentifier() and self.before not in self.words:
             meant = did_you_mean(self.before, self.words) if len(self.before) >= _SHORT else ""
         if not meant and self.token in self.words and self.names:
-            return f"`{self.token}` is a word of the language; choose another name"
+            return f"`{self.token}` is a keyword; choose another name"
         return meant

@@ -87,8 +87,8 @@ class CallRules(MemoryRules):
         given = {p.name: (v, a) for p, v, a in zip(parameters, values, call.arguments, strict=True)}
         self.frame.fails(after if primitive.fallible else None)
         if isinstance(primitive.result, Never) and self.lost(after.logged_by, after):
-            message = "the event log says where bytes lie that were found by what no RTMR records"
-            hint = "measure the kernel by which an initrd was found"
+            message = "the event log would contain an address that depends on bytes that no RTMR records"
+            hint = "first measure the kernel whose header located the initrd"
             self.error("recorded place", call.span, message, hint)
         self.doubts(primitive, call, given)
         self.check_refusal(primitive, call)
@@ -141,17 +141,17 @@ class CallRules(MemoryRules):
             simple = isinstance(argument, model.Variable | model.RegionOf)
             hint = f"measure it first: `measure {plain if simple else 'x'} into {self.kind_of(value)}`"
             if want == "trusted":
-                hint = "pass a memory region of the firmware, or what a parser made of the bytes"
+                hint = "pass a memory region of the firmware, or the result of a parser of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
 
     def unplaced(self, rule: str, e: model.Expression, wanted: Value, state: State) -> None:
-        message = f"where {describe(e)} lies depends on bytes that no RTMR records"
-        self.distrust(rule, e, wanted, state, message, f"measure what {describe(e)} was found by, too")
+        message = f"the address of {describe(e)} depends on bytes that no RTMR records"
+        self.distrust(rule, e, wanted, state, message, f"also measure the bytes that locate {describe(e)}")
 
     def check_filled(
         self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call, state: State
     ) -> None:
-        """What the bytes hold that are filled does not matter, but where they lie does."""
+        """The address of bytes that a step fills matters, their content does not."""
         if value.object is not None and self.lost(value.object.found_by, state):
             self.unplaced("recorded place", argument, RECORDED, state)
         if parameter.provenance == SHARED and value.trust != SHARED:
@@ -173,7 +173,7 @@ class CallRules(MemoryRules):
         free = parameter.name in measured or primitive.name in part or self.assume
         if free or parameter.type != Bytes() or value.trust == SHARED or size(value).recorded:
             return
-        message = f"no RTMR records how large {describe(argument)} is, `{primitive.name}` goes by it"
+        message = f"no RTMR records the size of {describe(argument)}, on which `{primitive.name}` depends"
         self.distrust("recorded size", argument, RECORDED, state, message, record_hint(argument))
 
     def check_refusal(self, primitive: Primitive, call: model.Call) -> None:
@@ -185,7 +185,7 @@ class CallRules(MemoryRules):
             survived = [refusal for refusal in survived if refusal is not call]
         causes = [*self.refusals, *survived]
         if causes and (steps or isinstance(primitive.result, Never)):
-            self.refused(call.span, f"whether `{call.callee}` is done", causes[-1])
+            self.refused(call.span, f"whether `{call.callee}` is called", causes[-1])
         for steps_taken in self.attempted if steps else ():
             steps_taken.append(call)
 
@@ -243,7 +243,9 @@ class CallRules(MemoryRules):
             elif value.object is not None and value.object.size_limit is not None:
                 cost += value.object.size_limit
             elif not self.assume:
-                message = f"how large {describe(argument)} can get is not known, and it goes to the event log"
+                message = (
+                    f"the largest size of {describe(argument)} is not known, and it goes to the event log"
+                )
                 self.error("log size", argument.span, message, "slice it: `x[0 .. LIMIT]`")
         state.logged += cost
         self.worst = max(self.worst, state.logged)

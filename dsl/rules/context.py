@@ -63,8 +63,8 @@ class Context:
             for step in steps[-1:]:
                 cause = f"the VMM serves `{culprit.callee}`" if isinstance(culprit, model.Call) else ""
                 cause = cause or f"an error follows that depends on {describe(culprit)}"
-                message = f"how often `{step.callee}` is done depends on whether {cause}"
-                hint = "take steps outside of what is retried, or last"
+                message = f"the number of calls of `{step.callee}` depends on whether {cause}"
+                hint = "take steps outside the retried call, or last in it"
                 self.error("refusal", step.span, f"{message}, which no RTMR records", hint)
 
     # ---- objects

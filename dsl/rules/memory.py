@@ -61,9 +61,9 @@ class MemoryRules(StepRules):
     ) -> bool:
         for use in sorted(state.used, key=lambda u: (u.reads, u.by)):
             if any(use.place.overlaps(p) for p in places) and not (effects.gives and use.by == call.callee):
-                message = f"{describe(argument)} already holds what `{use.by}` wrote there"
+                message = f"{describe(argument)} already holds the output of `{use.by}`"
                 if use.reads:
-                    message = f"{describe(argument)} holds what `{use.by}` was given, which must not change"
+                    message = f"{describe(argument)} holds an argument of `{use.by}`, which must not change"
                 self.error("write over", argument.span, message, "give each step a region of its own")
                 return False
         return True
@@ -114,7 +114,7 @@ class MemoryRules(StepRules):
         declared = self.declared(place)
         if declared is not None and declared.e820 != "reserved":
             message = (
-                f"{describe(argument)} is `{declared.e820}` to the OS, which would take it for private memory"
+                f"{describe(argument)} is `{declared.e820}` to the OS, which would use it as private memory"
             )
             self.error("share reserved", argument.span, message, "declare it `reserved`: it stays shared")
 

@@ -84,10 +84,8 @@ class StepRules(ValueWalker):
                 if late and self.first(("late", step.name, number)):
                     self.says("late step", step, "late", call.span, call=call.callee, rtmrs=[number])
             if number in state.optional and self.first(("optional", number)):
-                message = (
-                    f"RTMR[{number}] may lack its last event, and this one could then stand in its place"
-                )
-                hint = "measure last what may be left out; what is empty can be measured, too"
+                message = f"RTMR[{number}] may lack its last event, and this event could take its place"
+                hint = "measure optional bytes last; empty bytes can also be measured"
                 self.error("optional", call.span, message, hint)
             if call.unless_empty and number is not None:
                 state.optional |= {number}
@@ -104,7 +102,9 @@ class StepRules(ValueWalker):
         if self.assume and value.constant is None:
             return None
         if not isinstance(value.constant, int):
-            self.error("rtmr", e.span, "which RTMR it is must be a constant", "write `RTMR[0]` or `RTMR[1]`")
+            self.error(
+                "rtmr", e.span, "the number of the RTMR must be a constant", "write `RTMR[0]` or `RTMR[1]`"
+            )
         elif value.constant in FIRMWARE_RTMRS:
             return value.constant
         elif value.constant < TD_RTMRS:

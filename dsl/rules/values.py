@@ -43,7 +43,7 @@ class ValueWalker(Context, ABC):
             self.doubted(unrecorded(self, e) or e)
 
     def doubtful(self, e: Expression, value: Value, state: State) -> Value:
-        """What a variable or a result is worth where the VMM decided that it is set."""
+        """The trust of a variable or a result that is set because of a decision of the VMM."""
         if not self.refusals:
             return value
         if value.object is None:
@@ -55,7 +55,7 @@ class ValueWalker(Context, ABC):
         """Reports that `what` depends on a refusal."""
         name = cause.callee if isinstance(cause, model.Call) else "a call"
         message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
-        hint = "take steps where the ways after the `try` are one again"
+        hint = "take steps after the ways of the `try` have joined again"
         self.error("refusal", span, message, hint)
 
     # ---- expressions

@@ -137,8 +137,8 @@ class Walker(TryRules):
     def unread(self, flow: str, variable: int | None, call: model.Call) -> None:
         if (flow, variable) in self.program.suppressed.variables:
             return
-        hint = "decide by it, or let the flow `fail` in place of it"
-        self.error("unread", call.span, f"nothing reads what `{call.callee}` returns", hint)
+        hint = "use it in a decision, or let the flow `fail` instead"
+        self.error("unread", call.span, f"the result of `{call.callee}` is never read", hint)
 
     def falls_off(self, flow: model.Flow, end: State) -> None:
         last = flow.span
@@ -154,7 +154,9 @@ class Walker(TryRules):
     def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:
         for statement in statements:
             if state is None:
-                self.error("unreachable", statement.span, "this is never reached", "the path ended before it")
+                self.error(
+                    "unreachable", statement.span, "this is never reached", "every path ends before it"
+                )
                 return None
             state = self.statement(statement, state)
         return state
@@ -219,7 +221,7 @@ class Walker(TryRules):
         if base is None:
             return None
         if not size(value).recorded:
-            message = f"how often this is done is up to {describe(s.items)}, which no RTMR records"
+            message = f"the number of repetitions depends on {describe(s.items)}, which no RTMR records"
             self.distrust("repeat", s.items, RECORDED, base, message, record_hint(s.items))
         capacity = s.items.type.capacity if isinstance(s.items.type, ListOf) else 1
         keys, newest = tuple(base.trust), self.last_object

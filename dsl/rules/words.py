@@ -19,7 +19,7 @@ def describe(e: Expression) -> str:
             word = "count" if isinstance(e.base.type, model.ListOf) else "size"
             return f"`{base}.{word}`" if " " not in base and base != "this" else f"the {word} of {base}"
         case model.Call():
-            return f"what `{e.callee}` returns"
+            return f"the result of `{e.callee}`"
         case model.Slice() | model.Index():
             base = describe(e.base)
             return f"a part of {base}" if base != "this" else base

@@ -80,7 +80,7 @@ def test_names_of_a_capability_that_is_not_used_are_free() -> None:
     ("uses", "message", "hint"),
     [
         ("uses acpy\n", "the prelude has no capability `acpy`", "did you mean `acpi`?"),
-        ("uses core\n", "`core` is always there", "leave it out"),
+        ("uses core\n", "`core` is always included", "leave it out"),
         ("uses vmm\nuses acpi, vmm\n", "`vmm` is already used", ""),
     ],
 )

@@ -146,7 +146,7 @@ def chain(count: int, body: str) -> str:
         ("svn 1", "svn " + "9" * 5000, "E06", "an svn is at most 4294967295"),
         ("1.0.0", "9" * 5000 + ".0.0", "E06", "a part of a version is at most 4294967295"),
         ("start_log", "s" * 100_000, "N01", "there is no flow or primitive `sss"),
-        ("accept ram", 'print "\\q"', "E07", "`\\q` stands for no character"),
+        ("accept ram", 'print "\\q"', "E07", "`\\q` is not an escape sequence"),
         ("accept ram", "accept ram\0", "S01", "character U+0000 has no meaning here"),
         ("firmware linux {", "firmware linux ; {", "S01", "the language has no `;`"),
     ],

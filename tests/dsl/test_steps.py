@@ -135,7 +135,7 @@ def test_a_misspelt_call_counts_as_its_steps() -> None:
         ("step closed of rtmr", "step brewed of rtmr", "step `brewed` is already declared"),
         ('repeated "brewed', 'repaeted "brewed', "a step has no text `repaeted`"),
         ('other "{argument} holds', 'missing "{argument} holds', "`missing` is already there"),
-        ("needs a brew", "needs a {brew}", "a brace that stands for nothing"),
+        ("needs a brew", "needs a {brew}", "a brace without a known name"),
         ("needs brewed,", "needs brewd,", "there is no step `brewd`"),
         ("needs brewed,", "needs poured,", "step `poured` has no text `missing`"),
         ("gives poured", "gives poured of rtmr", "there is no parameter `rtmr`"),

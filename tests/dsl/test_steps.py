@@ -134,7 +134,7 @@ def test_a_misspelt_call_counts_as_its_steps() -> None:
         ("step brewed T08", "step brewed T99", "there is no rule `T99`"),
         ("step closed of rtmr", "step brewed of rtmr", "step `brewed` is already declared"),
         ('repeated "brewed', 'repaeted "brewed', "a step has no text `repaeted`"),
-        ('other "{argument} holds', 'missing "{argument} holds', "`missing` is already there"),
+        ('other "{argument} holds', 'missing "{argument} holds', "`missing` is already declared"),
         ("needs a brew", "needs a {brew}", "a brace without a known name"),
         ("needs brewed,", "needs brewd,", "there is no step `brewd`"),
         ("needs brewed,", "needs poured,", "step `poured` has no text `missing`"),

@@ -154,9 +154,7 @@ class Walker(TryRules):
     def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:
         for statement in statements:
             if state is None:
-                self.error(
-                    "unreachable", statement.span, "this is never reached", "every path ends before it"
-                )
+                self.error("unreachable", statement.span, "this is never reached", "every path ends earlier")
                 return None
             state = self.statement(statement, state)
         return state

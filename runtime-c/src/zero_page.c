@@ -33,6 +33,15 @@ static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
     return TDF_OK;
 }
 
+/* What is written here must survive the kernel: its window, itself where it lies, and its initrd are not ours any more. */
+static int is_apart(const struct span *page, const struct placement *placement) {
+    uint64_t start = tdf_gpa(page->data), end = start + page->size;
+    const struct placement *p = placement;
+    return !tdf_overlap(start, end, p->window_start, p->window_end) &&
+           !tdf_overlap(start, end, p->load, p->load + p->kernel.protected_size) &&
+           !tdf_overlap(start, end, p->initrd_start, p->initrd_start + p->initrd_size);
+}
+
 status_t zero_page(const struct span *page, const struct placement *placement, const struct ram *ram,
                    const struct span *command_line, uint64_t rsdp) {
     const struct span *image = &placement->kernel.image;
@@ -43,6 +52,8 @@ status_t zero_page(const struct span *page, const struct placement *placement, c
         command_line->size >= page->size - sizeof(struct boot_params) ||
         command_line->size > placement->kernel.command_line_max)
         return TDF_E_COMMAND_LINE_TOO_LONG;
+    if (!is_apart(page, placement))
+        return TDF_E_OUT_OF_BOUNDS;
     struct boot_params *params = (struct boot_params *)page->data;
     uint8_t *line = page->data + sizeof *params;
     const uint64_t command = tdf_gpa(line);

@@ -153,3 +153,35 @@ def test_no_acpi_is_address_zero():
     out = CORE.ffi.new("uint64_t *", 77)
     LIB.no_acpi(out)
     assert out[0] == 0
+
+
+@pytest.mark.parametrize("part", ["window", "load", "initrd"])
+def test_a_page_where_the_kernel_goes_is_refused(part):
+    data = bzimage()
+    image, page = guarded(data), guarded(b"\xaa" * 8192)
+    at = CORE.address(page.data)
+    placement = CORE.new("placement")
+    check(LIB.parse_linux(image, CORE.ffi.addressof(placement, "kernel")))
+    size = placement.kernel.protected_size
+    over = {
+        "window": [{"window_start": at + 4096, "window_end": at + 8192}],
+        "load": [{"load": at + 8191}, {"load": at - size + 1}],
+        "initrd": [{"initrd_start": at + 8191, "initrd_size": 1}],
+    }[part]
+    beside = {
+        "window": {"window_start": at + 8192, "window_end": at + 16384},
+        "load": {"load": at - size},
+        "initrd": {"initrd_start": at + 8192, "initrd_size": 4096},
+    }[part]
+    ram = plan([(7, 0, 256 * MIB)])
+
+    def fill(fields: dict[str, int]) -> int:
+        for name in ("window_start", "window_end", "load", "initrd_start", "initrd_size"):
+            setattr(placement, name, fields.get(name, 0))
+        return LIB.zero_page(page, placement, ram, CORE.span(b"quiet"), 0)
+
+    for fields in over:
+        with pytest.raises(CoreError, match="out_of_bounds"):
+            check(fill(fields))
+        assert CORE.content(page) == b"\xaa" * 8192
+    check(fill(beside))

@@ -243,9 +243,7 @@ class CallRules(MemoryRules):
             elif value.object is not None and value.object.size_limit is not None:
                 cost += value.object.size_limit
             elif not self.assume:
-                message = (
-                    f"the largest size of {describe(argument)} is not known, and it goes to the event log"
-                )
+                message = f"the largest size of {describe(argument)} is unknown, and it goes to the event log"
                 self.error("log size", argument.span, message, "slice it: `x[0 .. LIMIT]`")
         state.logged += cost
         self.worst = max(self.worst, state.logged)

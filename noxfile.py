@@ -189,6 +189,6 @@ def hostile(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def mutants(session: nox.Session) -> None:
-    """Try small faults on copies of the tree: which does no test notice? `-- --help` tells the options."""
+    """Try small faults on copies of the tree, list the unnoticed ones; `-- --help` lists the options."""
     prepare(session)
     python(session, "-m", "tests.mutants", *session.posargs)

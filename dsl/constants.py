@@ -1,4 +1,4 @@
-"""What is a constant worth? Numbers, texts, bytes, and lists of one of these."""
+"""What is the value of a constant? Numbers, texts, bytes, and lists of one of these."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Names:
     extents: dict[str, str] = field(
         default_factory=dict
     )  # primitive -> the parameter its result is a part of
-    alike: dict[str, str] = field(default_factory=dict)  # primitive -> whose trust its result has
+    same_trust: dict[str, str] = field(default_factory=dict)  # primitive -> parameter with its result's trust
     handles: dict[str, None] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)  # state -> record
     hidden: dict[tuple[str, str], None] = field(default_factory=dict)  # records' fields that flows do not see
@@ -225,17 +225,17 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         provenance = PROVENANCES[p.provenance or "trusted"]
         parameters.append(Parameter(p.name.text, kind, provenance, p.mutable, p.state))
     result: Type = Unit()
-    worth = Provenance.TRUSTED
+    trust = Provenance.TRUSTED
     if isinstance(item.result, tree.Extent):
         result = Bytes()
-        worth = next((p.provenance for p in parameters if p.name == item.result.of.text), worth)
+        trust = next((p.provenance for p in parameters if p.name == item.result.of.text), trust)
         names.extents[item.name.text] = item.result.of.text
     elif item.result is not None:
         result = resolve(item.result.type, names, reporter)
-        worth = PROVENANCES[item.result.provenance or "trusted"]
+        trust = PROVENANCES[item.result.provenance or "trusted"]
         if item.result.of is not None:
-            worth = next((p.provenance for p in parameters if p.name == item.result.of.text), worth)
-            names.alike[item.name.text] = item.result.of.text
+            trust = next((p.provenance for p in parameters if p.name == item.result.of.text), trust)
+            names.same_trust[item.name.text] = item.result.of.text
     for error in item.errors:
         if error.text not in names.errors:
             hint = did_you_mean(error.text, names.errors)
@@ -250,7 +250,7 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         name=name,
         parameters=tuple(parameters),
         result=result,
-        result_provenance=worth,
+        result_provenance=trust,
         home=item.home.text,
         errors=tuple(e.text for e in item.errors),
         internal=item.internal,

@@ -102,7 +102,7 @@ Type = Scalar | Bytes | Digest | Text | Unit | Never | ListOf | RecordRef | Enum
 
 @dataclass(frozen=True)
 class RecordField:
-    """`provenance`: what it is worth in a trusted record."""
+    """`provenance`: its trust level in a trusted record."""
 
     name: str
     type: Type
@@ -204,7 +204,7 @@ class ImageSection:
     """A section of the TDVF metadata. `address`/`size` are None only for BFV, which ends at 4 GiB.
 
     `kind`: BFV CFV TD_HOB TempMem Payload PayloadParam. `guarded`: the first page is never mapped.
-    `e820`: what the OS is told of it: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
+    `e820`: its type in the memory map: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
     firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
     bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
     `file`: what fills a CFV when the image is built, relative to the flow file."""

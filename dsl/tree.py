@@ -471,8 +471,8 @@ class Uses:
 
 @dataclass(frozen=True)
 class Error:
-    """`number`: given in the prelude, found by the compiler in a flow file. `untrusted`: the VMM can bring it
-    about, and no RTMR tells."""
+    """`number`: given in the prelude, found by the compiler in a flow file. `untrusted`: the VMM can cause
+    it, and no RTMR records it."""
 
     name: Name
     number: int | None

@@ -19,7 +19,7 @@ AP_LOOP_BYTES = 128  # a park loop stays within this many bytes
 
 @dataclass(frozen=True)
 class Report:
-    """What a run showed; `met` tells whether it ended with the condition of RunConfig.until."""
+    """The result of a run; `met`: whether it ended with the condition of RunConfig.until."""
 
     mrtd: str
     rtmr: tuple[str, str, str, str]

@@ -169,7 +169,10 @@ class CallRules(MemoryRules):
     ) -> None:
         """What is not to be measured or parsed for its end has a size that is recorded."""
         measured = [data for data, _ in self.names.effects[primitive.name].measures]
-        part = {**self.names.extents, **self.names.alike}  # the result has the trust of what it is made of
+        part = {
+            **self.names.extents,
+            **self.names.same_trust,
+        }  # the result has the trust of what it is made of
         free = parameter.name in measured or primitive.name in part or self.assume
         if free or parameter.type != Bytes() or value.trust == SHARED or size(value).recorded:
             return
@@ -277,10 +280,10 @@ class CallRules(MemoryRules):
     # ---- results
 
     def result(self, primitive: Primitive, given: Given, state: State) -> Value:
-        alike = self.names.alike.get(primitive.name)
-        if alike is not None:
-            asked = next(p.provenance for p in primitive.parameters if p.name == alike)
-            return Value(most(self.now(given[alike][0], state).trust, asked))  # less was reported
+        giver = self.names.same_trust.get(primitive.name)
+        if giver is not None:
+            asked = next(p.provenance for p in primitive.parameters if p.name == giver)
+            return Value(most(self.now(given[giver][0], state).trust, asked))  # less was reported
         if is_word(primitive.result) or isinstance(primitive.result, Unit | Never | Text):
             return promised(primitive.result, primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]

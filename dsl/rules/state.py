@@ -79,9 +79,9 @@ class Object:
 class Value:
     """What an expression gives: its trust, and the object or the constant if it is one.
 
-    Of a number two facts are known. It is *recorded* if an RTMR or MRTD tells it, and *bounded* if it cannot
-    leave its range. Trusted is both, measured is recorded alone; one that is unrecorded may be `checked`, so
-    that it is bounded nevertheless."""
+    Of a number two facts are known. It is *recorded* if it follows from an RTMR or MRTD, and *bounded* if it
+    cannot leave its range. Trusted is both, measured is recorded alone; an unrecorded one may be `checked`,
+    that is, bounded nevertheless."""
 
     trust: Provenance
     object: Object | None = None

@@ -21,7 +21,7 @@ RECORDED = number(recorded=True, bounded=False)
 
 
 def unrecorded(context: Context, e: Expression) -> Expression | None:
-    """What in `e` no register tells, if there is something."""
+    """The part of `e` that no register records, if any."""
     value = context.values.get(id(e))
     if value is None or value.recorded:
         return None

@@ -53,7 +53,7 @@ class Walker(TryRules):
         self.gave_up = False
 
     def run(self, flow: model.Flow) -> None:
-        """Walks `flow` as if nothing had been done before; parameters are worth what they are declared."""
+        """Walks `flow` as if nothing had been done before; parameters have their declared trust."""
         state = self.start()
         signature = self.program.signatures[flow.name]
         values = []
@@ -109,7 +109,7 @@ class Walker(TryRules):
         return after, result
 
     def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
-        """Another name for `obj`, or a copy of it, worth `trust`."""
+        """Another name for `obj`, or a copy of it, with `trust`."""
         value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by)
         assert value.object is not None
         self.named_first[value.object.id] = obj.id

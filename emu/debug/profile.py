@@ -58,7 +58,7 @@ class Namer:
 
 
 def attribute(counted: list[Counted], namer: Namer, starts: Callable[[Counted], list[int]]) -> Counter[str]:
-    """Instructions by name. Code that spans two names is split; `starts` tells where instructions begin."""
+    """Instructions by name. Code that spans two names is split; `starts` are the starts of instructions."""
     found: Counter[str] = Counter()
     for item in counted:
         first = namer.name(item.begin, item.user)

@@ -248,7 +248,7 @@ def run(
     log_area: Range | None = None,
     arguments: Mapping[str, Argument] = MappingProxyType({}),
 ) -> Outcome:
-    """One run to its end, judged if it handed over. `arguments`: where to look at what the firmware's code is
+    """One run to its end, checked after a hand-over. `arguments`: where to see what the firmware's code is
     given. EmuError: a TD that cannot be launched.
     """
     config = configuration(config, choice)

@@ -1,4 +1,4 @@
-"""In what do two hand-overs differ that no register tells apart? Which differences are documented?"""
+"""How do two hand-overs with equal registers differ? Which differences are documented?"""
 
 from __future__ import annotations
 

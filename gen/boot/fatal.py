@@ -16,7 +16,7 @@ RTMRS_OF_FIRMWARE = (0, 1)
 def emit_fatal(unit: Unit) -> None:
     """`_Noreturn void fatal(const char text[64])`: error separator into RTMR0 and RTMR1, report, halt.
 
-    The VMM may resume the TD after the report; it then halts for ever and nothing that was measured can pass
+    The VMM may resume the TD after the report; it then halts forever and nothing that was measured can pass
     for a good boot. A failing extend is ignored: there is nothing better to do than to report and halt.
     """
     with unit.code("fatal", section=".text.fatal"):

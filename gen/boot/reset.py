@@ -1,7 +1,7 @@
 """What runs from the first instruction to the flow? The reset vector, the way into 64-bit mode, parked CPUs.
 
 A TD starts at 0xFFFFFFF0 in flat 32-bit protected mode with EFER.LME and NXE already set; an ordinary VM
-starts there in 16-bit real mode. The first bytes decode alike in both. TD entry state: Intel TDX module,
+starts there in 16-bit real mode. The first bytes decode equally in both. TD entry state: Intel TDX module,
 td_vmcs_init.c (CR0 reads 0x31, CR4 0x40, RSI = vCPU index, GDTR and IDTR unusable).
 """
 
@@ -110,7 +110,7 @@ def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
 
 
 def _vector(unit: Unit) -> None:
-    """The 16 bytes at 0xFFFFFFF0: both modes decode the first three instructions alike, then part."""
+    """The 16 bytes at 0xFFFFFFF0: both modes decode the first three instructions equally, then differ."""
     with unit.code("reset_vector", section=".resetvec", bits=32):
         real = Label("real")
         MOVCR(eax, cr0)

@@ -275,7 +275,7 @@ def _halt(unit: Unit) -> None:
 
 
 def _fatal(unit: Unit) -> None:
-    """`_Noreturn void tdvmcall_fatal(uint64_t code, const char text[64])`: report, then halt for ever."""
+    """`_Noreturn void tdvmcall_fatal(uint64_t code, const char text[64])`: report, then halt forever."""
     with unit.code("tdvmcall_fatal", section=".text.tdvmcall_fatal"):
         halt = Label("halt")
         MOV(rax, rsi)

@@ -28,7 +28,7 @@ class Place:
 
 
 def at(span: Span) -> Any:
-    """Attributes instructions to a place in the flow file, named alike wherever the project lies."""
+    """Attributes instructions to a place in the flow file, with the same name wherever the project lies."""
     path = Path(span.path)
     if path.is_absolute():
         real = path.parent.resolve() / path.name

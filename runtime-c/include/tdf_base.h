@@ -24,7 +24,7 @@ struct digest {
     _Alignas(8) uint8_t bytes[48];
 };
 
-/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number the OS is told.
+/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number in the E820.
  * kind: a TDVF section type number, or LAYOUT_CARVED for a region carved from RAM. */
 struct layout_entry {
     uint64_t start, end;

@@ -1,4 +1,4 @@
-/* Which CPUs and interrupt controllers is the OS told of? As many CPUs as the TD has, woken through our mailbox.
+/* Which CPUs and interrupt controllers does the MADT list? As many CPUs as the TD has, woken through our mailbox.
  *
  * What the VMM's MADT says is measured, but no length in it is believed and its own mailbox is dropped.
  * Source: ACPI specification 6.5, 5.2.12. */
@@ -56,7 +56,7 @@ static status_t add_cpu(struct acpi_builder *builder, uint8_t *madt, uint64_t *s
 
 /* One entry of the VMM's MADT into ours: enabled CPUs by id, interrupt wiring as it is, all else dropped.
  *
- * An AP in the park loop answers to its vCPU index, so the ids must be 0 to num_vcpus - 1: an OS would wait for ever for
+ * An AP in the park loop answers to its vCPU index, so the ids must be 0 to num_vcpus - 1: an OS would wait forever for
  * a CPU of another id, or wake the wrong one. */
 static status_t take_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *entry,
                            uint32_t num_vcpus, uint32_t *cpus) {

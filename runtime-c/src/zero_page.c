@@ -7,7 +7,7 @@
 #define HEADER_SIZE_MAX (LINUX_SETUP_HEADER_END_MAX - LINUX_SETUP_HEADER_OFFSET)
 #define VIDEO_MODE_NORMAL 0xFFFFu /* boot.rst, special command line options, vga= */
 
-/* Left-out RAM is not told of; neighbours of one type become one entry. */
+/* Left-out RAM is not listed; neighbours of one type become one entry. */
 static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
     uint32_t count = 0;
     uint64_t last_end = 0;

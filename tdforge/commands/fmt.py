@@ -1,4 +1,4 @@
-"""What does `tdforge fmt FLOW...` do? It writes flows in the one way they are written."""
+"""What does `tdforge fmt FLOW...` do? It formats flow files."""
 
 import argparse
 import sys

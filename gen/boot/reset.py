@@ -99,7 +99,7 @@ NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 
 
 def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
-    """Everything from the reset vector to `flow_entry`, which must never return."""
+    """Everything from the reset vector to `tdf_entry`, which must never return."""
     _vector(unit)
     _real_mode(unit)
     _protected_mode(unit, first_map)
@@ -193,7 +193,7 @@ def _long_mode(unit: Unit, stack: Mapped) -> None:
         MOV(eax, SELECTOR_TSS)
         LTR(ax)
         LIDT([Symbol("idt_pointer")])
-        CALL(Symbol("flow_entry"))
+        CALL(Symbol("tdf_entry"))
         UD2()
 
 

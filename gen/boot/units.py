@@ -1,7 +1,7 @@
 """Which machine code does every image carry, whatever its flow? Listings, ready to assemble and link.
 
 Needs from the linker: sections .text*, .rodata*, .data* on page boundaries with `__text_start` ...
-`__data_end`, .resetvec at 0xFFFFFFF0, .reset in the last 64 KiB; from the flow: `flow_entry`.
+`__data_end`, .resetvec at 0xFFFFFFF0, .reset in the last 64 KiB; from the flow: `tdf_entry`.
 """
 
 from __future__ import annotations

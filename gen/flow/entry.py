@@ -28,11 +28,11 @@ from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp
 
 _PREFIX = "tdforge: "
-_NUMBERS, _TEXTS = "flow_error_numbers", "flow_error_texts"
+_NUMBERS, _TEXTS = "tdf_error_numbers", "tdf_error_texts"
 
 
 def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
-    """Adds `flow_entry` and `flow_fatal`."""
+    """Adds `tdf_entry` and `tdf_fatal`."""
     with unit.code(ENTRY, section=f".text.{ENTRY}"):
         SUB(rsp, 8)  # aligned as the ABI has it
         LEA(rdi, [Symbol(CONTEXT, context.td)])
@@ -45,7 +45,7 @@ def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
 
 
 def _emit_fatal(unit: Unit, firmware: Firmware) -> None:
-    """`flow_fatal(status)`: the status's text to `fatal`, which marks the measurements and reports."""
+    """`tdf_fatal(status)`: the status's text to `fatal`, which marks the measurements and reports."""
     found, search = Label("found"), Label("search")
     with unit.code(FATAL_STATUS, section=f".text.{FATAL_STATUS}"):
         SUB(rsp, 8)

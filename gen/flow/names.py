@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dsl.model import Primitive
 
-ENTRY = "flow_entry"
-FATAL_STATUS = "flow_fatal"
+ENTRY = "tdf_entry"
+FATAL_STATUS = "tdf_fatal"
 LAYOUT = "tdf_layout"
 CONTEXT = "tdf_context"
 

@@ -18,15 +18,15 @@ class Pool:
 
     def span(self, content: bytes) -> Symbol:
         """The span of constant bytes; a text has no NUL."""
-        return Symbol(self._spans.setdefault(content, f"flow_text_{len(self._spans)}"))
+        return Symbol(self._spans.setdefault(content, f"tdf_text_{len(self._spans)}"))
 
     def digest(self, content: bytes) -> Symbol:
         """A constant digest."""
-        return Symbol(self._digests.setdefault(content, f"flow_digest_{len(self._digests)}"))
+        return Symbol(self._digests.setdefault(content, f"tdf_digest_{len(self._digests)}"))
 
     def region(self, name: str) -> Symbol:
         """The span of an image section."""
-        return Symbol(self._regions.setdefault(name, f"flow_region_{name}"))
+        return Symbol(self._regions.setdefault(name, f"tdf_region_{name}"))
 
     def emit(self, unit: Unit) -> None:
         """Writes the constants in the order of their first use."""

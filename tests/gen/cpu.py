@@ -21,7 +21,7 @@ REGIONS = (
     Mapped("payload", 0xA0_0000, 0x100_0000, "rw"),
 )
 STACK_TOP = 0x82_6000
-FLOW_ENTRY = {"flow.s": ".text\n.globl flow_entry\nflow_entry: hlt\n"}
+FLOW_ENTRY = {"flow.s": ".text\n.globl tdf_entry\ntdf_entry: hlt\n"}
 
 NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 _IDS = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in NAMES}

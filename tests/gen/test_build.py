@@ -17,7 +17,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from dsl.api import CheckFailed, check_file
+from dsl.api import CheckFailed, check_file, check_source
 from dsl.capabilities import prelude
 from gen.build import BuildResult, build, generate, stack_depth
 from gen.errors import BuildError
@@ -296,3 +296,13 @@ def test_without_the_c_core_it_says_where_it_runs(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("gen.build.PROJECT", tmp_path)
     with pytest.raises(BuildError, match="runs from its checkout"):
         build(FLOW, tmp_path)
+
+
+def test_a_flow_may_have_any_name() -> None:
+    """No helper of generated code has the symbol of a flow."""
+    names = ["fatal", "entry", "text_0", "digest_0", "region_hob", "error_numbers", "error_texts", "memcpy"]
+    flows = "".join(f'flow {name}() {{ print "{name}" }}\n' for name in names)
+    units = generate(check_source(FLOW.read_text() + flows).require())
+    blocks = [block.name for unit in units for block in unit.blocks]
+    assert {f"flow_{name}" for name in names} <= set(blocks)
+    assert len(blocks) == len(set(blocks))

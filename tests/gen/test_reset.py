@@ -115,7 +115,7 @@ def long_mode(image: Linked, index: int) -> uc.Uc:
 
 def test_vcpu_0_calls_the_flow_with_stack_and_idt(image: Linked) -> None:
     cpu = long_mode(image, 0)
-    flow = image.symbols["flow_entry"]
+    flow = image.symbols["tdf_entry"]
     assert run(cpu, image.symbols["reset_long"], lambda at, _: at == flow) == flow
     assert cpu.reg_read(x86.UC_X86_REG_RSP) == STACK_TOP - 8
     assert cpu.reg_read(x86.UC_X86_REG_IDTR)[1:3] == (image.symbols["idt"], 32 * 16 - 1)

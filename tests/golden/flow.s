@@ -64,7 +64,7 @@ flow_largest:
         .byte   0xeb, 0x74                                              # jmp .error3                                   | small.tdf:8
 .Lflow_largest.else5:
         .loc    1 9 21
-        .byte   0x48, 0x8d, 0x3d; .long flow_region_hob - . - 4         # lea rdi, [rip + flow_region_hob]              | small.tdf:9
+        .byte   0x48, 0x8d, 0x3d; .long tdf_region_hob - . - 4          # lea rdi, [rip + tdf_region_hob]               | small.tdf:9
         .byte   0x48, 0x8d, 0x74, 0x24, 0x20                            # lea rsi, [rsp + 0x20]                         | small.tdf:9
         .byte   0xe8; .long hob_extent - . - 4                          # call hob_extent                               | small.tdf:9
         .loc    1 9 5
@@ -92,7 +92,7 @@ flow_largest:
         .byte   0xeb, 0x3d                                              # jmp .fail                                     | small.tdf:9
 .Lflow_largest.on9:
         .loc    1 12 9
-        .byte   0x48, 0x8d, 0x3d; .long flow_text_0 - . - 4             # lea rdi, [rip + flow_text_0]                  | small.tdf:12
+        .byte   0x48, 0x8d, 0x3d; .long tdf_text_0 - . - 4              # lea rdi, [rip + tdf_text_0]                   | small.tdf:12
         .byte   0xe8; .long prim_print - . - 4                          # call prim_print                               | small.tdf:12
         .loc    1 9 5
         .byte   0xeb, 0x04                                              # jmp .endtry8                                  | small.tdf:9

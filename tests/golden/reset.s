@@ -235,7 +235,7 @@ reset_long:
         .loc    1 195 0
         .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:195
         .loc    1 196 0
-        .byte   0xe8; .long flow_entry - . - 4                          # call flow_entry                               | gen/boot/reset.py:196
+        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:196
         .loc    1 197 0
         .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:197
         .size   reset_long, . - reset_long

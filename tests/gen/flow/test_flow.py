@@ -361,13 +361,13 @@ def test_the_entry_asks_the_module_and_starts_the_flow(cpu: FlowCpu) -> None:
 
     cpu.callees = {"tdcall_vp_info": vp_info}
     with pytest.raises(Fatal, match="SEPT_VE_DISABLE"):
-        cpu.call("flow_entry")
+        cpu.call("tdf_entry")
     assert cpu.calls[0][0] == "tdcall_vp_info"
 
 
 def test_an_unknown_status_is_fatal_too(cpu: FlowCpu) -> None:
     with pytest.raises(Fatal, match="tdforge: a status that no primitive declares"):
-        cpu.call("flow_fatal", 12345)
+        cpu.call("tdf_fatal", 12345)
 
 
 def memcmp(machine: FlowCpu, arguments: tuple[int, ...]) -> int:

@@ -109,6 +109,7 @@ class CallRules(MemoryRules):
         self.write(primitive, effects, call, given, state)
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)
+        self.unmark(primitive, given, state)
         self.makes(effects.makes, given, state)
 
     # ---- trust of arguments: T01, T02, T03
@@ -182,7 +183,8 @@ class CallRules(MemoryRules):
     def check_refusal(self, primitive: Primitive, call: model.Call) -> None:
         """T01: no step is taken or not as the VMM likes."""
         effects = self.names.effects[primitive.name]
-        steps = effects.steps or effects.measures or effects.writes
+        changes = any(p.mutable and not p.state and p.type != Bytes() for p in primitive.parameters)
+        steps = effects.steps or effects.measures or effects.writes or changes
         survived = [refusal for refusals in self.survived for refusal in refusals]
         if not effects.measures:  # a step that was refused was not taken; a register may lack its event
             survived = [refusal for refusal in survived if refusal is not call]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsl import model
 from dsl.effects import Effects, Mark, Step
 from dsl.model import Provenance, Span
-from dsl.rules.state import State, Value, taken
+from dsl.rules.state import Object, State, Value, taken
 from dsl.rules.trust import RECORDED, learn
 from dsl.rules.values import ValueWalker
 from dsl.rules.words import describe
@@ -66,6 +66,27 @@ class StepRules(ValueWalker):
                 rtmrs = [] if number is None else [number]
                 self.says("repeated step", step, "repeated", call.span, call=call.callee, rtmrs=rtmrs)
             state.grant(taken(name, number))
+
+    def unmark(self, primitive: model.Primitive, given: Given, state: State) -> None:
+        """A changed record is not the one that a step was taken for, by any of its names."""
+        changed = {
+            self.root(given[p.name][0].object)
+            for p in primitive.parameters
+            if p.mutable and not p.state and isinstance(p.type, model.RecordRef)
+        }
+        if changed:
+            state.marks = frozenset(
+                (owner, step, sake)
+                for owner, step, sake in state.marks
+                if self.root(owner) not in changed and (sake is None or self.root(sake) not in changed)
+            )
+
+    def root(self, named: object) -> object:
+        """The first name of the object, or of the identity of one."""
+        name = named.id if isinstance(named, Object) else named
+        while isinstance(name, int) and name in self.named_first:
+            name = self.named_first[name]
+        return name
 
     def makes(self, marks: tuple[Mark, ...], given: Given, state: State) -> None:
         for mark in marks:

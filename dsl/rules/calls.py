@@ -121,10 +121,11 @@ class CallRules(MemoryRules):
             return
         wanted = Value(parameter.provenance)
         have, want = value.trust.name.lower(), wanted.trust.name.lower()
-        name, plain = describe(argument), describe(argument).strip("`")
+        name = describe(argument)
+        plain = name.strip("`") if isinstance(argument, model.Variable | model.RegionOf) else "x"
         takes = f"`{parameter.name}` of `{call.callee}` takes a {want} number"
         if value.trust == SHARED:
-            hint = f"copy it into private memory once: `let x = copy_in(buffer, {plain})?`"
+            hint = f"copy it into private memory once: `let copy = copy_in(buffer, {plain})?`"
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
             self.distrust("shared argument", argument, wanted, state, message, hint)
         elif is_word(parameter.type) and not value.recorded:
@@ -139,8 +140,7 @@ class CallRules(MemoryRules):
             self.unplaced("measured argument", argument, wanted, state)
         else:
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
-            simple = isinstance(argument, model.Variable | model.RegionOf)
-            hint = f"measure it first: `measure {plain if simple else 'x'} into {self.kind_of(value)}`"
+            hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
             if want == "trusted":
                 hint = "pass a memory region of the firmware, or the result of a parser of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)

@@ -153,8 +153,9 @@ class Context:
         state = State()
         p = self.program
         for section in p.sections.values():
-            at_launch = section.measured or section.kind == "BFV"
-            trust = TRUSTED if at_launch or section.name in p.suppressed.regions else Provenance.UNTRUSTED
+            trust = (
+                TRUSTED if section.measured or section.name in p.suppressed.regions else Provenance.UNTRUSTED
+            )
             self._region(state, section.name, section.size, trust)
         for region in p.regions.values():
             self._region(state, region.name, region.size, TRUSTED)  # cleared by `accept`

@@ -112,6 +112,27 @@ def test_report_checks(td: Machine, rcx: int, rdx: int, r8: int, status: int) ->
     assert call(td, rax=4, rcx=rcx, rdx=rdx, r8=r8)[RAX] == status
 
 
+def test_report_reaches_its_data_before_it_checks_the_type(td: Machine) -> None:
+    with pytest.raises(End, match="sept-violation"):
+        call(td, rax=4, rcx=guest.RESULTS, rdx=PENDING_RAM, r8=1)
+
+
+@pytest.mark.parametrize(("rdx", "status"), [(0, OPERAND | 1), (128, OPERAND | 2), (1 << 48, OPERAND | 2)])
+def test_vp_enter_checks_the_state_before_the_vm(td: Machine, rdx: int, status: int) -> None:
+    assert call(td, rax=25, rcx=1 << 52, rdx=guest.RESULTS + rdx)[RAX] == status
+
+
+@pytest.mark.parametrize(("leaf", "following"), [(18, (1 << 64) - 1), (20, 7)])
+def test_no_service_td_is_bound(td: Machine, leaf: int, following: int) -> None:
+    """SERVTD.RD also gives no next field."""
+    r = call(td, rax=leaf, rcx=1, rdx=7, r8=9)
+    assert (r[RAX], r[RDX], r[R8]) == (OPERAND | 1, following, 0)
+
+
+def test_sys_rdall_writes_whole_pages(td: Machine) -> None:
+    assert call(td, rax=12, rdx=guest.RESULTS + 2048, r8=(1 << 64) - 1)[RAX] == OPERAND | 2
+
+
 def test_report_content(td: Machine) -> None:
     td.memory.write(guest.RESULTS + 0x1000, bytes(range(64)))
     assert call(td, rax=4, rcx=guest.RESULTS, rdx=guest.RESULTS + 0x1000)[RAX] == 0

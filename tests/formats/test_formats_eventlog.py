@@ -137,6 +137,19 @@ def test_a_spec_id_event_of_a_wrong_size_is_refused(size: int) -> None:
         eventlog.parse(LOG[:28] + struct.pack("<I", size) + LOG[32:])
 
 
+@pytest.mark.parametrize("index", [0, 5, 0xFFFFFFFF])
+def test_an_event_of_no_rtmr_is_not_replayed(index: int) -> None:
+    events = eventlog.parse(LOG + eventlog.event(index, EventType.ACTION, digest(b"x"), b"x"))
+    assert (events[-1].rtmr, events[-1].extended) == (None, False)
+    assert eventlog.replay(events) == eventlog.replay(events[:-1])
+
+
+def test_a_log_of_two_algorithms_is_refused() -> None:
+    two = LOG[:56] + struct.pack("<I", 2) + LOG[60:]
+    with pytest.raises(FieldError, match="found 2 algorithms, the first 0xc, expected SHA-384 alone"):
+        eventlog.parse(two)
+
+
 def variable(name: str) -> bytes:
     return bytes(16) + struct.pack("<QQ", len(name), 3) + name.encode("utf-16-le") + b"\1\2\3"
 

@@ -91,6 +91,8 @@ def test_what_is_wrong_is_said() -> None:
         hob.read(data[:56] + b"\x06" + data[57:])
     with pytest.raises(FieldError, match=r"offset 0x38: found a resource HOB of 40 bytes, expected 48 bytes"):
         hob.read(data[:58] + b"\x28" + data[59:])
+    with pytest.raises(FieldError, match=r"offset 0x38: found a resource HOB of 49 bytes, expected 48 bytes"):
+        hob.read(data[:58] + b"\x31" + data[59:])
     with pytest.raises(FieldError, match=r"offset 0x38 reserved: found 0x1, expected 0"):
         hob.read(data[:60] + b"\x01" + data[61:])
     with pytest.raises(FieldError, match="found type 0x3 length 48, expected PHIT"):

@@ -114,6 +114,10 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
             [Mapped("paging", 0x1000, 0x2000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
             "takes 0x6000",
         ),
+        (
+            [Mapped("paging", 0x1000, 0x5000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
+            "is 0x5000 bytes, the first map takes 0x6000",
+        ),
         ([Mapped("x", 0x1800, 0x1000, "rw")], "x: 0x1800.* 4 KiB pages"),
         ([Mapped("x", 0x1000, 0, "rw")], "4 KiB pages"),
         ([Mapped("x", 0x1000, 0x1000, "rwx")], "access 'rwx' is none of"),

@@ -39,6 +39,8 @@ def two_td_params() -> bytes:
 
 CASES: tuple[Broken, ...] = (
     ("file-size", lambda: bytes(0x1000) + GOOD, "0x11000 bytes", "a multiple of 64 KiB"),
+    ("file-size", lambda: bytes(0x8000) + GOOD, "0x18000 bytes", "a multiple of 64 KiB"),
+    ("file-too-large", lambda: bytes(16 << 20) + GOOD, "0x1010000 bytes", "at most 16 MiB"),
     ("file-too-large", lambda: bytes(17 << 20) + GOOD, "0x1110000 bytes", "at most 16 MiB"),
     ("guid-table", lambda: overwritten(GOOD, 0x30, b"\0"), "no GUID table with a TDX entry", "one"),
     ("guid-table", lambda: overwritten(GOOD, 0x48 - 6, b"\0"), "no GUID table with a TDX entry", "one"),
@@ -48,7 +50,9 @@ CASES: tuple[Broken, ...] = (
         "descriptor pointer 0xfc14",
         "0xfc10, as the GUID table",
     ),
+    ("pointer", lambda: overwritten(GOOD, 0x20, b"\x0c"), "descriptor pointer 0xfc0c", "0xfc10, as the"),
     ("metadata-guid", lambda: overwritten(GOOD, 0x400, b"\0"), "00f9eae9", "GUID e9eaf9f3"),
+    ("metadata-guid", lambda: overwritten(GOOD, 0x3F1, b"\0"), "00 before the descriptor", "GUID e9eaf9f3"),
     (
         "type",
         lambda: patched(GOOD, TEMP, type=9),

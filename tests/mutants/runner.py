@@ -52,7 +52,7 @@ class Copy:
         ] = {}  # tests that were run on the unchanged tree, and what failed
 
     def try_(self, mutant: Mutant) -> Result:
-        """CatalogueError: the tests fail without the mutant, or do not run with it."""
+        """CatalogueError: the tests fail without the mutant, do not run, or notice an equivalent one."""
         original = mutant.source(self.root)
         changed = mutant.applied(self.root)
         if mutant.tests not in self._sound:
@@ -71,6 +71,8 @@ class Copy:
             return Result(mutant, outcome, mutant.equivalent)
         if code > PYTEST_FAILED:
             raise CatalogueError(f"{mutant.name}: the tests do not run: {_detail(code, text)}")
+        if mutant.equivalent:
+            raise CatalogueError(f"{mutant.name} is called equivalent, but noticed: {_detail(code, text)}")
         return Result(mutant, Outcome.KILLED, _detail(code, text))
 
     def _write(self, path: str, text: str) -> None:

@@ -116,6 +116,7 @@ def test_a_mutant_survives_or_is_killed_and_the_file_comes_back(copy: Copy) -> N
         ({"find": "a"}, "found 'a' 3 times"),
         ({"put": "return a + b"}, "changes nothing"),
         ({"path": "gone.py"}, "a is b: cannot read gone.py"),
+        ({"tests": ("test_all.py",), "equivalent": "so they say"}, "is called equivalent, but noticed"),
         ({"tests": ("test_bad.py",)}, "`test_bad.py` fails without the mutant: test_bad.py::test_it"),
         ({"find": "def add", "put": "def sub"}, "the tests do not run"),
     ],

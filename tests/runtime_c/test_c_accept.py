@@ -206,6 +206,44 @@ def test_mismatch_at_4k_fails():
         check(LIB.accept_next(ram, at, 0, MISMATCH, run))
 
 
+@pytest.mark.parametrize("status", [BUSY, ALREADY, MISMATCH, INVALID])
+def test_a_status_before_anything_was_asked_is_no_answer(status):
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 0, status, run))
+
+
+def test_pages_that_nobody_asked_for_are_not_counted():
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 1, 0, run))
+
+
+@pytest.mark.parametrize("done", [(1 << 64) - 1, 1 << 43])
+def test_more_pages_than_addresses_are_no_answer(done):
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, done, 0, run))
+
+
+def test_a_page_of_1_gib_that_ends_above_all_addresses_is_not_skipped():
+    top = 1 << 64
+    ram = make_ram([Range(top - 2 * PAGE, top - PAGE, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, top - 1, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    assert (run.start, run.count, run.level) == (top - 2 * PAGE, 1, 0)
+    with pytest.raises(CoreError, match="accept_failed"):
+        check(LIB.accept_next(ram, at, 0, ALREADY | 2, run))
+
+
 @st.composite
 def memory(draw):
     ranges, at = [], 0

@@ -79,6 +79,7 @@ class Tables:
         fadt = acpi.FADT.parse(self.one(b"FACP").ljust(276, b"\0"))  # older ones are shorter
         self.dsdt = self._read(fadt.x_dsdt or fadt.dsdt)
         self.tables.append(self.dsdt)
+        self.places = [root.xsdt_address, *places]
 
     def _read(self, address: int) -> bytes:
         assert self.memory.address <= address < self.memory.address + self.memory.size
@@ -228,6 +229,13 @@ def test_a_fadt_of_acpi_1_0_ends_behind_its_flags():
     assert built.dsdt[:4] == b"DSDT"
 
 
+def test_a_fadt_of_acpi_1_0_cannot_name_a_dsdt_above_4_gib():
+    whole = acpi.fadt(firmware_ctrl=0xDEF0, dsdt=0x1234)
+    for size in (116, 132, 147):
+        with pytest.raises(CoreError, match="acpi_malformed"):
+            Tables([longer(whole[:size], size)], 1, "acpi_tables_of_vmm")
+
+
 def test_policy_without_tables_of_the_vmm_makes_our_own():
     assert [t[:4] for t in Tables([], 1, "acpi_tables_of_vmm").tables] == [
         t[:4] for t in Tables([], 1).tables
@@ -256,6 +264,8 @@ def longer(table: bytes, length: int) -> bytes:
         acpi.madt([lapic(0), b"\0\0"]),
         acpi.madt([lapic(0), b"\0\x09"]),
         acpi.madt([lapic(0), b"\x09\x08" + bytes(6)]),
+        acpi.madt([lapic(0), b"\x07\x01\x0c" + bytes(10)]),  # one byte of a kind that is dropped
+        acpi.madt([lapic(0), b"\x07\x40"]),
         acpi.madt([lapic(0xFF)]),
         acpi.madt([x2apic(0xFFFFFFFF)]),
     ],
@@ -271,16 +281,33 @@ def test_malformed_by_policy(tables):
         Tables(tables, 1, "acpi_tables_of_vmm")
 
 
-def test_no_room_at_any_size():
+SHORT_FADT = acpi.fadt(firmware_ctrl=0xDEF0, dsdt=0x1234)[:116]
+
+
+@pytest.mark.parametrize(
+    ("tables", "build", "low"),
+    [
+        (VMM_TABLES, "acpi_tables_of_vmm", False),
+        ([], "acpi_tables", False),
+        ([SHORT_FADT[:4] + (116).to_bytes(4, "little") + SHORT_FADT[8:]], "acpi_tables_of_vmm", True),
+        ([acpi.madt([lapic(0), x2apic(1), IOAPIC, ISO])], "acpi_tables", False),
+    ],
+    ids=["vmm", "own", "short", "cpus"],
+)
+def test_no_room_at_any_size(tables, build, low):
     needed = 0
-    for size in range(0, 4096, 16):
+    vcpus = 2 if tables and not low else 1
+    for size in range(0, 4096, 4):
         try:
-            Tables(VMM_TABLES, 2, "acpi_tables_of_vmm", size or 1)
+            Tables(tables, vcpus, build, size or 1, low)
         except CoreError as error:
             reason, needed = str(error), size
             if reason != "acpi_no_room":
                 raise
-    assert 1000 < needed < 2000
+    enough = Tables(tables, vcpus, build, 4096, low)
+    end = max(place + acpi.HEADER.parse(CORE.bytes_at(place, 36)).length for place in enough.places)
+    # Each table leaves room to align the next.
+    assert needed + 4 == -(-(end - enough.memory.address) // 4) * 4 + 16
 
 
 @settings(max_examples=500, deadline=None)

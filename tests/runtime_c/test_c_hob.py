@@ -135,6 +135,16 @@ def test_refuses(offset, data, error):
         region.parse()
 
 
+def test_a_longer_resource_is_refused():
+    """The GUID of what follows it begins like a HOB, so that nothing else is wrong with the list."""
+    within = hob.GuidExtension(UUID(bytes_le=struct.pack("<HHI", 4, 40, 0) + bytes(8)), bytes(24))
+    region = Region([hob.Resource(7, 0, 4096), within])
+    region.parse()
+    region.put(58, b"\x38")
+    with pytest.raises(CoreError, match="hob_malformed"):
+        region.parse()
+
+
 @pytest.mark.parametrize(
     ("end", "error"),
     [

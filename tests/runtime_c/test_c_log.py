@@ -11,6 +11,7 @@ from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsl.capabilities import prelude
 from formats import eventlog
 
 
@@ -141,6 +142,42 @@ def test_keeps_eight_bytes_of_fill_and_writes_nothing_when_full():
             call()
     assert smaller.content() == before
     assert smaller.extends == []
+
+
+def test_nothing_is_written_where_an_event_does_not_fit():
+    spec = len(eventlog.spec_id_event())
+    for size in range(spec + 8, spec + 8 + 70):
+        log = Log(size)
+        with pytest.raises(CoreError, match="log_full"):
+            log.separator(0)
+        assert log.content() == eventlog.spec_id_event().ljust(size, b"\xff")
+
+
+def test_books_that_are_wrong_lead_nowhere():
+    log = Log()
+    before, used = log.content(), log.log.used
+    log.log.used = 4097
+    with pytest.raises(CoreError, match="log_full"):
+        log.separator(0)
+    log.log.used, log.log.pending = used, 4097 - used
+    LIB.log_commit(log.log)
+    assert (log.log.used, log.log.pending, log.content()) == (used, 0, before)
+
+
+@pytest.mark.parametrize("size", [15, 16, 17, 300])
+def test_a_descriptor_is_cut_to_its_field(size):
+    log = Log()
+    assert log.config(0, b"n" * size, b"data") == hashlib.sha384(b"data").digest()
+    (_, event) = eventlog.parse(log.content())
+    assert event.data == eventlog.platform_config("n" * min(size, 16), b"data")
+
+
+def test_more_cpus_than_a_list_holds_are_refused():
+    log = Log(1 << 14)
+    most = prelude().constants["MAX_CPUS"].value
+    log.cpus(0, b"td_cpus", most)
+    with pytest.raises(CoreError, match="cpus_too_many"):
+        log.cpus(0, b"td_cpus", most + 1)
 
 
 @pytest.mark.parametrize("size", [253, 254, 255, 300])

@@ -48,6 +48,9 @@ typedef struct {
     uint32_t error;   /* #PF error code when it is one */
 } walk;
 
+/* No paging can map these: bits 63:47 differ (SDM volume 1, 3.3.7.1). */
+static inline bool td_canonical(uint64_t gla) { return (uint64_t)((int64_t)(gla << 16) >> 16) == gla; }
+
 enum { WALK_OK = 0, WALK_PF, WALK_SEPT, WALK_VE };
 
 enum { MAX_BREAKS = 256, MAX_WATCHES = 8 };

@@ -65,7 +65,7 @@ int td_walk(td_vcpu *v, uint64_t gla, uint32_t access, int user, walk *out) {
             out->perms = UC_PROT_READ | UC_PROT_WRITE;
         return r;
     }
-    if ((uint64_t)((int64_t)(gla << 16) >> 16) != gla)
+    if (!td_canonical(gla))
         return page_fault(out, access, user, 0);
     uint64_t table = p.cr3 & PTE_ADDRESS, entry = 0, *slot = NULL;
     uint64_t reserved = ~(v->vm->limit_mask | v->vm->m.shared_bit) & PTE_ADDRESS;

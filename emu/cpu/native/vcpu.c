@@ -255,8 +255,10 @@ static int advance(td_vcpu *v) {
     if (v->miss.kind != WALK_OK)
         pinpoint(v);
     if (v->miss.kind == WALK_PF) {
-        v->regs.cr2 = v->miss.gla;
         rip = v->regs.rip;
+        if (!td_canonical(v->miss.gla)) /* #GP(0); of the stack it would be #SS(0): SDM volume 3, 6.15 */
+            return td_raise(v, 13, 1, 0, BY_CPU) || td_debug_report(v, 13, 1, 0, rip);
+        v->regs.cr2 = v->miss.gla;
         uint32_t error = v->miss.w.error;
         return td_raise(v, 14, 1, error, BY_CPU) || td_debug_report(v, 14, 1, error, rip);
     }

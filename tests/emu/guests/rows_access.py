@@ -245,6 +245,37 @@ def _accesses() -> Iterator[Row]:
         (large, code("8b07", rdi=(5 << 39) + 8)),
         {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0},
     )
+    gap = code("48890f", rdi=table, rcx=0x83 | 1 << 13)
+    yield Row(
+        "reserved.pdpt_gap",
+        "A page of 1 GiB: bit 13 of its entry, below its address, is #PF with RSVD",
+        OTHER,
+        "Intel SDM volume 3, 4.5.4, format of a PDPTE that maps a 1-GByte page",
+        (point, gap, code("8b07", rdi=(5 << 39) + 8)),
+        {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0},
+    )
+    narrow = code("48890f", rdi=at.PML4 + 8 * 5, rcx=table | 1)
+    wide = code("48890f", rdi=table, rcx=0x83)
+    yield Row(
+        "pf.table_read_only",
+        "A table that a read-only entry leads to maps nothing that can be written: #PF",
+        section,
+        "Intel SDM volume 3, 4.6.1, determination of access rights",
+        (narrow, wide, code("8907", rdi=(5 << 39) + at.FREE)),
+        {"vector": 14, "error": 3, "cr2": (5 << 39) + at.FREE, "at": 0},
+    )
+    yield Row(
+        "pf.table_of_supervisor",
+        "A table that a supervisor entry leads to maps nothing for user mode: #PF",
+        section,
+        "Intel SDM volume 3, 4.6.1, determination of access rights",
+        (
+            code("48890f", rdi=at.PML4 + 8 * 5, rcx=table | 3),
+            code("48890f", rdi=table, rcx=0x87),
+            code("488b07", cs=at.USER_CS, rdi=(5 << 39) + at.BUFFER),
+        ),
+        {"vector": 14, "error": 5, "cr2": (5 << 39) + at.BUFFER},
+    )
     user = code("488b07", cs=at.USER_CS, rdi=at.BUFFER)
     yield Row(
         "pf.user",

@@ -56,6 +56,17 @@ def _others() -> Iterator[Row]:
                 (code(text, rdi=at.BUFFER, cs=cs),),
                 {"vector": 6, "at": 0},
             )
+    for key, address in (("lowest", 1 << 47), ("highest", (1 << 64) - (1 << 47) - 4)):
+        yield Row(
+            f"gp.canonical_{key}",
+            f"The {key} address that is not canonical is #GP(0), and CR2 stays",
+            OTHER,
+            "Intel SDM volume 1, 3.3.7.1, canonical addressing",
+            (code("8b07", rdi=address),),
+            {"vector": 13, "error": 0, "at": 0, "cr2": 0},
+            status="simplified",
+            why="of an access by way of the stack pointer it is #GP(0), too, in place of #SS(0)",
+        )
     for key, what, text in (("mfence", "MFENCE", "0faef0"), ("rdfsbase", "RDFSBASE", "f30faec0")):
         yield Row(
             f"native.{key}",

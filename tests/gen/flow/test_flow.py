@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flowcpu import Fatal, FlowCpu, firmware_with
+from flowcpu import SIZE, STACK, Fatal, FlowCpu, firmware_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machinecode import Link
@@ -63,6 +63,8 @@ flow less8(a: u8) -> bool { return a < 10 }
 flow less16(a: u16) -> bool { return a < 10 }
 flow less32(a: u32) -> bool { return a < 10 }
 flow narrow(a: u32) -> u32 { return a }
+flow small() -> u8 { return 200 }
+flow let_small() -> u64 { let n = small() if n == 200 { return 1 } return 2 }
 flow record(data: measured bytes) -> Linux fails { let kernel = parse_linux(data)? return kernel }
 flow field(data: measured bytes) -> u64 fails { return parse_linux(data)?.init_size }
 const WORDS = [0, 7, 0xFFFF_FFFF_FFFF_FFFF]
@@ -248,6 +250,12 @@ def test_what_a_register_holds_above_a_narrow_argument_does_not_decide(cpu: Flow
     for number, answer in ((5, 1), (9, 1), (10, 0), ((1 << bits) - 1, 0)):
         assert cpu.value(f"flow_less{bits}", above | number) == answer
         assert cpu.value(f"flow_less{bits}", number) == answer
+
+
+def test_what_the_frame_holds_above_a_narrow_result_does_not_decide(cpu: FlowCpu) -> None:
+    cpu.write(STACK, b"\xa5" * SIZE)
+    assert cpu.value("flow_let_small") == 1
+    cpu.write(STACK, bytes(SIZE))
 
 
 def test_records_are_returned_whole(cpu: FlowCpu) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flowcpu import END, HEAP, FlowCpu, firmware_with
 from machinecode import Link
-from unicorn import UC_HOOK_INSN_INVALID
+from unicorn import UC_HOOK_INSN_INVALID, UC_HOOK_MEM_WRITE
 from unicorn import x86_const as x86
 
 from gen.boot.reset import GDT, SELECTOR_CODE64
@@ -155,7 +155,16 @@ def test_parked_aps_get_tables_of_their_own_and_the_gate_last(cpu: FlowCpu) -> N
     cpu.put(gate, 0, 0)
     cpu.put(mailbox, 0)
     cpu.callees = {"page_map": page_map}
+    stores: list[int] = []
+    hook = cpu.cpu.hook_add(
+        UC_HOOK_MEM_WRITE,
+        lambda engine, access, address, size, value, data: stores.append(address),
+        begin=min(gate, mailbox),
+        end=max(gate, mailbox),
+    )
     assert cpu.call("prim_park_aps", wakeup, cpu.place(bytes(24))) == 0
+    cpu.cpu.hook_del(hook)
+    assert [at for at in stores if at in (gate, mailbox)] == [mailbox, gate]
     pool = cpu.state(cpu.context.ap_paging)
     assert [cpu.u64(pool + at) for at in (0, 8, 16)] == [region + PAGE, 0x7000, 1]
     assert cpu.u64(mailbox) == region
@@ -193,8 +202,8 @@ def test_handoff_opens_windows_and_enters_with_the_boot_protocols_registers(cpu:
     pml4, pdpt = HEAP + 0xD0000, HEAP + 0xD1000
     cpu.put(pml4, pdpt | 0x23)
     cpu.put(cpu.state(cpu.context.ap_paging), pml4)
-    # Whatever the direction flag was on the way.
-    cpu.callees["page_map"] = lambda cpu, _: cpu.cpu.reg_write(x86.UC_X86_REG_EFLAGS, 1 << 10 | 2)
+    # Whatever the direction and the interrupt flag were on the way.
+    cpu.callees["page_map"] = lambda cpu, _: cpu.cpu.reg_write(x86.UC_X86_REG_EFLAGS, 1 << 10 | 1 << 9 | 2)
     with pytest.raises(AssertionError, match="stack"):  # it does not return
         cpu.call("prim_handoff_linux", placement, boot_params, paging)
     assert cpu.callees.pop("page_map")
@@ -256,6 +265,7 @@ def test_tdvmcall_gives_r11(cpu: FlowCpu) -> None:
         ([(1, 0x4000)], False),  # behind the end
         ([(1, 0x1800)], False),  # not a page
         ([(1 << 63, 0)], False),
+        ([(2, 0x1000)], False),  # an error, whatever else it says
     ],
 )
 def test_sharing_takes_only_progress_for_an_answer(

@@ -11,13 +11,14 @@ import pytest
 from interference.generator import Generator, check, prepared
 from interference.shrink import shrunk
 from interference.trial import BASE, Builder, judged, numbers_of, outcomes, tried
-from interferencecampaign import ALL_RULES
+from interferencecampaign import ALL_RULES, Summary, campaign
 
 from dsl.api import shipped_flows
 from dsl.rules import RULES
 from emu.oracle.compare import EXEMPTIONS
 from emu.oracle.shown import PARTS
 
+FLOWS, SEED = 60, "tests"
 HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
@@ -39,6 +40,18 @@ WITHOUT = (
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Builder:
     return Builder(tmp_path_factory.mktemp("interference"), tiny)
+
+
+def test_accepted_flows_show_no_difference() -> None:
+    """The campaign in short: `nox -s interference` has the long form."""
+    summary = Summary()
+    for result in campaign(SEED, range(3 * FLOWS), quick=True):
+        summary.add(result)
+        if summary.accepted >= FLOWS:
+            break
+    assert [f"{r.number}: {e}\n{r.text}" for r, e in summary.first.values()] == []
+    assert summary.accepted == FLOWS
+    assert summary.silent < FLOWS // 2
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda p: p.stem)

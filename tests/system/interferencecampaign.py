@@ -96,7 +96,11 @@ def one(
 
 
 def campaign(
-    seed: str, numbers: range, jobs: int = 1, disabled: frozenset[str] = ALL_RULES
+    seed: str,
+    numbers: range,
+    jobs: int = 1,
+    disabled: frozenset[str] = ALL_RULES,
+    quick: bool = False,
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
     bases = tuple(path.read_text() for path in shipped_flows().values())

@@ -301,7 +301,8 @@ def test_no_room_at_any_size(tables, vcpus, build, low):
             enough = Tables(tables, vcpus, build, size or 1, low)
             break
         except CoreError as error:
-            assert str(error) == "acpi_no_room"
+            if str(error) != "acpi_no_room":
+                raise
     end = max(place + acpi.HEADER.parse(CORE.bytes_at(place, 36)).length for place in enough.places)
     # Each table leaves room to align the next.
     assert size == -(-(end - enough.memory.address) // 4) * 4 + 16

@@ -28,6 +28,7 @@ def test_the_order_of_a_launch() -> None:
     assert td.vp_enter(0) == STATE_INCORRECT
     assert td.mr_finalize() == 0
     assert td.vp_enter(0) == 0
+    assert td.vp_enter(1) == INVALID_RCX
     assert td.mrtd.hex().startswith("ca76d5541328afef8bc9364261c515ae")
 
 
@@ -69,6 +70,7 @@ def test_extend_needs_a_page_and_256_bytes() -> None:
     assert td.mr_extend(0x1000) == 0xC0000B0300000001
     assert td.page_add(0x1000, PAGE) == 0
     assert td.mr_extend(0x1010) == INVALID_RCX
+    assert td.mr_extend(0x1080) == INVALID_RCX
     assert td.mr_extend(0x2000) == 0xC0000B0300000000  # the walk reached an entry that maps nothing
 
 

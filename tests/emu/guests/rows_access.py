@@ -245,6 +245,16 @@ def _accesses() -> Iterator[Row]:
         (large, code("8b07", rdi=(5 << 39) + 8)),
         {"vector": 14, "error": 9, "cr2": (5 << 39) + 8, "at": 0},
     )
+    yield Row(
+        "walk.shared_table",
+        "A page table in shared memory is not followed",
+        section,
+        "Base spec",
+        (code("48890f", rdi=at.PML4 + 8 * 5, rcx=table | bit47 | 3), code("8b07", rdi=(5 << 39) + 8)),
+        end="sept-violation",
+        status="simplified",
+        why="which exception a CPU raises is not confirmed; the run ends",
+    )
     gap = code("48890f", rdi=table, rcx=0x83 | 1 << 13)
     yield Row(
         "reserved.pdpt_gap",

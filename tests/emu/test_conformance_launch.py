@@ -89,6 +89,11 @@ def test_content_counts_only_where_it_is_extended() -> None:
     assert build(TdParams(), measured, 0).mrtd != build(TdParams(), [PAGE], 0).mrtd
 
 
+def test_the_slowest_and_the_fastest_tsc() -> None:
+    for frequency in (4, 400):
+        TdParams(tsc_25mhz=frequency).check()
+
+
 @pytest.mark.parametrize(
     ("xfam", "legal"),
     [
@@ -108,7 +113,9 @@ def test_xfam_rules(xfam: int, legal: bool) -> None:
         ({"attributes": 1 << 29 | 1}, "MIGRATABLE excludes DEBUG"),
         ({"xfam": 0x27}, "xfam 0x27"),
         ({"config_flags": 0x14}, "config flags 0x14: bits 0x10 are not supported"),
+        ({"attributes": 1 << 29 | 1 << 63}, "MIGRATABLE excludes DEBUG and PERFMON"),
         ({"tsc_25mhz": 3}, "TSC frequency 3"),
+        ({"tsc_25mhz": 401}, "TSC frequency 401"),
         ({"mrowner": b"x"}, "mrowner: 1 bytes, expected 48"),
         ({"vcpus": 4, "max_vcpus": 2}, "max vcpus 2"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="default: %(default)s")
     given = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # clears up as Ctrl-C does
     try:
         mutants = chosen(read_catalogue(), given.subset)
         if given.list:

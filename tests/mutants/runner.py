@@ -47,6 +47,7 @@ class Copy:
         self.root = root
         self._cache = cache
         self._time = 1_000_000_000
+        self._process: subprocess.Popen[str] | None = None
         self._sound: dict[
             tuple[str, ...], str
         ] = {}  # tests that were run on the unchanged tree, and what failed
@@ -94,12 +95,18 @@ class Copy:
             command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=_limit,
         )  # fmt: skip
+        self._process = process
         try:
             text, _ = process.communicate()
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            self.stop()
         return process.returncode, text
+
+    def stop(self) -> None:
+        """Ends the tests that run here, and whatever they left running."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _limit() -> None:
@@ -135,8 +142,7 @@ def run(mutants: Sequence[Mutant], workers: int, tell: Callable[[Result], None])
     found: dict[int, Result] = {}
     problems: list[str] = []
 
-    def work(place: Path, cache: Path) -> None:
-        copy = Copy(place, cache)
+    def work(copy: Copy) -> None:
         for number, mutant in _taken(waiting):
             try:
                 found[number] = copy.try_(mutant)
@@ -146,15 +152,22 @@ def run(mutants: Sequence[Mutant], workers: int, tell: Callable[[Result], None])
             tell(found[number])
 
     with tempfile.TemporaryDirectory(prefix="tdforge-mutants-") as folder:
-        threads = []
-        for number in range(workers):
-            place = Path(folder) / f"copy{number}"
-            copy_tree(place)
-            threads.append(threading.Thread(target=work, args=(place, Path(folder) / "cache")))
+        copies = [Copy(Path(folder) / f"copy{number}", Path(folder) / "cache") for number in range(workers)]
+        for copy in copies:
+            copy_tree(copy.root)
+        threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:  # Ctrl-C, or the end of the terminal
+            for _ in _taken(waiting):
+                pass
+            for copy, thread in zip(copies, threads, strict=True):
+                copy.stop()
+                thread.join()
+            raise
     if problems:
         raise CatalogueError("\n".join(problems))
     return [found[number] for number in sorted(found)]

@@ -1,7 +1,9 @@
 """Do the mutants fit the sources, and is there one for each check that must not get lost?"""
 
 import dataclasses
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +163,20 @@ def test_the_list_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", "image"]) == 0
     assert "check: one section\n" in capsys.readouterr().out
     assert main(["nothing"]) == 2
+
+
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.mutants", "--workers", "1", "sizes: K is 1000", "image/check.py"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert " killed " in process.stderr.readline()
+    process.terminate()
+    assert process.stderr.read() == ""
+    assert process.wait() == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("tdforge-mutants-*")) == []
 
 
 def test_one_mutant_from_end_to_end() -> None:

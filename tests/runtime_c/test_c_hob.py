@@ -11,7 +11,7 @@ from ccore import CORE, LIB, MIB, CoreError, check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats import acpi, hob
+from formats import acpi, guids, hob
 
 DSDT = acpi.table(b"DSDT", 2, bytes(19))
 MADT = acpi.madt([acpi.madt_entry(acpi.MadtType.LAPIC, flags=1)])
@@ -117,6 +117,8 @@ END = len(hob.write(0, QEMU)) - 8
         (16, b"\x01", "hob_malformed"),  # memory top
         (56, b"\x02\0", "hob_unknown_type"),
         (56, b"\x01\0", "hob_malformed"),  # a second PHIT
+        (56, b"\x02\0\x04", "hob_malformed"),  # shorter than a header, whatever it is
+        (56, b"\x04\0\x10", "hob_malformed"),  # an extension without room for its GUID
         (58, b"\x28", "hob_malformed"),  # length of a resource
         (58, b"\x07\0", "hob_malformed"),
         (58, b"\xff\xff", "hob_truncated"),
@@ -133,6 +135,20 @@ def test_refuses(offset, data, error):
     region.put(offset, data)
     with pytest.raises(CoreError, match=error):
         region.parse()
+
+
+def test_a_longer_end_is_refused():
+    region = Region(QEMU)
+    region.put(48, struct.pack("<Q", region.base + END + 16))
+    region.put(END, b"\xff\xff\x10")
+    with pytest.raises(CoreError, match="hob_malformed"):
+        region.parse(END + 16)
+
+
+@pytest.mark.parametrize("size", [0, 8])
+def test_a_payload_info_of_a_length_that_nobody_writes(size):
+    with pytest.raises(CoreError, match="hob_malformed"):
+        Region([hob.GuidExtension(guids.HOB_PAYLOAD_INFO, bytes(size))]).parse()
 
 
 def test_a_longer_resource_is_refused():

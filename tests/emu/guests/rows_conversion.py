@@ -167,6 +167,13 @@ def _conversion() -> Iterator[Row]:
         source=KVM,
     )
     yield row(
+        "beyond_shared",
+        "A GPA beyond the width, its shared bit being set: INVALID_OPERAND",
+        vmcall(MAP, r12=3 * BIT47, r13=0x1000),
+        {"rax": 0, "r10": 0x8000000000000000, "r11": 3 * BIT47},
+        source=KVM,
+    )
+    yield row(
         "device",
         "Device memory is shared already",
         vmcall(MAP, r12=0xFEC00000 | BIT47, r13=0x1000),

@@ -56,10 +56,14 @@ def _others() -> Iterator[Row]:
                 (code(text, rdi=at.BUFFER, cs=cs),),
                 {"vector": 6, "at": 0},
             )
-    for key, address in (("lowest", 1 << 47), ("highest", (1 << 64) - (1 << 47) - 4)):
+    for key, what, address in (
+        ("lowest", "The lowest address that is not canonical", 1 << 47),
+        ("highest", "The highest address that is not canonical", (1 << 64) - (1 << 47) - 4),
+        ("mapped", "An address that is not canonical, its low 48 bits being mapped,", 1 << 48 | at.BUFFER),
+    ):
         yield Row(
             f"gp.canonical_{key}",
-            f"The {key} address that is not canonical is #GP(0), and CR2 stays",
+            f"{what} is #GP(0), and CR2 stays",
             OTHER,
             "Intel SDM volume 1, 3.3.7.1, canonical addressing",
             (code("8b07", rdi=address),),

@@ -238,7 +238,7 @@ def test_script_over_launch_parameters_and_turns(tmp_path: Path) -> None:
     [
         ("def launch(launch:\n", 1, "never closed"),
         ("x = 1 / 0\n", 1, "ZeroDivisionError"),
-        ("def on_vmcall(call):\n    pass\n", 1, "on_vmcall is no hook"),
+        ("def on_vmcall(call):\n    pass\n", 1, "on_vmcall is not a hook"),
         ("def turn(vcpu):\n    pass\n", 1, "expected turn(vcpu, instructions)"),
         ("\ndef launch(launch):\n    return launch.rom\n", 3, "AttributeError"),
         ("def on_answer(call):\n    raise ValueError('no')\n", 2, "ValueError: no"),

@@ -63,7 +63,7 @@ def test_the_report_has_its_keys(booted: Path) -> None:
     assert report["end"].keys() >= {"reason", "rip", "symbol"}
     assert report["pages"].keys() >= {"added", "extended", "accepted_4k", "accepted_2m"}
     assert report["handoff"].keys() >= {"entry", "boot_params", "e820"}
-    assert report["tdcalls"]["TDG.MR.RTMR.EXTEND"] == 5
+    assert report["tdcalls"]["TDG.MR.RTMR.EXTEND"] == 6
 
 
 def test_the_log_of_the_boot_replays_and_names_what_was_given(booted: Path, kernel: bytes) -> None:

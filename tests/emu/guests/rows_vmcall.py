@@ -441,6 +441,18 @@ def _functions() -> Iterator[Row]:
         {"r10": ALIGN_ERROR},
     )
     yield row("quote.size", "GetQuote: size 0", (share, vmcall(QUOTE, r12=FREE | SHARED, r13=0)), bad)
+    wide = vmcall(MAP, r12=FREE | SHARED, r13=0x40000)
+    request = code("48c70701000000 48c7470800000000 c7471000040000", rdi=window)  # version 1, 1 KiB of report
+    for key, what, size, answer in (
+        ("most", "128 KiB, which is the most", 0x20000, 0),
+        ("large", "a page more than 128 KiB", 0x21000, INVALID_OPERAND),
+    ):
+        yield row(
+            f"quote.{key}",
+            f"GetQuote: a buffer of {what}",
+            (wide, request, vmcall(QUOTE, r12=FREE | SHARED, r13=size)),
+            {"r10": answer},
+        )
     for vector in (32, 255):
         yield row(
             f"notify{vector}",

@@ -156,6 +156,12 @@ def test_union() -> None:
     assert union([(4, 6), (0, 2), (2, 3), (5, 9)]) == ((0, 3), (4, 9))
 
 
+def test_a_claim_of_more_than_is_backed_is_cut() -> None:
+    listed = hob.write(0, [hob.Resource(hob.ResourceType.UNACCEPTED, 0, backing.BACKED_SIZE + 4096)])
+    _, ranges, texts = backing.backed(listed)
+    assert (ranges, len(texts)) == ([(0, backing.BACKED_SIZE)], 1)
+
+
 def test_fatal_report_may_be_resumed_but_stays_the_end() -> None:
     ends = []
     for seed in range(30):

@@ -154,6 +154,7 @@ CASES: tuple[Broken, ...] = (
         "both at file offset 0xd000",
         "data of their",
     ),
+    ("data-overlap", lambda: patched(GOOD, CFV, data_offset=0xC000), "both at file offset 0xd000", "data of"),
     ("reset-vector", lambda: patched(GOOD, BFV, attributes=0), "the reset vector in BFV", "a measured BFV"),
     ("reset-vector", lambda: patched(GOOD, BFV, memory_size=0x2000), "no section", "a measured BFV"),
     ("reset-vector", lambda: patched(GOOD, BFV, type=1), "the reset vector in CFV", "a measured BFV"),

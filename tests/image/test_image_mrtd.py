@@ -154,6 +154,13 @@ def test_cloud_hypervisor_measures_only_attributes_of_exactly_one() -> None:
     assert mrtd(image, vmm=Vmm.QEMU).chunks_extended == 48
 
 
+def test_one_page_more_than_a_gib_is_no_launch() -> None:
+    image = image_for_direct_boot()
+    others = sum(item.memory_size for index, item in enumerate(records(image)) if index != 3)
+    with pytest.raises(FormatError, match="at most 1 GiB"):
+        mrtd(patched(image, 3, memory_size=(1 << 30) + 4096 - others))
+
+
 @pytest.mark.parametrize(
     ("section", "fields", "text"),
     [

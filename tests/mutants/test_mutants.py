@@ -166,7 +166,7 @@ def test_the_list_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.mutants", "--workers", "1", "sizes: K is 1000", "image/check.py"]
+    command = [sys.executable, "-m", "tests.mutants", "--workers", "1", "image/check.py"]
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL, text=True,

@@ -229,8 +229,17 @@ def test_sha384_at_all_short_lengths():
         assert sha384(data) == hashlib.sha384(data).digest(), size
 
 
+@pytest.mark.parametrize("sizes", [(100, 28), (64, 64, 1), (128, 128), (1, 127, 5), (0, 128), (111, 1)])
+def test_sha384_of_pieces_that_end_a_block(sizes):
+    in_pieces([bytes((i * 7 + size) & 255 for i in range(size)) for size in sizes])
+
+
 @given(st.lists(st.binary(max_size=400), max_size=8))
 def test_sha384_in_pieces(pieces):
+    in_pieces(pieces)
+
+
+def in_pieces(pieces):
     state, out = CORE.new("sha384"), CORE.ffi.new("uint8_t[48]")
     LIB.sha384_start(state)
     for piece in pieces:

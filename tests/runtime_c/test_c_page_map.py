@@ -159,6 +159,7 @@ def test_exhausted():
         (0, 0, (1 << 47) + PAGE),
         ((1 << 64) - PAGE, 0, PAGE),
         (0, 1 << 52, PAGE),
+        (0, (1 << 52) + PAGE, PAGE),
         (0, (1 << 52) - PAGE, 2 * PAGE),
     ],
 )

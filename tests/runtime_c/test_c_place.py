@@ -178,6 +178,24 @@ def test_a_window_may_not_reach_into_ram_that_was_left_out():
         place(ram)
 
 
+def test_a_window_may_not_reach_beyond_ram():
+    ram = make_ram(
+        [
+            Range(0, 0xA00000, UNACCEPTED, RAM),
+            Range(0xA00000, 0x1A00000, ADDED, RAM),
+            Range(0x1A00000, 0x2000000, UNACCEPTED, RAM),
+        ]
+    )
+    with pytest.raises(CoreError, match="window_no_room"):
+        place(ram)
+
+
+def test_an_initrd_ends_where_the_kernel_says_or_moves():
+    ram, start, size = plan([(7, 0, GIB)]), 256 * MIB, 5 * PAGE
+    assert place(ram, (start, size), initrd_addr_max=start + size - 1).initrd_start == start
+    assert place(ram, (start, size), initrd_addr_max=start + size - 2).initrd_start < start
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(27, 1000), st.integers(1, 64)), max_size=4),

@@ -257,3 +257,29 @@ def test_regions_are_never_carved_from_ram_that_is_only_said_to_be_added():
     assert carved_of(plan([(7, 0, 64 * MIB), (0, 64 * MIB, 128 * MIB)], layout)) == [
         (64 * MIB - 8 * KIB, 8 * KIB)
     ]
+
+
+def test_a_row_without_bytes_says_nothing():
+    """Not even that the list is of the newer form, whose type 0 was added."""
+    ram = plan([(SYSTEM, 0, 512 * MIB), (UNACCEPTED_HOB, 16 * MIB, 16 * MIB)])
+    assert ranges_of(ram) == ranges_of(plan([(SYSTEM, 0, 512 * MIB)]))
+
+
+def test_more_pieces_than_a_plan_holds():
+    sections = [
+        Section(TEMP_MEM, 64 * MIB + 2 * i * 4 * KIB, 64 * MIB + (2 * i + 1) * 4 * KIB) for i in range(130)
+    ]
+    with pytest.raises(CoreError, match="ram_too_fragmented"):
+        plan([(UNACCEPTED_HOB, 0, 512 * MIB)], sections)
+
+
+@pytest.mark.parametrize("sizes", [[0], [(1 << 64) - 1], [5 * GIB], [4 * KIB] * 9])
+def test_regions_that_cannot_be_carved(sizes):
+    plan([(UNACCEPTED_HOB, 0, 512 * MIB)], [Section(CARVED, 0, 4 * KIB)] * 8)
+    with pytest.raises(CoreError, match="ram_too_small"):
+        plan([(UNACCEPTED_HOB, 0, 512 * MIB)], [Section(CARVED, 0, size) for size in sizes])
+
+
+def test_ram_over_ram_that_was_listed_before():
+    with pytest.raises(CoreError, match="ram_range_overlap"):
+        plan([(UNACCEPTED_HOB, 16 * MIB, 512 * MIB), (UNACCEPTED_HOB, 0, 16 * MIB + 4 * KIB)])

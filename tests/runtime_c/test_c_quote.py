@@ -70,3 +70,22 @@ def test_a_quote_that_does_not_fit_where_it_goes() -> None:
         check(LIB.quote_answer(CORE.span(bytes(99)), span, CORE.ffi.new("struct span *")))
     assert memory is not None
     assert struct.calcsize("<QQII") == HEADER.size
+
+
+@pytest.mark.parametrize(
+    ("room", "size"), [(HEADER.size + 1023, 1024), (HEADER.size + 1024, 1023), (0, 1024)]
+)
+def test_no_request_without_room_or_report(room: int, size: int) -> None:
+    memory, span = window(room)
+    kept, report = window(size)
+    LIB.quote_request(span, report)
+    assert CORE.content(span) == bytes(room)
+    assert memory is not None
+    assert kept is not None
+
+
+def test_a_window_without_a_head_has_no_answer() -> None:
+    memory, span = window(HEADER.size - 1)
+    with pytest.raises(CoreError, match="quote_failed"):
+        check(LIB.quote_answer(CORE.span(bytes(64)), span, CORE.ffi.new("struct span *")))
+    assert memory is not None

@@ -44,6 +44,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
         ["run", "x.bin", "--vcpus", "0"],
         ["run", "x.bin", "--vcpus", "513"],
         ["run", "x.bin", "--max-instructions", "0"],
+        ["run", "x.bin", "--gdb", "65536"],
         ["run", "x.bin", "--rtc", "noon"],
         ["run", "x.bin", "--vmm", "bochs"],
         ["run", "x.bin", "--vmm", "hostile"],

@@ -12,6 +12,7 @@ from tdforge.sizes import parse_size, show_size
     [
         ("4096", 4096),
         ("0x1000", 4096),
+        ("4K", 4096),
         ("128M", 128 << 20),
         ("257MiB", 257 << 20),
         ("2g", 2 << 30),

@@ -28,7 +28,7 @@ LINUX = shipped_flows()["linux"].read_text()
 CUT = ("recorded size", "measured argument")
 LINE = ("interference", "command line")
 WITHOUT = (
-    ("acpi_tables_over_command_line", ("measured argument",), ("attribution", "")),
+    ("acpi_tables_over_command_line", CUT, ("attribution", "")),
     ("command_line_is_boot_params", ("write apart",), ("passed on", "")),
     ("interference_command_line_overflow", ("error decides",), LINE),
     ("interference_command_line_bounded", CUT, LINE),

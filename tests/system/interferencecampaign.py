@@ -33,6 +33,9 @@ from dsl.rules import RULES
 from tdforge.tiny import tiny_payload
 
 ALL_RULES: frozenset[str] = frozenset()
+WALKS = 6  # flows made for each that may be tried: few break just one rule
+# A rule that another stands behind: what it lets pass, the other refuses
+BEHIND = {"recorded size": ("measured argument",), "recorded place": ("measured argument",)}
 # Rules whose absence no run shows, and why
 UNNOTICED: dict[str, str] = {}
 
@@ -121,12 +124,17 @@ def small(result: Result, example: Counterexample, disabled: frozenset[str] = AL
     return "\n".join([*head, f"// {example.text[:300]}", text])
 
 
+def without(rule: str) -> frozenset[str]:
+    """What is taken out to see what a rule is for: it, and what would refuse the same flows for it."""
+    return frozenset({rule, *BEHIND.get(rule, ())})
+
+
 def broken_without(
     rule: str, seed: str, limit: int, jobs: int = 1
 ) -> tuple[int, Result | None, Counterexample | None]:
     """How many flows that only this rule refuses were tried until one showed what it is for, and that one."""
     tried_ = 0
-    for result in campaign(f"{seed} {rule}", range(limit * 4), jobs, frozenset({rule})):
+    for result in campaign(f"{seed} {rule}", range(limit * WALKS), jobs, without(rule)):
         tried_ += result.built
         if result.found:
             return tried_, result, result.found[0]
@@ -185,7 +193,7 @@ def prove(
         if result is not None and example is not None:
             print(f"{rule}: noticed after {count}: {example}", flush=True)
             if save:
-                keep(save, f"without-{rule}", seed, result, example, frozenset({rule}))
+                keep(save, f"without-{rule}", seed, result, example, without(rule))
         else:
             known = UNNOTICED.get(rule)
             print(f"{rule}: not noticed in {count} flows" + (f" ({known})" if known else ""), flush=True)

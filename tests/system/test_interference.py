@@ -146,9 +146,9 @@ def test_a_flow_without_a_rule_breaks_that_rule() -> None:
 
 
 def test_answers_lie_around_the_literals_of_the_flow() -> None:
-    numbers = numbers_of("firmware x { 77 }\nflow boot() { require n <= 0x20 print 1_000 }")
-    assert {31, 32, 33, 999, 1000, 1001} <= set(numbers)
-    assert 77 not in numbers
+    first, rest = numbers_of("firmware x { 77 }\nflow boot() {\nrequire n <= 0x20\nprint 1_000\n}")
+    assert {31, 32, 33} <= set(first)
+    assert set(rest) == {999, 1000, 1001}
 
 
 def test_the_shipped_flow_is_judged_clean_and_its_twin_is_not(builder: Builder) -> None:

@@ -17,6 +17,7 @@ from interference.maker import SUGAR, U64, Impossible, Maker, from_vmm
 from interference.scope import Site, block_of, inserted, replaced, survey
 
 CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
+LONGER = (4, 6, 8, 10)  # where one of them has to break a rule, and others to make use of it
 TRIES = 12  # for one accepted change
 ROUNDS = 5  # of hints in a try
 ENTRY = "boot"
@@ -73,7 +74,7 @@ class Generator:
         self.checks = 0
         self.begin = False  # the next change brings something of the VMM's
         self.changes = (self._insert, self._replace, self._steer, self._remove, self._declare)
-        self.weights = (8, 8, 5, 3, 1)
+        self.weights = (5, 6, 12, 3, 1) if disabled else (8, 8, 5, 3, 1)
         self.types: dict[str, Type] = {}
 
     def accepted(self, text: str) -> Firmware | None:
@@ -95,7 +96,7 @@ class Generator:
             yield text, firmware
         seen = {text}
         self.begin = self.random.random() < SOURCE_SHARE
-        for _ in range(self.random.choice(CHANGES)):
+        for _ in range(self.random.choice(LONGER if self.disabled else CHANGES)):
             for _ in range(TRIES):
                 changed = self.change(text, firmware)
                 if changed is not None and changed[0] not in seen:  # a hint may have taken the change back

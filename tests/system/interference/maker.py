@@ -187,6 +187,8 @@ class Maker:
         if bools and roll < 0.4:
             return self.among(bools)
         left, right = self.number(U64, scope, 1), self.number(U64, scope, 0)
+        if left == right or self.favoured:
+            right = str(self.random.choice(NUMBERS[:18]))
         if self.chance(0.15):
             left, right = right, left
         return f"{left} {self.random.choice(('==', '!=', '<', '<=', '>', '>='))} {right}"
@@ -403,7 +405,7 @@ class Maker:
 
     def decide(self, scope: Scope, depth: int) -> list[str]:
         """A number that another value, or an error, decides."""
-        name, first, second = self.name(), *self.random.sample(NUMBERS[:12], 2)
+        name, first, second = self.name(), *self.random.sample(NUMBERS[:7], 2)
         inner = (*scope, (name, U64))
         match self.random.randrange(3):
             case 0:

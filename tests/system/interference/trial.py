@@ -107,12 +107,28 @@ def arguments_of(link_map: str) -> dict[str, Argument]:
     return found
 
 
-def numbers_of(text: str) -> list[int]:
-    """The flow's own literals, what lies beside them, and a few for which every check has an edge."""
+NUMBER = re.compile(r"\b(?:0x[0-9A-Fa-f_]+|\d[\d_]*)\b")
+DECIDES = re.compile(r"\b(if|match|require|while)\b|->|[-<>=]=? ")
+
+
+def numbers_of(text: str) -> tuple[list[int], list[int]]:
+    """The flow's own literals and what lies beside them: of lines that may decide by one, and all others."""
     code = text[text.index("\nflow ") :] if "\nflow " in text else text
-    found = {int(n.replace("_", ""), 0) for n in re.findall(r"\b(?:0x[0-9A-Fa-f_]+|\d[\d_]*)\b", code)}
-    near = {n + d for n in found for d in (-1, 0, 1) if 0 <= n + d < 1 << 64}
-    return sorted(near | {0, 1, 5})
+    found: tuple[set[int], set[int]] = ({0, 1, 5}, set())
+    for line in code.split("\n"):
+        for number in NUMBER.findall(line):
+            value = int(number.replace("_", ""), 0)
+            kind = 0 if DECIDES.search(line) and "measure" not in line else 1
+            found[kind].update(value + d for d in (-1, 0, 1) if 0 <= value + d < 1 << 64)
+    return sorted(found[0]), sorted(found[1] - found[0])
+
+
+def answers_of(text: str, random: Random, count: int) -> list[int]:
+    """Numbers to answer with, those that the flow may decide by first."""
+    first, rest = numbers_of(text)
+    random.shuffle(first)
+    random.shuffle(rest)
+    return (first[: count - 2] + rest)[:count]
 
 
 def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
@@ -120,8 +136,7 @@ def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choi
     yield replace(BASE, tempmem=4, behind_kernel=4, shared=4, behind_hob=4)
     yield replace(BASE, tempmem=2, shared=2, behind_hob=2)
     if first.asked:
-        numbers = numbers_of(text)
-        yield from (replace(BASE, answers=(n,)) for n in random.sample(numbers, min(len(numbers), 6)))
+        yield from (replace(BASE, answers=(n,)) for n in answers_of(text, random, 6))
         yield replace(BASE, refuse=-1)
 
 
@@ -157,8 +172,8 @@ def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice
     """VMMs that answer differently, for a firmware that asks."""
     base = first.choice
     if first.asked:
-        numbers = numbers_of(text)
-        for number in random.sample(numbers, min(len(numbers), 10)):
+        numbers = answers_of(text, random, 12)
+        for number in numbers:
             yield replace(base, answers=(number,))
         yield replace(base, answers=tuple(random.choices(numbers, k=3)))
         yield from (replace(base, refuse=which) for which in (1, 2, -1))

@@ -45,7 +45,7 @@ def report(tmp_path: Path, body: str, first: str = "", **settings: object) -> Re
         (
             "lidt zero(%rip); movl $0x3FFFF000, %eax; shlq $20, %rax; movq (%rax), %rax; zero: .quad 0, 0",
             "triple-fault",
-            "#PF",
+            "#GP",
         ),
     ],
 )

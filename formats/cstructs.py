@@ -13,9 +13,9 @@ from uuid import UUID
 
 import construct as c
 
-from formats import acpi, bundle, eventlog, guids, hob, linux, paging, tdvf, units
+from formats import acpi, bundle, eventlog, ghci, guids, hob, linux, paging, tdvf, units
 from formats.structs import plain
-from formats.tdx import status
+from formats.tdx import leaves, status
 
 STRUCTS = (
     tdvf.DESCRIPTOR,
@@ -53,7 +53,12 @@ STRUCTS = (
     linux.BOOT_PARAMS,
     linux.SETUP_DATA,
     bundle.HEADER,
+    ghci.QUOTE_HEADER,
+    tdvf.LAYOUT_ENTRY,
+    tdvf.LAYOUT,
 )
+# What follows a structure, in any number: C's last member of that name.
+FOLLOWED_BY = {tdvf.LAYOUT.name: ("entries", tdvf.LAYOUT_ENTRY)}
 
 # Enumerations and the prefix their members have in C.
 ENUMS: tuple[tuple[str, Any], ...] = (
@@ -126,6 +131,9 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
     ("PAYLOAD_BUNDLE_ALIGNMENT", units.PAGE),
+    ("GHCI_QUOTE_VERSION", ghci.QUOTE_VERSION),
+    ("GHCI_QUOTE_IN_FLIGHT", ghci.QUOTE_IN_FLIGHT),
+    ("TDX_REPORT_SIZE", leaves.REPORT_SIZE),
     ("TDX_OPERAND_BUSY", status.OPERAND_BUSY >> STATUS_CLASS),
     ("TDX_PAGE_ALREADY_ACCEPTED", status.PAGE_ALREADY_ACCEPTED >> STATUS_CLASS),
     ("TDX_PAGE_SIZE_MISMATCH", status.PAGE_SIZE_MISMATCH >> STATUS_CLASS),
@@ -151,7 +159,7 @@ _INTEGERS = {"B": "uint8_t", "H": "uint16_t", "L": "uint32_t", "Q": "uint64_t"}
 
 def c_header() -> str:
     """The whole text of `formats.h`."""
-    names = {id(plain(struct)): struct.name for struct in STRUCTS}
+    names = _names()
     lines = [
         "/* Generated from formats; do not edit. Binary structures a TD firmware reads and writes. */",
         "#ifndef TDFORGE_FORMATS_H",
@@ -165,6 +173,15 @@ def c_header() -> str:
     for struct in STRUCTS:
         lines += ["", *_struct(struct, names)]
     return "\n".join([*lines, "", "#endif", ""])
+
+
+def c_struct(struct: Any) -> str:
+    """The C declaration of one structure, with its assertions."""
+    return "\n".join(_struct(struct, _names()))
+
+
+def _names() -> dict[int, str]:
+    return {id(plain(struct)): struct.name for struct in STRUCTS}
 
 
 def _defines() -> Iterator[str]:
@@ -192,6 +209,9 @@ def _struct(struct: Any, names: dict[int, str]) -> Iterator[str]:
     yield f"{tag} {{"
     for field in plain(struct).subcons:
         yield f"    {_declared(field, names)};"
+    if struct.name in FOLLOWED_BY:
+        member, element = FOLLOWED_BY[struct.name]
+        yield f"    {_type(element, names)} {member}[];"
     yield "} __attribute__((packed));"
     offset = 0
     for field in plain(struct).subcons:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import construct as c
+from construct import Int32ul, Int64ul
+
 from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI, mask
 
 
@@ -56,6 +59,15 @@ STATUS_NAMES = {
     ALIGN_ERROR: "ALIGN_ERROR",
     SUBFUNC_UNSUPPORTED: "SUBFUNC_UNSUPPORTED",
 }
+
+# GetQuote: what the buffer that guest and VMM share begins with; the report, then the quote, follows it. Also
+# QEMU target/i386/kvm/tdx-quote-generator.h.
+QUOTE_HEADER = (
+    "ghci_quote_header"
+    / c.Struct("version" / Int64ul, "status" / Int64ul, "in_size" / Int32ul, "out_size" / Int32ul)
+) * "Head of GetQuote's shared buffer, GHCI 1.5, TDG.VP.VMCALL<GetQuote>"
+QUOTE_VERSION = 1
+QUOTE_SUCCESS, QUOTE_ERROR, QUOTE_IN_FLIGHT = 0, 1 << 63, (1 << 64) - 1  # its status
 
 IO_READ, IO_WRITE = 0, 1  # Instruction.IO and #VE.RequestMMIO: R13
 FATAL_TEXT = (R14, R15, RBX, RDI, RSI, R8, R9, RDX)  # ReportFatalError: carriers of the text, low byte first

@@ -61,7 +61,6 @@ TYPE_NAMES = {
     SectionType.TD_PARAMS: "TD_PARAMS",
 }
 SECTION_TYPES = {name: kind for kind, name in TYPE_NAMES.items()}
-LAYOUT_CARVED = 0x100  # no section: kind of a region carved from RAM, for the C core
 
 DESCRIPTOR = (
     "tdvf_descriptor"
@@ -79,6 +78,17 @@ SECTION = (
         "attributes" / Int32ul,
     )
 ) * "TDVF section"
+
+# What the C core is given in place of the metadata: the sections as the flow declares them, then the regions
+# that are carved from RAM, top down below `carve_limit`. An entry is [start, end); for a carved one, start is
+# 0 and end its size. `kind` is a section type or LAYOUT_CARVED, `e820` Linux's type number.
+LAYOUT_CARVED = 0x100
+LAYOUT_ENTRY = (
+    "layout_entry" / c.Struct("start" / Int64ul, "end" / Int64ul, "kind" / Int32ul, "e820" / Int32ul)
+) * "A section of the image, or a region carved from RAM"
+LAYOUT = (
+    "layout" / c.Struct("count" / Int32ul, "carved_count" / Int32ul, "carve_limit" / Int64ul)
+) * "The image as the flow declares it"
 
 TABLE_ENTRY_TAIL = (
     "ovmf_table_entry" / c.Struct("length" / Int16ul, "guid" / Bytes(16))

@@ -22,7 +22,8 @@ from weakref import WeakKeyDictionary
 import cffi
 
 from dsl.capabilities import prelude
-from formats.cstructs import c_header
+from formats import tdvf
+from formats.cstructs import c_header, c_struct
 from formats.units import PAGE
 from gen.core.headers import prelude_h
 from gen.errors import BuildError
@@ -129,7 +130,8 @@ def _load(sanitize: bool) -> Lib:
     names = prelude()
     header = prelude_h()
     ffi = cffi.FFI()
-    ffi.cdef("\n".join(map(_declarations, (*map(_header, HEADERS), HOSTED, header))))
+    layout = (c_struct(tdvf.LAYOUT_ENTRY), c_struct(tdvf.LAYOUT))
+    ffi.cdef("\n".join(map(_declarations, (*layout, *map(_header, HEADERS), HOSTED, header))))
     path = library(sanitize)
     errors = {name: each.number for name, each in names.errors.items()}
     return Lib(ffi, ffi.dlopen(str(path)), errors, max(each.align for each in names.records.values()))
@@ -145,7 +147,7 @@ def _declarations(header: str) -> str:
     header = re.sub(r"^static inline .*?\}$", "", header, flags=re.DOTALL | re.MULTILINE)
     header = re.sub(r"^#define (\w+) (\d+)u$", r"enum { \1 = \2 };", header, flags=re.MULTILINE)
     lines = [line for line in header.splitlines() if not line.startswith(("#", "_Static_assert"))]
-    return re.sub(r"_Alignas\(\d+\) ", "", "\n".join(lines))
+    return re.sub(r"_Alignas\(\d+\) | __attribute__\(\(packed\)\)", "", "\n".join(lines))
 
 
 def library(sanitize: bool) -> Path:

@@ -31,11 +31,11 @@ from peachpy.x86_64 import (
 
 from dsl.sizes import DIGEST_SIZE, SPAN_DATA, SPAN_SIZE
 from formats.ghci import Function
+from formats.tdx.leaves import REPORT_DATA_SIZE, REPORT_SIZE  # each is aligned to its size
 from gen.primitives.builder import Body, Builder
 from gen.x86 import Symbol, rsp
 
 POLLS = 1_000_000  # each is an exit to the VMM, some microseconds
-REPORT_SIZE, REPORT_DATA_SIZE = 1024, 64  # TDG.MR.REPORT, TDX module ABI; each is aligned to its size
 
 
 def get_quote(b: Builder) -> None:  # (to, window, report_data, td, out)

@@ -1,4 +1,4 @@
-/* What does every module of the C core share: spans, status, the layout of the image, small helpers.
+/* What does every module of the C core share: spans, status, small helpers.
  *
  * Contract of the whole core: a function reads only what its spans cover, writes only through its non-const
  * parameters, keeps no state, never recurses and is total: any bytes give a result or a status. Addresses are GPAs;
@@ -22,22 +22,6 @@ struct span {
 /* A SHA-384 digest. */
 struct digest {
     _Alignas(8) uint8_t bytes[48];
-};
-
-/* Section: [start, end). Carved region: start = 0, end = its size. e820: the Linux type number in the E820.
- * kind: a TDVF section type number, or LAYOUT_CARVED for a region carved from RAM. */
-struct layout_entry {
-    uint64_t start, end;
-    uint32_t kind;
-    uint32_t e820;
-};
-
-/* The image as the flow declares it; regions are carved in order, top down below carve_limit. */
-struct layout {
-    uint32_t count;
-    uint32_t carved_count;
-    uint64_t carve_limit;
-    struct layout_entry entries[];
 };
 
 /* The C library's names, because compilers call them by these; memory.c has them for the firmware. */

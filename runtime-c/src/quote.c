@@ -4,39 +4,27 @@
  * Source: Intel TDX Guest-Host Communication Interface 1.5, TDG.VP.VMCALL<GetQuote>, "Shared buffer". */
 #include "primitives.h"
 
-#define QUOTE_VERSION 1u
-#define QUOTE_IN_FLIGHT UINT64_MAX
-#define TD_REPORT_SIZE 1024u
-
-struct quote_buffer {
-    uint64_t version, status;
-    uint32_t in_size, out_size;
-    uint8_t data[];
-};
-
 void quote_request(struct span *window, const struct span *report) {
-    struct quote_buffer *buffer = (struct quote_buffer *)window->data;
-    if (report->size < TD_REPORT_SIZE || window->size < sizeof *buffer + TD_REPORT_SIZE)
+    const struct ghci_quote_header head = {.version = GHCI_QUOTE_VERSION, .in_size = TDX_REPORT_SIZE};
+    if (report->size < TDX_REPORT_SIZE || window->size < sizeof head + TDX_REPORT_SIZE)
         return; /* the prelude's spans rule it out */
-    buffer->version = QUOTE_VERSION;
-    buffer->status = 0;
-    buffer->in_size = TD_REPORT_SIZE;
-    buffer->out_size = 0;
-    memcpy(buffer->data, report->data, TD_REPORT_SIZE);
+    memcpy(window->data, &head, sizeof head);
+    memcpy(window->data + sizeof head, report->data, TDX_REPORT_SIZE);
 }
 
 status_t quote_answer(struct span *to, const struct span *window, struct span *out) {
-    const struct quote_buffer *buffer = (const struct quote_buffer *)window->data;
-    if (window->size < sizeof *buffer)
+    struct ghci_quote_header head;
+    if (window->size < sizeof head)
         return TDF_E_QUOTE_FAILED;
-    uint64_t status = *(const volatile uint64_t *)&buffer->status;
-    if (status == QUOTE_IN_FLIGHT)
+    /* The buffer begins on a page: each field is aligned, and read once. */
+    head.status = *(const volatile uint64_t *)(window->data + offsetof(struct ghci_quote_header, status));
+    if (head.status == GHCI_QUOTE_IN_FLIGHT)
         return TDF_E_QUOTE_PENDING;
-    uint64_t size = *(const volatile uint32_t *)&buffer->out_size;
-    if (status != 0 || size > window->size - sizeof *buffer || size > to->size)
+    head.out_size = *(const volatile uint32_t *)(window->data + offsetof(struct ghci_quote_header, out_size));
+    if (head.status != 0 || head.out_size > window->size - sizeof head || head.out_size > to->size)
         return TDF_E_QUOTE_FAILED;
-    memcpy(to->data, buffer->data, size);
+    memcpy(to->data, window->data + sizeof head, head.out_size);
     out->data = to->data;
-    out->size = size;
+    out->size = head.out_size;
     return TDF_OK;
 }

@@ -52,6 +52,9 @@ SPECIFIED = {
     "struct cc_platform_config": (20, {"length": 16}),
     "struct tdvf_descriptor": (16, {"section_count": 12}),
     "struct tdvf_section": (32, {"memory_address": 8, "memory_size": 16, "type": 24, "attributes": 28}),
+    "struct layout": (16, {"carved_count": 4, "carve_limit": 8, "entries": 16, "entries[1]": 40}),
+    "struct layout_entry": (24, {"end": 8, "kind": 16, "e820": 20}),
+    "struct ghci_quote_header": (24, {"status": 8, "in_size": 16, "out_size": 20}),
 }
 
 

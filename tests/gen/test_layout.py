@@ -10,7 +10,7 @@ from gen.core.layout import emit_layout
 from gen.x86 import Unit
 
 
-def test_the_generated_bytes_are_a_struct_layout_of_tdf_base_h() -> None:
+def test_the_generated_bytes_are_a_struct_layout() -> None:
     firmware = check_file(shipped_flows()["linux"]).require()
     unit = Unit("layout")
     emit_layout(unit, firmware)

@@ -7,9 +7,10 @@ import struct
 import pytest
 from ccore import CORE, LIB, CoreError, check
 
-from emu.vmm.quote import HEADER, answer
+from emu.vmm.quote import answer
 
 REPORT = bytes(i % 251 for i in range(1024))
+HEADER = struct.Struct("<QQII")  # version, status, bytes in, bytes out: Linux struct tdx_quote_buf
 IN_FLIGHT = 2**64 - 1
 
 
@@ -69,7 +70,6 @@ def test_a_quote_that_does_not_fit_where_it_goes() -> None:
     with pytest.raises(CoreError, match="quote_failed"):
         check(LIB.quote_answer(CORE.span(bytes(99)), span, CORE.ffi.new("struct span *")))
     assert memory is not None
-    assert struct.calcsize("<QQII") == HEADER.size
 
 
 @pytest.mark.parametrize(

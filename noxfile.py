@@ -18,7 +18,8 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from tdforge.apt import Apt, alone, cache_dir, tree_digest  # noqa: E402 (the checkout is no installed package here)
+from host.cache import cache_dir  # noqa: E402 (the checkout is no installed package here)
+from tdforge.apt import Apt, alone, tree_digest  # noqa: E402
 from tdforge.checkout import own  # noqa: E402
 from tdforge.errors import UserError  # noqa: E402
 

@@ -22,14 +22,6 @@ from tdforge.errors import UserError
 Say = Callable[[str], None]
 
 
-def cache_dir() -> Path:
-    """Folder for downloads: `$TDFORGE_CACHE`, else `$XDG_CACHE_HOME/tdforge`, else `~/.cache/tdforge`."""
-    if chosen := os.environ.get("TDFORGE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "tdforge"
-
-
 @contextmanager
 def alone(folder: Path, otherwise: str = "set XDG_CACHE_HOME to a writable folder") -> Iterator[None]:
     """One process at a time fills `folder`, which is made.

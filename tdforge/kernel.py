@@ -6,7 +6,8 @@ from pathlib import Path
 
 from formats import linux
 from formats.errors import FormatError
-from tdforge.apt import Apt, Say, alone, cache_dir
+from host.cache import cache_dir
+from tdforge.apt import Apt, Say, alone
 from tdforge.errors import UserError, printable
 from tdforge.tiny import VERSION, tiny_payload
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from formats import linux
 from formats.structs import pack
 from formats.units import LARGE_PAGE, MIB, align_up
-from tdforge.apt import cache_dir
+from host.cache import cache_dir
 from tdforge.errors import UserError
 
 SOURCE = Path(__file__).with_name("tiny.S")

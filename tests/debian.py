@@ -9,7 +9,8 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from tdforge.apt import Apt, alone, cache_dir
+from host.cache import cache_dir
+from tdforge.apt import Apt, alone
 from tdforge.kernel import find_kernel
 
 HOME = cache_dir()  # read before any test moves it

@@ -19,15 +19,16 @@ from formats.tdx import status
 from formats.tdx.fields import FIELDS
 
 ROOT = Path(__file__).parents[1]
-EVERYTHING = ("formats", "image", "dsl", "gen", "emu", "tdforge")
+EVERYTHING = ("host", "formats", "image", "dsl", "gen", "emu", "tdforge")
 # What a room takes from others, and which part of it.
 ROOMS = {
+    "host": (),
     "formats": (),
     "image": ("formats",),
     "dsl": ("formats.units", "formats.limits"),
-    "gen": ("formats", "image", "dsl"),
-    "emu": ("formats",),
-    "tdforge": ("formats", "image", "dsl", "gen", "emu"),
+    "gen": ("host", "formats", "image", "dsl"),
+    "emu": ("host", "formats"),
+    "tdforge": ("host", "formats", "image", "dsl", "gen", "emu"),
 }
 
 # The same for the folders of a room. What a room's top files take from them is not restricted.
@@ -208,7 +209,7 @@ def test_numbers_and_names_are_found() -> None:
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NAMED = re.compile(
-    r"(?<![\w./-])(?:\.\./)*((?:dsl|docs|emu|formats|gen|image|runtime-c|tdforge|tests)/(?:[\w./*-]*\w)?)"
+    r"(?<![\w./-])(?:\.\./)*((?:dsl|docs|emu|formats|gen|host|image|runtime-c|tdforge|tests)/(?:[\w./*-]*\w)?)"
 )
 
 

@@ -5,11 +5,6 @@ kept in a cache.
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ import cffi
 
 from emu.signals import EmuError
 from formats.tdx import status
+from host.library import CompileError, shared_library
 
 NATIVE = Path(__file__).parent / "native"
 # Statuses that the native core answers with itself
@@ -25,18 +21,9 @@ NUMBERS = {
     "TDX_PAGE_SIZE_MISMATCH": status.PAGE_SIZE_MISMATCH,
 }
 COMPILE_FLAGS = (
-    "-mcpu=baseline",  # any x86-64: the cache may be shared with a machine of another kind
-    *("-shared", "-fPIC", "-O2", "-std=gnu17", "-Wall", "-Wextra", "-Werror"),
+    "-std=gnu17",
     *(f"-D{name}={value:#x}ULL" for name, value in NUMBERS.items()),
 )
-
-
-def cache_dir() -> Path:
-    """Folder for built artefacts: $TDFORGE_CACHE, else the user's cache folder."""
-    if configured := os.environ.get("TDFORGE_CACHE"):
-        return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tdforge"
 
 
 def unicorn_dir() -> Path:
@@ -55,24 +42,11 @@ def library() -> Path:
     library = wheel / "lib" / "libunicorn.so.2"
     if not library.exists():
         raise EmuError(f"{library}: not found; the unicorn wheel of this platform has another layout")
-    sources = sorted(NATIVE.glob("*.c"))
-    digest = hashlib.sha256(repr((COMPILE_FLAGS, str(wheel))).encode())
-    for file in [*sources, *sorted(NATIVE.glob("*.h"))]:
-        digest.update(file.name.encode() + file.read_bytes())
-    digest.update(library.stat().st_size.to_bytes(8, "little"))
-    target = cache_dir() / "native" / f"tdcore-{digest.hexdigest()[:20]}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        built = Path(work) / "tdcore.so"
-        command = [sys.executable, "-m", "ziglang", "cc", *COMPILE_FLAGS, f"-I{wheel / 'include'}"]
-        command += [*map(str, sources), str(library), f"-Wl,-rpath,{library.parent}", "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise EmuError(f"the native core does not compile: {done.stderr.strip().splitlines()[-1:]}")
-        built.replace(target)
-    return target
+    flags = (*COMPILE_FLAGS, f"-I{wheel / 'include'}")
+    try:
+        return shared_library("native/tdcore", NATIVE, flags, against=library)
+    except CompileError as error:
+        raise EmuError(f"the native core does not compile: {error}") from error
 
 
 def identity() -> str:

@@ -1,20 +1,11 @@
-"""How does Python call the C core? Builds the firmware's own sources for this machine and loads it.
-
-The library is kept by the hash of all that went into it, in `$TDFORGE_CACHE` or `~/.cache/tdforge`.
-"""
+"""How does Python call the C core? Builds the firmware's own sources for this machine and loads it."""
 
 from __future__ import annotations
 
-import hashlib
 import mmap
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,10 +18,10 @@ from formats.cstructs import c_header, c_struct
 from formats.units import PAGE
 from gen.core.headers import prelude_h
 from gen.errors import BuildError
+from host.library import CompileError, shared_library
 
 SOURCES = Path(__file__).resolve().parents[2] / "runtime-c"
-# For any x86-64: the cache may be shared with a machine of another kind.
-FLAGS = ("-mcpu=baseline", "-shared", "-fPIC", "-std=c17", "-O2", "-g", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c17", "-g")
 # Undefined behaviour ends the process at once: no runtime library is needed. Beside `-fno-sanitize=all`, in
 # whatever order, zig drops `-fsanitize=undefined`, so it is one or the other.
 SANITIZE = {False: ("-fno-sanitize=all",), True: ("-fsanitize=undefined", "-fsanitize-trap=all")}
@@ -152,46 +143,14 @@ def _declarations(header: str) -> str:
 
 def library(sanitize: bool) -> Path:
     """The shared library of the C core, built if the cache has none of these sources. BuildError."""
-    sources = sorted((SOURCES / "src").glob("*.c"))
-    includes = sorted((SOURCES / "include").glob("*.h"))
     generated = {"primitives.h": prelude_h(), "formats.h": c_header()}
     flags = (*FLAGS, *SANITIZE[sanitize])
-    key = hashlib.sha256()
-    parts = [version("ziglang"), *flags, *generated.values()]
-    for part in [*parts, *(f"{path.name}\0{path.read_text()}" for path in (*sources, *includes))]:
-        key.update(part.encode() + b"\0")
-    target = _cache_dir() / "hostlib" / f"core-{key.hexdigest()[:24]}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        for name, text in generated.items():
-            (Path(scratch) / name).write_text(text)
-        made = Path(scratch) / "core.so"
-        places = ("-I", str(SOURCES / "include"), "-I", scratch)
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            *flags,
-            *places,
-            *map(str, sources),
-            "-o",
-            str(made),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
-            raise BuildError(f"C core for this machine: {said[0]}")
-        made.rename(target)
-    return target
-
-
-def _cache_dir() -> Path:
-    if chosen := os.environ.get("TDFORGE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tdforge"
+    try:
+        return shared_library(
+            "hostlib/core", SOURCES / "src", flags, headers=SOURCES / "include", generated=generated
+        )
+    except CompileError as error:
+        raise BuildError(f"C core for this machine: {error}") from error
 
 
 def _protect_none(address: int) -> None:

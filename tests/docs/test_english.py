@@ -22,7 +22,7 @@ STILTED = {
     r"\bin the one way they are written\b": "format",
 }
 PAGES = [ROOT / "README.md", ROOT / "run", *sorted((ROOT / "docs").rglob("*.md"))]
-ROOMS = ("dsl", "gen", "image", "formats", "tdforge", "emu")
+ROOMS = ("dsl", "gen", "image", "formats", "host", "tdforge", "emu")
 SOURCES = [
     path for room in ROOMS for end in ("py", "tdf") for path in sorted((ROOT / room).rglob(f"*.{end}"))
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tdforge import apt
-from tdforge.apt import Apt, alone, cache_dir, tree_digest
+from tdforge.apt import Apt, alone, tree_digest
 from tdforge.errors import UserError
 
 
@@ -89,14 +89,6 @@ def test_a_machine_without_apt_is_told_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(apt.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="this machine has no apt"):
         Apt(tmp_path).unpack(["linux"], tmp_path / "linux")
-
-
-def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TDFORGE_CACHE", str(tmp_path / "here"))
-    assert cache_dir() == tmp_path / "here"
-    monkeypatch.delenv("TDFORGE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "tdforge"
 
 
 class NoNetwork(Apt):

@@ -78,6 +78,12 @@ class Names:
             reporter.error("N02", name.span, message, "choose another name")
         self.places.setdefault(name.text, name.span)
 
+    def pure(self, primitive: str) -> bool:
+        """Whether nothing comes of a call of the primitive but its result or its error."""
+        p, effects = self.primitives[primitive], self.effects[primitive]
+        writes = any(parameter.mutable for parameter in p.parameters) or effects.writes
+        return p.home == "c" and not (writes or effects.steps or effects.measures)
+
     def where(self, name: tree.Name) -> str:
         """Where a name is declared first, as seen from another place."""
         first = self.places[name.text]

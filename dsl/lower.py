@@ -191,19 +191,15 @@ class FlowLowerer(ChoiceLowerer):
         if None in calls:
             return None
         if s.level and LEVELS.index(s.level) > LEVELS.index(self.program.log_level):
+            self.program.suppressed.leave_out(self.signature.name, s.span, tuple(calls))
             return []
         return [model.Do(call, s.span) for call in calls if call is not None]
 
     def effect(self, call: model.Call | None) -> list[Statement] | None:
         if call is None:
             return None
-        primitive = self.names.primitives.get(call.callee)
-        pure = (
-            primitive is not None
-            and primitive.home == "c"
-            and not any(p.mutable for p in primitive.parameters if not p.state)
-        )
-        if pure and not self.names.effects[call.callee].writes and not isinstance(call.type, Unit | Never):
+        pure = not call.is_flow and self.names.pure(call.callee)
+        if pure and not isinstance(call.type, Unit | Never):
             hint = f"bind it: `let x = {call.callee}(...)`"
             self.error("T08", call.span, f"the result of `{call.callee}` is dropped", hint)
         return [model.Do(call, call.span)]

@@ -25,6 +25,7 @@ from dsl.model import (
     Unit,
     Variable,
 )
+from dsl.tree import walk
 
 # Words that begin a statement or an expression cannot be names that a flow declares.
 TAKEN = frozenset(
@@ -64,11 +65,20 @@ class Signature:
 
 @dataclass
 class Suppressed:
-    """What nothing more is said about, because a statement that did not check may have dealt with it."""
+    """What nothing more is said about, because a statement that did not check may have dealt with it.
+    `statements`, by flow: where one was left out, because of a mistake or because it is above the log level;
+    `read`: variables that such a statement read."""
 
     variables: set[tuple[str, int]] = field(default_factory=set)  # flow and variable id
     regions: set[str] = field(default_factory=set)
     effects: set[str] = field(default_factory=set)
+    statements: set[tuple[str, Span]] = field(default_factory=set)
+    read: set[tuple[str, int]] = field(default_factory=set)
+
+    def leave_out(self, flow: str, span: Span, read: object = ()) -> None:
+        """Notes that a statement of `flow` is left out, which read the variables in `read` (of the model)."""
+        self.statements.add((flow, span))
+        self.read |= {(flow, node.id) for node in walk(read) if isinstance(node, Variable)}
 
 
 @dataclass

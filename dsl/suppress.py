@@ -20,6 +20,7 @@ SUGAR = {
 
 def suppress(statement: tree.Statement, program: Program, scope: Scope, flow: str) -> None:
     """Notes what `statement` of `flow`, which did not check, may have been about."""
+    program.suppressed.leave_out(flow, statement.span)
     for name in (n.text for n in walk(statement) if isinstance(n, tree.Name)):
         _suppress_name(name, program, scope, flow)
         _suppress_name(closest(name, scope.known()), program, scope, flow)

@@ -55,7 +55,7 @@ RULES = {
     "log room": Rule("T10", "the event log holds the worst case"),
     # paths
     "ends": Rule("T08", "a path ends in a handoff, an error or the result that is promised"),
-    "unread": Rule("T08", "the result of a flow is read"),
+    "unread": Rule("T08", "something depends on the result of a flow"),
     "unreachable": Rule("T08", "every statement can be reached"),
     "calls": Rule("T10", "the calls of flows are few enough to follow"),
 }

@@ -11,7 +11,7 @@ from dsl.rules.attempts import TryRules
 from dsl.rules.state import Frame, Object, State, Value, join
 from dsl.rules.trust import RECORDED, decide, learn_arm, refine
 from dsl.rules.values import promised, size
-from dsl.rules.verdicts import unread
+from dsl.rules.verdicts import Verdicts
 from dsl.rules.words import describe, record_hint
 from dsl.scope import Program
 from dsl.sizes import is_word
@@ -35,11 +35,13 @@ def check(
         walker.run(flows[entry])
         walker.finish(flows[entry])
     for flow in flows.values():
-        unread(flow, walker.unread)
         if flow.name not in walker.walked and not walker.gave_up:
             walker.reported = set()
             walker.assume = True  # never called: nothing is known of where it would stand
             walker.run(flow)
+    verdicts = Verdicts(program.names, flows, program.suppressed)
+    for flow in flows.values() if not walker.gave_up else ():
+        verdicts.unused(flow, walker.unused)
     return walker.worst
 
 
@@ -134,11 +136,10 @@ class Walker(TryRules):
         del self.refusals[refusals:]
         return None if isinstance(flow.result, Never) else frame.exits, frame
 
-    def unread(self, flow: str, variable: int | None, call: model.Call) -> None:
-        if (flow, variable) in self.program.suppressed.variables:
-            return
+    def unused(self, call: model.Call, read: bool) -> None:
+        what = "decides nothing" if read else "is never read"
         hint = "use it in a decision, or let the flow `fail` instead"
-        self.error("unread", call.span, f"the result of `{call.callee}` is never read", hint)
+        self.error("unread", call.span, f"the result of `{call.callee}` {what}", hint)
 
     def falls_off(self, flow: model.Flow, end: State) -> None:
         last = flow.span

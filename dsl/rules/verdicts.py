@@ -191,7 +191,7 @@ class _Body:
             case model.FieldOf() | model.Length():
                 return self.value(e.base, used)
             case model.Unary():
-                return self.value(e.operand, used and not constant(e))
+                return self.value(e.operand, used)
             case model.Slice():
                 return self._all((e.base, e.start, e.end))  # which may fail
             case model.Index():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
-from guests import runner, table
+from guests import runner, sources, table
 from guests.__main__ import main
 from guests.rows import Row, tdcall
 from guests.suite import suite
@@ -54,19 +53,32 @@ def test_rows_say_something() -> None:
         assert row.section, row.key
 
 
-FILE = r"(?:(?:KVM |QEMU )?[\w/.-]+\.[ch] )"
-# A file with functions, tables or structures in it, more of them after commas; or a place in the Intel SDM
-PLACE = re.compile(rf"{FILE}\w+(?:, {FILE}?\w+)*|Intel SDM volume \d, .+")
-
-
 def test_every_exact_row_names_its_place() -> None:
-    """A reader who doubts a row can look it up: a function or a table, not only a file."""
+    """A reader who doubts a row can look it up: a function or a table, not only a file; or the SDM."""
     vague = {
         f"{row.key}: {row.source}"
         for row in suite()
-        if row.status == "exact" and not PLACE.fullmatch(row.source)
+        if row.status == "exact"
+        and not row.source.startswith("Intel SDM volume ")
+        and not all(name for _, name in sources.named(row.source) or [("", "")])
     }
     assert not vague
+
+
+def test_every_name_has_its_definition() -> None:
+    """What a row names of the TDX module has its line, each line is a row's; other files are known."""
+    named = {each for row in suite() for each in sources.named(row.source)}
+    known = {(path.rpartition("/")[2], name) for path, names in sources.MODULE.items() for name in names}
+    assert {each for each in named if each[0] not in sources.OTHERS and each[1]} == known
+    assert {file for file, _ in named} >= set(sources.OTHERS)
+
+
+def test_a_source_is_read_as_places() -> None:
+    assert sources.named("KVM tdx.c tdx_get_msr, x86.c a, b, QEMU x/y.c c, d.h") == [
+        ("KVM tdx.c", "tdx_get_msr"),
+        *(("KVM x86.c", "a"), ("KVM x86.c", "b"), ("QEMU x/y.c", "c"), ("d.h", "")),
+    ]
+    assert sources.named("Intel SDM volume 2, RDTSC") == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 The loop's machine code is executed instruction by instruction, and every order of the steps of the OS and
 the APs is visited. An instruction has at most one access to memory, an aligned one, and x86 shows stores in
-their order (SDM volume 3, 10.2), so there are no other orders.
+their order (SDM volume 3, 9.2), so there are no other orders.
 """
 
 from __future__ import annotations

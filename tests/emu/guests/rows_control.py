@@ -285,7 +285,7 @@ def _cr4() -> Iterator[Row]:
         "cr4.de_dr4",
         "Under DE, DR4 does not exist: #UD",
         CR4,
-        "Intel SDM volume 3, 17.2.2, DR4 and DR5",
+        "Intel SDM volume 3, 18.2.2, DR4 and DR5",
         (write4(BASE4 | 8), code("0f21e0")),
         {"vector": 6, "at": 0},
     )

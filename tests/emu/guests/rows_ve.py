@@ -202,7 +202,7 @@ def _delivery() -> Iterator[Row]:
         "ve.code",
         "An exception frame over code that has run: the frame is executed, not what was there",
         DELIVERY,
-        "Intel SDM volume 3, 8.1.3, self-modifying code",
+        "Intel SDM volume 3, 9.1.3, self-modifying code",
         (
             code("48b8b801000000c30000 488907 ffd7", rdi=top),  # mov eax, 1; ret
             code("0f0b", rsp=0xFFFFC344332211B8),

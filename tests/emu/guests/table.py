@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from .rows import Row
+from .sources import OTHERS, TAG, lines
 from .suite import suite
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "conformance.md"
@@ -23,11 +24,12 @@ The [glossary](glossary.md) explains the abbreviations.
 - **simplified**: the row states how the answer differs from that of a CPU or module.
 - **absent**: there is no answer; the row states the reason.
 
-Sources: file names are those of intel/tdx-module, tag TDX_1.5.01; "KVM tdx.c" is Linux arch/x86/kvm/vmx/tdx.c
-(6.16 and later), "x86.c" and "lapic.c" are in arch/x86/kvm; "QEMU tdx.c" is target/i386/kvm/tdx.c (10.1 and
-later). GHCI is Intel's Guest-Hypervisor Communication Interface; Base spec is the TDX Module Base
-specification; CPU architecture is the Intel SDM (Software Developer's Manual). Where a real TD would exit to
-the host, which then has to act, the run ends with a diagnosis; the row calls this a TD exit.
+Sources: file names are those of intel/tdx-module, Linux (KVM) and QEMU; [Definitions](#definitions) has the
+line where each function and table of the module begins. GHCI is Intel's Guest-Hypervisor Communication
+Interface; Base spec is the TDX Module Base specification; CPU architecture is the Intel SDM (Software
+Developer's Manual), whose section numbers here and in the sources are those of the edition of December 2023.
+Where a real TD would exit to the host, which then has to act, the run ends with a diagnosis; the row calls
+this a TD exit.
 
 `python -m tests.emu.guests KEY FILE` writes the image of a row (TDVF, 64 KiB, for any VMM that takes one) and
 prints the lines that its serial port must show: hexadecimal quadwords, then a halt.
@@ -60,7 +62,20 @@ def document() -> str:
     for section in sections:
         text += ["", f"## {section}", "", "| Row | What | Source | State |", "|---|---|---|---|"]
         text += [_line(row) for row in rows if row.section == section]
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *_definitions()]) + "\n"
+
+
+def _definitions() -> list[str]:
+    """Where the functions and tables are that rows name."""
+    text = ["", "## Definitions", "", f"File and line of intel/tdx-module, tag {TAG}:", ""]
+    text += ["| Name | Place |", "|---|---|", *lines(), ""]
+    text += ["Functions of Linux and QEMU have no line here, it changes from release to release:", ""]
+    return [
+        *text,
+        "| File | Where |",
+        "|---|---|",
+        *(f"| {file} | {where} |" for file, where in OTHERS.items()),
+    ]
 
 
 def _order(section: str) -> tuple[list[int], str]:

@@ -35,5 +35,6 @@ def read_image(path: Path) -> bytes:
     try:
         tdvf.metadata(data, place=str(path))
     except FormatError as error:
-        raise UserError(f"{path} is not a TD image, or is cut short: {error}") from error
+        why = str(error).removeprefix(str(path)).lstrip(": ")  # the name is said once
+        raise UserError(f"{path} is not a TD image, or is cut short: {why}") from error
     return data

@@ -9,7 +9,7 @@ from dsl.api import check_file
 from image.check import check_image
 from tdforge.building import counted, print_diagnostics
 from tdforge.command import Command
-from tdforge.errors import FAILED, OK
+from tdforge.errors import FAILED, OK, UserError
 from tdforge.files import read
 from tdforge.flows import SUFFIX, find_flow
 
@@ -22,6 +22,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check(given: argparse.Namespace) -> int:
     """A name that ends in .tdf or is no file is a flow."""
     path = Path(given.subject)
+    if len(path.parts) > 1 and path.suffix not in ("", SUFFIX) and not path.exists():
+        raise UserError(f"no file {path}")
     if path.suffix == SUFFIX or not path.is_file():
         return _check_flow(find_flow(given.subject), given.json)
     return _check_image(path, given.json)

@@ -81,7 +81,14 @@ def test_no_image(command: str, content: bytes, capsys: pytest.CaptureFixture[st
     path = tmp_path / "image.bin"
     path.write_bytes(content)
     assert main([command, str(path)]) == 1
-    assert "is not a TD image, or is cut short" in one_line(capsys)
+    line = one_line(capsys)
+    assert "is not a TD image, or is cut short" in line
+    assert line.count(str(path)) == 1
+
+
+def test_a_missing_image_is_not_called_a_flow(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["check", str(tmp_path / "absent.bin")]) == 1
+    assert one_line(capsys) == f"tdforge: no file {tmp_path / 'absent.bin'}"
 
 
 def test_a_directory_is_no_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from random import Random
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
-import judges
+import oracle
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made, print_counts
@@ -192,11 +192,11 @@ def judge(firmware: Firmware, hob: bytes, outcome: Outcome) -> None:
         table = report.handoff["e820"]
         assert isinstance(table, list)
         assert all(low[0] + low[1] <= high[0] for low, high in pairwise(table))
-    elif report.rtmr[0] == judges.extended(ERROR):
+    elif report.rtmr[0] == oracle.extended(ERROR):
         return  # refused before it was measured, so nothing in it had a say
-    measured = judges.hob_list(hob.ljust(size, b"\0"), base)
-    cpus = judges.cpus(config.vcpus)
-    assert report.rtmr[0] == judges.extended(measured, cpus, GOOD if report.handoff else ERROR), report.end
+    measured = oracle.hob_list(hob.ljust(size, b"\0"), base)
+    cpus = oracle.cpus(config.vcpus)
+    assert report.rtmr[0] == oracle.extended(measured, cpus, GOOD if report.handoff else ERROR), report.end
     assert outcome.lists.setdefault(report.rtmr[0], measured) == measured
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
-import judges
+import oracle
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
 from emu.api import RunConfig
@@ -60,7 +60,7 @@ class Given:
     @property
     def initrd(self) -> bytes:
         """What lies behind the kernel if a bundle header is there."""
-        head = -(-len(judges.kernel_extent(self.payload)) // PAGE) * PAGE
+        head = -(-len(oracle.kernel_extent(self.payload)) // PAGE) * PAGE
         if self.payload[head : head + 16] != BUNDLE:
             return b""
         (size,) = struct.unpack_from("<Q", self.payload, head + 16)
@@ -68,9 +68,9 @@ class Given:
 
     def registers(self) -> tuple[str, str]:
         """RTMR[0] and RTMR[1] of a good boot (docs/event-log.md)."""
-        files = [judges.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
-        machine = judges.hob_list(self.hob, self.base), judges.cpus(self.vcpus)
-        return judges.extended(*machine, GOOD), judges.extended(*files, GOOD)
+        files = [oracle.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
+        machine = oracle.hob_list(self.hob, self.base), oracle.cpus(self.vcpus)
+        return oracle.extended(*machine, GOOD), oracle.extended(*files, GOOD)
 
 
 def mrtd(regions: Iterable[AddedRegion]) -> str:
@@ -110,7 +110,7 @@ def judge_map(firmware: Firmware, td: Stopped, given: Given, e820: list[tuple[in
     assert all(low[1] <= high[0] for low, high in pairwise(e820)), e820
     memory = td.machine.memory
     log, size = firmware.section("event_log")
-    bfv = next(s for s in judges.sections(firmware.image) if s.type == 0)
+    bfv = next(s for s in oracle.sections(firmware.image) if s.type == 0)
     for start, end, kind in e820:
         assert start < end, e820
         assert end <= 1 << 47, e820
@@ -150,12 +150,12 @@ def judge_handoff(firmware: Firmware, td: Stopped, given: Given, seen: Ledger | 
     log = report.event_log.rstrip(
         b"\xff"
     )  # the VMM's own bytes in it may look like the fill; the last event does not
-    assert judges.replay(judges.events(log)) == report.rtmr
-    page = judges.boot_params(td.read, td.boot_params)
+    assert oracle.replay(oracle.events(log)) == report.rtmr
+    page = oracle.boot_params(td.read, td.boot_params)
     judge_map(firmware, td, given, page.e820)
     assert td.read(page.command_line, len(given.line) + 1) == given.line + b"\0"
     setup = ((given.payload[0x1F1] or 4) + 1) * 512
-    protected = judges.kernel_extent(given.payload)[setup:]
+    protected = oracle.kernel_extent(given.payload)[setup:]
     assert report.handoff is not None
     assert td.read(int(str(report.handoff["entry"])) - 0x200, len(protected)) == protected
     place, size = page.initrd
@@ -171,13 +171,13 @@ def judge_fatal(td: Stopped, given: Given) -> None:
     nmi = any(line.startswith("NMI") for line in report.hostile)
     assert report.end["fault"] is None or (nmi and "#NI" in str(report.end["detail"])), report.end
     whole = len(given.hob) >= 56 and given.base <= struct.unpack_from("<Q", given.hob, 48)[0]
-    lists = [judges.hob_list(given.hob, given.base)] if whole else []
-    cpus = judges.cpus(given.vcpus)
-    good = {judges.extended(*lists, cpus, GOOD), judges.extended(*lists, GOOD), judges.extended(GOOD)}
+    lists = [oracle.hob_list(given.hob, given.base)] if whole else []
+    cpus = oracle.cpus(given.vcpus)
+    good = {oracle.extended(*lists, cpus, GOOD), oracle.extended(*lists, GOOD), oracle.extended(GOOD)}
     assert report.rtmr[0] not in good
     if not nmi:
         measured = [(), *((one, cpus) for one in lists)]
-        assert report.rtmr[0] in [judges.extended(*some, ERROR) for some in measured]
+        assert report.rtmr[0] in [oracle.extended(*some, ERROR) for some in measured]
 
 
 @dataclass

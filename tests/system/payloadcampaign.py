@@ -17,7 +17,7 @@ from random import Random
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
-import judges
+import oracle
 from hostilecampaign import ERROR, PAGE, Given, Ledger, Outcome, judge, what_is_given
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
@@ -71,8 +71,8 @@ def judge_payload(firmware: Firmware, td: Stopped, given: Given, seen: Ledger) -
     judge(firmware, td, given, seen)
     if td.report.handoff:
         return
-    files = (judges.kernel_extent(given.payload), given.line, given.initrd)
-    permitted = [judges.extended(*files[:count], ERROR) for count in range(len(files) + 1)]
+    files = (oracle.kernel_extent(given.payload), given.line, given.initrd)
+    permitted = [oracle.extended(*files[:count], ERROR) for count in range(len(files) + 1)]
     assert td.report.rtmr[1] in permitted, "measured something else"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 
-import judges
+import oracle
 import pytest
 from tdbox import MIB, Firmware, finish, launched
 
@@ -185,11 +185,11 @@ def test_a_run_that_ends_otherwise_is_reported(linux: Firmware) -> None:
 
 
 def test_the_oracle_reads_what_an_independent_reader_reads(machine: Machine, shown: Shown) -> None:
-    params = judges.boot_params(machine.read_guest, page(shown))
+    params = oracle.boot_params(machine.read_guest, page(shown))
     assert list(shown.e820) == params.e820
-    assert shown.line.decode() == judges.text_at(machine.read_guest, params.command_line)
+    assert shown.line.decode() == oracle.text_at(machine.read_guest, params.command_line)
     assert shown.initrd == INITRDS[1]
-    assert dict(shown.tables) == dict(judges.acpi_tables(machine.read_guest, params.rsdp))
+    assert dict(shown.tables) == dict(oracle.acpi_tables(machine.read_guest, params.rsdp))
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

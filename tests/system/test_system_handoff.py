@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import judges
+import oracle
 import pytest
 from debian import tool
 from tdbox import GIB, LINUX, MIB, PRESETS, Firmware, Stopped, launched, made, payload_window, stopped
@@ -39,7 +39,7 @@ def ram_of(vmm: str, size: int) -> list[tuple[int, int]]:
 def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -> None:
     with stopped(replace(linux.config, vmm=vmm, memory=SIZES[size])) as td:
         assert td.report.met, td.report.end
-        table = judges.boot_params(td.read, td.boot_params).e820
+        table = oracle.boot_params(td.read, td.boot_params).e820
         assert all(before[1] <= after[0] for before, after in pairwise(table))
         assert all(start < end for start, end, _ in table)
         ram = ram_of(vmm, SIZES[size])
@@ -59,7 +59,7 @@ def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -
 
 def tables_of(td: Stopped) -> dict[str, tuple[int, bytes]]:
     """Address and bytes of each ACPI table by signature; each signature occurs once."""
-    found = judges.acpi_tables(td.read, judges.boot_params(td.read, td.boot_params).rsdp)
+    found = oracle.acpi_tables(td.read, oracle.boot_params(td.read, td.boot_params).rsdp)
     by_name = {table[:4].decode(): (place, table) for place, table in found}
     assert len(by_name) == len(found)
     return by_name
@@ -67,7 +67,7 @@ def tables_of(td: Stopped) -> dict[str, tuple[int, bytes]]:
 
 def mailbox_of(td: Stopped) -> int:
     """GPA of the multiprocessor wakeup mailbox, by the MADT."""
-    (wakeup,) = [entry for entry in judges.madt_entries(tables_of(td)["APIC"][1]) if entry[0] == 0x10]
+    (wakeup,) = [entry for entry in oracle.madt_entries(tables_of(td)["APIC"][1]) if entry[0] == 0x10]
     (mailbox,) = struct.unpack_from("<Q", wakeup, 8)
     return int(mailbox)
 
@@ -75,7 +75,7 @@ def mailbox_of(td: Stopped) -> int:
 @pytest.mark.parametrize("vmm", PRESETS)
 def test_what_must_survive_is_not_called_free(linux: Firmware, vmm: str) -> None:
     with stopped(replace(linux.config, vmm=vmm)) as td:
-        given, tables = judges.boot_params(td.read, td.boot_params), tables_of(td)
+        given, tables = oracle.boot_params(td.read, td.boot_params), tables_of(td)
         mailbox = mailbox_of(td)
 
     def kinds(start: int, size: int) -> set[int]:
@@ -113,7 +113,7 @@ def test_every_ap_is_parked_and_listed(linux: Firmware, vmm: str, vcpus: int) ->
         assert len(td.report.aps) == vcpus - 1
         where = {(ap["parked"], ap["end"], str(ap["symbol"]).split("+")[0]) for ap in td.report.aps}
         assert where == {(True, "", "ap_park")}
-        entries = judges.madt_entries(tables_of(td)["APIC"][1])
+        entries = oracle.madt_entries(tables_of(td)["APIC"][1])
         assert td.read(mailbox_of(td), 8) == bytes(8)  # no command, no APIC id
     small = [struct.unpack("<BBBBI", entry) for entry in entries if entry[0] == 0]
     large = [struct.unpack("<BBHIII", entry) for entry in entries if entry[0] == 9]
@@ -155,7 +155,7 @@ def test_memory_is_never_both_writable_and_executable_before_the_handoff(linux: 
                     continue
                 seen += 1
                 both = [
-                    m for m in judges.mappings(machine.read_guest, int(boot.regs.cr3)) if m.rights == "rwx"
+                    m for m in oracle.mappings(machine.read_guest, int(boot.regs.cr3)) if m.rights == "rwx"
                 ]
                 assert not both, machine.symbols.name(int(boot.regs.rip))
         except End as end:
@@ -166,7 +166,7 @@ def test_memory_is_never_both_writable_and_executable_before_the_handoff(linux: 
 
 def test_the_page_tables_of_the_handoff(linux: Firmware, kernel: bytes) -> None:
     with stopped(replace(linux.config, kernel=kernel)) as td:
-        found = judges.mappings(td.read, td.cr3)
+        found = oracle.mappings(td.read, td.cr3)
         entry = int(str(td.report.handoff["entry"])) if td.report.handoff else 0
     symbols = linux.symbols()
     payload, _ = linux.section("payload")
@@ -175,12 +175,12 @@ def test_the_page_tables_of_the_handoff(linux: Firmware, kernel: bytes) -> None:
     assert entry == load + 0x200
     both = [(m.start, m.end) for m in found if m.rights == "rwx"]
     assert both == [(0, 2 * MIB), (load // 4096 * 4096, window[1])]
-    assert judges.rights(found, symbols["__text_start"], symbols["__text_end"]) == "rx"
-    assert judges.rights(found, symbols["__rodata_start"], symbols["__rodata_end"]) == "r"
-    assert judges.rights(found, symbols["__data_start"], symbols["__data_end"]) == "rw"
+    assert oracle.rights(found, symbols["__text_start"], symbols["__text_end"]) == "rx"
+    assert oracle.rights(found, symbols["__rodata_start"], symbols["__rodata_end"]) == "r"
+    assert oracle.rights(found, symbols["__data_start"], symbols["__data_end"]) == "rw"
     stack, size = linux.section("stack")
-    assert judges.rights(found, stack, stack + 4096) == "none"
-    assert judges.rights(found, stack + 4096, stack + size) == "rw"
+    assert oracle.rights(found, stack, stack + 4096) == "none"
+    assert oracle.rights(found, stack + 4096, stack + size) == "rw"
     executable = [m for m in found if m.executable and not m.writable]
     assert [(m.start, m.end) for m in executable] == [(symbols["__text_start"], symbols["__text_end"])]
 
@@ -202,7 +202,7 @@ def test_a_firmware_far_larger_than_what_16_bit_code_reaches(tiny: bytes, tmp_pa
     text = LINUX.read_text().replace("up to 64 KiB", "up to 512 KiB")
     flow.write_text(text.replace("    start_log(event_log)?\n", f"    start_log(event_log)?\n{more}"))
     firmware = made(flow, tmp_path / "out", tiny)
-    bfv = next(s for s in judges.sections(firmware.image) if s.type == 0)
+    bfv = next(s for s in oracle.sections(firmware.image) if s.type == 0)
     assert bfv.size > 256 << 10
     assert run(replace(firmware.config, vcpus=2)).met
     report = run(firmware.patched("parse_hob", b"\x0f\x0b"))  # UD2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import judges
+import oracle
 import pytest
 from tdbox import GIB, LINUX, MIB, Firmware, made, stopped
 
@@ -136,8 +136,8 @@ def test_the_list_of_a_host(firmware: dict[int, Firmware], name: str) -> None:
     config = replace(built.config, hob=written, memory=host.memory, vcpus=host.vcpus)
     with stopped(config) as td:
         assert td.report.handoff is not None, td.report.end
-        given = judges.boot_params(td.read, td.boot_params)
-        tables = {table[:4]: table for _, table in judges.acpi_tables(td.read, given.rsdp)}
+        given = oracle.boot_params(td.read, td.boot_params)
+        tables = {table[:4]: table for _, table in oracle.acpi_tables(td.read, given.rsdp)}
     # All RAM of the list, and the image, is in the E820; nothing of the window below 4 GiB is RAM.
     image = [entry for entry in given.e820 if entry[0] >= 0xFC000000 and entry[1] <= 1 << 32]
     assert [kind for _, _, kind in image] == [2]
@@ -146,7 +146,7 @@ def test_the_list_of_a_host(firmware: dict[int, Firmware], name: str) -> None:
     )
     # RTMR[0] is a function of the list and the number of CPUs, of which the MADT lists those that are there.
     good = bytes(4)
-    assert td.report.rtmr[0] == judges.extended(written, judges.cpus(host.vcpus), good)
-    enabled = [e for e in judges.madt_entries(tables[b"APIC"]) if e[0] in (0, 9) and e[8 if e[0] else 4] & 1]
+    assert td.report.rtmr[0] == oracle.extended(written, oracle.cpus(host.vcpus), good)
+    enabled = [e for e in oracle.madt_entries(tables[b"APIC"]) if e[0] in (0, 9) and e[8 if e[0] else 4] & 1]
     assert len(enabled) == host.vcpus
     assert td.report.aps == [] if host.vcpus == 1 else all(ap["parked"] for ap in td.report.aps)

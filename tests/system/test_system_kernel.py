@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import sha384
 from pathlib import Path
 
-import judges
+import oracle
 import pytest
 from debian import kernel as debian_kernel
 from debian import tool
@@ -68,18 +68,18 @@ def test_the_report_has_its_keys(booted: Path) -> None:
 
 def test_the_log_of_the_boot_replays_and_names_what_was_given(booted: Path, kernel: bytes) -> None:
     report = json.loads((booted / "report.json").read_text())
-    found = judges.events(judges.cut((booted / "log").read_bytes()))
-    assert list(judges.replay(found)) == report["rtmr"]
+    found = oracle.events(oracle.cut((booted / "log").read_bytes()))
+    assert list(oracle.replay(found)) == report["rtmr"]
     assert [event["digest"] for event in report["events"]] == [event.digest.hex() for event in found]
-    extent = judges.kernel_extent(kernel)
+    extent = oracle.kernel_extent(kernel)
     assert 10 << 20 < len(extent) < len(kernel)  # Debian's file goes on with a signature
-    assert report["rtmr"][1] == judges.extended(extent, CMDLINE.encode(), bytes(4))
+    assert report["rtmr"][1] == oracle.extended(extent, CMDLINE.encode(), bytes(4))
     assert sha384(extent).hexdigest() in {event["digest"] for event in report["events"]}
 
 
 def test_tpm2_eventlog_reads_the_log(booted: Path, tmp_path: Path) -> None:
     report = json.loads((booted / "report.json").read_text())
-    (tmp_path / "log").write_bytes(judges.cut((booted / "log").read_bytes()))
+    (tmp_path / "log").write_bytes(oracle.cut((booted / "log").read_bytes()))
     command = [*tool("tpm2_eventlog", "tpm2-tools"), str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -117,13 +117,13 @@ def test_a_run_repeats_itself_in_another_process(linux: Firmware, tiny: bytes, t
 def test_an_initrd_is_measured_and_handed_over(linux: Firmware) -> None:
     initrd = bytes(range(256)) * 1000
     with stopped(replace(linux.config, initrd=initrd)) as td:
-        given = judges.boot_params(td.read, td.boot_params)
+        given = oracle.boot_params(td.read, td.boot_params)
         address, size = given.initrd
         assert size == len(initrd)
         assert td.read(address, size) == initrd
         assert any(kind == 1 and start <= address <= end - size for start, end, kind in given.e820)
-        found = judges.events(judges.cut(td.report.event_log))
-        assert judges.replay(found) == td.report.rtmr
+        found = oracle.events(oracle.cut(td.report.event_log))
+        assert oracle.replay(found) == td.report.rtmr
         assert sha384(initrd).digest() in [event.digest for event in found if event.register == 2]
 
 

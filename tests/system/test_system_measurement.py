@@ -10,7 +10,7 @@ from dataclasses import replace
 from hashlib import sha384
 from pathlib import Path
 
-import judges
+import oracle
 import pytest
 from tdbox import GIB, LINUX, PRESETS, Firmware, made, stopped
 
@@ -22,38 +22,38 @@ ROOT = LINUX.parents[2]
 
 @pytest.mark.parametrize("order", ["single-pass", "two-pass"])
 def test_mrtd_is_what_the_specification_computes(linux: Firmware, order: str) -> None:
-    expected = judges.mrtd(linux.image, two_pass=order == "two-pass")
+    expected = oracle.mrtd(linux.image, two_pass=order == "two-pass")
     assert linux.manifest["mrtd"][order] == expected
     assert run(replace(linux.config, mrtd_order=order)).mrtd == expected
 
 
 def test_the_orders_differ_and_nothing_else_changes_mrtd(linux: Firmware, tiny: bytes) -> None:
-    assert judges.mrtd(linux.image, two_pass=True) != judges.mrtd(linux.image, two_pass=False)
+    assert oracle.mrtd(linux.image, two_pass=True) != oracle.mrtd(linux.image, two_pass=False)
     variants = [
         replace(linux.config, memory=8 * GIB, vcpus=4, vmm="qemu", cmdline="other"),
         replace(linux.config, kernel=tiny + bytes(16), initrd=b"initrd"),
         replace(linux.config, td=TdParams(config_flags=CONFIG_GPAW52 | CONFIG_NO_RBP_MOD, mrowner=b"o" * 48)),
     ]
-    assert {run(config).mrtd for config in variants} == {judges.mrtd(linux.image, two_pass=False)}
+    assert {run(config).mrtd for config in variants} == {oracle.mrtd(linux.image, two_pass=False)}
 
 
 @pytest.mark.parametrize("vmm", PRESETS)
 def test_the_log_replays_to_the_registers(linux: Firmware, tiny: bytes, vmm: str) -> None:
     with stopped(replace(linux.config, vmm=vmm, vcpus=2, cmdline="root=/dev/vda ro")) as td:
         base, size = linux.section("hob")
-        vmm_hob = judges.hob_list(td.machine.launch.hob.ljust(size, b"\0"), base)
-        found = judges.events(judges.cut(td.report.event_log))
-    assert judges.replay(found) == td.report.rtmr
-    assert td.report.rtmr[0] == judges.extended(vmm_hob, judges.cpus(2), bytes(4))
-    assert td.report.rtmr[1] == judges.extended(judges.kernel_extent(tiny), b"root=/dev/vda ro", bytes(4))
+        vmm_hob = oracle.hob_list(td.machine.launch.hob.ljust(size, b"\0"), base)
+        found = oracle.events(oracle.cut(td.report.event_log))
+    assert oracle.replay(found) == td.report.rtmr
+    assert td.report.rtmr[0] == oracle.extended(vmm_hob, oracle.cpus(2), bytes(4))
+    assert td.report.rtmr[1] == oracle.extended(oracle.kernel_extent(tiny), b"root=/dev/vda ro", bytes(4))
     assert td.report.rtmr[2:] == (bytes(48).hex(),) * 2
     # (register, type) in order, and the data as docs/event-log.md has it
     kinds = [(1, 0xA), (1, 0xA), (2, 0x8000000A), (2, 0xA), (1, 4), (2, 4)]
     assert [(event.register, event.type) for event in found] == kinds
     assert found[0].information() == ("td_hob", vmm_hob)
     payload, _ = linux.section("payload")
-    assert found[1].information() == ("td_cpus", judges.cpus(2))
-    assert found[2].blob() == ("td_payload", payload, len(judges.kernel_extent(tiny)))
+    assert found[1].information() == ("td_cpus", oracle.cpus(2))
+    assert found[2].blob() == ("td_payload", payload, len(oracle.kernel_extent(tiny)))
     assert found[3].information() == ("td_payload_info", b"root=/dev/vda ro")
     assert [event.data for event in found[4:]] == [bytes(4)] * 2
     configs = (found[0], found[1], found[3])
@@ -84,9 +84,9 @@ def test_the_kernel_is_given_no_more_of_the_command_line_than_was_measured(
     flow = tmp_path / "part.tdf"
     flow.write_text(LINUX.read_text().replace("text_extent(parameters)?", "parameters[0 .. 7]"))
     with stopped(made(flow, tmp_path / "out", tiny).config) as td:
-        place = judges.boot_params(td.read, td.boot_params).command_line
-        assert td.report.rtmr[1] == judges.extended(judges.kernel_extent(tiny), b"console", bytes(4))
-        assert judges.text_at(td.read, place) == "console"
+        place = oracle.boot_params(td.read, td.boot_params).command_line
+        assert td.report.rtmr[1] == oracle.extended(oracle.kernel_extent(tiny), b"console", bytes(4))
+        assert oracle.text_at(td.read, place) == "console"
 
 
 def test_two_builds_in_two_checkouts_give_the_same_bytes(linux: Firmware, tmp_path: Path) -> None:

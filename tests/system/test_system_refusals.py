@@ -8,7 +8,7 @@ import struct
 from dataclasses import replace
 
 import hobcampaign
-import judges
+import oracle
 import pytest
 from tdbox import Firmware, finish, launched
 
@@ -28,11 +28,11 @@ def refusal(report: Report) -> str:
 def test_a_kernel_that_is_no_bzimage(linux: Firmware) -> None:
     with launched(linux.config) as machine:
         base, size = linux.section("hob")
-        vmm_hob = judges.hob_list(machine.launch.hob.ljust(size, b"\0"), base)
+        vmm_hob = oracle.hob_list(machine.launch.hob.ljust(size, b"\0"), base)
         machine.memory.write(linux.section("payload")[0] + 0x202, b"XXXX")
         report = finish(machine, linux.config).report
     assert refusal(report) == "tdforge: kernel: not a bzImage"
-    assert report.rtmr[:2] == (judges.extended(vmm_hob, judges.cpus(1), ERROR), judges.extended(ERROR))
+    assert report.rtmr[:2] == (oracle.extended(vmm_hob, oracle.cpus(1), ERROR), oracle.extended(ERROR))
 
 
 def test_no_kernel_at_all(linux: Firmware) -> None:
@@ -64,7 +64,7 @@ def test_a_td_whose_host_left_sept_ve_on(linux: Firmware) -> None:
     """The host could then inject #VE anywhere: refused before anything is read."""
     report = run(replace(linux.config, td=TdParams(attributes=0)))
     assert refusal(report) == "tdforge: SEPT_VE_DISABLE is not set"
-    assert report.rtmr == (judges.extended(ERROR),) * 2 + (bytes(48).hex(),) * 2
+    assert report.rtmr == (oracle.extended(ERROR),) * 2 + (bytes(48).hex(),) * 2
 
 
 def test_a_hob_list_that_ends_outside_its_section(linux: Firmware) -> None:
@@ -73,7 +73,7 @@ def test_a_hob_list_that_ends_outside_its_section(linux: Firmware) -> None:
     beyond = whole[:48] + struct.pack("<Q", base + size + 8) + whole[56:]
     report = run(replace(linux.config, hob=beyond))
     assert refusal(report) == "tdforge: TD HOB: list does not fit its region"
-    assert report.rtmr[:2] == (judges.extended(ERROR),) * 2
+    assert report.rtmr[:2] == (oracle.extended(ERROR),) * 2
 
 
 def test_a_hob_list_cut_short_inside(linux: Firmware) -> None:
@@ -84,7 +84,7 @@ def test_a_hob_list_cut_short_inside(linux: Firmware) -> None:
     short = whole[:48] + struct.pack("<Q", end - 8) + whole[56:]
     report = run(replace(linux.config, hob=short))
     assert refusal(report).startswith("tdforge: TD HOB: ")
-    assert report.rtmr[0] == judges.extended(judges.hob_list(short, base), judges.cpus(1), ERROR)
+    assert report.rtmr[0] == oracle.extended(oracle.hob_list(short, base), oracle.cpus(1), ERROR)
 
 
 def test_an_exception_in_the_firmware_is_a_refusal_too(linux: Firmware) -> None:
@@ -93,7 +93,7 @@ def test_an_exception_in_the_firmware_is_a_refusal_too(linux: Firmware) -> None:
     assert "#UD" in str(report.end["detail"])
     assert "parse_hob" in str(report.end["detail"])
     assert report.end["fault"]
-    assert report.rtmr[1] == judges.extended(ERROR)
+    assert report.rtmr[1] == oracle.extended(ERROR)
 
 
 @pytest.mark.parametrize("place", ["guard page", "nowhere", "code"])
@@ -108,7 +108,7 @@ def test_an_exception_without_a_stack_is_a_refusal_too(linux: Firmware, place: s
     # RSP that is not canonical is #SS on hardware; the emulated CPU raises #GP (docs/conformance.md).
     vectors = ("tdforge: #GP", "tdforge: #SS") if place == "nowhere" else ("tdforge: #PF",)
     assert str(report.end["detail"]).startswith(vectors)
-    assert report.rtmr[1] == judges.extended(ERROR)
+    assert report.rtmr[1] == oracle.extended(ERROR)
 
 
 def test_a_firmware_that_forgets_to_accept_is_found_out(linux: Firmware) -> None:

@@ -252,6 +252,8 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
     if effects.spans and OUT_OF_BOUNDS not in (e.text for e in item.errors):
         message = f"`{name}` requires a size of its argument, so it `fails {OUT_OF_BOUNDS}`"
         reporter.error("E05", item.name.span, message)
+    for parameter in parameters if item.errors else ():
+        _check_errors(item, parameter, names, reporter)
     names.primitives[name] = Primitive(
         name=name,
         parameters=tuple(parameters),
@@ -263,3 +265,18 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         spans=effects.spans,
         doc=item.doc,
     )
+
+
+def _check_errors(item: tree.Primitive, p: Parameter, names: Names, reporter: Reporter) -> None:
+    """What a primitive sees of a record may be what the VMM chose, and an error may depend on it: then it is
+    declared so, or a step recorded it before."""
+    fields = names.records[p.type.name].fields if isinstance(p.type, RecordRef) and not p.state else ()
+    chosen = [f.name for f in fields if f.provenance.value < Provenance.MEASURED.value]
+    marks = (m.step for m in names.effects[item.name.text].needs_marks if m.parameter == p.name)
+    recorded = any(step in names.steps and names.steps[step].rule == "T01" for step in marks)
+    if chosen and not recorded and not any(e.text in names.refusals for e in item.errors):
+        message = (
+            f"an error of `{item.name.text}` may depend on `{p.name}.{chosen[0]}`, which no RTMR records"
+        )
+        hint = f"declare it as `untrusted error`, or let the primitive need a step of T01 for `{p.name}`"
+        reporter.error("E05", item.name.span, message, hint)

@@ -61,7 +61,7 @@ class TryRules(CallRules):
 
     @contextmanager
     def handled(self, s: model.Try, attempt: Frame, failed: State) -> Iterator[None]:
-        """What may not be decided by an error, or be gone on from. Whether the VMM serves a call is not
+        """What may not be decided by an error, or be gone on from. Whether the VMM makes a call fail is not
         recorded either: until all ways are one again, the flow takes no step and sets no trusted number."""
         going_on = [handler for handler in s.handlers if self.paths.goes_on(handler.body)]
         doubts = attempt.doubts[attempt.argued :] if going_on else []
@@ -76,7 +76,7 @@ class TryRules(CallRules):
                 self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
         depth = len(self.refusals)
         if any(handler in going_on for handler in self._refusing(s)):
-            new = [d.culprit for d in doubts if d.refusal and d.culprit not in self.refusals]
+            new = [d.refusal for d in doubts if d.refusal and d.refusal not in self.refusals]
             self.refusals += new[:1]
         yield
         ways = [self.paths.block(block) for block in (s.body, *(handler.body for handler in s.handlers))]

@@ -189,7 +189,11 @@ class CallRules(MemoryRules):
         if not effects.measures:  # a step that was refused was not taken; a register may lack its event
             survived = [refusal for refusal in survived if refusal is not call]
         causes = [*self.refusals, *survived]
-        if causes and (steps or isinstance(primitive.result, Never)):
+        if causes[-1:] == [call] and steps:
+            message = f"the flow goes on if the VMM makes `{call.callee}` fail, and another event could"
+            hint = "let every handler of that error end with `fail`"
+            self.error("refusal", call.span, f"{message} take the place of the missing one", hint)
+        elif causes and (steps or isinstance(primitive.result, Never)):
             self.refused(call.span, f"whether `{call.callee}` is called", causes[-1])
         for steps_taken in self.attempted if steps else ():
             steps_taken.append(call)
@@ -200,12 +204,12 @@ class CallRules(MemoryRules):
         refusals = [error for error in primitive.errors if error in self.names.refusals]
         for name, (value, argument) in given.items():
             reads = primitive.name in self.names.extents or value.object is None
-            unread = value.recorded or value.trust == SHARED or not reads
-            known = unread and (value.object is None or size(value).recorded)
+            seen = value.recorded or value.trust == SHARED or not reads
+            known = seen and (value.object is None or size(value).recorded)
             if not known and name not in measured and len(refusals) < len(primitive.errors):
                 self.doubted(argument)
         if refusals:
-            self.doubted(call, refusal=True)
+            self.refusable(call)
 
     def kind_of(self, value: Value) -> str:
         """How bytes of that origin are usually measured."""

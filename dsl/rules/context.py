@@ -36,10 +36,10 @@ class Context:
         self.frames: list[Frame] = []
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
-        self.refusals: list[Expression] = []  # calls of which nothing records whether the VMM served them
+        self.refusals: list[model.Call] = []  # calls of which nothing records whether the VMM made them fail
         self.attempted: list[list[model.Call]] = []  # for each retry on the way: steps of this attempt
         self.survivable: set[int] = set()  # calls (by id) of which a `try` goes on from an error
-        self.survived: list[list[Expression]] = []  # for each on the way: calls that the VMM may have refused
+        self.survived: list[list[model.Call]] = []  # for each on the way: calls that the VMM may have refused
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
 
     # ---- the flow that is walked
@@ -54,16 +54,25 @@ class Context:
     def is_suppressed(self, variable: model.Variable) -> bool:
         return (self.frame.signature.name, variable.id) in self.program.suppressed.variables
 
-    def doubted(self, culprit: Expression, refusal: bool = False) -> None:
+    def doubted(self, culprit: Expression) -> None:
         """Something unrecorded decides whether an error arises here."""
-        self.frame.doubts.append(Doubt(culprit, refusal))
-        for refusals in self.survived if refusal else ():
-            refusals.append(culprit)
+        self.frame.doubts.append(Doubt(culprit))
+        self._tried_again(f"an error that depends on {describe(culprit)}")
+
+    def refusable(self, call: model.Call) -> None:
+        """The VMM decides whether `call` fails, and no RTMR records it."""
+        self.frame.doubts.append(Doubt(call, call))
+        for refusals in self.survived:
+            refusals.append(call)
+        self._tried_again(f"an error of `{call.callee}`")
+
+    def _tried_again(self, cause: str) -> None:
+        """Reports steps that an attempt took before it failed in a way that no register records."""
         for steps in self.attempted:
             for step in steps[-1:]:
-                cause = f"the VMM serves `{culprit.callee}`" if isinstance(culprit, model.Call) else ""
-                cause = cause or f"an error follows that depends on {describe(culprit)}"
-                message = f"the number of calls of `{step.callee}` depends on whether {cause}"
+                message = (
+                    f"the VMM decides how often `{step.callee}` is called: it is called again after {cause}"
+                )
                 hint = "take steps outside the retried call, or last in it"
                 self.error("refusal", step.span, f"{message}, which no RTMR records", hint)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from dsl.model import Expression, Provenance
+from dsl.model import Call, Expression, Provenance
 from dsl.scope import Signature
 
 
@@ -107,10 +107,11 @@ def number(recorded: bool, bounded: bool, constant: int | str | None = None) -> 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Something unrecorded that decides whether an error arises; `refusal`: the VMM may refuse that call."""
+    """Something unrecorded that decides whether an error arises; `refusal`: the call that the VMM can
+    make fail."""
 
     culprit: Expression
-    refusal: bool = False
+    refusal: Call | None = None
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,13 @@ class ValueWalker(Context, ABC):
             return value
         if value.object is None:
             return number(recorded=False, bounded=value.bounded)
-        self.refused(e.span, f"which {describe(e)} is returned", self.refusals[-1])
+        self.refused(e.span, "what is returned here", self.refusals[-1])
         return value
 
-    def refused(self, span: Span, what: str, cause: Expression) -> None:
-        """Reports that `what` depends on a refusal."""
-        name = cause.callee if isinstance(cause, model.Call) else "a call"
-        message = f"{what} depends on whether the VMM serves `{name}`, which no RTMR records"
-        hint = "take steps after the ways of the `try` have joined again"
+    def refused(self, span: Span, what: str, cause: model.Call) -> None:
+        """Reports that the VMM decides `what`, by making `cause` fail."""
+        message = f"the VMM decides {what}: it can make `{cause.callee}` fail, which no RTMR records"
+        hint = "do it where the ways of the `try` have joined again, or let every handler end with `fail`"
         self.error("refusal", span, message, hint)
 
     # ---- expressions

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsl.api import check_source
-from dsl.capabilities import CORE, capabilities, capability_of, prelude
+from dsl.capabilities import CORE, PRELUDE, capabilities, capability_of, prelude
 from dsl.declare import Names, declare
 from dsl.diagnostics import Reporter
 from dsl.parse import parse
@@ -109,6 +109,19 @@ def test_numbers_of_the_prelude_are_given_and_unique(text: str, message: str) ->
     reporter = Reporter(text)
     declare(parse(text, "x", reporter).declarations, Names(), reporter, prelude=True)
     assert [d.message for d in reporter.diagnostics] == ([message] if message else [])
+
+
+def test_an_error_that_may_depend_on_what_the_vmm_chose_is_declared_so() -> None:
+    text = (PRELUDE / "memory.tdf").read_text()
+    plain = text.replace("untrusted error ram_range_invalid", "error ram_range_invalid")
+    assert plain != text
+    found = []
+    for each in (text, plain):
+        reporter = Reporter(each)
+        declare(parse(each, "x", reporter).declarations, prelude([]), reporter, prelude=True)
+        found.append([(d.code, d.message) for d in reporter.diagnostics])
+    message = "an error of `plan_memory` may depend on `td.gpaw`, which no RTMR records"
+    assert found == [[], [("E05", message)]]
 
 
 def test_a_flow_does_not_choose_numbers() -> None:

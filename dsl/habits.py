@@ -14,7 +14,8 @@ class Habit:
     """What is foreign: a sign, or the group `at` of its surroundings.
 
     `repair`: what parsing goes on with instead, or None if the line is left out. `everywhere`: it is never
-    right outside of texts, so that one report is enough for a file. {found} is what was written.
+    right outside of texts, so that one report is enough for a file. {found} is what was written, {keep} the
+    group of that name.
     """
 
     pattern: re.Pattern[str]
@@ -41,6 +42,8 @@ _OUT = "leave it out"
 _LET = "write `let NAME = ...`"
 _BLOCK = "a block is written between `{{` and `}}`"
 _LOOP = "a loop runs over a list: `for x in LIST {{ }}`"
+_TRIED = "put `retry N times CALL?` into a flow that `fails`, and `try` that flow"
+_RETRIED = "put the block into a flow that `fails`, and write `retry N times FLOW(...)?`"
 _UNIT = ("write `{unit}`, which is 1024 {below}", "{unit}")
 # A unit may be read as the name of what follows (`16 MB at 0`), so this is asked of every file.
 UNITS = _near(
@@ -115,6 +118,22 @@ TABLE = (
     ),
     _near(r"\]\s*(?P<at>RTMR)\b", "write `separate RTMR[0], RTMR[1]`", ",RTMR", "expected `,` before `RTMR`"),
     _near(r"\brequire\b[^,(]*(?P<at>,)", "write `require CONDITION else ERROR`", " else ", "expected `else`"),
+    _near(
+        r"\btry\b[^{]*?(?P<at>\bretry\s+\w+\s+times\s+(?P<keep>[^{?]*)\??)",
+        _TRIED,
+        "{keep}",
+        "`try` takes a call, not a retry",
+    ),
+    _near(r"\bretry\s+\w+\s+times\s+(?P<at>try)\b", _TRIED, "", "`retry` takes a call, not a `try`"),
+    _near(r"\b(?P<at>retry\s+\w+\s+times\s*\{)", _RETRIED, None, "`retry` takes a call, not a block"),
+    _near(r"\b(?P<at>try\s*\{)", "write `try CALL {{ }} on ERROR {{ }}`", None, "`try` takes a call"),
+    _near(r"\btry\b[^{]*\)\s*(?P<at>\?)", _OUT, "", "`try` handles the error that `?` would pass on"),
+    _near(
+        r"(?P<at>\blet\s+\w+\s*=\s*try\b[^{]*\{)",
+        "write `try let NAME = CALL {{ }}`",
+        None,
+        "`try` is a statement",
+    ),
     _near(r"\blet\s+(?P<at>mut|mutable|var)\b", f"{_OUT}, any number can be assigned", ""),
     _near(
         r"^\s+(?P<at>const)\b",
@@ -187,11 +206,14 @@ class Found:
     start: int
     end: int
     text: str
+    keep: str = ""
 
     def _filled(self, template: str) -> str:
         size = self.text[:1].upper()
         below = {"K": "bytes", "M": "KiB", "G": "MiB"}.get(size, "")
-        return template.format(found=self.text, last=self.text[-1:], unit=f"{size}iB", below=below)
+        return template.format(
+            found=self.text, keep=self.keep, last=self.text[-1:], unit=f"{size}iB", below=below
+        )
 
     @property
     def message(self) -> str:
@@ -213,7 +235,8 @@ def found_in(line: str, habits: tuple[Habit, ...] = TABLE) -> list[Found]:
     for habit in habits:
         for match in habit.pattern.finditer(masked):
             start, end = match.span("at" if "at" in habit.pattern.groupindex else 0)
-            found.append(Found(habit, start, end, masked[start:end].strip()))
+            first, last = match.span("keep") if "keep" in habit.pattern.groupindex else (0, 0)
+            found.append(Found(habit, start, end, masked[start:end].strip(), line[first:last]))
     return found
 
 

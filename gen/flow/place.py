@@ -23,6 +23,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Place:
+    """What a variable's slot holds, and where in the frame it is, in bytes."""
+
     kind: Kind
     slot: int
 

@@ -92,6 +92,7 @@ Body = Callable[[Builder], None]  # emits a primitive between the frame's openin
 
 
 def reload_cr3() -> None:
+    """Drops all translations of the vCPU; RAX is used."""
     MOVCR(rax, cr3)
     MOVCR(cr3, rax)
 

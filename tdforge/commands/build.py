@@ -11,12 +11,14 @@ from tdforge.flows import find_flow, short
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     parser.add_argument("flow", metavar="FLOW", help="a flow file, or the name of a shipped flow")
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def build(given: argparse.Namespace) -> int:
+    """Builds a flow, prints what came of it; returns the exit code. Raises UserError."""
     result = build_flow(find_flow(given.flow), given.out)
     if given.json:
         print(read(result.manifest, "manifest").decode(), end="")

@@ -15,6 +15,7 @@ from tdforge.flows import SUFFIX, find_flow
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     parser.add_argument("subject", metavar="FLOW|IMAGE", help="a flow file or name, or an image file")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 

@@ -22,6 +22,7 @@ DIFFERENT = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     for name in ("a", "b"):
         parser.add_argument(
             name, type=Path, metavar=name.upper(), help="an image, a trace, or a report as JSON"

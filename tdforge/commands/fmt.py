@@ -12,6 +12,7 @@ from tdforge.flows import find_flow
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     parser.add_argument("flows", nargs="+", metavar="FLOW", help="a flow file, or the name of a shipped flow")
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit code 1 if a file would change"

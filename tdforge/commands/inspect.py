@@ -11,11 +11,13 @@ from tdforge.files import read_image
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def inspect(given: argparse.Namespace) -> int:
+    """Prints the facts of an image; returns the exit code. Raises UserError."""
     info = facts_of(read_image(given.image), place=str(given.image))
     if given.json:
         print(info.to_json(), end="")

@@ -22,6 +22,7 @@ from tdforge.running import run_td
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
     parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE")
     of_td = parser.add_argument_group("the TD as its host creates it (Base specification, TD_PARAMS)")
     machine_options.add_options(parser, of_td)
@@ -39,6 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    """Runs an image or a saved run, prints the report; returns the exit code. Raises UserError."""
     config, point = _described(given)
     stream = sys.stderr if given.json else sys.stdout
     with (

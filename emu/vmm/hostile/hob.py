@@ -98,6 +98,7 @@ def _tables(parts: Parts, signature: bytes = b"") -> list[bytearray]:
 
 
 def field_lie(rng: Random, parts: Parts) -> str:
+    """Start or length of a resource is any number."""
     part = _pick(rng, parts, hob.HobType.RESOURCE)
     if part is None:
         return bits_lie(rng, parts)
@@ -108,6 +109,7 @@ def field_lie(rng: Random, parts: Parts) -> str:
 
 
 def type_lie(rng: Random, parts: Parts) -> str:
+    """Type or attributes of a resource are others, known or not."""
     part = _pick(rng, parts, hob.HobType.RESOURCE)
     if part is None:
         return bits_lie(rng, parts)
@@ -118,6 +120,7 @@ def type_lie(rng: Random, parts: Parts) -> str:
 
 
 def wrap_lie(rng: Random, parts: Parts) -> str:
+    """A resource whose end wraps around 2**64, or nearly."""
     start = (1 << 64) - rng.randrange(1, 1 << 20) * PAGE
     length = rng.randrange(1, 1 << 21) * PAGE
     parts.insert(rng.randrange(1, len(parts) + 1), _resource(rng.choice(RAM_TYPES), start, length))
@@ -125,6 +128,7 @@ def wrap_lie(rng: Random, parts: Parts) -> str:
 
 
 def overlap_lie(rng: Random, parts: Parts) -> str:
+    """A resource over a part of RAM."""
     part = _ram(rng, parts)
     if part is None:
         return wrap_lie(rng, parts)
@@ -138,6 +142,7 @@ def overlap_lie(rng: Random, parts: Parts) -> str:
 
 
 def shared_lie(rng: Random, parts: Parts) -> str:
+    """RAM at an address with the shared bit."""
     part = _ram(rng, parts)
     if part is None:
         return wrap_lie(rng, parts)
@@ -147,6 +152,7 @@ def shared_lie(rng: Random, parts: Parts) -> str:
 
 
 def claim_lie(rng: Random, parts: Parts) -> str:
+    """RAM that nobody asked for, above 4 GiB."""
     kind = rng.choice((0, 7, 7))
     start = rng.choice((1 << 32, 5 * GIB, 1 << 36, 1 << 39)) + rng.randrange(1 << 12) * PAGE
     length = rng.randrange(1, 1 << 14) * PAGE
@@ -155,6 +161,7 @@ def claim_lie(rng: Random, parts: Parts) -> str:
 
 
 def firmware_lie(rng: Random, parts: Parts) -> str:
+    """A resource over the image, or more of the window below 4 GiB."""
     start = (1 << 32) - rng.choice((0x4000000, 0x100000, 0x9000, PAGE))
     kind = rng.choice((0, 1, 5, 7))
     parts.insert(rng.randrange(1, len(parts)), _resource(kind, start, (1 << 32) - start))
@@ -162,6 +169,7 @@ def firmware_lie(rng: Random, parts: Parts) -> str:
 
 
 def fragment_lie(rng: Random, parts: Parts) -> str:
+    """RAM in pieces, some of another type."""
     part = _ram(rng, parts)
     if part is None or _range(part)[1] > 8 * GIB:
         return wrap_lie(rng, parts)
@@ -178,6 +186,7 @@ def fragment_lie(rng: Random, parts: Parts) -> str:
 
 
 def hole_lie(rng: Random, parts: Parts) -> str:
+    """RAM that ends early."""
     part = _ram(rng, parts)
     if part is None:
         return wrap_lie(rng, parts)
@@ -188,6 +197,7 @@ def hole_lie(rng: Random, parts: Parts) -> str:
 
 
 def count_lie(rng: Random, parts: Parts) -> str:
+    """More resources than a parser may hold."""
     count = rng.choice((16, 31, 32, 33, 64, 128, 129, 256, 600))
     kind = rng.choice((0, 1, 7))
     base = 6 * GIB + rng.randrange(1 << 10) * (2 << 20)
@@ -197,6 +207,7 @@ def count_lie(rng: Random, parts: Parts) -> str:
 
 
 def head_lie(rng: Random, parts: Parts) -> str:
+    """A field of the head of any HOB is another number."""
     part = rng.choice(parts)
     at, layout, name = rng.choice(((0, "<H", "type"), (2, "<H", "length"), (4, "<I", "reserved field")))
     value = rng.choice((0, 1, 3, 4, 7, 8, 23, 24, 47, 49, 0xFFF8, 0xFFFF, rng.randrange(1 << 16)))
@@ -205,6 +216,7 @@ def head_lie(rng: Random, parts: Parts) -> str:
 
 
 def order_lie(rng: Random, parts: Parts) -> str:
+    """The HOBs between PHIT and END in another order."""
     inner = parts[1:-1]
     rng.shuffle(inner)
     parts[1:-1] = inner
@@ -212,6 +224,7 @@ def order_lie(rng: Random, parts: Parts) -> str:
 
 
 def drop_lie(rng: Random, parts: Parts) -> str:
+    """One HOB less, perhaps PHIT or END."""
     at = rng.randrange(len(parts))
     kind = int.from_bytes(parts[at][:2], "little")
     if len(parts) > 1:
@@ -220,6 +233,7 @@ def drop_lie(rng: Random, parts: Parts) -> str:
 
 
 def phit_lie(rng: Random, parts: Parts) -> str:
+    """A field of the PHIT is another number."""
     at = rng.choice((8, 12, 16, 24, 32, 40))
     value = number(rng) & 0xFFFFFFFF
     struct.pack_into("<I", parts[0], min(at, len(parts[0]) - 4), value)
@@ -227,6 +241,7 @@ def phit_lie(rng: Random, parts: Parts) -> str:
 
 
 def payload_lie(rng: Random, parts: Parts) -> str:
+    """Payload information of any length, kind and entry point."""
     body = struct.pack("<IIQ", rng.choice((0, 1, 2, 3, 0xFFFFFFFF)), 0, number(rng))
     size = rng.choice((0, 4, 8, 12, 12, 16, 16, 24, 64))
     guid = guids.HOB_PAYLOAD_INFO.bytes_le
@@ -240,6 +255,7 @@ def payload_lie(rng: Random, parts: Parts) -> str:
 
 
 def table_lie(rng: Random, parts: Parts) -> str:
+    """An ACPI table that is none, or with other bytes."""
     tables = _tables(parts)
     if not tables:
         parts.insert(
@@ -285,6 +301,7 @@ def madt_lie(rng: Random, parts: Parts) -> str:
 
 
 def bits_lie(rng: Random, parts: Parts) -> str:
+    """One to four flipped bits."""
     count = rng.randrange(1, 5)
     for _ in range(count):
         part = rng.choice(parts)

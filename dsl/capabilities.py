@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from dsl import tree
-from dsl.declare import Names, declare
+from dsl.declare import BUILT_IN, Names, declare
 from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.model import Span
 from dsl.parse import parse
 
 PRELUDE = Path(__file__).with_name("prelude")
@@ -99,12 +100,13 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     visible = {capability: None for capability in _in_order(wanted)}
     everything = prelude().places
     own = set(_bound(file))
-    for name in _taken(file):
-        if name.text in everything and name.text not in own:
-            capability = capability_of(name.text)
+    named = ((n.text, f"`{n.text}`", n.span) for n in _names_in(file) if n.text not in own)
+    for part, shown, span in sorted((*named, *_constructs(file)), key=lambda n: (n[2].line, n[2].column)):
+        if part in everything:
+            capability = capability_of(part)
             if capability not in visible:
-                message = f"`{name.text}` is part of `{capability}`, which this file does not use"
-                reporter.error("N01", name.span, message, f"add `uses {capability}`")
+                message = f"{shown} is part of `{capability}`, which this file does not use"
+                reporter.error("N01", span, message, f"add `uses {capability}`")
                 visible |= dict.fromkeys(_in_order([capability]))
     return prelude(visible.keys() - {CORE})
 
@@ -121,19 +123,39 @@ def _bound(file: tree.File) -> Iterator[str]:
                 yield name.text
 
 
-def _taken(file: tree.File) -> Iterator[tree.Name]:
-    """Names that the file takes from elsewhere, and the primitives that its statements call."""
+def _names_in(file: tree.File) -> Iterator[tree.Name]:
+    """Every name of a file but those of built-in types: `digest` is one, and a primitive of `measure`."""
+    nodes = list(tree.walk(file.declarations))
+    types = {id(n.name) for n in nodes if isinstance(n, tree.TypeName) and n.name.text in BUILT_IN}
+    return (node for node in nodes if isinstance(node, tree.Name) and id(node) not in types)
+
+
+def _constructs(file: tree.File) -> Iterator[tuple[str, str, Span]]:
+    """What stands for a call of a primitive: its name, how a message calls the construct, and where it is."""
     for node in tree.walk(file.declarations):
         match node:
             case tree.Measure():
-                yield tree.Name(f"measure_{node.kind.callee.text}", node.span)
+                yield _kind("measure_", node.kind.callee, "`measure ... as {kind}`", node.span)
             case tree.Handoff():
-                yield tree.Name(f"handoff_{node.call.callee.text}", node.span)
+                yield _kind("handoff_", node.call.callee, "`handoff {kind}`", node.span)
             case tree.Separate():
-                yield tree.Name("separate", node.span)
+                yield "separate", "`separate`", node.span
             case tree.Accept():
-                yield tree.Name("accept", node.span)
+                yield "accept", "`accept`", node.span
             case tree.Park():
-                yield tree.Name("park_aps", node.span)
-            case tree.Name():
-                yield node
+                yield "park_aps", "`park aps`", node.span
+            case tree.Memory() if node.regions:
+                yield "plan_memory", "a `memory` region", node.regions[0].span
+
+
+def _kind(prefix: str, kind: tree.Name, shown: str, span: Span) -> tuple[str, str, Span]:
+    """The primitive of that kind; any if nothing declares the kind, which is reported elsewhere."""
+    name = prefix + kind.text
+    if name in prelude().primitives:
+        return name, shown.format(kind=kind.text), span
+    return kinds_of(prefix)[0], f"`{prefix[:-1]}`", span
+
+
+def kinds_of(prefix: str) -> list[str]:
+    """The primitives, of all capabilities, whose names begin with `prefix`."""
+    return [name for name in prelude().primitives if name.startswith(prefix)]

@@ -39,6 +39,7 @@ from formats.units import align_up
 
 BOOL = Scalar("bool", 8)
 SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar("u32", 32), U64)}
+BUILT_IN: dict[str, Type] = {t.__name__.lower(): t() for t in (Bytes, Digest, Text, Never)} | SCALARS
 PROVENANCES = {p.name.lower(): p for p in Provenance}
 MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
 FIRST_FLOW_ERROR = 256  # those of the prelude have the numbers below
@@ -101,20 +102,23 @@ def resolve(name: tree.TypeName, names: Names, reporter: Reporter) -> Type:
                 "E01", name.span, "a list needs its element and its capacity", "write `list<u64, 8>`"
             )
             return Unit()
-        return ListOf(resolve(name.element, names, reporter), name.capacity)
+        element = resolve(name.element, names, reporter)
+        if isinstance(element, ListOf | Never):
+            kind = "lists" if isinstance(element, ListOf) else "`never`"
+            reporter.error("E01", name.element.span, f"there are no lists of {kind}", "use one list")
+            return Unit()
+        return ListOf(element, name.capacity)
     if name.element is not None:
         reporter.error("E01", name.span, f"`{word}` takes no element type", "only `list<T, N>` does")
-    simple: dict[str, Type] = {t.__name__.lower(): t() for t in (Bytes, Digest, Text, Never)}
-    simple |= SCALARS
-    if word in simple:
-        return simple[word]
+    if word in BUILT_IN:
+        return BUILT_IN[word]
     if word in names.records:
         return RecordRef(word)
     if word in names.enumerations:
         return EnumRef(word)
     if word in names.handles:
         return Handle(word)
-    known = [*simple, *names.records, *names.enumerations, *names.handles, "list"]
+    known = [*BUILT_IN, *names.records, *names.enumerations, *names.handles, "list"]
     hint = NAMES.get(word) or did_you_mean(word, known)
     reporter.error("N01", name.span, f"there is no type `{word}`", hint)
     return Unit()

@@ -252,12 +252,12 @@ class Layout:
                 self._error(
                     "T06", region.span, f"the regions do not fit between 1 MiB and {shown(limit.value)}"
                 )
-        most = self._most_regions()
+        most = self._max_regions()
         for region in memory.regions[most:]:
             message = f"`{region.name.text}` is one memory region too many, a RAM plan carves at most {most}"
             self._error("T10", region.name.span, message, "put two of them into one region and slice it")
 
-    def _most_regions(self) -> int:
+    def _max_regions(self) -> int:
         ram = self._names.records.get("Ram")
         carved = next((f.type for f in ram.fields if f.name == "carved"), None) if ram else None
         return carved.capacity if isinstance(carved, ListOf) else 0

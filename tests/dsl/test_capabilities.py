@@ -44,31 +44,68 @@ def test_what_is_used_brings_what_it_builds_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "name", "capability"),
+    ("statement", "shown", "capability"),
     [
-        ("let l = hob_extent(hob)?", "hob_extent", "memory"),
-        ("start_log(hob)? separate RTMR[0]", "start_log", "measure"),
-        ("separate RTMR[0]", "separate", "measure"),
-        ('measure hob into RTMR[0] as blob("x")', "measure_blob", "measure"),
-        ("require td.gpaw == LEVEL_2M", "LEVEL_2M", "memory"),
-        ("if td.gpaw == 1 { fail tdvmcall_failed }", "tdvmcall_failed", "vmm"),
-        ("require td.gpaw == 1 else acpi_no_room", "acpi_no_room", "acpi"),
-        ("let s = RamState.added", "RamState", "memory"),
+        ("let l = hob_extent(hob)?", "`hob_extent`", "memory"),
+        ("start_log(hob)? separate RTMR[0]", "`start_log`", "measure"),
+        ("separate RTMR[0]", "`separate`", "measure"),
+        ('measure hob into RTMR[0] as blob("x")', "`measure ... as blob`", "measure"),
+        ('measure td into RTMR[0] as cpus("x")', "`measure ... as cpus`", "acpi"),
+        ('measure hob into RTMR[0] as blub("x")', "`measure`", "measure"),
+        ("accept td", "`accept`", "memory"),
+        ("accept td from 0 to 1 GiB", "`accept`", "memory"),
+        ("park aps on hob", "`park aps`", "cpus"),
+        ("handoff linux(td, hob)", "`handoff linux`", "linux"),
+        ("handoff linus(td, hob)", "`handoff`", "linux"),
+        ("let q = get_quote(hob, hob, digest(hob), td)?", "`get_quote`", "quote"),
+        ("require td.gpaw == LEVEL_2M", "`LEVEL_2M`", "memory"),
+        ("if td.gpaw == 1 { fail tdvmcall_failed }", "`tdvmcall_failed`", "vmm"),
+        ("require td.gpaw == 1 else acpi_no_room", "`acpi_no_room`", "acpi"),
+        ("let s = RamState.added", "`RamState`", "memory"),
     ],
 )
-def test_a_name_of_a_capability_that_is_not_used(statement: str, name: str, capability: str) -> None:
+def test_a_name_of_a_capability_that_is_not_used(statement: str, shown: str, capability: str) -> None:
     found = told("", statement)
     assert found[0] == (
         "N01",
-        f"`{name}` is part of `{capability}`, which this file does not use",
+        f"{shown} is part of `{capability}`, which this file does not use",
         f"add `uses {capability}`",
     )
-    assert not [d for d in found if d[0] == "N01"][1:]
+    assert not [d for d in found if "which this file does not use" in d[1]][1:]
 
 
 def test_a_missing_capability_is_reported_once_and_nothing_follows_from_it() -> None:
     flows = "flow f(p: Placement) -> u64 { return p.load }\nflow g(l: Linux) -> u64 { return l.init_size }\n"
     assert [d[2] for d in told("", "", flows)] == ["add `uses linux`"]
+
+
+def test_memory_regions_need_the_capability_that_carves_them() -> None:
+    text = BOOT.replace("STATEMENT", "") + IMAGE.replace(
+        "\n}\n", "\n memory below 4 GiB, top down { a 4 KiB b 4 KiB }\n}\n"
+    )
+    (found,) = check_source(text).diagnostics
+    assert (found.code, found.message, found.hint) == (
+        "N01",
+        "a `memory` region is part of `memory`, which this file does not use",
+        "add `uses memory`",
+    )
+
+
+def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
+    hints = [d[2] for d in told("", "handoff nothing(td)") if "has no kind" in d[1]]
+    assert hints == ["the kinds are `linux`"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("flow f() -> list<list<u8, 2>, 3> fails { fail out_of_bounds }", "there are no lists of lists"),
+        ("flow f() { let x: list<list<u8, 2>, 3> = 1 }", "there are no lists of lists"),
+        ("flow f() -> list<never, 3> fails { fail out_of_bounds }", "there are no lists of `never`"),
+    ],
+)
+def test_lists_of_what_no_list_holds(declared: str, message: str) -> None:
+    assert told("", "", declared + "\n") == [("E01", message, "use one list")]
 
 
 def test_names_of_a_capability_that_is_not_used_are_free() -> None:
@@ -122,6 +159,12 @@ def test_an_error_that_may_depend_on_what_the_vmm_chose_is_declared_so() -> None
         found.append([(d.code, d.message) for d in reporter.diagnostics])
     message = "an error of `plan_memory` may depend on `td.gpaw`, which no RTMR records"
     assert found == [[], [("E05", message)]]
+
+
+def test_the_type_digest_needs_no_capability() -> None:
+    known = f'const KNOWN = hex"{"00" * 48}"\n'
+    flows = f"{known}flow f(d: digest) -> bool {{ let own: digest = KNOWN return d == own }}\n"
+    assert told("", "require f(KNOWN)", flows) == []
 
 
 def test_a_flow_does_not_choose_numbers() -> None:

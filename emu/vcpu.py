@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from emu import instructions
+from emu.cpu import pagestate
 from emu.observe import Raised
 from emu.processor import Processor
 from emu.signals import End, Fault, VirtualizationException
@@ -127,11 +128,11 @@ class Vcpu(Processor):
             raise End("triple-fault", "")
         if stop.kind in (lib.TD_STOP_SEPT, lib.TD_STOP_EPT_VE):
             verb = ("read from", "write to", "execution of")[stop.access]
-            state = self.memory.state(int(stop.gpa)) & lib.TD_PAGE_STATE
+            state = self.memory.state(int(stop.gpa)) & pagestate.STATE
             what = {
-                lib.TD_PAGE_PENDING: "not accepted",
-                lib.TD_PAGE_SHARED: "shared",
-                lib.TD_PAGE_MAPPED: "private",
+                pagestate.PENDING: "not accepted",
+                pagestate.SHARED: "shared",
+                pagestate.MAPPED: "private",
             }
             alias = "shared" if stop.shared else "private"
             page = what.get(state, "not backed by the VMM")

@@ -10,6 +10,7 @@ from typing import Any
 
 import cffi
 
+from emu.cpu import pagestate
 from emu.signals import EmuError
 from formats.tdx import status
 from host.library import CompileError, shared_library
@@ -23,6 +24,7 @@ NUMBERS = {
 COMPILE_FLAGS = (
     "-std=gnu17",
     *(f"-D{name}={value:#x}ULL" for name, value in NUMBERS.items()),
+    *(f"-D{name}={value}" for name, value in pagestate.IN_C.items()),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from emu.cpu import pagestate
 from formats.units import LARGE_PAGE, PAGE
 
 
@@ -32,7 +33,7 @@ class Memory:
         return int(self.layout.shared_bit)
 
     def state(self, gpa: int) -> int:
-        """The TD_PAGE_* byte of the page, unmapped beyond the backed space."""
+        """The `pagestate` byte of the page, unmapped beyond the backed space."""
         return int(self.layout.pages[gpa >> 12]) if gpa < self.span else 0
 
     def is_backed(self, gpa: int) -> bool:
@@ -41,7 +42,7 @@ class Memory:
 
     def is_large(self, gpa: int) -> bool:
         """Whether a 2 MiB page is there."""
-        return bool(self.state(gpa) & self.lib.TD_PAGE_2M)
+        return bool(self.state(gpa) & pagestate.LARGE)
 
     def read(self, gpa: int, size: int, shared: bool = False) -> bytes:
         """Bytes as the module or the host sees them; no state check."""
@@ -67,18 +68,22 @@ class Memory:
             yield found[0] * PAGE, self.read(found[0] * PAGE, len(found) * PAGE)
 
     def set_states(self, gpa: int, size: int, state: int) -> None:
-        """Gives all pages of a range one TD_PAGE_* byte."""
+        """Gives all pages of a range one `pagestate` byte."""
         self.lib.td_set_pages(self.vm, gpa, size // PAGE, state)
 
     def states(self, gpa: int, size: int) -> bytes:
-        """The TD_PAGE_* bytes of a range."""
+        """The `pagestate` bytes of a range."""
         return bytes(self.ffi.buffer(self.layout.pages + (gpa >> 12), size // PAGE))
+
+    def is_accepted(self, gpa: int, size: int) -> bool:
+        """Whether all pages of a range are private and accessible."""
+        return {state & pagestate.STATE for state in set(self.states(gpa, size))} == {pagestate.MAPPED}
 
     def split(self, gpa: int, size: int) -> None:
         """TDH.MEM.PAGE.DEMOTE of every 2 MiB page that the range touches."""
         for chunk in range(gpa // LARGE_PAGE * LARGE_PAGE, gpa + size, LARGE_PAGE):
             if self.is_large(chunk):
-                self.set_states(chunk, LARGE_PAGE, self.state(chunk) & ~self.lib.TD_PAGE_2M)
+                self.set_states(chunk, LARGE_PAGE, self.state(chunk) & ~pagestate.LARGE)
 
     def remove(self, gpa: int, size: int, again: bool = True) -> None:
         """TDH.MEM.RANGE.BLOCK and PAGE.REMOVE of whole private pages. With `again` the VMM adds new ones on
@@ -86,21 +91,19 @@ class Memory:
         """
         self.split(gpa, size)
         self.lib.td_discard(self.vm, gpa, size)
-        self.set_states(gpa, size, self.lib.TD_PAGE_PENDING if again else self.lib.TD_PAGE_UNMAPPED)
+        self.set_states(gpa, size, pagestate.PENDING if again else pagestate.UNMAPPED)
 
     def add_ram(self, start: int, end: int, large: bool) -> None:
         """RAM that the VMM would augment on demand; `large`: whether it may use 2 MiB pages."""
-        pending = self.lib.TD_PAGE_PENDING
+        pending = pagestate.PENDING
         self.set_states(start, end - start, pending)
         first, last = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
         if large and last > first:
-            self.set_states(first, last - first, pending | self.lib.TD_PAGE_2M)
+            self.set_states(first, last - first, pending | pagestate.LARGE)
 
     def add_pages(self, gpa: int, content: bytes, size: int, measured: bool) -> None:
         """TDH.MEM.PAGE.ADD of `size` bytes: pages are there, accepted, and their 2 MiB chunk is split."""
         self.split(gpa, size)
-        flags = (
-            self.lib.TD_PAGE_MAPPED | self.lib.TD_PAGE_ADDED | (self.lib.TD_PAGE_MEASURED if measured else 0)
-        )
+        flags = pagestate.MAPPED | pagestate.ADDED | (pagestate.MEASURED if measured else 0)
         self.set_states(gpa, size, flags)
         self.write(gpa, content)

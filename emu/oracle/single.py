@@ -130,8 +130,7 @@ def _accepted(machine: Machine, piece: Range) -> bool:
     memory = machine.memory
     if end > memory.span or not inside((start, end), machine.launch.ram):
         return False
-    states = set(memory.states(start, end - start))
-    return {state & memory.lib.TD_PAGE_STATE for state in states} == {memory.lib.TD_PAGE_MAPPED}
+    return memory.is_accepted(start, end - start)
 
 
 def _places(machine: Machine, shown: Shown) -> Iterable[Finding]:

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+from emu.cpu import pagestate
 from emu.cpu.memory import Memory
 from emu.signals import End, VirtualizationException
 from emu.tdx import report
@@ -94,13 +95,12 @@ class TdxModule:
         """Walk of an operand page: GPA without the shared bit and whether it is shared; may end in #VE or
         the run (helpers.c check_walk_and_map_guest_side_gpa).
         """
-        lib = self.memory.lib
         bare, shared = gpa & ~self.memory.shared_bit, bool(gpa & self.memory.shared_bit)
-        state = self.memory.state(bare) & lib.TD_PAGE_STATE
-        if state == (lib.TD_PAGE_SHARED if shared else lib.TD_PAGE_MAPPED):
+        state = self.memory.state(bare) & pagestate.STATE
+        if state == (pagestate.SHARED if shared else pagestate.MAPPED):
             return bare, shared
-        pending = state == lib.TD_PAGE_PENDING and not self.pending_ve_disabled
-        if state == lib.TD_PAGE_UNMAPPED if shared else pending:
+        pending = state == pagestate.PENDING and not self.pending_ve_disabled
+        if state == pagestate.UNMAPPED if shared else pending:
             access = 3 if write else 1  # what the page did not allow: reading, and writing where it is asked
             raise VirtualizationException(48, access, gpa=gpa, length=TDCALL_LENGTH)
         raise End(

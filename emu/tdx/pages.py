@@ -4,6 +4,7 @@ tdg_mem_page_accept.c, tdg_mem_page_attr_rd.c, tdg_mem_page_attr_wr.c)
 
 from __future__ import annotations
 
+from emu.cpu import pagestate
 from emu.signals import End
 from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, RCX, RDX, Gpr
@@ -31,8 +32,8 @@ def accept(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
     gpa, level = operand_gpa(module, r[RCX], levels=2), r[RCX] & LEVEL
     if gpa is None:
         return status.OPERAND_INVALID | status.RCX
-    lib, state = module.memory.lib, module.memory.state(gpa)
-    inside = level == 0 and state & lib.TD_PAGE_2M and state & lib.TD_PAGE_STATE == lib.TD_PAGE_MAPPED
+    state = module.memory.state(gpa)
+    inside = level == 0 and state & pagestate.LARGE and state & pagestate.STATE == pagestate.MAPPED
     # The walk that ends above the level asked for takes no lock
     if not inside and module.busy("accept", module.params.choices.accept_busy):
         return status.OPERAND_BUSY | status.RCX
@@ -48,11 +49,11 @@ def accept(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
 
 def _leaf(module: TdxModule, gpa: int, what: str) -> tuple[int, bool]:
     """Level of the SEPT leaf that maps a private GPA and whether it is pending; without one the TD exits."""
-    lib, state = module.memory.lib, module.memory.state(gpa)
-    kind = state & lib.TD_PAGE_STATE
-    if kind not in (lib.TD_PAGE_MAPPED, lib.TD_PAGE_PENDING):
+    state = module.memory.state(gpa)
+    kind = state & pagestate.STATE
+    if kind not in (pagestate.MAPPED, pagestate.PENDING):
         raise End("sept-violation", f"{what} of GPA {gpa:#x}, where the VMM has no private page")
-    return int(bool(state & lib.TD_PAGE_2M)), kind == lib.TD_PAGE_PENDING
+    return int(bool(state & pagestate.LARGE)), kind == pagestate.PENDING
 
 
 def _has_table(module: TdxModule, gpa: int, level: int) -> bool:
@@ -60,7 +61,7 @@ def _has_table(module: TdxModule, gpa: int, level: int) -> bool:
     if level == 0 or gpa >= module.memory.span:
         return False
     size = min(SIZES[level], module.memory.span - gpa)
-    if level == 1 and module.memory.state(gpa) & module.memory.lib.TD_PAGE_2M:
+    if level == 1 and module.memory.state(gpa) & pagestate.LARGE:
         return False
     return any(module.memory.states(gpa, size))
 

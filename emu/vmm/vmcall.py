@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from emu.cpu import pagestate
 from emu.cpu.apic import EMULATED as APIC_EMULATED
 from emu.cpu.apic import FIXED, LocalApic, Message
 from emu.cpu.memory import Memory
@@ -147,9 +148,9 @@ class Vmm:
         if not gpa & bit or not gpa + size - 1 & MASK64 & bit:
             return ghci.INVALID_OPERAND
         gpa &= ~bit
-        memory, lib = self.memory, self.memory.lib
-        ends = {memory.state(at) & lib.TD_PAGE_STATE for at in (gpa, gpa + size - 1)}
-        if ends == {lib.TD_PAGE_SHARED}:
+        memory = self.memory
+        ends = {memory.state(at) & pagestate.STATE for at in (gpa, gpa + size - 1)}
+        if ends == {pagestate.SHARED}:
             if write:
                 memory.write(gpa, r[R15].to_bytes(8, "little")[:size], shared=True)
             else:
@@ -197,13 +198,13 @@ class Vmm:
         when it is to become private.
         """
         memory, lib = self.memory, self.memory.lib
-        states = {gpa: memory.state(gpa) & lib.TD_PAGE_STATE for gpa in range(start, start + size, PAGE)}
-        if not to_shared and lib.TD_PAGE_UNMAPPED in states.values():
+        states = {gpa: memory.state(gpa) & pagestate.STATE for gpa in range(start, start + size, PAGE)}
+        if not to_shared and pagestate.UNMAPPED in states.values():
             return False
         memory.split(start, size)
-        wanted = lib.TD_PAGE_SHARED if to_shared else lib.TD_PAGE_PENDING
+        wanted = pagestate.SHARED if to_shared else pagestate.PENDING
         for gpa, state in states.items():
-            if state != lib.TD_PAGE_UNMAPPED and (state == lib.TD_PAGE_SHARED) != to_shared:
+            if state != pagestate.UNMAPPED and (state == pagestate.SHARED) != to_shared:
                 lib.td_discard(memory.vm, gpa, PAGE)
                 memory.set_states(gpa, PAGE, wanted)
         return True
@@ -221,7 +222,7 @@ class Vmm:
         if size > quote.MAX_BUFFER or gpa + size > memory.span:
             return ghci.INVALID_OPERAND
         pages = range(gpa, gpa + size, PAGE)
-        if any(memory.state(page) & memory.lib.TD_PAGE_STATE != memory.lib.TD_PAGE_SHARED for page in pages):
+        if any(memory.state(page) & pagestate.STATE != pagestate.SHARED for page in pages):
             return ghci.INVALID_OPERAND
         buffer = memory.read(gpa, size, shared=True)
         if not quote.is_request(buffer):

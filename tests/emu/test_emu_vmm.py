@@ -9,6 +9,7 @@ import pytest
 from tdvfimage import patched
 
 from emu.config import RunConfig
+from emu.cpu import pagestate
 from emu.cpu.memory import Memory
 from emu.signals import End
 from emu.tdx.launch import build
@@ -133,7 +134,6 @@ def calls() -> object:
 def test_calls(calls: tuple[Memory, object]) -> None:
     memory, call = calls
     assert callable(call)
-    lib = memory.lib
     r = call(0x1F, r12=0x1B)
     assert (r[R10], r[R11]) == (0, 0xFEE00D00)
     assert call(0x1F, r12=0x12345)[R10] == 1 << 63
@@ -145,14 +145,14 @@ def test_calls(calls: tuple[Memory, object]) -> None:
     assert call(0x10000)[R10] == 0
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x1800)[R10] == 0x8000000000000002
     assert call(0x10001, r12=0x900000 | SHARED, r13=0x2000)[R10] == 0
-    assert memory.state(0x900000) & 3 == lib.TD_PAGE_SHARED
+    assert memory.state(0x900000) & 3 == pagestate.SHARED
     assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 1 << 63  # no request is in the buffer
     memory.write(0x900000, b"\1", shared=True)
     assert call(0x10002, r12=0x900000 | SHARED, r13=0x1000)[R10] == 0
     assert memory.read(0x900008, 8, shared=True) == (0x8000000000000000).to_bytes(8, "little")
     assert call(0x10002, r12=0x900000, r13=0x1000)[R10] == 1 << 63
     assert call(0x10001, r12=0x900000, r13=0x2000)[R10] == 0
-    assert memory.state(0x900000) & 3 == lib.TD_PAGE_PENDING
+    assert memory.state(0x900000) & 3 == pagestate.PENDING
     assert call(0x10001, r12=0xF0000000 | SHARED, r13=0x1000)[R10] == 0
     r = call(0x10001, r12=0xF0000000, r13=0x1000)
     assert (r[R10], r[R11]) == (1 << 63, 0xF0000000)
@@ -178,8 +178,8 @@ def test_map_gpa_stops_for_a_waiting_interrupt() -> None:
         apic.post(0x40)
         assert convert(0x900000, 0x200000) == (0, 0x10001)  # R11 stays as it was
         assert convert(0xA00000, 0x300000) == (1, 0xC00000 | SHARED)
-        assert td.memory.state(0xBFF000) & 3 == td.memory.lib.TD_PAGE_SHARED
-        assert td.memory.state(0xC00000) & 3 == td.memory.lib.TD_PAGE_PENDING
+        assert td.memory.state(0xBFF000) & 3 == pagestate.SHARED
+        assert td.memory.state(0xC00000) & 3 == pagestate.PENDING
         apic.take(0x40)
         assert convert(0xC00000, 0x100000) == (0, 0x10001)
         assert convert(0, SHARED) == (0, 0x10001)  # all there is and much more, at once

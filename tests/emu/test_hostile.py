@@ -13,6 +13,7 @@ import pytest
 
 from emu import view
 from emu.api import EmuError, RunConfig, prepare, report, run
+from emu.cpu import pagestate
 from emu.machine import Machine
 from emu.vmm import backing, choose
 from emu.vmm.backing import union
@@ -104,7 +105,7 @@ def test_all_that_is_claimed_is_backed() -> None:
     cut = 0
     for seed in range(150):
         with launched(config(vmm=f"hostile:{seed}")) as machine:
-            unmapped = machine.memory.lib.TD_PAGE_UNMAPPED
+            unmapped = pagestate.UNMAPPED
             listed, ranges, texts = backing.backed(machine.launch.hob)
             assert listed == machine.launch.hob
             assert not texts
@@ -275,7 +276,7 @@ def test_a_script_that_is_not_there(tmp_path: Path) -> None:
 def test_the_example_script(capsys: pytest.CaptureFixture[str]) -> None:
     given = config(CALLS, script=EXAMPLE)
     with launched(given) as machine:
-        large = machine.memory.lib.TD_PAGE_2M
+        large = pagestate.LARGE
         assert not any(state & large for state in machine.memory.states(0, guest.MEMORY))
         place = next(s.address for s in machine.launch.sections if s.type == SectionType.PAYLOAD_PARAM)
         assert b"from_the_script" in machine.read_guest(place, 64)

@@ -6,6 +6,8 @@ import guest
 import pytest
 from interrupts import MACROS
 
+from emu.cpu import pagestate
+
 # CPL 3 at `user` with paging that lets it read all but nothing else; SYSCALL leads to `entry`.
 USER = (
     MACROS
@@ -150,7 +152,7 @@ def test_page_of_the_kernel(access: str, error: int) -> None:
         sysretq
     """
     with guest.machine(guest.build(USER + body).image, memory=(1 << 30) + (64 << 20)) as td:
-        td.memory.set_states(1 << 30, 4096, td.lib.TD_PAGE_MAPPED)
+        td.memory.set_states(1 << 30, 4096, pagestate.MAPPED)
         td.run(100_000, None)
         assert td.memory.read(guest.RESULTS + 0xF00, 1) == b"\x0e"
         assert int.from_bytes(td.memory.read(guest.RESULTS + 0xF08, 8), "little") == error
@@ -178,7 +180,7 @@ def test_the_kernel_keeps_off_pages_of_the_user(access: str, error: int) -> None
         halt
     """
     with guest.machine(guest.build(body).image, memory=(1 << 30) + (64 << 20)) as td:
-        td.memory.set_states(1 << 30, 4096, td.lib.TD_PAGE_MAPPED)
+        td.memory.set_states(1 << 30, 4096, pagestate.MAPPED)
         td.run(100_000, None)
         assert td.memory.read(guest.RESULTS, 1) == b"\x07"
         assert td.memory.read(guest.RESULTS + 0xF00, 1) == b"\x0e"

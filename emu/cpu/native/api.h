@@ -1,15 +1,5 @@
-/* What Python sees of the native core. Plain C without includes or macros: cffi parses this very file. */
-
-enum {
-    TD_PAGE_UNMAPPED = 0, /* no SEPT entry: nothing that the VMM will ever back */
-    TD_PAGE_PENDING = 1,  /* RAM that waits for TDG.MEM.PAGE.ACCEPT (the VMM augments it on demand) */
-    TD_PAGE_MAPPED = 2,   /* private and accessible */
-    TD_PAGE_SHARED = 3,   /* converted: reachable through the shared bit only */
-    TD_PAGE_STATE = 3,    /* mask of the four states above */
-    TD_PAGE_2M = 4,       /* the SEPT leaf is a 2 MiB one */
-    TD_PAGE_MEASURED = 8, /* MR.EXTENDed at launch */
-    TD_PAGE_ADDED = 16    /* PAGE.ADDed at launch */
-};
+/* What Python sees of the native core. Plain C without includes or macros: cffi parses this very file. The numbers of
+ * page states (TD_PAGE_*) and statuses come from Python, pagestate.py and engine.py, as compiler options. */
 
 enum { TD_READ = 0, TD_WRITE = 1, TD_FETCH = 2 };
 enum { TD_WATCH_READ = 1, TD_WATCH_WRITE = 2 };

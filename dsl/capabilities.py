@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsl import tree
 from dsl.declare import BUILT_IN, Names, declare
-from dsl.diagnostics import Reporter, did_you_mean, join_words
+from dsl.diagnostics import Reporter, closest, did_you_mean, join_words
 from dsl.model import Span
 from dsl.parse import parse
 
@@ -84,15 +84,17 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     """The declarations a flow file sees. A capability whose names it takes without `uses` is reported once,
     and then counts as used."""
     wanted: dict[str, tree.Name] = {}
+    named = {name.text for name in used(file)}
     for name in used(file):
         if name.text == CORE:
             reporter.error("N02", name.span, "`core` is always included", "leave it out")
         elif name.text not in capabilities():
-            hint = (
-                did_you_mean(name.text, capabilities())
-                or f"the capabilities are {join_words(capabilities(), 'and')}"
-            )
+            meant = closest(name.text, capabilities())
+            hint = did_you_mean(name.text, capabilities())
+            hint = hint or f"the capabilities are {join_words(capabilities(), 'and')}"
             reporter.error("N01", name.span, f"the prelude has no capability `{name.text}`", hint)
+            if meant and meant not in named:
+                wanted[meant] = name
         elif name.text in wanted:
             reporter.error("N02", name.span, f"`{name.text}` is already used")
         else:
@@ -100,8 +102,8 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     visible = {capability: None for capability in _in_order(wanted)}
     everything = prelude().places
     own = set(_bound(file))
-    named = ((n.text, f"`{n.text}`", n.span) for n in _names_in(file) if n.text not in own)
-    for part, shown, span in sorted((*named, *_constructs(file)), key=lambda n: (n[2].line, n[2].column)):
+    places = ((n.text, f"`{n.text}`", n.span) for n in _names_in(file) if n.text not in own)
+    for part, shown, span in sorted((*places, *_constructs(file)), key=lambda n: (n[2].line, n[2].column)):
         if part in everything:
             capability = capability_of(part)
             if capability not in visible:

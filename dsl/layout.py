@@ -191,6 +191,7 @@ class Layout:
                     f"{where} is not in [{shown(lowest)}, {shown(highest)}), where the image file is mapped"
                 )
                 self._error("T06", section.span, message, f"write `at {shown(highest - MIB)}`")
+                return  # it takes no room here: what follows lies where it would without it
         else:
             limit = LEAST_RAM if kind in ("TD_HOB", "TempMem") else LOWEST_SPLIT
             if end > limit:

@@ -125,6 +125,12 @@ def test_what_uses_may_name(uses: str, message: str, hint: str) -> None:
     assert [d[1:] for d in told(uses, "")] == [(message, hint)]
 
 
+def test_a_misspelt_capability_is_one_mistake() -> None:
+    found = told("uses memmory\n", "let list = hob_extent(hob)? print hex(list.size)")
+    assert found == [("N01", "the prelude has no capability `memmory`", "did you mean `memory`?")]
+    assert told("uses memmory, memory\n", "let list = hob_extent(hob)? print hex(list.size)") == found
+
+
 def test_the_number_of_an_error_never_changes() -> None:
     lines = (line.split() for line in NUMBERS.read_text().splitlines()[1:])
     shipped = {name: int(number) for number, name in lines}

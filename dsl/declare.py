@@ -3,7 +3,7 @@ file's) into the model, and lays records out as C does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,10 @@ from formats.units import align_up
 
 BOOL = Scalar("bool", 8)
 SCALARS = {s.name: s for s in (BOOL, Scalar("u8", 8), Scalar("u16", 16), Scalar("u32", 32), U64)}
-BUILT_IN: Mapping[str, Type] = {t.__name__.lower(): t() for t in (Bytes, Digest, Text, Never)} | SCALARS
+BUILT_IN: dict[str, Type] = {
+    **SCALARS,
+    **{t.__name__.lower(): t() for t in (Bytes, Digest, Text, Never)},
+}
 PROVENANCES = {p.name.lower(): p for p in Provenance}
 MAX_ERROR_TEXT = 47  # ReportFatalError carries 64 bytes with the NUL, "tdforge: " taken off; see the model
 FIRST_FLOW_ERROR = 256  # those of the prelude have the numbers below

@@ -154,14 +154,14 @@ class _Reader:
             needs_marks=tuple(self.mark(e.names, "other") for e in needs if len(e.names) > 1),
             writes=self.operands("writes"),
             keeps=self.operands("keeps"),
-            spans=tuple(self.least(e) for e in each.get("spans", ())),
+            spans=tuple(self.span(e) for e in each.get("spans", ())),
             log_bytes=sum(e.number for e in each.get("logs", ())),
             log_sizes=self.operands("logs"),
             log_areas=self.operands("logs into"),
             limits=tuple((self.parameter(e.names[0]), e.number) for e in each.get("limits", ())),
         )
 
-    def least(self, effect: tree.Effect) -> SpanNeed:
+    def span(self, effect: tree.Effect) -> SpanNeed:
         if effect.align & (effect.align - 1) or effect.align > PAGE:  # regions begin at a page
             message = f"{effect.align} is not a power of two up to {PAGE}"
             self.reporter.error("E06", effect.span, message)

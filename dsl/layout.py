@@ -253,9 +253,9 @@ class Layout:
                 self._error(
                     "T06", region.span, f"the regions do not fit between 1 MiB and {shown(limit.value)}"
                 )
-        most = self._max_regions()
-        for region in memory.regions[most:]:
-            message = f"`{region.name.text}` is one memory region too many, a RAM plan carves at most {most}"
+        capacity = self._max_regions()
+        for region in memory.regions[capacity:]:
+            message = f"`{region.name.text}` is one memory region too many, a RAM plan has at most {capacity}"
             self._error("T10", region.name.span, message, "put two of them into one region and slice it")
 
     def _max_regions(self) -> int:

@@ -146,8 +146,8 @@ class FlowLowerer(ChoiceLowerer):
             self.error("E06", s.page.span, "pages are 4 KiB or 2 MiB")
             return None
         if limit is not whole:
-            least = self.lower(limit)
-            value = least.value if isinstance(least, model.Literal) else None
+            lowered = self.lower(limit)
+            value = lowered.value if isinstance(lowered, model.Literal) else None
             if isinstance(value, int) and value < MIB:
                 message = f"{value} bytes is less than a MiB"
                 written = isinstance(limit, tree.Number) and value

@@ -160,12 +160,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SpanNeed:
-    """The bytes given for `parameter` are at least `least`, or as many as those of `other`; they begin at a
+    """The bytes given for `parameter` are at least `minimum`, or as many as those of `other`; they begin at a
     multiple of `align` and their number is one. What is not known at build time is checked before the call,
     which then fails with `error`."""
 
     parameter: str
-    least: int
+    minimum: int
     other: str | None
     align: int
     error: int

@@ -85,7 +85,7 @@ def _primitive(firmware: Firmware, primitive: model.Primitive, start: Span) -> N
         known = need.parameter in spans and (need.other is None or need.other in spans)
         require(known, start, f"`{primitive.name}` has no bytes `{need.parameter}`")
         page = need.align in (1 << n for n in range(PAGE.bit_length()))
-        require(page and 0 <= need.least < 1 << 31, start, f"`{need.parameter}` fits nowhere")
+        require(page and 0 <= need.minimum < 1 << 31, start, f"`{need.parameter}` fits nowhere")
         require(need.error in [e.number for e in firmware.errors], start, "a span has no error")
     for error in primitive.errors:
         require(error in names, start, f"`{primitive.name}` gives `{error}`, which has no number")

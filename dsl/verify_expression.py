@@ -232,8 +232,8 @@ def _binary(e: model.Binary, scope: Scope) -> None:
         require(constant is not None and constant < 64, e.span, "a shift count is no constant below 64")
     else:
         require(e.op in ("&", "|", "^"), e.span, f"there is no operator `{e.op}`")
-    least = 64 if e.op == "<<" else _needed(e)
-    require(_bits(e.type) >= least, e.span, f"`{e.op}` is narrower than what comes of it")
+    needed = 64 if e.op == "<<" else _needed(e)
+    require(_bits(e.type) >= needed, e.span, f"`{e.op}` is narrower than what comes of it")
 
 
 def _needed(e: model.Binary) -> int:

@@ -10,7 +10,7 @@ from dsl.effects import Effects
 from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
 from dsl.rules.context import TRUSTED
 from dsl.rules.memory import MemoryRules
-from dsl.rules.state import Frame, State, Value, join, most
+from dsl.rules.state import Frame, State, Value, highest, join
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
@@ -289,7 +289,7 @@ class CallRules(MemoryRules):
         giver = self.names.same_trust.get(primitive.name)
         if giver is not None:
             asked = next(p.provenance for p in primitive.parameters if p.name == giver)
-            return Value(most(self.now(given[giver][0], state).trust, asked))  # less was reported
+            return Value(highest(self.now(given[giver][0], state).trust, asked))  # less was reported
         if is_word(primitive.result) or isinstance(primitive.result, Unit | Never | Text):
             return promised(primitive.result, primitive.result_provenance)
         objects = [v.object for v, _ in given.values() if v.object is not None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
-from dsl.rules.state import Doubt, Frame, Object, Place, State, Value, least, most, taken
+from dsl.rules.state import Doubt, Frame, Object, Place, State, Value, highest, lowest, taken
 from dsl.rules.table import RULES
 from dsl.rules.words import describe
 from dsl.scope import Program
@@ -106,7 +106,7 @@ class Context:
         elif isinstance(e, model.Variable | model.RegionOf):
             have = state.trust.get(cause, Provenance.SHARED)
             if have != Provenance.SHARED:  # that it is read twice is another mistake
-                state.trust[cause] = most(have, wanted.trust)
+                state.trust[cause] = highest(have, wanted.trust)
 
     def identity(self, e: Expression, state: State) -> Any:
         """The same for all expressions that name the same value; None for one that is made where it
@@ -140,7 +140,7 @@ class Context:
     def trust_of(self, obj: Object, state: State) -> Provenance:
         """The trust that an object has now: none is recorded whose place is not."""
         trust = state.trust.get(obj.id, TRUSTED)
-        return least(trust, Provenance.UNTRUSTED) if self.lost(obj.found_by, state) else trust
+        return lowest(trust, Provenance.UNTRUSTED) if self.lost(obj.found_by, state) else trust
 
     def lost(self, found_by: Iterable[int], state: State) -> bool:
         """Whether one of the objects is not recorded by any of its names."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsl import model
 from dsl.effects import Effects
 from dsl.model import Bytes, Primitive, Provenance
-from dsl.rules.state import Place, State, Use, least, overlap
+from dsl.rules.state import Place, State, Use, lowest, overlap
 from dsl.rules.steps import UNTRUSTED, Given, StepRules
 from dsl.rules.words import bytes_text, describe
 
@@ -43,13 +43,13 @@ class MemoryRules(StepRules):
                 if parameter.name in effects.keeps:
                     self.survives(place, argument)
             if self.undisturbed(places, argument, effects, call, state):
-                self.apart(parameter.name, given, call)
+                self.no_overlap(parameter.name, given, call)
             if fills:
                 kept |= {Use(place, call.callee) for place in places}
             written += places
         if effects.writes:
             state.used |= kept
-        state.lower(tuple(written), least(UNTRUSTED, primitive.result_provenance), self.places)
+        state.lower(tuple(written), lowest(UNTRUSTED, primitive.result_provenance), self.places)
 
     def undisturbed(
         self,
@@ -68,7 +68,7 @@ class MemoryRules(StepRules):
                 return False
         return True
 
-    def apart(self, written: str, given: Given, call: model.Call) -> None:
+    def no_overlap(self, written: str, given: Given, call: model.Call) -> None:
         """What a step reads is not what it writes over while it reads."""
         value, argument = given[written]
         for name, (other, culprit) in given.items():
@@ -76,7 +76,7 @@ class MemoryRules(StepRules):
                 continue
             if overlap(value.object.places, other.object.places):
                 message = f"`{call.callee}` writes to {describe(argument)}, which holds its `{name}`"
-                self.error("write apart", culprit.span, message, "give each argument memory of its own")
+                self.error("write overlap", culprit.span, message, "give each argument memory of its own")
 
     def spans(self, written: str, effects: Effects, call: model.Call, given: Given) -> None:
         """Is what a step writes to large enough, and where it can be? What is not known here is checked when
@@ -87,7 +87,7 @@ class MemoryRules(StepRules):
             place = obj.place if obj is not None else None
             if obj is None:
                 continue
-            wanted = need.least
+            wanted = need.minimum
             if need.other is not None:
                 other = given[need.other][0].object
                 source = other.place if other is not None else None

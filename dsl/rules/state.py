@@ -193,7 +193,7 @@ class State:
         lowered = {key for key, own in objects.items() if key in self.trust and overlap(own, places)}
         self.changed |= {key for key in lowered if not Value(self.trust[key]).recorded}
         for key in lowered:
-            self.trust[key] = least(self.trust[key], trust)
+            self.trust[key] = lowest(self.trust[key], trust)
 
     def name_alias(self, old: Object, new: Object) -> None:
         """What is marked of `old`, or was for its sake, is so of `new`."""
@@ -227,11 +227,11 @@ def overlap(some: tuple[Place, ...], others: tuple[Place, ...]) -> bool:
     return any(a.overlaps(b) for a in some for b in others)
 
 
-def least(*values: Provenance) -> Provenance:
+def lowest(*values: Provenance) -> Provenance:
     return Provenance(min(v.value for v in values))
 
 
-def most(*values: Provenance) -> Provenance:
+def highest(*values: Provenance) -> Provenance:
     return Provenance(max(v.value for v in values))
 
 
@@ -241,7 +241,7 @@ def join(a: State | None, b: State | None) -> State | None:
         return b if a is None else a
     trust = dict(a.trust)
     for key, value in b.trust.items():
-        trust[key] = least(trust[key], value) if key in trust else value
+        trust[key] = lowest(trust[key], value) if key in trust else value
     return State(
         trust,
         a.variables | b.variables,

@@ -45,7 +45,7 @@ RULES = {
     "write rw": Rule("T05", "only memory that is mapped rw is written"),
     "write loaded": Rule("T06", "the image, and memory that the VMM loaded, are not overwritten"),
     "write over": Rule("T06", "the output of a step, and memory that it points to, is not overwritten"),
-    "write apart": Rule("T06", "no argument of a call lies where the call writes another"),
+    "write overlap": Rule("T06", "no argument of a call lies where the call writes another"),
     "span": Rule("T06", "an argument of a step has the size and the alignment that it needs"),
     "kept": Rule("T06", "memory that the OS reads later lies where the E820 keeps it private"),
     "owned": Rule("T06", "memory of generated code is not named"),

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dsl import model
 from dsl.model import EnumRef, Expression, Provenance, Scalar
 from dsl.rules.context import Context
-from dsl.rules.state import State, Value, most, number
+from dsl.rules.state import State, Value, highest, number
 from dsl.rules.words import describe, record_hint
 
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -77,7 +77,7 @@ def _compare(context: Context, e: Expression, op: str, other: Expression, state:
         case model.Length() if value.constant == (1 if op == "<" else 0) and op in ("==", "<=", "<"):
             cause = context.identity(e.base, state)
             if cause in state.trust:  # nothing is in it, and that is known
-                state.trust[cause] = most(state.trust[cause], Provenance.MEASURED)
+                state.trust[cause] = highest(state.trust[cause], Provenance.MEASURED)
 
 
 def _excludes(limit: Value, variable: model.Variable) -> bool:

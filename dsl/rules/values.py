@@ -13,7 +13,7 @@ from dsl.declare import BOOL
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
-from dsl.rules.state import Place, State, Value, constant_place, join, least, number
+from dsl.rules.state import Place, State, Value, constant_place, join, lowest, number
 from dsl.rules.trust import decide, learn_arm, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
@@ -33,7 +33,7 @@ class ValueWalker(Context, ABC):
         """`value` when `state` is reached: a call since may have written to where it lies."""
         if value.object is None:
             return value
-        return replace(value, trust=least(value.trust, self.trust_of(value.object, state)))
+        return replace(value, trust=lowest(value.trust, self.trust_of(value.object, state)))
 
     def doubt(self, state: State, *operands: tuple[Expression, Value]) -> None:
         """An operation that can fail; that it does may depend on an operand that nothing records."""
@@ -86,7 +86,7 @@ class ValueWalker(Context, ABC):
                 after, base = self.value(e.base, state)
                 fields = self.names.records[e.record].fields
                 own = next(f.provenance for f in fields if f.name == e.field)
-                whole = replace(base, trust=least(base.trust, own))
+                whole = replace(base, trust=lowest(base.trust, own))
                 part = self.part(whole, e.type, after or state)
                 # What a trusted record holds is in its range, recorded or not: who made it saw to that.
                 return after, replace(part, checked=part.checked or base.trust == TRUSTED)
@@ -125,7 +125,7 @@ class ValueWalker(Context, ABC):
         limits = [obj.size_limit for obj in objects]
         limit = max((n for n in limits if n is not None), default=None) if None not in limits else None
         places = tuple({place.bounds() for obj in objects for place in obj.places})
-        trust = least(*(v.trust for v in given))
+        trust = lowest(*(v.trust for v in given))
         sized = all(obj.sized for obj in objects)
         found_by = tuple(name for obj in objects for name in obj.found_by)
         return joined, self.new_value(joined, trust, places, limit, sized, found_by)
@@ -191,7 +191,7 @@ class ValueWalker(Context, ABC):
         base = self.now(base, after)
         self.doubt(after, (e.index, index), (e.base, size(base)))
         if number_only and not index.recorded:
-            base = replace(base, trust=least(base.trust, Provenance.UNTRUSTED))
+            base = replace(base, trust=lowest(base.trust, Provenance.UNTRUSTED))
         return after, self.part(base, e.type, after)
 
     def _slice(self, e: model.Slice, state: State) -> tuple[State | None, Value]:
@@ -218,7 +218,7 @@ class ValueWalker(Context, ABC):
             length = max(0, high - (low or 0))
             size_limit = length if size_limit is None else min(size_limit, length)
         sized = all(value.recorded for value in bounds)
-        trust = base.trust if sized else least(base.trust, Provenance.UNTRUSTED)
+        trust = base.trust if sized else lowest(base.trust, Provenance.UNTRUSTED)
         found_by = obj.found_by if obj is not None else ()
         return after, self.new_value(after, trust, places, size_limit, sized, found_by)
 

@@ -519,7 +519,7 @@ class ExpressionEmitter:
             target = self.error(need.error) if unfit is None else unfit[0]
             loaders[index[need.parameter]](rax)
             if need.other is None:
-                MOV(ecx, need.least)
+                MOV(ecx, need.minimum)
             else:
                 loaders[index[need.other]](rcx)
                 MOV(rcx, [rcx + SPAN_SIZE])

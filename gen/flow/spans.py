@@ -15,7 +15,7 @@ def unchecked(call: model.Call, primitive: Primitive, firmware: Firmware) -> lis
 
 def _fits(need: SpanNeed, given: dict[str, Expression], firmware: Firmware) -> bool:
     span = _known(given[need.parameter], firmware)
-    least = (0, need.least) if need.other is None else _known(given[need.other], firmware)
+    least = (0, need.minimum) if need.other is None else _known(given[need.other], firmware)
     if span is None or least is None:
         return False
     start, size = span

@@ -315,7 +315,7 @@ WHOLE: list[tuple[Callable[[Firmware], Firmware], str]] = [
     (lambda f: need(f, parameter="log"), "`start_log` has no bytes `log`"),
     (lambda f: need(f, other="more"), "`start_log` has no bytes `area`"),
     (lambda f: need(f, align=3), "`area` fits nowhere"),
-    (lambda f: need(f, least=-1), "`area` fits nowhere"),
+    (lambda f: need(f, minimum=-1), "`area` fits nowhere"),
     (lambda f: need(f, error=999), "a span has no error"),
     (lambda f: primitive(f, "print", parameters=f.primitives["print"].parameters * 7), "more than six"),
 ]

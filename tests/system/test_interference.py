@@ -29,7 +29,7 @@ CUT = ("recorded size", "measured argument")
 LINE = ("interference", "command line")
 WITHOUT = (
     ("acpi_tables_over_command_line", CUT, ("attribution", "")),
-    ("command_line_is_boot_params", ("write apart",), ("passed on", "")),
+    ("command_line_is_boot_params", ("write overlap",), ("passed on", "")),
     ("interference_command_line_overflow", ("error decides",), LINE),
     ("interference_command_line_bounded", CUT, LINE),
     ("interference_command_line_refused_call", CUT, LINE),

@@ -1,5 +1,6 @@
 """How much does a boot cost, and how fast is hashing? Writes docs/performance.md."""
 
+import argparse
 import hashlib
 import os
 import platform
@@ -14,8 +15,9 @@ from typing import Any
 from emu.config import RunConfig
 from formats import tdvf
 from formats.units import GIB, KIB, MIB
-from gen.core.hostlib import FLAGS, load
+from gen.core.hostlib import load
 from gen.link.toolchain import C_FLAGS
+from host.library import FLAGS
 from tdforge import boot, show
 from tdforge.errors import UserError
 from tdforge.files import read
@@ -222,8 +224,14 @@ def bfv_bytes(image: bytes) -> int:
     return sum(item.memory_size for item in sections if item.type == tdvf.SectionType.BFV)
 
 
-def main() -> int:
-    """Returns 0 if every bar holds."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Returns 0 if every bar holds. SystemExit for words on the command line, of which there are none."""
+    made = argparse.ArgumentParser(
+        prog="./run bench",
+        description=f"Measure a boot and hashing; write {PAGE_FILE}.",
+        epilog="example: ./run bench",
+    )
+    made.parse_args(words)
     try:
         text, bars = measure()
     except UserError as error:

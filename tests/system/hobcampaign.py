@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import oracle
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made, print_counts
+from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made, print_counts, wanted_runs
 
 from emu.api import run
 from emu.vmm.backing import backed
@@ -246,4 +246,4 @@ def main(runs: int, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000, Path("build")))
+    sys.exit(main(wanted_runs("./run campaign", "Boot with N mutated TD HOBs.", 2000), Path("build")))

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 import oracle
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
+from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts, wanted_runs
 
 from emu.api import RunConfig
 from emu.machine import Machine
@@ -278,4 +278,4 @@ def main(runs: int, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 500, Path("build")))
+    sys.exit(main(wanted_runs("./run hostile", "Boot under N hostile VMMs.", 500), Path("build")))

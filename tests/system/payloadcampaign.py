@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import oracle
 from hostilecampaign import ERROR, PAGE, Given, Ledger, Outcome, judge, what_is_given
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
+from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts, wanted_runs
 
 from emu.snapshot import file as snapshot
 from formats import bundle, linux
@@ -108,4 +108,4 @@ def main(runs: int, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000, Path("build")))
+    sys.exit(main(wanted_runs("./run campaign", "Boot with N mutated payloads.", 2000), Path("build")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
 from collections import Counter
@@ -105,6 +106,16 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
     """Runs a launched TD to its end."""
     ending = machine.run(config.max_instructions, None)
     return Stopped(report(machine, ending), machine)
+
+
+def wanted_runs(command: str, what: str, default: int, words: list[str] | None = None) -> int:
+    """How many runs the command line of a campaign asks for. SystemExit if it asks for something else."""
+    made = argparse.ArgumentParser(prog=command, description=what, epilog=f"example: {command} -- 50")
+    made.add_argument("runs", metavar="N", nargs="?", type=int, default=default, help=f"default: {default}")
+    given: int = made.parse_args(words).runs
+    if given < 1:
+        made.error(f"N is {given}, expected 1 or more")
+    return given
 
 
 def print_counts(**counts: Counter[str]) -> None:

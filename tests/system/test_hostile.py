@@ -7,7 +7,7 @@ from dataclasses import replace
 import hostilecampaign
 import pytest
 from hostilecampaign import Outcome, campaign
-from tdbox import MIB, Firmware, finish, launched
+from tdbox import MIB, Firmware, finish, launched, wanted_runs
 
 from emu.api import run
 from emu.signals import REASONS
@@ -76,3 +76,12 @@ def test_a_real_kernel_under_attack_ends_in_words(linux: Firmware, kernel: bytes
         if handed_over == KERNELS:
             return
     pytest.fail(f"{handed_over} of 60 seeds let the kernel start")
+
+
+def test_a_campaign_takes_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert wanted_runs("./run hostile", "", 500, []) == 500
+    assert wanted_runs("./run hostile", "", 500, ["7"]) == 7
+    for words in (["0"], ["many"]):
+        with pytest.raises(SystemExit):
+            wanted_runs("./run hostile", "", 500, words)
+        assert capsys.readouterr().err.splitlines()[-1].startswith("./run hostile: error: ")

@@ -11,7 +11,8 @@ from dsl.capabilities import names_for
 from dsl.declare import LAYOUT, declare
 from dsl.diagnostics import Reporter
 from dsl.layout import Layout
-from dsl.lower import DEFAULT_LEVEL, lower_flow
+from dsl.lower import lower_flow
+from dsl.lower_sugar import DEFAULT_LEVEL
 from dsl.model import Never, RecordRef, Span
 from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature

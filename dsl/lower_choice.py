@@ -6,7 +6,8 @@ from dsl import model, tree
 from dsl.constants import U64, literal
 from dsl.declare import BOOL
 from dsl.diagnostics import did_you_mean, join_words
-from dsl.lower_expression import ExpressionLowerer, is_number, show
+from dsl.lower_expression import ExpressionLowerer
+from dsl.lower_operator import is_number, show
 from dsl.model import Bytes, Digest, EnumRef, Expression, Scalar, Text, Type
 
 

@@ -28,6 +28,7 @@ def integer(text: str) -> int:
 
 
 def unquote(text: str) -> str:
+    """The text between the quotes of a token; an unknown escape sequence stays as it is."""
     out, chars = [], iter(text[1:-1])
     for char in chars:
         if char == "\\":
@@ -39,6 +40,7 @@ def unquote(text: str) -> str:
 
 
 def unknown_escape(text: str) -> str:
+    """The first escape sequence of a token that the language lacks, or nothing."""
     return next((e for e in re.findall(r"\\.", text[1:-1]) if e[1] not in ESCAPES), "")
 
 

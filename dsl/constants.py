@@ -21,6 +21,7 @@ def literal(value: Value, span: Span) -> model.Literal:
 
 
 def type_of(value: Value) -> Type:
+    """The type that a constant of this value has."""
     match value:
         case tuple():
             return ListOf(type_of(value[0]), len(value))
@@ -46,6 +47,7 @@ def value_of(e: tree.Expression, constants: Constants, reporter: Reporter) -> Va
 
 
 def text(e: tree.String, reporter: Reporter) -> str | None:
+    """The value of a text. None, and a report, if it is no text of the language (E07)."""
     if not e.value.isascii() or "\0" in e.value:
         reporter.error("E07", e.span, "a text is ASCII without NUL")
     elif e.wrong:
@@ -61,6 +63,7 @@ def text(e: tree.String, reporter: Reporter) -> str | None:
 
 
 def hexadecimal(e: tree.Hex, reporter: Reporter) -> bytes | None:
+    """The bytes of `hex"..."`. None, and a report, if it holds anything but pairs of digits (E07)."""
     digits = e.text.replace(" ", "").replace("_", "")
     if wrong := next((c for c in digits if c not in string.hexdigits), ""):
         reporter.error("E07", e.span, f"`{wrong}` is not a hexadecimal digit", 'write bytes as `hex"00 1f"`')

@@ -22,6 +22,7 @@ from dsl.suppress import suppress
 
 
 def lower_flow(flow: tree.Flow, signature: Signature, program: Program) -> model.Flow:
+    """One flow in the model; its mistakes are in the reporter of the program."""
     return FlowLowerer(program, signature).flow(flow)
 
 

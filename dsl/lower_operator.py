@@ -43,6 +43,7 @@ def show(kind: Type) -> str:
 
 
 def is_number(kind: Type) -> bool:
+    """Whether a value of the type can be counted with: u8 to u64."""
     return isinstance(kind, Scalar) and kind != BOOL
 
 

@@ -27,6 +27,7 @@ _DOC = re.compile(r"^[ \t]*///[ ]?(.*)$")
 
 @cache
 def grammar() -> Lark:
+    """The parser of dsl/grammar.lark."""
     return Lark(
         GRAMMAR.read_text(encoding="utf-8"), parser="lalr", propagate_positions=True, maybe_placeholders=True
     )

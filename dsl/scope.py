@@ -104,6 +104,7 @@ class Program:
 
 
 def signature(flow: tree.Flow, names: Names, reporter: Reporter) -> Signature:
+    """What callers see of a flow; a parameter or a result that a flow cannot have is reported."""
     parameters = []
     for p in flow.parameters:
         if p.state or p.type is None:

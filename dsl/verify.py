@@ -109,6 +109,7 @@ def _no_recursion(firmware: Firmware) -> None:
 
 
 def calls_of(body: tuple[model.Statement, ...]) -> Iterable[model.Call]:
+    """Every call in the statements, however deep."""
     return (node for node in walk(body) if isinstance(node, model.Call))
 
 

@@ -37,6 +37,7 @@ class ModelError(Exception):
 
 
 def require(holds: bool, span: Span, message: str) -> None:
+    """Raises ModelError with the message unless `holds`."""
     if not holds:
         raise ModelError(span, message)
 
@@ -93,6 +94,7 @@ def value(e: Expression, scope: Scope) -> None:
 
 
 def is_number(kind: Type) -> bool:
+    """Whether a value of the type can be counted with: u8 to u64."""
     return isinstance(kind, Scalar) and kind.name != "bool"
 
 

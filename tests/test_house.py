@@ -163,6 +163,17 @@ def test_a_module_opens_with_the_question_it_answers() -> None:
     assert [name for name, path in FILES.items() if "?" not in opening(path)] == []
 
 
+def test_a_function_says_what_it_gives() -> None:
+    """Those at the top of a module; methods are part of what their class says."""
+    silent = [
+        f"{name}.{node.name}"
+        for name, path in FILES.items()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
 # Where 4096 is no page: what a buffer holds, or one of the odd values that a test VMM tries.
 NO_PAGE = ("emu/debug/remote.py", "emu/keyboard.py", "emu/oracle/", "emu/vmm/hostile/")
 UNITS = {name for name in vars(units) if name.isupper()}

@@ -224,14 +224,17 @@ class Frame:
 
 
 def overlap(some: tuple[Place, ...], others: tuple[Place, ...]) -> bool:
+    """Whether any of the places has bytes in common with any of the others."""
     return any(a.overlaps(b) for a in some for b in others)
 
 
 def lowest(*values: Provenance) -> Provenance:
+    """The lowest of the trust levels."""
     return Provenance(min(v.value for v in values))
 
 
 def highest(*values: Provenance) -> Provenance:
+    """The highest of the trust levels."""
     return Provenance(max(v.value for v in values))
 
 

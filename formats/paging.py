@@ -1,4 +1,4 @@
-"""What do the bits of a page-table entry mean? Source: Intel SDM volume 3A, 4.5.5, tables 4-15 to 4-20."""
+"""What do the bits of a page-table entry mean? Source: Intel SDM volume 3A, 4.5, tables 4-15 to 4-20."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntFlag
 
 
 class PageBit(IntFlag):
-    """Bits of an entry of any level; SDM volume 3A, 4.5.5."""
+    """Bits of an entry of any level; SDM volume 3A, 4.5."""
 
     PRESENT = 1 << 0
     WRITABLE = 1 << 1

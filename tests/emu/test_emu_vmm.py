@@ -11,7 +11,7 @@ from tdvfimage import patched
 from emu.config import RunConfig
 from emu.cpu import pagestate
 from emu.cpu.memory import Memory
-from emu.signals import End
+from emu.signals import EmuError, End
 from emu.tdx.launch import build
 from emu.tdx.params import TdParams
 from emu.vmm import hob as vmm_hob
@@ -284,3 +284,31 @@ def test_what_is_added_at_launch_is_what_the_image_tools_say(kind: int, changes:
     expected = mrtd(image)
     assert (td.mrtd, len(td.pages)) == (expected.digest, expected.pages_added)
     assert (0xA00000 in td.pages) == (kind == 7)
+
+
+PAYLOAD, TEMP_MEM = tdvf.SectionType.PAYLOAD, tdvf.SectionType.TEMP_MEM
+RAM_END = 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "fits"),
+    [
+        (PAYLOAD, RAM_END - 0x1000, True),
+        (PAYLOAD, RAM_END, False),
+        (PAYLOAD, 0xFFFF_0000, False),  # in the image's own place, where there is no RAM
+        (TEMP_MEM, 0xFFFF_0000, True),
+        (TEMP_MEM, 0xFFFE_F000, False),
+        (TEMP_MEM, 0x1_0000_0000, False),
+    ],
+)
+def test_a_section_lies_in_ram_or_in_the_place_of_the_image(kind: int, address: int, fits: bool) -> None:
+    plain = guest.build("main: halt\n").image
+    assert len(plain) == 0x1_0000
+    index = next(i for i, s in enumerate(guest.sections()) if s.type == PAYLOAD)
+    image = patched(plain, index, type=kind, address=address, memory_size=0x1000)
+    config = RunConfig(image, "image", RAM_END)
+    if fits:
+        assert address in {section.address for section in prepare(config, PRESETS["td-shim"]).sections}
+    else:
+        with pytest.raises(EmuError, match=f"{address:#x} to .* does not lie in the 16 MiB of RAM"):
+            prepare(config, PRESETS["td-shim"])

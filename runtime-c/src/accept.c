@@ -9,11 +9,11 @@
 #define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
 #define LEVEL_1G 2u
 
-/* The word `fallback`: 4 KiB pages left of a 2 MiB page that was refused, busy answers in a row, the level asked. */
-#define LEFT(at) ((at)->fallback & 0xFFFu)
+/* The word `fallback`: was the 2 MiB page at `next` refused, busy answers in a row, the level asked. */
+#define REFUSED(at) ((at)->fallback & 1u)
 #define BUSY(at) (((at)->fallback >> 12) & 0xFFFFu)
 #define ASKED(at) ((at)->fallback >> 28)
-#define PACK(left, busy, asked) ((uint32_t)(left) | (uint32_t)(busy) << 12 | (uint32_t)(asked) << 28)
+#define PACK(refused, busy, asked) ((uint32_t)(refused) | (uint32_t)(busy) << 12 | (uint32_t)(asked) << 28)
 #define NOT_ASKED 15u
 
 static uint64_t page_size(uint32_t level) { return level ? TDF_PAGE_2M : TDF_PAGE; }
@@ -60,11 +60,9 @@ void leave_out(struct ram *ram, uint64_t start, uint64_t end) {
 }
 
 void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct acceptance *out) {
-    limit = tdf_align_down(limit, TDF_PAGE);
     leave_out(ram, limit, UINT64_MAX);
     out->range = 0;
     out->next = 0;
-    out->limit = limit;
     out->level = level ? 1 : 0;
     out->fallback = PACK(0, 0, NOT_ASKED);
     out->pages_4k = 0;
@@ -73,7 +71,7 @@ void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct accept
 
 /* Takes `done` accepted pages of the level asked into the books. */
 static status_t advance(struct acceptance *at, uint64_t done) {
-    uint32_t asked = ASKED(at), left = LEFT(at);
+    uint32_t asked = ASKED(at);
     if (done == 0)
         return TDF_OK;
     if (asked == NOT_ASKED || done > (UINT64_MAX - at->next) / page_size(asked))
@@ -83,23 +81,22 @@ static status_t advance(struct acceptance *at, uint64_t done) {
         at->pages_2m += done;
     else
         at->pages_4k += done;
-    at->fallback = PACK(done < left ? left - done : 0, 0, asked);
+    at->fallback = PACK(0, 0, asked);
     return TDF_OK;
 }
 
 /* A page that is mapped already, at level `found`, is skipped whole. Only a TD's own launch pages are: a range is never
  * accepted twice, so nothing of value can be wiped or replaced here. */
 static status_t skip(struct acceptance *at, uint32_t found) {
-    uint32_t asked = ASKED(at), left = LEFT(at);
+    uint32_t asked = ASKED(at);
     if (found > LEVEL_1G)
         return TDF_E_ACCEPT_FAILED;
     uint64_t size = found == LEVEL_1G ? (uint64_t)PAGE_TABLE_ENTRIES * TDF_PAGE_2M : page_size(found);
     uint64_t next = tdf_align_down(at->next, size) + size;
     if (found < asked || next <= at->next)
         return TDF_E_ACCEPT_FAILED;
-    uint64_t pages = (next - at->next) / TDF_PAGE;
     at->next = next;
-    at->fallback = PACK(pages < left ? left - pages : 0, 0, asked);
+    at->fallback = PACK(0, 0, asked);
     return TDF_OK;
 }
 
@@ -114,7 +111,7 @@ static status_t digest_status(struct acceptance *at, uint64_t status) {
     case TDX_PAGE_SIZE_MISMATCH:
         if (ASKED(at) == 0)
             return TDF_E_ACCEPT_FAILED;
-        at->fallback = PACK(PAGE_TABLE_ENTRIES, 0, 1);
+        at->fallback = PACK(1, 0, 1);
         return TDF_OK;
     case TDX_OPERAND_BUSY:
         if (BUSY(at) == TDX_BUSY_RETRIES)
@@ -136,10 +133,8 @@ static uint64_t find_end(const struct ram *ram, struct acceptance *at) {
     if (at->range >= ram->ranges.count)
         return 0;
     const struct ram_range *range = &ram->ranges.items[at->range];
-    if (at->next < range->start) {
+    if (at->next < range->start)
         at->next = range->start;
-        at->fallback = PACK(0, BUSY(at), ASKED(at));
-    }
     uint64_t end = range->end;
     for (uint64_t i = at->range + 1; i < ram->ranges.count; i++) {
         range = &ram->ranges.items[i];
@@ -164,9 +159,9 @@ status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done
     if (end == 0)
         return TDF_OK;
     uint64_t stop = end;
-    if (LEFT(at)) {
-        uint64_t refused = at->next + (uint64_t)LEFT(at) * TDF_PAGE;
-        stop = refused < end ? refused : end;
+    if (REFUSED(at)) {
+        if (end - at->next > TDF_PAGE_2M)
+            stop = at->next + TDF_PAGE_2M;
     } else if (at->level) {
         uint64_t aligned = tdf_align_up(at->next, TDF_PAGE_2M);
         if (aligned == at->next && end - at->next >= TDF_PAGE_2M) {
@@ -176,6 +171,6 @@ status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done
         }
     }
     out->count = (stop - at->next) / page_size((uint32_t)out->level);
-    at->fallback = PACK(LEFT(at), BUSY(at), out->level);
+    at->fallback = PACK(REFUSED(at), BUSY(at), out->level);
     return TDF_OK;
 }

@@ -103,8 +103,6 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
         }
         /* On to the end of the entry that was set. */
         uint64_t next = tdf_align_down(start, span_of(level)) + span_of(level);
-        if (next > end)
-            next = end;
         physical += next - start;
         start = next;
     }

@@ -21,7 +21,7 @@ from ccore import (
     make_ram,
     ranges_of,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from formats.tdx.status import BUSY_RETRIES
@@ -131,6 +131,13 @@ def test_already_accepted_is_skipped_by_its_level():
     assert (at.pages_2m, at.pages_4k) == (1, 511)
 
 
+@pytest.mark.parametrize("there", [0, 1, 511])
+def test_small_pages_end_with_the_large_page_that_was_refused(there):
+    ram = make_ram([Range(0, 6 * MIB, UNACCEPTED, RAM)])
+    at, _ = run(ram, Sept(mapped=[(2 * MIB + there * PAGE, 0)]))
+    assert (at.pages_2m, at.pages_4k) == (2, 511)
+
+
 def test_limit_leaves_the_rest_out_but_not_carved_regions():
     ram = make_ram(
         [
@@ -175,6 +182,14 @@ def test_busy_is_retried_as_often_as_declared():
     assert (pages(sept), sept.calls) == ({0}, BUSY_RETRIES + 1)
     with pytest.raises(CoreError, match="accept_failed"):
         run(ram, Sept(busy=[True] * (BUSY_RETRIES + 1)))
+
+
+def test_busy_answers_are_counted_anew_for_each_page():
+    ram = make_ram([Range(0, 2 * PAGE, UNACCEPTED, RAM)])
+    busy = [True] * BUSY_RETRIES
+    sept = Sept(busy=[*busy, False, *busy])
+    run(ram, sept)
+    assert (pages(sept), sept.calls) == ({0, 1}, 2 * BUSY_RETRIES + 2)
 
 
 @pytest.mark.parametrize("status", [INVALID, 1 << 63, 1, ALREADY | 3, 0x8000_0300_0000_0000])
@@ -233,6 +248,15 @@ def test_more_pages_than_addresses_are_no_answer(done):
         check(LIB.accept_next(ram, at, done, 0, run))
 
 
+def test_a_page_of_1_gib_is_skipped_to_its_end():
+    ram = make_ram([Range(LARGE, 3 * GIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 1, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    check(LIB.accept_next(ram, at, 3, ALREADY | 2, run))
+    assert (run.start, run.count, run.level) == (GIB, 1024, 1)
+
+
 def test_a_page_of_1_gib_that_ends_above_all_addresses_is_not_skipped():
     top = 1 << 64
     ram = make_ram([Range(top - 2 * PAGE, top - PAGE, UNACCEPTED, RAM)])
@@ -264,6 +288,7 @@ def test_every_unaccepted_page_once_and_no_added_page(ranges, small, busy, level
     assert at.pages_2m * 512 + at.pages_4k == len(wanted(ranges))
 
 
+@example([(4, MISMATCH)])  # all pages done, and one refused
 @given(
     st.lists(
         st.tuples(

@@ -161,6 +161,16 @@ def test_a_longer_resource_is_refused():
         region.parse()
 
 
+def test_an_extension_too_short_for_its_guid_is_refused():
+    """The second half of the GUID is a HOB, too, so that nothing else is wrong with the list."""
+    within = hob.GuidExtension(UUID(bytes_le=bytes(8) + struct.pack("<HHI", 4, 24, 0)), bytes(16))
+    region = Region([within])
+    region.parse()
+    region.put(58, b"\x10")
+    with pytest.raises(CoreError, match="hob_malformed"):
+        region.parse()
+
+
 @pytest.mark.parametrize(
     ("end", "error"),
     [

@@ -162,6 +162,9 @@ def test_books_that_are_wrong_lead_nowhere():
     log.log.used, log.log.pending = used, 4097 - used
     LIB.log_commit(log.log)
     assert (log.log.used, log.log.pending, log.content()) == (used, 0, before)
+    log.log.pending = 1 << 40
+    log.separator(0)
+    assert log.log.used == used + 70
 
 
 @pytest.mark.parametrize("size", [15, 16, 17, 300])

@@ -263,6 +263,9 @@ def test_a_row_without_bytes_says_nothing():
     """Not even that the list is of the newer form, whose type 0 was added."""
     ram = plan([(SYSTEM, 0, 512 * MIB), (UNACCEPTED_HOB, 16 * MIB, 16 * MIB)])
     assert ranges_of(ram) == ranges_of(plan([(SYSTEM, 0, 512 * MIB)]))
+    plain = [(UNACCEPTED_HOB, 0, 512 * MIB)]
+    for kind in (MMIO, MEMORY_RESERVED):
+        assert ranges_of(plan([*plain, (kind, 16 * MIB, 16 * MIB)])) == ranges_of(plan(plain))
 
 
 def test_more_pieces_than_a_plan_holds():

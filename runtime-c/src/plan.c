@@ -99,12 +99,11 @@ static status_t check_disjoint(const struct vmm *vmm, const struct ram *ram) {
     return TDF_OK;
 }
 
-/* Appends a range; merges it with the last one if both are the same kind of memory of the same section. */
+/* Appends a range; merges it with the last one if both are in one state and of one section, or of none. */
 static status_t append(struct ram *ram, struct ram_range range, uint32_t section, uint32_t *last_section) {
     uint64_t count = ram->ranges.count;
     struct ram_range *last = count > 0 ? &ram->ranges.items[count - 1] : 0;
-    if (last && last->end == range.start && last->state == range.state && last->e820 == range.e820 &&
-        *last_section == section) {
+    if (last && last->end == range.start && last->state == range.state && *last_section == section) {
         last->end = range.end;
         return TDF_OK;
     }

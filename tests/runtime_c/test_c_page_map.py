@@ -127,6 +127,22 @@ def test_a_page_of_a_large_page_takes_the_rights_asked_for(before, after):
     assert found == [MEANING[before], MEANING[after], MEANING[before]]
 
 
+def test_a_page_inside_of_a_large_page_can_lie_elsewhere():
+    tables = Tables()
+    tables.map(2 * MIB, 2 * MIB, RW)
+    tables.map(2 * MIB + 5 * PAGE, PAGE, RW, physical=6 * MIB + 5 * PAGE)
+    found = [tables.walk(2 * MIB + at)[0] for at in (4 * PAGE, 5 * PAGE, 6 * PAGE)]
+    assert found == [2 * MIB + 4 * PAGE, 6 * MIB + 5 * PAGE, 2 * MIB + 6 * PAGE]
+
+
+def test_what_the_pool_held_before_maps_nothing():
+    tables = Tables(5)
+    pool = CORE.ffi.buffer(CORE.ffi.cast("uint8_t *", tables.memory.address), 5 * PAGE)
+    pool[PAGE:] = b"\xff" * (4 * PAGE)
+    tables.map(PAGE, PAGE, RW)
+    assert [tables.walk(at) for at in (0, PAGE, 2 * PAGE, 2 * MIB, GIB)] == [None, (PAGE, "rw"), None, None, None]
+
+
 def test_removing_needs_no_tables_and_keeps_neighbours():
     tables = Tables(5)
     tables.map(0, 512 * GIB, NONE)

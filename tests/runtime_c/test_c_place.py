@@ -119,6 +119,49 @@ def test_initrd_without_room():
         place(above, (0x1100000, 10 * MIB), xloadflags=1)
 
 
+def test_an_initrd_does_not_reach_below_the_ram_that_it_moves_to():
+    ram = plan([(7, 0, 256 * MIB), (7, 512 * MIB, 513 * MIB)])
+    out = place(ram, (0x1100000, 2 * MIB))
+    assert out.initrd_start == 254 * MIB
+    assert free(ram, out.initrd_start, out.initrd_start + 2 * MIB, home=-1)
+
+
+@pytest.mark.parametrize("alignment", [MIB, 2 * MIB, 16 * MIB])
+def test_a_kernel_that_moves_is_aligned_as_it_wants_and_to_2_mib(alignment):
+    wall = Section(3, 0x2000000, 0x2001000, NVS)
+    ram = plan([(7, 0, 512 * MIB)], [*LAYOUT, wall])
+    assert place(ram, kernel_alignment=alignment).load == (0x3000000 if alignment == 16 * MIB else 0x2200000)
+
+
+def test_a_kernel_that_moves_stays_above_its_preferred_address():
+    """Below it the kernel would unpack itself to the preferred address, which is not free."""
+    wall = Section(3, 0x5000000, 0x5001000, NVS)
+    ram = plan([(7, 0, 512 * MIB)], [*LAYOUT, wall])
+    out = place(ram, pref_address=0x4000000)
+    assert (out.load, out.window_start) == (0x5200000, 0x5200000)
+
+
+@pytest.mark.parametrize("start", [0xE00010, 300 * MIB])
+def test_an_initrd_in_mid_page_or_outside_of_ram_moves(start):
+    ram = plan([(7, 0, 256 * MIB)])
+    out = place(ram, (start, 0x10001))
+    assert copies(out) == [(out.initrd_start, start, 0x10001)]
+    assert free(ram, out.initrd_start, out.initrd_start + 0x11000, home=-1)
+
+
+def test_a_kernel_that_moves_behind_a_carved_region_is_aligned():
+    payload = [Range(0xA00000, 0x1000000, ADDED, RAM), Range(0x1000000, 0x10000000, UNACCEPTED, RAM)]
+    out = place(make_ram(payload, [(0x2000000, PAGE)]))
+    assert (out.load, out.window_start) == (0x2200000, 0x2200000)
+
+
+def test_an_initrd_in_a_section_that_is_no_ram_to_the_os_moves():
+    sections = [Section(PAYLOAD, 0xA00000, 0x1000000, NVS)]
+    ram = plan([(7, 0, 256 * MIB)], sections)
+    out = place(ram, (0xE00000, PAGE), at=0xA00000)
+    assert copies(out) == [(256 * MIB - PAGE, 0xE00000, PAGE)]
+
+
 def test_a_taken_window_moves_the_kernel():
     wall = Section(3, 0x2000000, 0x2001000, NVS)
     ram = plan([(7, 0, 512 * MIB)], [*LAYOUT, wall])
@@ -148,6 +191,8 @@ def test_a_kernel_that_cannot_move():
     ram = plan([(7, 0, 512 * MIB)])
     out = place(ram, relocatable_kernel=0, pref_address=0x4000000)
     assert (out.load, out.window_end) == (SECTION.start + 1024, 0x4000000 + 0x3000000)
+    high = plan([(7, 0, 512 * MIB)], [Section(PAYLOAD, 128 * MIB, 144 * MIB)])
+    assert place(high, at=128 * MIB, relocatable_kernel=0).window_start == FIELDS["pref_address"]
     wall = plan([(7, 0, 512 * MIB)], [*LAYOUT, Section(3, 0x5000000, 0x5001000)])
     with pytest.raises(CoreError, match="kernel_not_relocatable"):
         place(wall, relocatable_kernel=0, pref_address=0x4000000)
@@ -188,6 +233,19 @@ def test_a_window_may_not_reach_beyond_ram():
     )
     with pytest.raises(CoreError, match="window_no_room"):
         place(ram)
+
+
+def test_a_window_may_begin_where_memory_of_another_kind_ends():
+    ram = make_ram(
+        [
+            Range(0, 0xA00000, UNACCEPTED, RAM),
+            Range(0xA00000, 0xF00000, ADDED, RAM),
+            Range(0xF00000, 0x1000000, ADDED, NVS),
+            Range(0x1000000, 0x10000000, UNACCEPTED, RAM),
+        ]
+    )
+    assert place(ram).window_start == 0x1000000
+    assert copies(place(ram)) == []
 
 
 def test_an_initrd_ends_where_the_kernel_says_or_moves():

@@ -201,7 +201,7 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
         const struct ram_range *range = &ram->ranges.items[i - 1];
         uint64_t end = range->end < *limit ? range->end : *limit;
         uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
-        if (range->e820 != E820_RAM || range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size)
+        if (range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size)
             continue;
         *limit = end - size;
         ram->carved.items[ram->carved.count].data = (uint8_t *)(uintptr_t)*limit;

@@ -232,7 +232,9 @@ def test_sha384_at_all_short_lengths():
         assert sha384(data) == hashlib.sha384(data).digest(), size
 
 
-@pytest.mark.parametrize("sizes", [(100, 28), (64, 64, 1), (128, 128), (1, 127, 5), (0, 128), (111, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(100, 28), (64, 64, 1), (128, 128), (1, 127, 5), (0, 128), (111, 1), (1, 400)]
+)
 def test_sha384_of_pieces_that_end_a_block(sizes):
     in_pieces([bytes((i * 7 + size) & 255 for i in range(size)) for size in sizes])
 

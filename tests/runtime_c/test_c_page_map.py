@@ -140,7 +140,13 @@ def test_what_the_pool_held_before_maps_nothing():
     pool = CORE.ffi.buffer(CORE.ffi.cast("uint8_t *", tables.memory.address), 5 * PAGE)
     pool[PAGE:] = b"\xff" * (4 * PAGE)
     tables.map(PAGE, PAGE, RW)
-    assert [tables.walk(at) for at in (0, PAGE, 2 * PAGE, 2 * MIB, GIB)] == [None, (PAGE, "rw"), None, None, None]
+    assert [tables.walk(at) for at in (0, PAGE, 2 * PAGE, 2 * MIB, GIB)] == [
+        None,
+        (PAGE, "rw"),
+        None,
+        None,
+        None,
+    ]
 
 
 def test_removing_needs_no_tables_and_keeps_neighbours():

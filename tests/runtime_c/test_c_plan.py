@@ -10,6 +10,7 @@ from ccore import (
     ADDED,
     BFV,
     CARVED,
+    CFV,
     GIB,
     KIB,
     LAYOUT,
@@ -143,9 +144,29 @@ def test_carved_regions_avoid_sections_and_skip_small_holes():
     assert carved_of(planned) == [(10 * MIB - 16 * KIB, 8 * KIB), (10 * MIB - 20 * KIB, 4 * KIB)]
 
 
-def test_carve_limit_counts():
+def test_a_region_as_large_as_its_range_leaves_nothing_of_it():
+    ranges = ranges_of(plan([(7, 0, 16 * MIB), (7, 32 * MIB, 33 * MIB)], [Section(CARVED, 0, MIB, NVS)]))
+    assert [(r.start, r.end, r.e820) for r in ranges] == [(0, 16 * MIB, RAM), (32 * MIB, 33 * MIB, NVS)]
+
+
+def test_the_parts_of_the_image_below_4_gib_are_listed_by_address():
+    parts = [(BFV, 4 * GIB - 64 * KIB, 4 * GIB), (CFV, 4 * GIB - 128 * KIB, 4 * GIB - 64 * KIB)]
+    ranges = ranges_of(plan([(7, 0, 16 * MIB)], [Section(*part, RESERVED) for part in parts]))
+    assert [(r.start, r.end, r.e820, r.state) for r in ranges[1:]] == [
+        (start, end, RESERVED, ADDED) for _, start, end in reversed(parts)
+    ]
+
+
+@pytest.mark.parametrize("limit", [GIB, GIB + 1, GIB + 4095])
+def test_regions_lie_in_whole_pages_below_the_limit(limit):
     layout = [Section(CARVED, 0, 5000, NVS)]
-    assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=GIB)) == [(GIB - 8 * KIB, 8 * KIB)]
+    assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=limit)) == [(GIB - 8 * KIB, 8 * KIB)]
+
+
+def test_sections_may_be_declared_in_any_order():
+    sections = [Section(TEMP_MEM, 32 * MIB, 33 * MIB), Section(PAYLOAD, 16 * MIB, 17 * MIB)]
+    ram = [(7, 0, 64 * MIB)]
+    assert ranges_of(plan(ram, sections)) == ranges_of(plan(ram, sections[::-1]))
 
 
 def test_section_over_two_touching_resources_is_one_range():

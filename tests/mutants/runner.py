@@ -40,6 +40,10 @@ class Result:
     detail: str
 
 
+class Stopped(Exception):
+    """The run was ended from outside; what its last tests said says nothing."""
+
+
 class Copy:
     """A copy of the tree in which one mutant at a time is tried."""
 
@@ -48,12 +52,15 @@ class Copy:
         self._cache = cache
         self._time = 1_000_000_000
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
         self._sound: dict[
             tuple[str, ...], str
         ] = {}  # tests that were run on the unchanged tree, and what failed
 
     def try_(self, mutant: Mutant) -> Result:
-        """CatalogueError: the tests fail without the mutant, do not run, or notice an equivalent one."""
+        """CatalogueError: the tests fail without the mutant, do not run, or notice an equivalent one.
+        Stopped.
+        """
         original = mutant.source(self.root)
         changed = mutant.applied(self.root)
         if mutant.tests not in self._sound:
@@ -97,13 +104,21 @@ class Copy:
         )  # fmt: skip
         self._process = process
         try:
-            text, _ = process.communicate()
+            if not self._stopped:
+                text, _ = process.communicate()
         finally:
-            self.stop()
+            self._kill()
+        if self._stopped:
+            raise Stopped
         return process.returncode, text
 
     def stop(self) -> None:
-        """Ends the tests that run here, and whatever they left running."""
+        """Ends the tests that run here, and lets no others begin."""
+        self._stopped = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """Ends the tests, and whatever they left running."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -147,6 +162,8 @@ def run(mutants: Sequence[Mutant], workers: int, tell: Callable[[Result], None])
         for number, mutant in _taken(waiting):
             try:
                 found[number] = copy.try_(mutant)
+            except Stopped:
+                return
             except CatalogueError as error:
                 problems.append(str(error))
                 continue

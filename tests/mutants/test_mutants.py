@@ -14,7 +14,7 @@ from dsl.rules import RULES
 from formats.tdx.leaves import Leaf
 from mutants.__main__ import LEAST, chosen, main, noticed, table
 from mutants.catalogue import ROOT, CatalogueError, Mutant, read_catalogue
-from mutants.runner import Copy, Outcome, Result
+from mutants.runner import Copy, Outcome, Result, Stopped
 
 ALL = read_catalogue()
 ROOMS = {"dsl", "gen", "runtime-c", "image", "formats", "emu/tdx", "emu/cpu", "emu/vmm", "tdforge"}
@@ -165,6 +165,14 @@ def test_the_list_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing"]) == 2
 
 
+def test_tests_that_are_ended_from_outside_have_noticed_nothing(copy: Copy) -> None:
+    before = (copy.root / "adder.py").read_text()
+    copy.stop()
+    with pytest.raises(Stopped):
+        copy.try_(SMALL)
+    assert (copy.root / "adder.py").read_text() == before
+
+
 def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.mutants", "--workers", "1", "image/check.py"]
     process = subprocess.Popen(
@@ -174,7 +182,8 @@ def test_a_run_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert " killed " in process.stderr.readline()
     process.terminate()
-    assert process.stderr.read() == ""
+    told = process.stderr.read().splitlines()
+    assert [line for line in told if " killed " not in line or "ended by" in line] == []
     assert process.wait() == 128 + signal.SIGTERM
     assert list(tmp_path.glob("tdforge-mutants-*")) == []
 

@@ -162,30 +162,34 @@ def run(mutants: Sequence[Mutant], workers: int, tell: Callable[[Result], None])
         for number, mutant in _taken(waiting):
             try:
                 found[number] = copy.try_(mutant)
-            except Stopped:
-                return
             except CatalogueError as error:
                 problems.append(str(error))
                 continue
             tell(found[number])
 
+    def work_until_stopped(copy: Copy) -> None:
+        try:
+            with contextlib.suppress(Stopped):
+                work(copy)
+        finally:
+            ended.release()
+
+    ended = threading.Semaphore(0)
     with tempfile.TemporaryDirectory(prefix="tdforge-mutants-") as folder:
         copies = [Copy(Path(folder) / f"copy{number}", Path(folder) / "cache") for number in range(workers)]
         for copy in copies:
             copy_tree(copy.root)
-        threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
+        threads = [threading.Thread(target=work_until_stopped, args=(copy,)) for copy in copies]
         for thread in threads:
             thread.start()
         try:
+            for _ in threads:
+                ended.acquire()  # an interrupted `join` takes its thread for ended: threading.py, bpo-45274
+        finally:  # Ctrl-C, or the end of the terminal, or nothing is left
+            for copy in copies:
+                copy.stop()
             for thread in threads:
                 thread.join()
-        except BaseException:  # Ctrl-C, or the end of the terminal
-            for _ in _taken(waiting):
-                pass
-            for copy, thread in zip(copies, threads, strict=True):
-                copy.stop()
-                thread.join()
-            raise
     if problems:
         raise CatalogueError("\n".join(problems))
     return [found[number] for number in sorted(found)]

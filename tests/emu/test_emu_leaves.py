@@ -16,7 +16,7 @@ from emu.tdx.module import VcpuModel
 from emu.tdx.params import Choices
 from formats.registers import R8, R9, R10, R11, RAX, RCX, RDX
 
-OPERAND = 0xC000010000000000
+OPERAND, BUSY = 0xC000010000000000, 0x8000020000000000
 SHARED = 1 << 47
 PENDING_RAM = 0x2000000  # a 2 MiB chunk that holds no section
 SPLIT_RAM = 0xA00000  # its 2 MiB chunk holds the Payload section
@@ -115,6 +115,12 @@ def test_report_checks(td: Machine, rcx: int, rdx: int, r8: int, status: int) ->
 def test_report_reaches_its_data_before_it_checks_the_type(td: Machine) -> None:
     with pytest.raises(End, match="sept-violation"):
         call(td, rax=4, rcx=guest.RESULTS, rdx=PENDING_RAM, r8=1)
+
+
+def test_report_takes_the_lock_behind_the_type_and_before_the_address_of_the_report(td: Machine) -> None:
+    td.module.params = dataclasses.replace(td.module.params, choices=Choices(rtmr_busy=1))
+    statuses = [call(td, rax=4, rcx=1 << 50, rdx=guest.RESULTS, r8=r8)[RAX] for r8 in (1, 0, 0)]
+    assert statuses == [OPERAND | 8, BUSY | 168, OPERAND | 1]
 
 
 @pytest.mark.parametrize(("rdx", "status"), [(0, OPERAND | 1), (128, OPERAND | 2), (1 << 48, OPERAND | 2)])

@@ -18,6 +18,7 @@ from formats.registers import R8, R9, R10, R11, RAX, RCX, RDX
 
 OPERAND, BUSY = 0xC000010000000000, 0x8000020000000000
 SHARED = 1 << 47
+NO_FIELD = (1 << 64) - 1
 PENDING_RAM = 0x2000000  # a 2 MiB chunk that holds no section
 SPLIT_RAM = 0xA00000  # its 2 MiB chunk holds the Payload section
 
@@ -136,7 +137,8 @@ def test_no_service_td_is_bound(td: Machine, leaf: int, following: int) -> None:
 
 
 def test_sys_rdall_writes_whole_pages(td: Machine) -> None:
-    assert call(td, rax=12, rdx=guest.RESULTS + 2048, r8=(1 << 64) - 1)[RAX] == OPERAND | 2
+    for first in (NO_FIELD, 0x777):  # the page is checked before the field
+        assert call(td, rax=12, rdx=guest.RESULTS + 2048, r8=first)[RAX] == OPERAND | 2
 
 
 def test_report_content(td: Machine) -> None:
@@ -223,6 +225,32 @@ def test_vm_rd_errors_zero_r8(td: Machine) -> None:
     assert (r[RAX], r[R8]) == (OPERAND | 1, 0)
     r = call(td, rax=7, rdx=0x1110000300000777, r8=5)
     assert (r[RAX], r[R8]) == (0xC0000C0000000000, 0)
+
+
+@pytest.mark.parametrize(
+    ("rax", "rdx", "status"),
+    [(0x20007, NO_FIELD, OPERAND), (0x10007, NO_FIELD, OPERAND | 1), (0x10007, 0x777, OPERAND | 1)],
+)
+def test_vm_rd_checks_its_version_then_rcx_then_the_field(
+    td: Machine, rax: int, rdx: int, status: int
+) -> None:
+    assert call(td, rax=rax, rcx=1, rdx=rdx)[RAX] == status
+
+
+@pytest.mark.parametrize("leaf", [8, 10])
+def test_a_write_checks_rcx_before_the_field(td: Machine, leaf: int) -> None:
+    assert call(td, rax=leaf, rcx=1, rdx=0x777)[RAX] == OPERAND | 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "flags", "status"),
+    [(1, 1, OPERAND | 2), (1 << 16, 1, OPERAND | 8), (1, 1 << 16, OPERAND | 2), (0, 0, OPERAND | 1)],
+)
+def test_attr_wr_checks_attributes_and_flags_vm_by_vm(
+    td: Machine, attributes: int, flags: int, status: int
+) -> None:
+    """The page comes last (tdg_mem_page_attr_wr.c)."""
+    assert call(td, rax=24, rcx=1 << 50, rdx=attributes, r8=flags)[RAX] == status
 
 
 def test_vm_rd_version_1_lists_the_fields(td: Machine) -> None:

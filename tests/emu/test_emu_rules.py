@@ -41,6 +41,9 @@ def test_cr0_paging_of_long_mode() -> None:
 
 def test_cr0_wp_under_cet() -> None:
     assert control.write_cr0(0x80010033, 0x80000033, 1 << 23 | 0x660, code64=True) is GP
+    caches_off = 0x80000033 | 1 << 30  # which alone is #VE
+    assert control.write_cr0(0x80010033, caches_off, 1 << 23 | 0x660, code64=True) is GP
+    assert control.write_cr0(0x80010033, caches_off, 0x660, code64=True) is VE
 
 
 @pytest.mark.parametrize(

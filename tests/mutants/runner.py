@@ -72,6 +72,8 @@ class Copy:
         self._write(mutant.path, changed)
         try:
             code, text = self._pytest(mutant.tests)
+            if code == -signal.SIGKILL:  # for want of memory, which may be another program's fault: once more
+                code, text = self._pytest(mutant.tests)
         finally:
             self._write(mutant.path, original)
         if code == 0:
@@ -125,7 +127,7 @@ class Copy:
 
 
 def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))  # SIGXCPU, not SIGKILL
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Path("/proc/self/oom_score_adj").write_text("1000")  # a mutant that eats all memory goes first
 

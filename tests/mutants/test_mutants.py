@@ -77,8 +77,9 @@ def untouched(path: Path, refusal: str, above: int) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "runtime-c/src").glob("*.c")), ids=lambda path: path.name)
-def test_each_refusal_of_the_c_core_has_one(path: Path) -> None:
+def test_each_refusal_and_each_bounds_check_of_the_c_core_has_one(path: Path) -> None:
     assert untouched(path, r"return TDF_E_|status = TDF_E_|: TDF_E_", 6) == []
+    assert untouched(path, r"(if|return|&&|\|\||!).*tdf_(inside|overlap|read)\(", 0) == []
 
 
 @pytest.mark.parametrize("name", ["leaves", "metadata", "pages", "launch"])
@@ -163,6 +164,21 @@ def test_the_list_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", "image"]) == 0
     assert "check: one section\n" in capsys.readouterr().out
     assert main(["nothing"]) == 2
+
+
+KILLED_ONCE = """
+import os, signal
+from pathlib import Path
+if "b + a" in Path("adder.py").read_text() and not Path("again").exists():
+    Path("again").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_tests_that_the_system_kills_are_run_once_more(copy: Copy) -> None:
+    (copy.root / "conftest.py").write_text(KILLED_ONCE)
+    assert copy.try_(dataclasses.replace(SMALL, put="return b + a")).outcome is Outcome.SURVIVED
+    assert (copy.root / "again").exists()
 
 
 def test_tests_that_are_ended_from_outside_have_noticed_nothing(copy: Copy) -> None:

@@ -163,6 +163,11 @@ def test_regions_lie_in_whole_pages_below_the_limit(limit):
     assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=limit)) == [(GIB - 8 * KIB, 8 * KIB)]
 
 
+def test_ram_may_be_listed_in_any_order():
+    ram = [(7, 64 * MIB, 512 * MIB), (7, GIB, 2 * GIB), (7, 0, 64 * MIB)]
+    assert ranges_of(plan(ram)) == ranges_of(plan(sorted(ram)))
+
+
 def test_sections_may_be_declared_in_any_order():
     sections = [Section(TEMP_MEM, 32 * MIB, 33 * MIB), Section(PAYLOAD, 16 * MIB, 17 * MIB)]
     ram = [(7, 0, 64 * MIB)]

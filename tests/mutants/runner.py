@@ -72,8 +72,6 @@ class Copy:
         self._write(mutant.path, changed)
         try:
             code, text = self._pytest(mutant.tests)
-            if code == -signal.SIGKILL:  # for want of memory, which may be another program's fault: once more
-                code, text = self._pytest(mutant.tests)
         finally:
             self._write(mutant.path, original)
         if code == 0:
@@ -93,6 +91,11 @@ class Copy:
         os.utime(place, (self._time, self._time))
 
     def _pytest(self, tests: Sequence[str]) -> tuple[int, str]:
+        """Exit code and output. Tests that the system killed, maybe for others' memory, are run again."""
+        code, text = self._pytest_once(tests)
+        return self._pytest_once(tests) if code == -signal.SIGKILL else (code, text)
+
+    def _pytest_once(self, tests: Sequence[str]) -> tuple[int, str]:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider", *tests]
         environment = {
             **os.environ,

@@ -31,8 +31,9 @@ LINE_SIZE = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "cmdline_s
 REFUSAL = "fatal"  # how a run may end that hands nothing over
 PIECE = 5000  # instructions of an odd turn at most
 ODD_TURNS = 400  # then honest ones
-LINES = ("ro quiet", "", "ro quiet lockdown=integrity init=/bin/sh", "x" * 300)
-INITRDS = (b"", b"initrd" * 100, b"I" + bytes(5000), b"\xff" * 4096)
+SAME = "initrd" * 100  # both a command line and an initrd: one may pass for the other
+LINES = ("ro quiet", "", "ro quiet lockdown=integrity init=/bin/sh", "x" * 300, SAME)
+INITRDS = (b"", SAME.encode(), b"I" + bytes(5000), b"\xff" * 4096)
 ORDERS = ("honest", "the others first", "odd pieces", "single instructions")
 
 

@@ -61,10 +61,10 @@ def judge(
     machine: Machine,
     shown: Shown,
     aps: Sequence[Mapping[str, object]],
-    given: Mapping[str, bytes] = MappingProxyType({}),
+    given: Mapping[str, Sequence[bytes]] = MappingProxyType({}),
 ) -> list[Finding]:
     """Every promise that a run did not keep. `aps`: where the other vCPUs are, as a report has it. `given`:
-    what the firmware's code was given for a part (emu.oracle.witness).
+    what the firmware's code was given for a part, call by call (emu.oracle.witness).
     """
     found = [Finding("pointers", text) for text in shown.broken]
     found += [
@@ -192,22 +192,31 @@ def _at_launch(machine: Machine, base: int, length: int) -> bytes:
     return b""
 
 
-def _passed_on(shown: Shown, given: Mapping[str, bytes]) -> Iterable[Finding]:
-    parts = {"command line": shown.line, "initrd": shown.initrd}
-    for name, data in given.items():
-        expected = data.partition(b"\0")[0] if name == "command line" else data
-        if parts[name] != expected:
+def _became(name: str, shown: Shown, given: Sequence[bytes]) -> list[bytes]:
+    """What of that which the code was given is now a part of the hand-over."""
+    if name == "command line":
+        return [data for data in given if data.partition(b"\0")[0] == shown.line]
+    return [data for data in given if data == shown.initrd]
+
+
+def _passed_on(shown: Shown, given: Mapping[str, Sequence[bytes]]) -> Iterable[Finding]:
+    for name, calls in given.items():
+        if not _became(name, shown, calls):
             text = f"the {name} that is handed over is not what the firmware's code was given"
             yield Finding("passed on", text)
 
 
 def _attribution(
-    machine: Machine, shown: Shown, events: Sequence[eventlog.Event], given: Mapping[str, bytes]
+    machine: Machine,
+    shown: Shown,
+    events: Sequence[eventlog.Event],
+    given: Mapping[str, Sequence[bytes]],
 ) -> Iterable[Finding]:
     # What MRTD covers needs no event: the image itself, and a payload that is measured at launch.
     known = [region.content for region in machine.launch.regions if region.measured]
     known += measured_bytes(machine, events)
-    parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line} | dict(given)
+    parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line}
+    parts |= {name: data for name, calls in given.items() for data in _became(name, shown, calls)}
     for name, data in parts.items():
         if any(data) and not any(data in one for one in known):  # memory that was cleared says nothing
             yield Finding("attribution", f"the {name} that is handed over was never measured")

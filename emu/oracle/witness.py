@@ -18,13 +18,13 @@ class Argument:
 
 
 class Witness(Observer):
-    """Keeps what each argument spans when its function is called for the last time. `arguments`: by the name
-    of the part of a hand-over that it becomes.
+    """Keeps what each argument spans at every call of its function: a firmware may place a kernel twice and
+    hand over one. `arguments`: by the name of the part of a hand-over that it becomes.
     """
 
     def __init__(self, arguments: Mapping[str, Argument]) -> None:
         self.arguments = arguments
-        self.given: dict[str, bytes] = {}
+        self.given: dict[str, list[bytes]] = {}
 
     def on_start(self, machine: Machine) -> None:
         for argument in self.arguments.values():
@@ -37,5 +37,5 @@ class Witness(Observer):
                 span = memory.read(int(vcpu.regs.gpr[argument.register]), 16)
                 data, size = (int.from_bytes(part, "little") for part in (span[:8], span[8:]))
                 inside = data + size <= memory.span
-                self.given[name] = memory.read(data, size) if inside else b""
+                self.given.setdefault(name, []).append(memory.read(data, size) if inside else b"")
         vcpu.probe.break_pass()

@@ -25,6 +25,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 from interference.generator import Generator, check
+from interference.proof import CHECKED_AT_RUN_TIME, PAGE, UNNOTICED, Proof, with_table, without
 from interference.shrink import shrunk
 from interference.trial import Builder, Counterexample, tried
 
@@ -34,10 +35,7 @@ from tdforge.tiny import tiny_payload
 
 ALL_RULES: frozenset[str] = frozenset()
 WALKS = 5  # flows made for each that may be tried: few break just one rule
-# A rule that another stands behind: what it lets pass, the other refuses
-BEHIND = {"recorded size": ("measured argument",), "recorded place": ("measured argument",)}
-# Rules whose absence no run shows, and why
-UNNOTICED: dict[str, str] = {}
+FLOWS, LIMIT = 500, 60
 
 
 @dataclass
@@ -64,25 +62,19 @@ def builder() -> Builder:
     return made
 
 
-def one(
-    seed: str,
-    bases: tuple[str, ...],
-    number: int,
-    disabled: frozenset[str] = ALL_RULES,
-    quick: bool = False,
-) -> Result:
-    """The flow of a number: generated, built and tried. With rules taken out, one that they refuse."""
+def one(seed: str, bases: tuple[str, ...], number: int, rule: str = "", quick: bool = False) -> Result:
+    """The flow of a number: generated, built and tried. With a rule taken out, one that this rule refuses."""
     start = time.process_time()
     result = Result(number)
-    generator = Generator(f"{seed}/{number}", disabled)
+    generator = Generator(f"{seed}/{number}", rule)
     base = generator.random.choice(bases)
     flows = []
     for text, firmware in generator.flows(base):
-        if not disabled or check(text, ALL_RULES).firmware is None:
+        if not rule or check(text, without(rule) - {rule}).firmware is None:
             flows.append((text, firmware))
     result.checks, result.accepted = generator.checks, bool(flows)
     for text, firmware in (flows[-1:] + flows[len(flows) // 2 : -1][:1]) if flows else ():
-        image = builder().build(firmware)
+        image = builder().build(firmware, rule in CHECKED_AT_RUN_TIME)
         result.built = result.built or image is not None
         if image is None:
             continue
@@ -96,15 +88,11 @@ def one(
 
 
 def campaign(
-    seed: str,
-    numbers: range,
-    jobs: int = 1,
-    disabled: frozenset[str] = ALL_RULES,
-    quick: bool = False,
+    seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
     bases = tuple(path.read_text() for path in shipped_flows().values())
-    work = partial(one, seed, bases, disabled=disabled, quick=quick)
+    work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:
         yield from map(work, numbers)
         return
@@ -112,32 +100,33 @@ def campaign(
         yield from pool.map(work, numbers, chunksize=2)
 
 
-def small(result: Result, example: Counterexample, disabled: frozenset[str] = ALL_RULES) -> str:
+def small(result: Result, example: Counterexample, rule: str = "") -> str:
     """The flow of a counterexample without what it does not need, with the two VMMs in front."""
-    text = shrunk(result.text, example, builder(), lambda t: check(t, disabled).firmware)
+    text = shrunk(
+        result.text,
+        example,
+        partial(builder().build, unchecked=rule in CHECKED_AT_RUN_TIME),
+        lambda t: check(t, without(rule)).firmware,
+    )
     head = [f"// {example}", f"// VMM a: {example.one}"]
     if example.other is not None:
         head.append(f"// VMM b: {example.other}   (equal MRTD and RTMRs)")
     return "\n".join([*head, f"// {example.text[:300]}", text])
 
 
-def without(rule: str) -> frozenset[str]:
-    """What is taken out to see what a rule is for: it, and what would refuse the same flows for it."""
-    return frozenset({rule, *BEHIND.get(rule, ())})
-
-
 def broken_without(
     rule: str, seed: str, limit: int, jobs: int = 1
-) -> tuple[int, Result | None, Counterexample | None]:
-    """How many flows that only this rule refuses were tried until one showed what it is for, and that one."""
-    tried_ = 0
-    for result in campaign(f"{seed} {rule}", range(limit * WALKS), jobs, without(rule)):
-        tried_ += result.built
+) -> tuple[Proof, Result | None, Counterexample | None]:
+    """Flows that only this rule refuses are tried until one shows what it is for."""
+    count, start = 0, time.process_time()
+    for result in campaign(f"{seed} {rule}", range(limit * WALKS), jobs, rule):
+        count += result.built
         if result.found:
-            return tried_, result, result.found[0]
-        if tried_ >= limit:
+            seconds = time.process_time() - start
+            return Proof(rule, count, str(result.found[0]), seconds), result, result.found[0]
+        if count >= limit:
             break
-    return tried_, None, None
+    return Proof(rule, count, "", time.process_time() - start), None, None
 
 
 @dataclass
@@ -180,70 +169,84 @@ class Summary:
         ]
 
 
-def prove(
-    rules: list[str], seed: str, limit: int, jobs: int, save: Path | None
-) -> dict[str, dict[str, object]]:
+def prove(rules: list[str], seed: str, limit: int, jobs: int, save: Path | None) -> list[Proof]:
     """Takes out each rule alone; says after how many flows the campaign noticed."""
-    figures: dict[str, dict[str, object]] = {}
-    for rule in rules:
-        count, result, example = broken_without(rule, seed, limit, jobs)
-        if result is not None and example is not None:
-            print(f"{rule}: noticed after {count}: {example}", flush=True)
-            if save:
-                keep(save, f"without-{rule}", seed, result, example, without(rule))
-        else:
-            known = UNNOTICED.get(rule)
-            print(f"{rule}: not noticed in {count} flows" + (f" ({known})" if known else ""), flush=True)
-        figures[rule] = {"flows": count, "found": str(example) if example else None}
-    return figures
+    proofs = []
+    for number, rule in enumerate(rules, 1):
+        proof, result, example = broken_without(rule, seed, limit, jobs)
+        proofs.append(proof)
+        seen = f"noticed after {proof.flows}: {proof.found}"
+        if not proof.found:
+            seen = f"not noticed in {proof.flows} flows: {UNNOTICED.get(rule, 'NOT EXPLAINED')}"
+        print(f"{number}/{len(rules)} {rule}: {seen} ({proof.seconds:.0f} s)", flush=True)
+        if save and result is not None and example is not None:
+            keep(save, f"without-{rule}", seed, result, example, rule)
+    return proofs
 
 
-def keep(
-    folder: Path, kind: str, seed: str, result: Result, example: Counterexample, disabled: frozenset[str]
-) -> None:
+def keep(folder: Path, kind: str, seed: str, result: Result, example: Counterexample, rule: str = "") -> None:
     """Writes a counterexample, made small."""
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", f"{kind} {' '.join(example.signature)}".lower()).strip("-")[:70]
-    (folder / f"{name}-s{seed}n{result.number}.tdf").write_text(small(result, example, disabled))
+    (folder / f"{name}-s{seed}n{result.number}.tdf").write_text(small(result, example, rule))
+
+
+def search(flows: int, seed: str, jobs: int, save: Path | None) -> Summary:
+    """The campaign itself: as many accepted flows, and what they let a VMM do."""
+    summary = Summary()
+    for result in campaign(seed, range(flows * 3), jobs):
+        for example in summary.add(result):
+            print(f"{result.number}: {example}", flush=True)
+            if save:
+                keep(save, "", seed, result, example)
+        if summary.flows % 50 == 0:
+            print(f"... {summary.accepted} accepted of {summary.flows}", file=sys.stderr, flush=True)
+        if summary.accepted >= flows:
+            break
+    print("\n".join(summary.lines()))
+    return summary
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    made.add_argument("flows", nargs="?", type=int, help=f"accepted flows to try (default {FLOWS})")
+    made.add_argument("--seed", default="1")
+    made.add_argument("--jobs", type=int, default=1)
+    made.add_argument("--save", type=Path, help="folder for counterexamples, made small")
+    made.add_argument("--json", type=Path, help="file for the figures")
+    made.add_argument("--prove", action="store_true", help="take out rules, one by one")
+    made.add_argument("--rule", action="append", choices=RULES, help="only these rules")
+    made.add_argument("--limit", type=int, default=LIMIT, help=f"flows for each (default {LIMIT})")
+    made.add_argument("--table", action="store_true", help=f"write the table into {PAGE}")
+    return made
 
 
 def main(words: list[str]) -> int:
-    """The command line; 1 if there is a counterexample."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("flows", nargs="?", type=int, default=500, help="accepted flows to try (default 500)")
-    parser.add_argument("--seed", default="1")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--save", type=Path, help="folder for counterexamples, made small")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument(
-        "--prove", action="store_true", help="take out one rule of the compiler after the other"
-    )
-    parser.add_argument("--rule", action="append", help="with --prove: only this one; may be repeated")
-    parser.add_argument(
-        "--limit", type=int, default=150, help="with --prove: flows for each rule (default 150)"
-    )
-    args = parser.parse_args(words)
+    """The command line; 1 if an accepted flow lets a VMM do something, or nobody knows what a rule is for."""
+    args = parser().parse_args(words)
+    summary = None
+    figures: dict[str, object] = {"seed": args.seed}
+    wrong = False
+    if args.flows or not args.prove:
+        summary = search(args.flows or FLOWS, args.seed, args.jobs, args.save)
+        figures |= {k: v for k, v in vars(summary).items() if k != "first"}
+        wrong = bool(summary.broken)
     if args.prove:
-        figures = prove(args.rule or list(RULES), args.seed, args.limit, args.jobs, args.save)
-        if args.json:
-            args.json.write_text(json.dumps(figures, indent=1) + "\n")
-        missed = [r for r, f in figures.items() if not f["found"] and r not in UNNOTICED]
-        return 1 if missed else 0
-    summary = Summary()
-    for result in campaign(args.seed, range(args.flows * 3), args.jobs):
-        for example in summary.add(result):
-            print(f"{result.number}: {example}", flush=True)
-            if args.save:
-                keep(args.save, "", args.seed, result, example, ALL_RULES)
-        if summary.flows % 50 == 0:
-            print(f"... {summary.accepted} accepted of {summary.flows}", file=sys.stderr, flush=True)
-        if summary.accepted >= args.flows:
-            break
-    print("\n".join(summary.lines()))
+        proofs = prove(args.rule or list(RULES), args.seed, args.limit, args.jobs, args.save)
+        unknown = [p.rule for p in proofs if not p.explained]
+        noticed = sum(bool(p.found) for p in proofs)
+        print(
+            f"{noticed} of {len(proofs)} noticed within {args.limit} flows each, {len(unknown)} not explained"
+        )
+        figures |= {"limit": args.limit, "rules": {p.rule: p.figures() for p in proofs}}
+        wrong = wrong or bool(unknown)
+        if args.table:
+            page = Path(__file__).parents[2] / PAGE
+            page.write_text(with_table(page.read_text(), proofs))
     if args.json:
-        figures = {k: v for k, v in vars(summary).items() if k != "first"}
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 1 if summary.broken else 0
+    return int(wrong)
 
 
 if __name__ == "__main__":

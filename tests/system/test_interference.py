@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import interferencecampaign
 import pytest
+from interference import proof
 from interference.generator import Generator, check, prepared
+from interference.proof import Proof, without
 from interference.shrink import shrunk
-from interference.trial import BASE, Builder, judged, numbers_of, outcomes, tried
-from interferencecampaign import ALL_RULES, Summary, campaign
+from interference.trial import BASE, Builder, Counterexample, judged, numbers_of, outcomes, tried
+from interferencecampaign import ALL_RULES, Result, Summary, broken_without, campaign
 
 from dsl.api import shipped_flows
+from dsl.model import ListOf, Provenance
 from dsl.rules import RULES
 from emu.oracle.compare import EXEMPTIONS
 from emu.oracle.shown import PARTS
 
 FLOWS, SEED = 60, "tests"
+SAMPLE = ("branch", "optional", "shared argument", "span", "late step")  # of rules, quick to find
 HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
@@ -90,7 +95,7 @@ def test_a_counterexample_is_made_small(builder: Builder) -> None:
     built = builder.build(check(more, rules).require())
     assert built is not None
     example = next(e for e in tried(built, more, Random(1)).found if e.part == "command line")
-    small = shrunk(more, example, builder, accept)  # type: ignore[arg-type]
+    small = shrunk(more, example, builder.build, accept)  # type: ignore[arg-type]
     assert "unused" not in small
     assert 'print "."' not in small
     assert "flow f3" in small
@@ -132,15 +137,57 @@ def test_fresh_flows_follow_the_hints_to_a_hand_over(builder: Builder) -> None:
     assert builder.build(firmware) is not None
 
 
+@pytest.mark.parametrize("rule", SAMPLE)
+def test_without_a_rule_the_campaign_finds_a_counterexample(rule: str) -> None:
+    """A sample of `nox -s interference -- --prove`."""
+    found, result, example = broken_without(rule, SEED, 20)
+    assert found.found, found
+    assert result is not None
+    assert example is not None
+    assert check(result.text, ALL_RULES).firmware is None
+
+
+def test_a_rule_that_nobody_misses_is_still_broken() -> None:
+    """The flows are made and run; what they do is what the reason says."""
+    found, result, _ = broken_without("bounded index", SEED, 2)
+    assert (found.flows, found.found, result) == (2, "", None)
+    assert found.explained
+    assert found.figures()["reason"] == proof.UNNOTICED["bounded index"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_has_changes_that_break_it(rule: str) -> None:
+    """Flows that only this rule refuses, which the campaign tries when it is taken out."""
+    for number in range(60):
+        for text, _ in Generator(f"aimed/{number}", rule).flows(LINUX):
+            if check(text, without(rule) - {rule}).firmware is None:
+                return
+    pytest.fail(f"no flow breaks `{rule}` alone")
+
+
+def test_a_finding_or_a_rule_without_a_reason_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Counterexample("interference", "entry", ("answers",), BASE, BASE, "1 / 2")
+    results = [Result(0, accepted=True, built=True, found=[one])]
+    monkeypatch.setattr(interferencecampaign, "campaign", lambda *_args, **_more: iter(results))
+    figures = tmp_path / "figures.json"
+    assert interferencecampaign.main(["1", "--json", str(figures)]) == 1
+    assert json.loads(figures.read_text())["broken"] == 1
+    assert interferencecampaign.main(["--prove", "--rule", "branch", "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())["rules"]["branch"]["found"] == str(one)
+    results[0].found.clear()
+    assert interferencecampaign.main(["1"]) == 0
+    assert interferencecampaign.main(["--prove", "--rule", "branch"]) == 1
+    assert "NOT EXPLAINED" in capsys.readouterr().out
+    assert interferencecampaign.main(["--prove", "--rule", "calls"]) == 0
+
+
 def test_a_flow_without_a_rule_breaks_that_rule() -> None:
     """With a rule taken out, only flows that it alone refuses are tried."""
     rule = "missing mark"
     bases = (LINUX,)
-    broken = [
-        r.text
-        for r in (interferencecampaign.one("c", bases, n, frozenset({rule})) for n in range(6))
-        if r.built
-    ]
+    broken = [r.text for r in (interferencecampaign.one("c", bases, n, rule) for n in range(6)) if r.built]
     assert broken
     assert all(check(text, ALL_RULES).firmware is None for text in broken)
 
@@ -174,5 +221,48 @@ def test_the_threat_model_has_the_table_of_exemptions() -> None:
     assert {e.part for e in EXEMPTIONS} <= set(PARTS)
 
 
+def test_the_threat_model_has_the_table_of_rules() -> None:
+    """`nox -s interference -- --prove --table` writes it; each rule is noticed, or a reason is given."""
+    page = (HERE.parents[1] / proof.PAGE).read_text()
+    found = proof.rows(page)
+    assert set(found) == set(RULES)
+    for rule, (taken_out, flows, seen) in found.items():
+        assert taken_out == proof.also(rule)
+        if flows.isdigit():
+            assert 0 < int(flows) <= interferencecampaign.LIMIT
+        else:
+            assert flows.startswith("none of ")
+            assert seen == proof.UNNOTICED[rule]
+
+
+def test_the_table_replaces_itself() -> None:
+    page = f"before\n{proof.BEGIN}\nold\n{proof.END}\nafter\n"
+    proofs = [Proof("calls", 3, ""), Proof("branch", 2, "interference: entry | chosen by answers")]
+    written = proof.with_table(page, proofs)
+    assert written.startswith("before\n")
+    assert written.endswith("\nafter\n")
+    assert proof.rows(written) == {
+        "branch": ("", "2", "interference: entry - chosen by answers"),
+        "calls": ("", "none of 3", proof.UNNOTICED["calls"]),
+    }
+    assert proof.with_table(written, proofs) == written
+    with pytest.raises(ValueError, match="threat-model"):
+        proof.with_table("no table", proofs)
+
+
 def test_rules_that_nobody_misses_are_rules() -> None:
-    assert set(interferencecampaign.UNNOTICED) <= set(RULES)
+    assert set(proof.UNNOTICED) | set(proof.CHECKED_AT_RUN_TIME) | set(proof.BEHIND) <= set(RULES)
+    assert not set(proof.UNNOTICED) & set(proof.CHECKED_AT_RUN_TIME)
+
+
+def test_no_list_is_made_of_what_was_not_measured() -> None:
+    """Why nobody misses the rule on loops: each record with a list is made of measured bytes or records."""
+    firmware = check(prepared(LINUX), ALL_RULES).require()
+    lists = {
+        name for name, r in firmware.records.items() if any(isinstance(f.type, ListOf) for f in r.fields)
+    }
+    makers = [p for p in firmware.primitives.values() if getattr(p.result, "name", "") in lists]
+    assert {"parse_hob", "plan_memory", "place_linux"} <= {p.name for p in makers}
+    for primitive in makers:
+        assert primitive.result_provenance == Provenance.TRUSTED
+        assert all(p.provenance.value >= Provenance.MEASURED.value for p in primitive.parameters)

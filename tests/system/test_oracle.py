@@ -162,12 +162,13 @@ def test_an_application_processor_astray_is_reported(machine: Machine, shown: Sh
 
 
 def test_what_was_given_and_is_not_handed_over_is_reported(machine: Machine, shown: Shown) -> None:
-    found = judge(machine, shown, [PARKED], {"command line": shown.line[:-1]})
+    found = judge(machine, shown, [PARKED], {"command line": [shown.line[:-1]]})
     assert [f.kind for f in found] == ["passed on"]
     assert (
-        judge(machine, shown, [PARKED], {"command line": shown.line + b"\0behind"})[0].kind == "attribution"
+        judge(machine, shown, [PARKED], {"command line": [shown.line + b"\0behind"]})[0].kind == "attribution"
     )
-    assert judge(machine, shown, [PARKED], {"initrd": shown.initrd}) == []
+    assert judge(machine, shown, [PARKED], {"initrd": [shown.initrd]}) == []
+    assert judge(machine, shown, [PARKED], {"initrd": [shown.initrd, b"another"]}) == []
 
 
 def test_a_register_of_the_os_that_was_extended_is_reported(machine: Machine, shown: Shown) -> None:

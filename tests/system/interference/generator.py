@@ -12,12 +12,15 @@ from dsl import api
 from dsl.api import CheckResult
 from dsl.capabilities import capabilities
 from dsl.model import Bytes, Firmware, Never, Parameter, Provenance, RecordRef, Type
+from interference.expressions import SUGAR, Impossible, from_vmm
 from interference.hints import Hints
-from interference.maker import SUGAR, U64, Impossible, Maker, from_vmm
+from interference.maker import Maker
+from interference.moves import AIMED, MOVES, Moves, moved
+from interference.proof import without
 from interference.scope import Site, block_of, inserted, replaced, survey
 
 CHANGES = (1, 2, 2, 3, 3, 4, 5, 6, 8)  # accepted changes of a flow
-LONGER = (4, 6, 8, 10)  # where one of them has to break a rule, and others to make use of it
+BREAKING = (1, 2, 2, 3, 4)  # where one of them has to break a rule
 TRIES = 12  # for one accepted change
 ROUNDS = 5  # of hints in a try
 ENTRY = "boot"
@@ -29,14 +32,16 @@ SOURCE_SHARE = 0.6
 # What every flow of the campaign has beside what the shipped one needs: memory of each kind to go wrong with
 SECTIONS = ("scratch TempMem 64 KiB",)
 REGIONS = (
+    "mailbox 4 KiB nvs",  # too small for one: what is written behind it lies in the region above
     "bounce 64 KiB",
     "private 64 KiB nvs",
     "other_page 8 KiB ram",
     "more_tables 64 KiB acpi",
-    "mailbox 4 KiB nvs",
 )
+OWN_ABOVE = 2  # regions of the shipped flow that lie above these
 MAX_REGIONS = 8  # that a RAM plan carves: rule T10
 SIZES = {"code": "up to 192 KiB", "stack": "64 KiB", "event_log": "256 KiB", "payload": "256 KiB"}
+REGION = re.compile(r" {8}\w+ +\d+ [KM]iB")
 
 
 def prepared(text: str) -> str:
@@ -44,20 +49,20 @@ def prepared(text: str) -> str:
     text = re.sub(r"^uses .*\n", "", text, flags=re.M)
     lines = [f"uses {', '.join(capabilities())}"]
     memory = re.search(r"memory below[^{]*\{([^}]*)\}", text)
-    room = MAX_REGIONS - len(re.findall(r"\d+ [KM]iB", memory[1])) if memory else 0
+    own = len(REGION.findall(memory[1])) if memory else MAX_REGIONS
+    seen = 0
     for line in text.split("\n"):
         words = line.split()
         if words and words[0] in SIZES and len(words) > 1 and words[1] in ("BFV", "TempMem", "Payload"):
             line = re.sub(r"(up to )?\d+ [KM]iB", SIZES[words[0]], line, count=1)
-        if words[:1] == [
-            "payload"
-        ]:  # beside the other sections: what shares 2 MiB with one is accepted page by page
+        if words[:1] == ["payload"]:  # what shares 2 MiB with other sections is accepted page by page
             line = re.sub(r" at 0x[0-9A-Fa-f_]+", "", line)
         if re.match(r" *parameters +PayloadParam", line):
             lines += [f"        {each}" for each in SECTIONS]
         lines.append(line)
-        if re.match(r" *memory below", line):
-            lines += [f"        {each}" for each in REGIONS[:room]]
+        seen += bool(REGION.match(line))
+        if REGION.match(line) and seen == min(own, OWN_ABOVE):
+            lines += [f"        {each}" for each in REGIONS[: MAX_REGIONS - own]]
     return "\n".join(lines)
 
 
@@ -67,14 +72,17 @@ def check(text: str, disabled: frozenset[str]) -> CheckResult:
 
 
 class Generator:
-    """Flows from a seed; the same seed and number give the same flow for the same compiler."""
+    """Flows from a seed; the same seed and number give the same flow for the same compiler. `rule`: one that
+    is taken out, for flows that break it.
+    """
 
-    def __init__(self, seed: str, disabled: frozenset[str] = frozenset()) -> None:
-        self.random, self.disabled = Random(seed), disabled
+    def __init__(self, seed: str, rule: str = "") -> None:
+        self.random, self.disabled = Random(seed), without(rule)
         self.checks = 0
         self.begin = False  # the next change brings something of the VMM's
-        self.changes = (self._insert, self._replace, self._steer, self._remove, self._declare)
-        self.weights = (5, 6, 12, 3, 1) if disabled else (8, 8, 5, 3, 1)
+        self.changes = (self._insert, self._replace, self._aimed, self._remove)
+        self.weights = (2, 2, 20, 1) if rule else (8, 8, 7, 3)
+        self.moves = AIMED.get(rule, MOVES)
         self.types: dict[str, Type] = {}
 
     def accepted(self, text: str) -> Firmware | None:
@@ -88,15 +96,15 @@ class Generator:
         firmware = self.accepted(text)
         if firmware is None:
             raise ValueError("the shipped flow is not accepted once it is prepared")
-        if self.random.random() < FRESH_SHARE:
+        if self.random.random() < FRESH_SHARE and not self.disabled:
             made = self.fresh(firmware, text)
             if made is None:
                 return
             text, firmware = made
             yield text, firmware
         seen = {text}
-        self.begin = self.random.random() < SOURCE_SHARE
-        for _ in range(self.random.choice(LONGER if self.disabled else CHANGES)):
+        self.begin = self.random.random() < SOURCE_SHARE and not self.disabled
+        for _ in range(self.random.choice(BREAKING if self.disabled else CHANGES)):
             for _ in range(TRIES):
                 changed = self.change(text, firmware)
                 if changed is not None and changed[0] not in seen:  # a hint may have taken the change back
@@ -143,21 +151,9 @@ class Generator:
         firmware = self.accepted(text)
         return (text, firmware) if firmware is not None else None
 
-    def _steer(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
-        """Something of the VMM's comes in, and something that is handed on depends on it."""
-        place = self.random.choice([p for p in places if p.flow.name == ENTRY])
-        later = [s for s in sites if s.argument and s.flow.name == ENTRY and s.span.line >= place.line]
-        able = [s for s in later if isinstance(s.type, Bytes) or s.type == U64]
-        if not able:
-            raise Impossible
-        lines, name = maker.steering(place.scope)
-        site = self.random.choice(able)
-        old = text.split("\n")[site.span.line - 1][site.span.column - 1 : site.span.end_column - 1]
-        number = not ("copy_in(" in lines[-1] or "share(" in lines[-1])
-        new = name if number or isinstance(site.type, Bytes) else f"{name}.size"
-        if isinstance(site.type, Bytes) and number:
-            new = f"{old}[0 .. {name}]" if self.random.random() < 0.8 else f"{old}[{name} .. {old}.size]"
-        return inserted(replaced(text, site.span, new), place.line, lines)
+    def _aimed(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
+        """A change that is aimed at a rule: the one that is taken out, or any."""
+        return moved(Moves(self.random, maker, text, places, sites), self.random.choice(self.moves))
 
     def _insert(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
         place = self.random.choice(places)
@@ -186,20 +182,6 @@ class Generator:
         target = self.random.choice([p.line for p in places if p.flow.name == place.flow.name])
         target -= len(block) if target > block.start else 0
         return inserted(left, target, moved)
-
-    def _declare(self, text: str, maker: Maker, places: list, sites: list) -> str:  # type: ignore[type-arg]
-        """Another E820 type or size of a region."""
-        lines = text.split("\n")
-        able = [i for i, line in enumerate(lines) if re.match(r" {8}\w+ .*\d+ [KM]iB", line)]
-        index = self.random.choice(able)
-        line = lines[index]
-        if self.random.random() < 0.5:
-            line = re.sub(r" (nvs|acpi|ram|reserved)\b", "", line.split("//")[0].rstrip())
-            line += " " + self.random.choice(("nvs", "acpi", "ram", "reserved"))
-        else:
-            line = re.sub(r"\d+ [KM]iB", f"{self.random.choice((4, 8, 12, 16, 64))} KiB", line, count=1)
-        lines[index] = line
-        return "\n".join(lines)
 
     # ---- from nothing
 

@@ -8,7 +8,8 @@ from random import Random
 
 from dsl.diagnostics import Diagnostic
 from dsl.model import Bytes, Primitive, RecordRef, Type
-from interference.maker import Impossible, Maker
+from interference.expressions import Impossible
+from interference.maker import Maker
 from interference.scope import Scope, block_of, inserted, replaced
 
 CODE = re.compile(r"`([^`]+)`")

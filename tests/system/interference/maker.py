@@ -1,245 +1,30 @@
-"""Which well-typed expressions and statements can stand here? Written from the prelude's signatures."""
+"""Which statements, blocks and flows can stand here? Written from the prelude's signatures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
-from dsl.model import (
-    Bytes,
-    EnumRef,
-    Firmware,
-    ListOf,
-    Never,
-    Primitive,
-    Provenance,
-    RecordRef,
-    Scalar,
-    Text,
-    Type,
-    Unit,
-)
-from interference.scope import Scope, given
+from dsl.model import Bytes, Firmware, ListOf, Never, RecordRef, Scalar, Type, Unit
+from interference.expressions import BOOL, NUMBERS, U64, Impossible, from_vmm, show
+from interference.scope import Scope
+from interference.statements import Statements
 
-NUMBERS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    7,
-    8,
-    9,
-    16,
-    27,
-    32,
-    33,
-    64,
-    255,
-    256,
-    512,
-    4095,
-    4096,
-    8192,
-    65536,
-    1 << 20,
-    1 << 28,
-)
-PORTS = (0x60, 0x64, 0x71, 0x80, 0xCF8)
-TEXTS = ("e1", "e2", "td_hob", "initrd")
-SUGAR = (
-    "measure_",
-    "separate",
-    "accept",
-    "park_aps",
-    "handoff_",
-    "print",
-)  # statements with words of their own
-U64 = Scalar("u64", 64)
-BOOL = Scalar("bool", 8)
-OWNED = ("paging", "stack")  # of generated code
-SOURCE_WEIGHT = 4
-NEW = "v"  # names of what was put in; they are chosen more often, so that it matters
+SMALL = NUMBERS[:7]
+WAYS = ("direct", "result", "branch", "match", "error", "choice")  # how one number follows from another
 
 
-class Impossible(Exception):
-    """Nothing in scope makes a value of this type."""
-
-
-class Maker:
-    """Writes flows' text; the same random numbers write the same."""
+class Maker(Statements):
+    """Writes flows' text; the same random numbers write the same. Raises Impossible."""
 
     def __init__(self, random: Random, firmware: Firmware, text: str) -> None:
-        self.random, self.firmware = random, firmware
-        declared = [s.name for s in (*firmware.image, *firmware.memory)]
-        self.regions = [n for n in declared if n not in OWNED] * 4 + declared
-        self.primitives = [
-            p for p in firmware.primitives.values() if not p.internal and not p.name.startswith(SUGAR)
-        ]
-        self.measures = [p for p in firmware.primitives.values() if p.name.startswith("measure_")]
-        self.errors = [e.name for e in firmware.errors]
-        self.given = given(firmware, text)
-        self.sizes = {s.name: s.size for s in (*firmware.image, *firmware.memory) if s.size}
+        super().__init__(random, firmware, text)
         self.flows: list[str] = []  # whole flows that statements call, to be put at the end
-        self.next = sum(text.count(f"{word} {NEW}") for word in ("let", "flow", "for")) + 1
-        self.literals: tuple[int, ...] = NUMBERS
-        self.favoured = ""  # a number that is taken nearly always
-
-    def name(self) -> str:
-        """A new one."""
-        self.next += 1
-        return f"{NEW}{self.next}"
-
-    def chance(self, share: float) -> bool:
-        """True with this probability."""
-        return self.random.random() < share
-
-    def among(self, names: Sequence[str]) -> str:
-        """One of the names, the newer and the put in more often."""
-        if not names:
-            raise Impossible
-        weights = [6 if n.startswith(NEW) else 2 for n in names]
-        return self.random.choices(names, weights)[0]
-
-    # ---- expressions
-
-    def of(self, kind: Type, scope: Scope, depth: int = 2) -> str:
-        """An expression of a type. Raises Impossible."""
-        match kind:
-            case Scalar(name="bool"):
-                return self.condition(scope, depth)
-            case Scalar():
-                return self.number(kind, scope, depth)
-            case Bytes():
-                return self.bytes(scope, depth)
-            case Text():
-                return f'"{self.random.choice(TEXTS)}"'
-            case EnumRef():
-                members = self.firmware.enumerations[kind.name].members
-                return f"{kind.name}.{self.random.choice(members)[0]}"
-        return self.among(self.named(kind, scope))
-
-    def named(self, kind: Type, scope: Scope) -> list[str]:
-        """Everything in scope that has this type: variables, their fields, elements of their lists."""
-        found = []
-        for name, have in scope:
-            found += [name] if have == kind else []
-            if isinstance(have, RecordRef):
-                for field in self.firmware.records[have.name].fields:
-                    place = f"{name}.{field.name}"
-                    if field.type == kind:
-                        found.append(place)
-                    elif isinstance(field.type, ListOf) and field.type.element == kind:
-                        found.append(f"{place}[{self.random.choice((0, 0, 1))}]")
-        return found
-
-    def number(self, kind: Scalar, scope: Scope, depth: int = 2) -> str:
-        """A number that fits into the type."""
-        narrow = kind.bits < 64
-        have = [
-            n
-            for bits in (8, 16, 32, 64)
-            if bits <= kind.bits
-            for n in self.named(Scalar(f"u{bits}", bits), scope)
-        ]
-        if self.favoured and self.chance(0.8) and not narrow:
-            return self.favoured
-        mine = [n for n in have if n.startswith(NEW) and "." not in n]
-        roll = self.random.random()
-        if mine and roll < 0.4:
-            return self.random.choice(mine)
-        if roll < 0.6 or depth <= 0 or (roll < 0.8 and not have):
-            return str(self.random.choice([n for n in self.literals if n < 1 << kind.bits]))
-        if roll < 0.7 and have:
-            return self.among(have)
-        if roll < 0.8:
-            spans = self.named(Bytes(), scope)
-            return f"{self.among([*spans, *self.regions])}.size" if not narrow else "1"
-        left, right = self.number(U64, scope, depth - 1), self.number(U64, scope, 0)
-        if narrow:
-            return f"{self._grouped(left)} & {(1 << kind.bits) - 1:#x}"
-        match self.random.randrange(9):
-            case 0 | 6 | 7 | 8:
-                return f"{self._grouped(left)} + {right}"
-            case 1:
-                return f"{self._grouped(left)} - {right}"
-            case 2:
-                return f"{self._grouped(left)} * {right}"
-            case 3:
-                return f"{self._grouped(left)} / {self.random.choice((2, 3, 8))}"
-            case 4:
-                return f"{self._grouped(left)} & {self.random.choice((1, 3, 7, 0xFF, 0xFFF))}"
-        return f"{self._grouped(left)} >> {self.random.choice((1, 3, 8, 12))}"
-
-    @staticmethod
-    def _grouped(text: str) -> str:
-        return f"({text})" if " " in text else text
-
-    def condition(self, scope: Scope, depth: int = 2) -> str:
-        """A truth value."""
-        roll = self.random.random()
-        if roll < 0.1 and depth > 0:
-            word = self.random.choice(("and", "or"))
-            return f"{self.condition(scope, 0)} {word} {self.condition(scope, 0)}"
-        if roll < 0.17 and depth > 0:
-            return f"not ({self.condition(scope, 0)})"
-        bools = self.named(BOOL, scope)
-        if bools and roll < 0.4:
-            return self.among(bools)
-        left, right = self.number(U64, scope, 1), self.number(U64, scope, 0)
-        if left == right or self.favoured:
-            right = str(self.random.choice(NUMBERS[:18]))
-        if self.chance(0.15):
-            left, right = right, left
-        return f"{left} {self.random.choice(('==', '!=', '<', '<=', '>', '>='))} {right}"
-
-    def bytes(self, scope: Scope, depth: int = 2) -> str:
-        """A span: a region, a variable, a field, or a part of one of these."""
-        names = self.named(Bytes(), scope)
-        base = self.among(names) if names and self.chance(0.6) else self.random.choice(self.regions)
-        if depth <= 0 or self.chance(0.5):
-            return base
-        return self.part(base, scope)
-
-    def part(self, base: str, scope: Scope) -> str:
-        """A slice."""
-        size = self.sizes.get(base, 8)  # of what is not known, the least
-        marks = [n for n in (0, 0, 1, 2, 4, 8, 16, 64, 256, 4096, 8192, 32768, 65536) if n <= size]
-        start, end = sorted(self.random.sample(marks, 2))
-        low = self.number(U64, scope, 0) if self.chance(0.1) else str(start)
-        mine = [n for n in self.named(U64, scope) if n.startswith(NEW) and "." not in n]
-        high = self.number(U64, scope, 1) if self.chance(0.4) else str(end)
-        high = f"{base}.size" if self.chance(0.15) else high
-        high = self.random.choice(mine) if mine and self.chance(0.4) else high
-        return f"{base}[{low} .. {high}]"
-
-    # ---- statements
-
-    def call(self, primitive: Primitive, scope: Scope) -> str:
-        """A call with arguments of the right types, without `?`."""
-        names = {n for n, _ in scope} | set(self.regions)
-        arguments = []
-        for number, p in enumerate(p for p in primitive.parameters if not p.state):
-            usual = [
-                g for g in self.given.get((primitive.name, number), ()) if g.isidentifier() and g in names
-            ]
-            if p.name in ("port", "function"):
-                arguments.append(
-                    str(self.random.choice(PORTS if p.name == "port" else (0x10000, 0x10004, 0x0A)))
-                )
-            elif p.name == "size" and isinstance(p.type, Scalar):
-                arguments.append(str(self.random.choice((1, 2, 4))))
-            elif usual and self.chance(0.6):
-                arguments.append(self.random.choice(usual))
-            else:
-                arguments.append(self.of(p.type, scope))
-        return f"{primitive.name}({', '.join(arguments)})"
 
     def statement(self, scope: Scope, depth: int = 2, fails: bool = True) -> list[str]:
         """The lines of one statement. Raises Impossible."""
         kinds = (
             (self.do_call, 8),
-            (self.let_number, 4),
+            (self.let_value, 4),
             (self.measure, 2),
             (self.require, 3),
             (self.assign, 2),
@@ -261,101 +46,6 @@ class Maker:
         """The lines of a block that is not empty."""
         found = self.statement(scope, depth - 1) if self.chance(0.7) else self.print(scope, 0)
         return ["    " + line for line in found]
-
-    def do_call(self, scope: Scope, depth: int) -> list[str]:
-        """Calls a primitive; binds what it returns."""
-        weights = [SOURCE_WEIGHT if from_vmm(p) else 1 for p in self.primitives]
-        primitive = self.random.choices(self.primitives, weights)[0]
-        call = self.call(primitive, scope) + ("?" if primitive.fallible else "")
-        bound = "" if isinstance(primitive.result, Unit | Never) else f"let {self.name()} = "
-        return [bound + call]
-
-    def source(self, scope: Scope) -> list[str]:
-        """Something of the VMM's: an answer, or bytes out of shared memory."""
-        sources = [p for p in self.primitives if from_vmm(p)]
-        shares = [p for p in sources if p.result_provenance == Provenance.SHARED]
-        lines = []
-        primitive = self.random.choice(sources)
-        taken = (Provenance.SHARED, Bytes())
-        if any((p.provenance, p.type) == taken for p in primitive.parameters) and shares:
-            lines = [f"let {self.name()} = {self.call(shares[0], scope)}?"]
-            scope = (*scope, (f"{NEW}{self.next}", Bytes()))
-            window = f"{NEW}{self.next}[0 .. {self.random.choice((8, 64, 256))}]"
-            room = self.part(self.random.choice([m.name for m in self.firmware.memory]), ())
-            arguments = [window if p.provenance == Provenance.SHARED else room for p in primitive.parameters]
-            call = f"{primitive.name}({', '.join(arguments)})"
-        else:
-            call = self.call(primitive, scope)
-        return [*lines, f"let {self.name()} = {call}{'?' if primitive.fallible else ''}"]
-
-    def steering(self, scope: Scope) -> tuple[list[str], str]:
-        """Lines that bring something of the VMM's, and what then depends on it: a number, or bytes."""
-        lines = self.source(scope)
-        name = f"{NEW}{self.next}"
-        kind = Bytes() if "copy_in(" in lines[-1] or "share(" in lines[-1] else U64
-        scope = (*scope, (name, kind))
-        if isinstance(kind, Bytes):
-            if len(lines) > 1 and self.chance(0.3):  # without the copy
-                name = lines.pop(0).split()[1] if self.chance(0.5) else name
-            return lines, name
-        match self.random.randrange(4):
-            case 0:
-                return lines, name
-            case 1:
-                flow, trust = self.name(), self.random.choice(("", "untrusted "))
-                body = [f"    return {self.random.choice(('p0', 'p0 & 7', 'p0 + 1', 'p0 / 2'))}"]
-                check = [f"    require p0 <= {self.random.choice((8, 4096))}"] if self.chance(0.7) else []
-                self.flows += [f"flow {flow}(p0: untrusted u64) -> {trust}u64 fails {{", *check, *body, "}"]
-                result = self.name()
-                return [*lines, f"let {result} = {flow}({name})?"], result
-        self.favoured = name
-        more = self.decide(scope, 1)
-        self.favoured = ""
-        return [*lines, *more], more[0].split()[1]
-
-    def let_number(self, scope: Scope, depth: int) -> list[str]:
-        """Binds a number or a truth value, or a part of some bytes."""
-        kind = self.random.choice((U64, U64, U64, BOOL, Bytes()))
-        return [f"let {self.name()} = {self.of(kind, scope)}"]
-
-    def measure(self, scope: Scope, depth: int) -> list[str]:
-        """Measures something."""
-        primitive = self.random.choice(self.measures)
-        kind = primitive.name.removeprefix("measure_")
-        subject = self.of(primitive.parameters[0].type, scope)
-        rtmr = self.random.choice((0, 0, 0, 1, 1, 1, 1, 2))
-        return [f'measure {subject} into RTMR[{rtmr}] as {kind}("e{self.random.randrange(9)}")']
-
-    def require(self, scope: Scope, depth: int) -> list[str]:
-        """Checks something."""
-        end = f" else {self.random.choice(self.errors)}" if self.chance(0.2) else ""
-        have = [n for n, t in scope if isinstance(t, Scalar) and t != BOOL]
-        if have and self.chance(0.7):  # one that an honest VMM can meet
-            limit = self.random.choice((1, 8, 33, 256, 4096, 1 << 20))
-            return [f"require {self.among(have)} {self.random.choice(('<', '<='))} {limit}{end}"]
-        return [f"require {self.condition(scope)}{end}"]
-
-    def assign(self, scope: Scope, depth: int) -> list[str]:
-        """Gives a number another value."""
-        name = self.among([n for n, t in scope if t == U64])
-        return [f"{name} = {self.number(U64, scope)}"]
-
-    def print(self, scope: Scope, depth: int) -> list[str]:
-        """What leaves no trace in the payload."""
-        return ['print "."']
-
-    def step(self, scope: Scope, depth: int) -> list[str]:
-        """A step that has words of its own, once more or in another place."""
-        match self.random.randrange(4):
-            case 0:
-                return [f"separate RTMR[{self.random.randrange(3)}]"]
-            case 1:
-                ram = self.of(RecordRef("Ram"), scope)
-                limit = f" up to {self.number(U64, scope)}" if self.chance(0.5) else ""
-                return [f"accept {ram}{limit}"]
-            case 2:
-                return [f"park aps on {self.bytes(scope)}"]
-        return [f"fail {self.random.choice(self.errors)}"]
 
     def if_(self, scope: Scope, depth: int) -> list[str]:
         """A branch."""
@@ -405,16 +95,12 @@ class Maker:
 
     def decide(self, scope: Scope, depth: int) -> list[str]:
         """A number that another value, or an error, decides."""
-        name, first, second = self.name(), *self.random.sample(NUMBERS[:7], 2)
+        name, first, second = self.name(), *self.random.sample(SMALL, 2)
         inner = (*scope, (name, U64))
-        match self.random.randrange(3):
+        match self.random.randrange(4):
             case 0:
-                return [
-                    f"let {name} = {first}",
-                    f"if {self.condition(scope)} {{",
-                    f"    {name} = {second}",
-                    "}",
-                ]
+                head = f"if {self.condition(scope)} {{"
+                return [f"let {name} = {first}", head, f"    {name} = {second}", "}"]
             case 1:
                 call, kind = self.some_call(inner)
                 if not isinstance(kind, Unit | Never):
@@ -422,26 +108,24 @@ class Maker:
                 sides = [f"    {name} = {second}"], self.print(scope, 0)
                 yes, no = sides if self.chance(0.5) else sides[::-1]
                 return [f"let {name} = {first}", f"try {call} {{", *yes, "} on _ {", *no, "}"]
+            case 2:
+                return [f"let {name} = if {self.condition(scope)} {{ {first} }} else {{ {second} }}"]
         arms = [f"    {self.random.choice(NUMBERS)} -> {{ {name} = {second} }}", '    _ -> { print "." }']
-        return [f"let {name} = {first}", f"match {self.number(U64, scope, 1)} {{", *arms, "}"]
+        return [f"let {name} = {first}", f"match {self.number(U64, scope, 0)} {{", *arms, "}"]
 
     def flow(self, scope: Scope, depth: int) -> list[str]:
         """Calls a flow that is made for it."""
         fails = self.chance(0.7)
         _, kind, call = self.new_flow(scope, fails)
         bound = "" if isinstance(kind, Unit) else f"let {self.name()} = "
-        return [f"{bound}{call}{'?' if fails else ''}"]
+        again = f"retry {self.random.choice((2, 3))} times " if fails and self.chance(0.15) else ""
+        return [f"{bound}{again}{call}{'?' if fails else ''}"]
 
     def new_flow(self, scope: Scope, fails: bool) -> tuple[str, Type, str]:
         """Makes a flow; its name, its result's type and a call of it."""
         name, given, parameters, inner = self.name(), [], [], []
-        kinds: tuple[Type, ...] = (
-            U64,
-            U64,
-            Bytes(),
-            BOOL,
-            *{t for _, t in scope if isinstance(t, RecordRef)},
-        )
+        records = {t for _, t in scope if isinstance(t, RecordRef)}
+        kinds: tuple[Type, ...] = (U64, U64, Bytes(), BOOL, *records)
         for _ in range(self.random.choice((1, 1, 2, 3))):
             kind = self.random.choice(sorted(kinds, key=show))
             given.append(self.of(kind, scope))
@@ -450,11 +134,8 @@ class Maker:
             parameters.append(f"p{len(parameters)}: {mutable}{trust if not mutable else ''}{show(kind)}")
             inner.append((f"p{len(inner)}", kind))
         result = self.random.choice((Unit(), Unit(), U64, U64, BOOL, Bytes()))
-        arrow = (
-            ""
-            if isinstance(result, Unit)
-            else f" -> {self.random.choice(('', '', 'untrusted '))}{show(result)}"
-        )
+        arrow = f" -> {self.random.choice(('', '', 'untrusted '))}{show(result)}"
+        arrow = "" if isinstance(result, Unit) else arrow
         body = []
         for _ in range(self.random.choice((1, 1, 2))):
             body += self.statement(tuple(inner), 1) if self.chance(0.8) else self.print((), 0)
@@ -464,21 +145,66 @@ class Maker:
         self.flows += [*lines, *("    " + line for line in body), "}"]
         return name, result, f"{name}({', '.join(given)})"
 
+    # ---- what the VMM chose, and what follows from it
 
-def from_vmm(p: Primitive) -> bool:
-    """Whether what it returns is the VMM's: a number it answers, shared memory, what comes out of that."""
-    if Provenance.SHARED in (p.result_provenance, *(q.provenance for q in p.parameters)):
-        return True
-    return p.result_provenance == Provenance.UNTRUSTED and isinstance(p.result, Scalar)
+    def answer(self, scope: Scope) -> tuple[list[str], str]:
+        """Lines that bring a number of the VMM's, and its name."""
+        sources = [p for p in self.primitives if from_vmm(p) and isinstance(p.result, Scalar)]
+        reads = [p for p in sources if "port" in (q.name for q in p.parameters)]
+        primitive = self.random.choice(reads or sources)
+        name = self.name()
+        return [f"let {name} = {self.made(primitive, scope)}"], name
 
+    def following(self, name: str, way: str) -> tuple[list[str], str]:
+        """Lines that make a number follow from another in one of WAYS, and its name."""
+        first, second = self.random.sample(SMALL, 2)
+        self.favoured = name
+        condition = self.condition((), 0)
+        self.favoured = ""
+        made = self.name()
+        start = f"let {made} = {first}"
+        match way:
+            case "direct":
+                return [f"require {name} <= {self.random.choice((7, 8, 64))}"], name
+            case "result":
+                return [f"let {made} = {self.returning(self.random.choice(('p0', 'p0 & 7')))}({name})?"], made
+            case "branch":
+                other = self.chance(0.3)
+                tail = ["} else {", *["    " + line for line in self.print((), 0)], "}"] if other else ["}"]
+                return [start, f"if {condition} {{", f"    {made} = {second}", *tail], made
+            case "match":
+                arm = f"    {self.random.choice(SMALL)} -> {{ {made} = {second} }}"
+                arms = [arm, '    _ -> { print "." }']
+                return [start, f"match {name} {{", *arms, "}"], made
+            case "error":
+                sides = [f"    {made} = {second}"], self.print((), 0)
+                yes, no = sides if self.chance(0.5) else sides[::-1]
+                return [start, f"try {self.checking()}({name}) {{", *yes, "} on _ {", *no, "}"], made
+        if self.chance(0.5):
+            return [f"let {made} = if {condition} {{ {first} }} else {{ {second} }}"], made
+        arm = self.random.choice(SMALL)
+        return [f"let {made} = match {name} {{ {arm} -> {{ {first} }} _ -> {{ {second} }} }}"], made
 
-def show(kind: Type) -> str:
-    """A type as it is written."""
-    match kind:
-        case Bytes():
-            return "bytes"
-        case Scalar() | RecordRef() | EnumRef():
-            return kind.name
-        case ListOf():
-            return f"list<{show(kind.element)}, {kind.capacity}>"
-    return "u64"
+    def returning(self, what: str) -> str:
+        """A flow that returns something of the number that it is given; its name."""
+        flow, trust = self.name(), self.random.choice(("", "", "untrusted "))
+        check = [f"    require p0 <= {self.random.choice((8, 64))}"] if self.chance(0.8) else []
+        head = f"flow {flow}(p0: untrusted u64) -> {trust}u64 fails {{"
+        self.flows += [head, *check, f"    return {what}", "}"]
+        return flow
+
+    def checking(self) -> str:
+        """A flow that fails or not as the number is that it is given; its name."""
+        flow, limit = self.name(), self.random.choice(SMALL)
+        body = self.random.choice(
+            (
+                [f"require p0 <= {limit}"],
+                [f"require p0 == {limit}"],
+                [f"if p0 != {limit} {{", f"    fail {self.random.choice(self.errors)}", "}"],
+                [f"let q0 = {limit} - p0", "require q0 <= 8"],
+                [f"let q0 = p0 - {limit}", "require q0 <= 4096"],
+            )
+        )
+        lines = [f"flow {flow}(p0: untrusted u64) fails {{", *("    " + line for line in body), "}"]
+        self.flows += lines
+        return flow

@@ -11,7 +11,7 @@ from dsl.model import Expression, Firmware, Flow, Span, Statement, Type
 
 Scope = tuple[tuple[str, Type], ...]  # variables, the oldest first
 NODES = (model.Literal, model.Variable, model.FieldOf, model.RegionOf, model.Length, model.Slice, model.Index)
-NODES += (model.Unary, model.Binary, model.Call)
+NODES += (model.Unary, model.Binary, model.Call, model.Choice)
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Site:
-    """An expression on one line that another of its type may replace."""
+    """An expression on one line that another of its type may replace. `callee`: of the call that it is an
+    argument of, or a part of one; empty if of none. `number`: which argument it is, -1 for a part of one."""
 
     span: Span
     type: Type
     scope: Scope
     flow: Flow
-    argument: bool  # of a call
+    callee: str = ""
+    number: int = -1
+
+    @property
+    def argument(self) -> bool:
+        """Whether something is called with it."""
+        return bool(self.callee)
 
 
 def _blocks(s: Statement) -> Iterator[tuple[tuple[Statement, ...], Scope]]:
@@ -59,17 +66,24 @@ def _parts(e: Expression) -> Iterator[Expression]:
     for f in fields(e):
         part = getattr(e, f.name)
         if isinstance(part, tuple):
-            yield from (p for p in part if is_dataclass(p) and isinstance(p, NODES))
+            values = (p.value if isinstance(p, model.ChoiceArm) else p for p in part)
+            yield from (p for p in values if is_dataclass(p) and isinstance(p, NODES))
         elif isinstance(part, NODES):
             yield part
 
 
-def _sites(e: Expression, scope: Scope, flow: Flow, argument: bool) -> Iterator[Site]:
+def _sites(e: Expression, scope: Scope, flow: Flow, callee: str = "", number: int = -1) -> Iterator[Site]:
     if e.span.line == e.span.end_line and not isinstance(e.type, model.Unit | model.Never):
-        yield Site(e.span, e.type, scope, flow, argument)
+        yield Site(e.span, e.type, scope, flow, callee, number)
+    given = e.arguments if isinstance(e, model.Call) else ()
     for part in _parts(e):
-        if part.span != e.span:  # what a statement adds by itself has the statement's place
-            yield from _sites(part, scope, flow, argument or isinstance(e, model.Call))
+        if part.span == e.span:  # what a statement adds by itself has the statement's place
+            continue
+        if isinstance(e, model.Call):
+            which = next((n for n, a in enumerate(given) if a is part), -1)
+            yield from _sites(part, scope, flow, e.callee, which)
+        else:
+            yield from _sites(part, scope, flow, callee)
 
 
 def survey(firmware: Firmware) -> tuple[list[Place], list[Site]]:
@@ -84,7 +98,7 @@ def survey(firmware: Firmware) -> tuple[list[Place], list[Site]]:
                 places.append(Place(s.span.line, scope, flow))
             line = max(line, s.span.end_line)
             for e in _expressions(s):
-                sites.extend(_sites(e, scope, flow, False))
+                sites.extend(_sites(e, scope, flow))
             for inner, bound in _blocks(s):
                 block(inner, scope + bound, flow, s.span.line)
             if isinstance(s, model.Let):

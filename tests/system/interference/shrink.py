@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 
 from interference.scope import block_of
-from interference.trial import Accept, Builder, Counterexample, still
+from interference.trial import Accept, Build, Counterexample, still
 
 VITAL = re.compile(r"^(firmware|flow boot|uses) ?")
 
 
-def shrunk(text: str, example: Counterexample, builder: Builder, accept: Accept) -> str:
+def shrunk(text: str, example: Counterexample, build: Build, accept: Accept) -> str:
     """The flow without the lines and blocks that the counterexample does not need."""
 
     def holds(candidate: str) -> bool:
         firmware = accept(candidate)
-        built = builder.build(firmware) if firmware is not None else None
+        built = build(firmware) if firmware is not None else None
         return built is not None and still(built, example)
 
     lines = [line for line in text.split("\n") if line.strip() and not line.strip().startswith("//")]

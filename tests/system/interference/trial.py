@@ -11,7 +11,7 @@ from random import Random
 from dsl import api
 from dsl.model import Firmware
 from emu.api import EmuError, RunConfig
-from emu.oracle.chosen import Choice, Outcome, run
+from emu.oracle.chosen import INITRDS, LINES, SAME, Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
 from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
@@ -24,6 +24,7 @@ MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sec
 MAX_INSTRUCTIONS = 30_000_000
 GENERATED = "flow"  # the object that differs from flow to flow
 BASE = Choice(initrd=1)
+SAME_LINE, SAME_INITRD = LINES.index(SAME), INITRDS.index(SAME.encode())
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,13 @@ class Builder:
     def __init__(self, folder: Path, kernel: bytes) -> None:
         self.folder, self.kernel = folder, kernel
 
-    def build(self, firmware: Firmware) -> Built | None:
-        """None if no image comes of the flow: its code or stack is too large, say."""
+    def build(self, firmware: Firmware, unchecked: bool = False) -> Built | None:
+        """None if no image comes of the flow: its code or stack is too large, say. `unchecked`: without the
+        checks of the running firmware on what a step fills.
+        """
+        if unchecked:
+            primitives = {name: replace(p, spans=()) for name, p in firmware.primitives.items()}
+            firmware = replace(firmware, primitives=primitives)
         try:
             result = build_model(replace(firmware, name="x"), self.folder)
         except (api.CheckFailed, BuildError):
@@ -153,6 +159,8 @@ def quiet_choices(random: Random, base: Choice) -> Iterator[Choice]:
         )
     yield replace(base, initrd=2)
     yield replace(base, line=random.choice((1, 2, 3)))
+    yield replace(base, line=1, initrd=SAME_INITRD)  # the same bytes in one place or in another
+    yield replace(base, line=SAME_LINE, initrd=0)
     yield replace(base, kernel=random.choice((1, 2)))
     yield replace(base, vcpus=random.choice((-1, 1)))
     yield replace(base, preset=4, vcpus=0)  # QEMU's list, which has no MADT
@@ -266,3 +274,4 @@ def still(built: Built, example: Counterexample) -> bool:
 
 
 Accept = Callable[[str], Firmware | None]
+Build = Callable[[Firmware], Built | None]

@@ -11,6 +11,7 @@ import interferencecampaign
 import pytest
 from interference import proof
 from interference.generator import Generator, check, prepared
+from interference.moves import AIMED
 from interference.proof import Proof, without
 from interference.shrink import shrunk
 from interference.trial import BASE, Builder, Counterexample, judged, numbers_of, outcomes, tried
@@ -266,3 +267,7 @@ def test_no_list_is_made_of_what_was_not_measured() -> None:
     for primitive in makers:
         assert primitive.result_provenance == Provenance.TRUSTED
         assert all(p.provenance.value >= Provenance.MEASURED.value for p in primitive.parameters)
+
+
+def test_each_rule_has_changes_that_are_aimed_at_it() -> None:
+    assert set(AIMED) == set(RULES)

@@ -211,7 +211,7 @@ AIMED: dict[str, tuple[Move, ...]] = {
     "write rw": ("fill_image", "copy_over_image"),
     "write loaded": ("fill_loaded", "copy_over_loaded"),
     "write over": ("fill", "copy_over"),
-    "write apart": ("overlap",),
+    "write overlap": ("overlap",),
     "span": ("small",),
     "kept": ("fill", "declare"),
     "owned": ("fill_owned", "copy_over_owned"),

@@ -57,7 +57,7 @@ class Statements(Expressions):
             lines = [f"let {self.name()} = {self.call(shares[0], scope)}?"]
             window = f"{NEW}{self.next}"
             scope = (*scope, (window, Bytes()))
-            spanned = {need.parameter: need.least for need in primitive.spans}
+            spanned = {need.parameter: need.minimum for need in primitive.spans}
             arguments = []
             for p in primitive.parameters:
                 if p.provenance == Provenance.SHARED:

@@ -29,6 +29,7 @@ def by_hand(data: bytes) -> list[tuple[int, int, int]]:
     found, offset = [], 0
     while True:
         kind, length = struct.unpack_from("<HH", data, offset)
+        assert length >= 8  # a shorter one would be read again and again
         found.append((offset, kind, length))
         offset += (length + 7) & ~7
         if kind == 0xFFFF:

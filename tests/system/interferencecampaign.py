@@ -35,7 +35,7 @@ from tdforge.tiny import tiny_payload
 
 ALL_RULES: frozenset[str] = frozenset()
 WALKS = 5  # flows made for each that may be tried: few break just one rule
-FLOWS, LIMIT = 500, 60
+FLOWS, LIMIT = 500, 30
 
 
 @dataclass

@@ -18,10 +18,10 @@ from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, with_content
 from emu.vmm.presets import PRESETS
 from formats import acpi, bundle, linux, tdvf
-from formats.ghci import INVALID_OPERAND, Function
+from formats.ghci import INVALID_OPERAND, QUOTE_HEADER, QUOTE_SUCCESS, Function
 from formats.ports import COM1, COM1_PORTS
 from formats.registers import R11, R12, R13, R14
-from formats.structs import offset_of
+from formats.structs import offset_of, unpack
 from formats.tdx.td import CONFIG_GPAW52
 
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
@@ -51,7 +51,8 @@ class Choice:
     behind_kernel: int = 0
     behind_hob: int = 0
     tempmem: int = 0
-    shared: int = 0  # what lies in shared memory: a pattern
+    settings: int = 0  # what lies in a CFV that the launch does not measure
+    shared: int = 0  # what lies in shared memory, and in a quote: a pattern
     unsteady: int = 0  # shared memory changes with every call and turn
     answers: tuple[int, ...] = ()  # of reads and other calls, one after the other and again
     refuse: int = 0  # which call that is not a line for the console is refused; -1: each
@@ -118,14 +119,8 @@ class Chosen(Policy):
         launch = self._behind(launch, kind.TD_HOB, choice.behind_hob)
         launch = self._behind(launch, kind.PAYLOAD_PARAM, choice.behind_line)
         launch = self._behind(launch, kind.PAYLOAD, choice.behind_kernel)
-        if choice.tempmem:
-            regions = list(launch.regions)
-            for index, section in enumerate(launch.sections):
-                if section.type == kind.TEMP_MEM:
-                    size = regions[index].length
-                    content = pattern(choice.tempmem, size, self.kernel)
-                    regions[index] = replace(regions[index], content=content, size=size)
-            launch = replace(launch, regions=tuple(regions))
+        for kind_, number in ((kind.TEMP_MEM, choice.tempmem), (kind.CFV, choice.settings)):
+            launch = self._instead(launch, kind_, number)
         if choice.entry:
             launch = replace(launch, hob_address=choice.entry)
         return launch
@@ -139,6 +134,16 @@ class Chosen(Policy):
                     noise = noise.replace(bundle.GUID.bytes_le, bytes(16))
                 return with_content(launch, kind, region.content + noise)
         return launch
+
+    def _instead(self, launch: Launch, kind: tdvf.SectionType, number: int) -> Launch:
+        """The pattern in all sections of this kind that the launch does not measure."""
+        regions = list(launch.regions)
+        for index, section in enumerate(launch.sections):
+            if number and section.type == kind and not regions[index].measured:
+                size = regions[index].length
+                content = pattern(number, size, self.kernel)
+                regions[index] = replace(regions[index], content=content, size=size)
+        return replace(launch, regions=tuple(regions))
 
     def on_launched(self, machine: Machine) -> None:
         self.machine = machine
@@ -173,9 +178,21 @@ class Chosen(Policy):
             if call.given[R12] & bit:
                 self.pages.append((call.given[R12] & ~bit, call.given[R13]))
                 self._fill(self.choice.shared)
+        elif call.function == Function.GET_QUOTE and not call.answer[10] and self.choice.shared:
+            self._quote(call.given[R12])
         elif self.choice.answers and not writes and call.function not in (MAP_GPA, FATAL, HLT):
             call.answer[R11] = self.choice.answers[self.answered % len(self.choice.answers)]
             self.answered += 1
+
+    def _quote(self, gpa: int) -> None:
+        """Other bytes behind the head of the answer, as many as that says."""
+        assert self.machine is not None
+        memory = self.machine.memory
+        gpa &= ~memory.shared_bit
+        head = unpack(QUOTE_HEADER, memory.read(gpa, QUOTE_HEADER.sizeof(), shared=True))
+        if head.status == QUOTE_SUCCESS:
+            content = pattern(self.choice.shared, head.out_size)
+            memory.write(gpa + QUOTE_HEADER.sizeof(), content, shared=True)
 
     def _change(self) -> None:
         if self.choice.unsteady and self.pages:

@@ -102,6 +102,28 @@ def test_a_counterexample_is_made_small(builder: Builder) -> None:
     assert "flow f3" in small
 
 
+SETTINGS = """    measure settings into RTMR[1] as blob("settings")
+    require u8_at(settings, 0)? <= 255
+"""
+QUOTE = """    let quote = get_quote(private, share(bounce, td)?, digest(image), td)?
+    measure quote into RTMR[1] as blob("quote")
+"""
+
+
+@pytest.mark.parametrize(("lines", "choice"), [(SETTINGS, "settings"), (QUOTE, "shared")])
+def test_what_a_vmm_puts_into_settings_or_a_quote_is_seen(lines: str, choice: str, builder: Builder) -> None:
+    """In the register that records it, and nowhere else."""
+    before = '    measure image into RTMR[1] as blob("td_payload")\n'
+    text = prepared(LINUX).replace(before, before + lines)
+    built = builder.build(check(text, ALL_RULES).require())
+    assert built is not None
+    one, other = outcomes(built, (BASE, replace(BASE, **{choice: 5})))
+    assert one.shown is not None
+    assert other.shown is not None
+    assert one.evidence[0] == other.evidence[0]
+    assert one.evidence != other.evidence
+
+
 # ---- the generator
 
 

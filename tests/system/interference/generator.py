@@ -30,7 +30,7 @@ FRESH_SHARE = 0.1
 SOURCE_SHARE = 0.6
 
 # What every flow of the campaign has beside what the shipped one needs: memory of each kind to go wrong with
-SECTIONS = ("scratch TempMem 64 KiB",)
+SECTIONS = ("scratch TempMem 64 KiB", "settings CFV 4 KiB at 0xFFDF_F000")
 REGIONS = (
     "mailbox 4 KiB nvs",  # too small for one: what is written behind it lies in the region above
     "bounce 64 KiB",

@@ -154,9 +154,8 @@ def quiet_choices(random: Random, base: Choice) -> Iterator[Choice]:
 
     for _ in range(2):
         noise = replace(base, tempmem=some(), behind_hob=some(), behind_line=some(), behind_kernel=some())
-        yield replace(
-            noise, order=random.choice((1, 2)), seed=random.randrange(99), entry=random.choice((0, 1 << 23))
-        )
+        noise = replace(noise, settings=some(), order=random.choice((1, 2)), seed=random.randrange(99))
+        yield replace(noise, entry=random.choice((0, 1 << 23)))
     yield replace(base, initrd=2)
     yield replace(base, line=random.choice((1, 2, 3)))
     yield replace(base, line=1, initrd=SAME_INITRD)  # the same bytes in one place or in another

@@ -410,9 +410,10 @@ class ExpressionEmitter:
         list_ = value.base.type
         assert isinstance(list_, model.ListOf)
         slot = self.frame.slot(8)
+        base = self._argument(value.base)  # its calls come first
         self.word(value.index)
         MOV([rsp + slot], rax)
-        self.address(value.base)
+        base(rax)
         MOV(rcx, [rsp + slot])
         CMP(rcx, [rax])
         JAE(self.error(value.error))
@@ -427,11 +428,12 @@ class ExpressionEmitter:
         """Writes the span data[start .. end] to the frame, after checking start <= end <= size."""
         with at(value.span):
             start, end = self.frame.slot(8), self.frame.slot(8)
+            base = self._argument(value.base)  # its calls come first
             self.word(value.start)
             MOV([rsp + start], rax)
             self.word(value.end)
             MOV([rsp + end], rax)
-            self.address(value.base)
+            base(rax)
             MOV(rcx, [rsp + start])
             MOV(rdx, [rsp + end])
             CMP(rdx, [rax + SPAN_SIZE])

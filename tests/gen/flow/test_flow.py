@@ -90,6 +90,12 @@ flow again() -> untrusted u64 fails { return retry 3 times io_read(0x60, 1)? }
 flow once_more() -> u64 fails { retry 2 times io_write(1, 1, 1)? return 5 }
 flow maybe(a: bytes) fails { measure a into RTMR[1] as blob("maybe") unless empty }
 flow of(a: bytes, d: digest) -> bool { return digest(a) == d }
+flow first() -> bytes { print "base" return "0123456789" }
+flow second() -> u64 { print "start" return 2 }
+flow third() -> u64 { print "end" return 5 }
+flow ordered() -> bytes fails { return first()[second() .. third()] }
+flow listed(vmm: Vmm) -> Vmm { print "base" return vmm }
+flow ordered_item(vmm: Vmm) -> u64 fails { return listed(vmm).resources[second()].start }
 """
 KNOWN = bytes.fromhex("00112233445566778899aabbccddeeff" * 3)
 
@@ -209,6 +215,19 @@ def test_slices_are_checked(cpu: FlowCpu, a: int, b: int) -> None:
         assert cpu.bytes_of(out) == b"0123456789"[a:b]
     else:
         assert status == cpu.error("out_of_bounds")
+
+
+def test_calls_are_made_from_left_to_right(cpu: FlowCpu) -> None:
+    seen: list[bytes] = []
+    cpu.callees["prim_print"] = lambda machine, arguments: seen.append(machine.bytes_of(arguments[0]))
+    out = cpu.place(bytes(16))
+    assert cpu.call("flow_ordered", out) == 0
+    assert seen == [b"base", b"start", b"end"]
+    assert cpu.bytes_of(out) == b"234"
+    seen.clear()
+    vmm = cpu.place(bytes(cpu.firmware.records["Vmm"].size))  # whose list is empty
+    assert cpu.call("flow_ordered_item", vmm, out) == cpu.error("out_of_bounds")
+    assert seen == [b"base", b"start"]
 
 
 @pytest.mark.parametrize(("error", "expected"), [(None, 3), ("hob_truncated", 1000), ("hob_malformed", 2000)])

@@ -50,6 +50,8 @@ status_t initrd_extent(const struct span *section, const struct span *kernel, st
         return TDF_OK;
     if (!tdf_inside(section->size, at + sizeof(struct payload_bundle), head.initrd_size))
         return TDF_E_INITRD_MALFORMED;
+    if (head.initrd_size == 0)
+        return TDF_OK; /* as without a header, which no register tells apart from this one */
     out->data = section->data + at + sizeof(struct payload_bundle);
     out->size = head.initrd_size;
     return TDF_OK;

@@ -107,6 +107,22 @@ def test_no_bundle_is_no_initrd():
         check(LIB.initrd_extent(span, CORE.span(CORE.address(span.data) - 1, 10), out))
 
 
+def test_an_empty_bundle_is_no_bundle():
+    """The event log has the address of the initrd: no register would tell the two apart."""
+
+    def place(section: bytes) -> tuple[int, int]:
+        span, kernel, out = guarded(section), CORE.new("span"), CORE.new("span")
+        check(LIB.linux_extent(span, kernel))
+        check(LIB.initrd_extent(span, kernel, out))
+        return CORE.address(out.data) - CORE.address(span.data), out.size
+
+    kernel = bzimage()
+    size = bundle.write(kernel, b"i")
+    header = size.index(bundle.GUID.bytes_le)
+    empty = size[:header] + bundle.GUID.bytes_le + bytes(8192)
+    assert place(empty) == place(kernel + bytes(8192)) == (len(kernel), 0)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0x1F0, 0x26F), st.integers(0, 255)), max_size=8), st.integers(0, 5200))
 def test_any_header_is_parsed_or_refused(changes, size):

@@ -11,7 +11,7 @@ from dsl.rules.calls import CallRules
 from dsl.rules.paths import Paths, Ways
 from dsl.rules.state import Frame, State, Value, join
 from dsl.rules.values import can_fail
-from dsl.rules.words import describe
+from dsl.rules.words import depends, describe
 from dsl.scope import Program
 
 
@@ -56,7 +56,8 @@ class TryRules(CallRules):
         with self.handled(s, attempt, failed):
             joined = self.block(s.body, after) if after is not None or s.body else None
             for handler in s.handlers:
-                joined = join(joined, self.block(handler.body, failed.copy()))
+                with self.way(self.paths.goes_on(handler.body), self.leads(s, attempt, handler)):
+                    joined = join(joined, self.block(handler.body, failed.copy()))
         return joined
 
     @contextmanager
@@ -70,10 +71,8 @@ class TryRules(CallRules):
             message = f"the flow decides by an error of `{s.call.callee}`, which depends on {cause}"
             hint = "measure it first, or let every path of every handler end with `fail`"
             self.error("error decides", s.call.span, message, hint)
-        for step in self.names.steps.values() if going_on else ():
-            begun = step.name in failed.may and step.name not in self.program.suppressed.effects
-            if begun and "abandoned" in step.texts:
-                self.says("abandoned step", step, "abandoned", s.call.span, call=s.call.callee)
+        if going_on:
+            self.abandons(s.call, failed)
         depth = len(self.refusals)
         if any(handler in going_on for handler in self._refusing(s)):
             new = [d.refusal for d in doubts if d.refusal and d.refusal not in self.refusals]
@@ -82,6 +81,15 @@ class TryRules(CallRules):
         ways = [self.paths.block(block) for block in (s.body, *(handler.body for handler in s.handlers))]
         if not any(Ways.RETURNS in way for way in ways):
             del self.refusals[depth:]
+
+    def leads(self, s: model.Try, attempt: Frame, handler: model.Handler) -> str:
+        """Which unrecorded cause may lead to the handler, if any."""
+        for doubt in attempt.doubts[attempt.argued :]:
+            if doubt.refusal is None:
+                return depends(doubt.culprit)
+            if handler in self._refusing(s):
+                return f"an error of `{doubt.refusal.callee}`"
+        return ""
 
     def _refusing(self, s: model.Try) -> tuple[model.Handler, ...]:
         """The handlers to which a refusal of the VMM may lead; a flow may give it any number."""

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from dsl import model
 from dsl.effects import Effects
 from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
-from dsl.rules.context import TRUSTED
+from dsl.rules.context import TRUSTED, Attempt
 from dsl.rules.memory import MemoryRules
 from dsl.rules.state import Frame, State, Value, highest, join
 from dsl.rules.steps import UNTRUSTED, Given
@@ -28,6 +28,7 @@ class CallRules(MemoryRules):
     def __init__(self, program: Program, disabled: frozenset[str] = frozenset()) -> None:
         super().__init__(program, disabled)
         self.log_areas: list[tuple[Value, model.Expression]] = []
+        self.unsure_by: model.Call | None = None  # the refusal on which a state depends
 
     @abstractmethod
     def call_flow(self, call: model.Call, values: list[Value], state: State) -> tuple[State | None, Value]:
@@ -37,16 +38,17 @@ class CallRules(MemoryRules):
         """Of a retry: the first attempt may fail anywhere, and one walk from there stands for all others."""
         if call.attempts == 1:
             return self.once(call, state)
-        self.attempted.append([])
+        self.attempted.append(Attempt(len(self.doomed)))
         outer = self.frame
         self.frames[-1] = attempt = Frame(outer.signature, outer.number)
         self.once(call, state.copy())
         self.frames[-1] = outer
         again = join(state.copy(), attempt.failed)
         assert again is not None
+        self.abandons(call, again)
         again.copied = state.copied  # what a failed attempt read is gone
         again.logged = state.logged + (again.logged - state.logged) * (call.attempts - 1)
-        self.attempted[-1].clear()
+        self.attempted[-1].steps.clear()
         result = self.once(call, again)
         self.attempted.pop()
         return result
@@ -90,8 +92,8 @@ class CallRules(MemoryRules):
             message = "the event log would contain an address that depends on bytes that no RTMR records"
             hint = "first measure the kernel whose header located the initrd"
             self.error("recorded place", call.span, message, hint)
-        self.doubts(primitive, call, given)
-        self.check_refusal(primitive, call)
+        self.doubts(primitive, call, given, after)
+        self.check_refusal(primitive, call, after)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)
         self.frame.fails(after if primitive.fallible else None)
@@ -180,12 +182,15 @@ class CallRules(MemoryRules):
         message = f"no RTMR records the size of {describe(argument)}, on which `{primitive.name}` depends"
         self.distrust("recorded size", argument, RECORDED, state, message, record_hint(argument))
 
-    def check_refusal(self, primitive: Primitive, call: model.Call) -> None:
+    def check_refusal(self, primitive: Primitive, call: model.Call, state: State) -> None:
         """T01: no step is taken or not as the VMM likes."""
         effects = self.names.effects[primitive.name]
         changes = any(p.mutable and not p.state and p.type != Bytes() for p in primitive.parameters)
         steps = effects.steps or effects.measures or effects.writes or changes
         survived = [refusal for refusals in self.survived for refusal in refusals]
+        for cause in [*self.refusals, *survived][-1:]:
+            state.unsure |= {p.name for p in primitive.parameters if p.state and p.mutable}
+            self.unsure_by = cause
         if not effects.measures:  # a step that was refused was not taken; a register may lack its event
             survived = [refusal for refusal in survived if refusal is not call]
         causes = [*self.refusals, *survived]
@@ -195,10 +200,10 @@ class CallRules(MemoryRules):
             self.error("refusal", call.span, f"{message} take the place of the missing one", hint)
         elif causes and (steps or isinstance(primitive.result, Never)):
             self.refused(call.span, f"whether `{call.callee}` is called", causes[-1])
-        for steps_taken in self.attempted if steps else ():
-            steps_taken.append(call)
+        if steps:
+            self.taken_in_attempt(call)
 
-    def doubts(self, primitive: Primitive, call: model.Call, given: Given) -> None:
+    def doubts(self, primitive: Primitive, call: model.Call, given: Given, state: State) -> None:
         """What that is unrecorded may make the primitive fail."""
         measured = [data for data, _ in self.names.effects[primitive.name].measures]
         refusals = [error for error in primitive.errors if error in self.names.refusals]
@@ -208,6 +213,9 @@ class CallRules(MemoryRules):
             known = seen and (value.object is None or size(value).recorded)
             if not known and name not in measured and len(refusals) < len(primitive.errors):
                 self.doubted(argument)
+        unsure = state.unsure & {p.name for p in primitive.parameters if p.state}
+        if unsure and self.unsure_by is not None and len(refusals) < len(primitive.errors):
+            self.doubted(self.unsure_by)
         if refusals:
             self.refusable(call)
 
@@ -309,6 +317,9 @@ class CallRules(MemoryRules):
         sized = not said and all(size(v).recorded for v, _ in given.values() if v.object is not None)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]
         source = [v.object for n in filled for v in [given[n][0]] if v.object is not None]
+        limits = [obj.size_limit for obj in source if obj.size_limit is not None]
+        if limits and primitive.result == Bytes():  # it is in what was filled
+            size_limit = max(limits) if len(limits) == len(source) else None
         if len(source) == len(known) == 1:  # all of it, as `share` gives it
             return self.new_value(state, primitive.result_provenance, source[0].places, size_limit, sized)
         places = tuple({p.bounds() for obj in source or objects for p in obj.places})

@@ -3,17 +3,28 @@ way to report a mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from dsl import model
 from dsl.model import Expression, Provenance, Span
 from dsl.rules.state import Doubt, Frame, Object, Place, State, Value, highest, lowest, taken
 from dsl.rules.table import RULES
-from dsl.rules.words import describe
+from dsl.rules.words import depends
 from dsl.scope import Program
 
 TRUSTED = Provenance.TRUSTED
+
+
+@dataclass
+class Attempt:
+    """One attempt of a retry on the way. `steps`: taken so far; `outside`: doomed ways that it stands on
+    itself."""
+
+    outside: int
+    steps: list[model.Call] = field(default_factory=list)
 
 
 class Context:
@@ -37,7 +48,8 @@ class Context:
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated
         self.refusals: list[model.Call] = []  # calls of which nothing records whether the VMM made them fail
-        self.attempted: list[list[model.Call]] = []  # for each retry on the way: steps of this attempt
+        self.attempted: list[Attempt] = []  # for each retry on the way
+        self.doomed: list[str] = []  # causes of the ways that end in an error and that nothing records
         self.survivable: set[int] = set()  # calls (by id) of which a `try` goes on from an error
         self.survived: list[list[model.Call]] = []  # for each on the way: calls that the VMM may have refused
         self.reported: set[object] = set()  # causes that were reported: what else comes of them is not
@@ -57,7 +69,7 @@ class Context:
     def doubted(self, culprit: Expression) -> None:
         """Something unrecorded decides whether an error arises here."""
         self.frame.doubts.append(Doubt(culprit))
-        self._tried_again(f"an error that depends on {describe(culprit)}")
+        self._tried_again(depends(culprit))
 
     def refusable(self, call: model.Call) -> None:
         """The VMM decides whether `call` fails, and no RTMR records it."""
@@ -68,13 +80,29 @@ class Context:
 
     def _tried_again(self, cause: str) -> None:
         """Reports steps that an attempt took before it failed in a way that no register records."""
-        for steps in self.attempted:
-            for step in steps[-1:]:
-                message = (
-                    f"the VMM decides how often `{step.callee}` is called: it is called again after {cause}"
-                )
-                hint = "take steps outside the retried call, or last in it"
-                self.error("refusal", step.span, f"{message}, which no RTMR records", hint)
+        for attempt in self.attempted:
+            for step in attempt.steps[-1:]:
+                self.called_again(step, cause)
+
+    def called_again(self, step: model.Call, cause: str) -> None:
+        message = f"the VMM decides how often `{step.callee}` is called: it is called again after {cause}"
+        hint = "take steps outside the retried call, or last in it"
+        self.error("refusal", step.span, f"{message}, which no RTMR records", hint)
+
+    def taken_in_attempt(self, step: model.Call) -> None:
+        """A step of a call that is retried: it counts even if the attempt then fails."""
+        for attempt in self.attempted:
+            attempt.steps.append(step)
+            for cause in self.doomed[attempt.outside :][:1]:
+                self.called_again(step, cause)
+
+    @contextmanager
+    def way(self, goes_on: bool, cause: str) -> Iterator[None]:
+        """Walks a way that `cause` selects, which nothing records if it is not empty."""
+        doomed = [] if goes_on or not cause else [cause]
+        self.doomed += doomed
+        yield
+        del self.doomed[len(self.doomed) - len(doomed) :]
 
     # ---- objects
 

@@ -129,7 +129,8 @@ class State:
     steps that were taken for an object on every path, with the object for whose sake, both by identity.
     `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing.
     `logged_by`: objects on which addresses in the event log depend. `changed`: objects that were written over
-    before a register recorded them: what was found by them can no more be."""
+    before a register recorded them: what was found by them can no more be. `unsure`: states of
+    primitives, such as the page tables, that the VMM may or may not have let the flow change."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class State:
     optional: frozenset[int] = frozenset()
     logged_by: frozenset[int] = frozenset()
     changed: frozenset[int] = frozenset()
+    unsure: frozenset[str] = frozenset()
 
     def copy(self) -> State:
         return State(
@@ -160,6 +162,7 @@ class State:
             self.optional,
             self.logged_by,
             self.changed,
+            self.unsure,
         )
 
     def number(self, key: tuple[int, int]) -> Value:
@@ -259,4 +262,5 @@ def join(a: State | None, b: State | None) -> State | None:
         a.optional | b.optional,
         a.logged_by | b.logged_by,
         a.changed | b.changed,
+        a.unsure | b.unsure,
     )

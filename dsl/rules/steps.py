@@ -67,6 +67,13 @@ class StepRules(ValueWalker):
                 self.says("repeated step", step, "repeated", call.span, call=call.callee, rtmrs=rtmrs)
             state.grant(taken(name, number))
 
+    def abandons(self, call: model.Call, failed: State) -> None:
+        """The flow goes on after `call` failed."""
+        for step in self.names.steps.values():
+            begun = step.name in failed.may and step.name not in self.program.suppressed.effects
+            if begun and "abandoned" in step.texts:
+                self.says("abandoned step", step, "abandoned", call.span, call=call.callee)
+
     def unmark(self, primitive: model.Primitive, given: Given, state: State) -> None:
         """A changed record is not the one that a step was taken for, by any of its names."""
         changed = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dsl import model
+from dsl.declare import BOOL
 from dsl.model import EnumRef, Expression, Provenance, Scalar
 from dsl.rules.context import Context
 from dsl.rules.state import State, Value, highest, number
@@ -94,10 +95,17 @@ def learn(context: Context, e: Expression, fact: Value, state: State) -> None:
     state.learn(context.key(e), fact)
 
 
-def learn_arm(context: Context, subject: Expression, values: Iterable[int], state: State) -> None:
-    """`subject` is one of `values`, which are all that select an arm."""
+def learn_arm(
+    context: Context, subject: Expression, values: Iterable[int], before: Iterable[int], state: State
+) -> None:
+    """`subject` selected the arm of `values`, or that of all others if there are none. `before`: what selects
+    an earlier arm."""
     values = tuple(values)
+    if not values and subject.type == BOOL:
+        values = tuple({0, 1}.difference(before))
     if len(values) == 1:
         learn(context, subject, number(recorded=True, bounded=True, constant=values[0]), state)
+        if subject.type == BOOL:
+            refine(context, subject, values == (1,), state)
     elif values:
         learn(context, subject, number(recorded=False, bounded=True), state)

@@ -103,6 +103,13 @@ class ValueWalker(Context, ABC):
             case model.Choice():
                 return self._choice(e, state)
 
+    def private(self, e: Expression, value: Value, operator: str, state: State) -> None:
+        """T02: an operator reads bytes where they lie."""
+        if value.trust == Provenance.SHARED:
+            message = f"{describe(e)} is shared with the VMM, `{operator}` would read it in place"
+            hint = "copy it into private memory once: `let copy = copy_in(buffer, x)?`"
+            self.distrust("shared argument", e, Value(Provenance.UNTRUSTED), state, message, hint)
+
     def _choice(self, e: model.Choice, state: State) -> tuple[State | None, Value]:
         """What is chosen has the least trust of what may be."""
         after, _ = self.value(e.subject, state)
@@ -111,11 +118,11 @@ class ValueWalker(Context, ABC):
         decide(self, e.subject, after, goes_on=True)
         joined: State | None = None
         given = []
+        before: set[int] = set()
         for arm in e.arms:
             inside = after.copy()
-            learn_arm(self, e.subject, arm.values, inside)
-            if e.subject.type == BOOL:
-                refine(self, e.subject, arm.values == (1,), inside)
+            learn_arm(self, e.subject, arm.values, before, inside)
+            before |= set(arm.values)
             end, value = self.value(arm.value, inside)
             joined = join(joined, end)
             given.append(self.now(value, end or inside))
@@ -155,14 +162,15 @@ class ValueWalker(Context, ABC):
         return Value(state.trust[obj.id], obj)
 
     def part(self, whole: Value, kind: model.Type, state: State) -> Value:
-        """A field or element has the trust of the whole."""
+        """A field or element has the trust of the whole; of bytes, what they hold was not looked at."""
         if is_word(kind):
             return promised(kind, whole.trust)
         obj = whole.object
+        trust = lowest(whole.trust, Provenance.MEASURED) if kind == model.Bytes() else whole.trust
         if obj is None:
-            return self.new_value(state, whole.trust, self.unknown_place(), None, whole.recorded)
+            return self.new_value(state, trust, self.unknown_place(), None, whole.recorded)
         places = tuple({Place(p.root) for p in obj.places})
-        return self.new_value(state, whole.trust, places, obj.size_limit, whole.recorded, obj.found_by)
+        return self.new_value(state, trust, places, obj.size_limit, whole.recorded, obj.found_by)
 
     def _bound(self, e: Expression, state: State, what: str, where: str) -> tuple[State | None, Value]:
         """An index or a bound of a slice. Memory safety asks that it cannot leave its range; a measurement
@@ -240,6 +248,8 @@ class ValueWalker(Context, ABC):
         if after is None:
             return None, right
         left = self.now(left, after)  # bytes are compared where they lie
+        for side, value in ((e.left, left), (e.right, right)):
+            self.private(side, value, e.op, after)
         if e.error:
             self.doubt(after, (e.left, left), (e.right, right))
         return after, number(left.recorded and right.recorded, _bounded(e, left, right))

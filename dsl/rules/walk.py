@@ -9,10 +9,10 @@ from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Span, Unit
 from dsl.rules.attempts import TryRules
 from dsl.rules.state import Frame, Object, State, Value, join
-from dsl.rules.trust import RECORDED, decide, learn_arm, refine
+from dsl.rules.trust import RECORDED, decide, learn_arm, refine, unrecorded
 from dsl.rules.values import promised, size
 from dsl.rules.verdicts import Verdicts
-from dsl.rules.words import describe, record_hint
+from dsl.rules.words import depends, describe, record_hint
 from dsl.scope import Program
 from dsl.sizes import is_word
 
@@ -197,10 +197,19 @@ class Walker(TryRules):
         if after is None:
             return None
         decide(self, s.condition, after, all(self.paths.goes_on(b) for b in (s.then, s.otherwise)))
-        then, otherwise = after.copy(), after.copy()
-        refine(self, s.condition, True, then)
-        refine(self, s.condition, False, otherwise)
-        return join(self.block(s.then, then), self.block(s.otherwise, otherwise))
+        cause = self.chosen_by(s.condition)
+        joined: State | None = None
+        for truth, body in ((True, s.then), (False, s.otherwise)):
+            inside = after.copy()
+            refine(self, s.condition, truth, inside)
+            with self.way(self.paths.goes_on(body), cause):
+                joined = join(joined, self.block(body, inside))
+        return joined
+
+    def chosen_by(self, e: model.Expression) -> str:
+        """How messages call an error that `e` leads to, if nothing records `e`."""
+        culprit = unrecorded(self, e)
+        return "" if culprit is None else depends(culprit)
 
     def match(self, s: model.Match, state: State) -> State | None:
         after, _ = self.value(s.subject, state)
@@ -208,11 +217,15 @@ class Walker(TryRules):
             return None
         going_on = [arm for arm in s.arms if self.paths.goes_on(arm.body)]
         decide(self, s.subject, after, len(going_on) > 1)
+        cause = self.chosen_by(s.subject)
         joined: State | None = None
+        before: set[int] = set()
         for arm in s.arms:
             inside = after.copy()
-            learn_arm(self, s.subject, arm.values, inside)
-            joined = join(joined, self.block(arm.body, inside))
+            learn_arm(self, s.subject, arm.values, before, inside)
+            before |= set(arm.values)
+            with self.way(arm in going_on, cause):
+                joined = join(joined, self.block(arm.body, inside))
         return joined if s.arms else after
 
     def for_(self, s: model.For, state: State) -> State | None:
@@ -230,7 +243,8 @@ class Walker(TryRules):
             places = {u.place for u in state.used} | state.copied
             old = {p for p in places if not isinstance(p.root, int) or p.root <= newest}
             facts = [(state.trust[k], k in state.checked) for k in keys]
-            return facts, state.must, state.may, state.marks, state.constants, state.optional, old
+            steps = state.must, state.may, state.marks, state.optional, state.unsure
+            return facts, steps, state.constants, old
 
         start, per_round = base, 0
         while True:

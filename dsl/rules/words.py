@@ -26,6 +26,11 @@ def describe(e: Expression) -> str:
     return "this"
 
 
+def depends(culprit: Expression) -> str:
+    """How a message calls an error for which `culprit` is the cause."""
+    return f"an error that depends on {describe(culprit)}"
+
+
 def bound_hint(e: Expression) -> str:
     """How a number becomes bounded."""
     if isinstance(e, model.Variable):

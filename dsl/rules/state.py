@@ -211,7 +211,8 @@ class State:
 class Frame:
     """One call of a flow while it is walked, or what a `try` attempts. `exits`: where it returns, `failed`:
     where an error leaves it; `doubts`: what unrecorded decides whether one does, of which the first
-    `argued` are those of a call's arguments."""
+    `argued` are those of a call's arguments; `refusals`: how many calls that the VMM may have refused it was
+    called behind."""
 
     signature: Signature
     number: int
@@ -220,6 +221,7 @@ class Frame:
     result: Value | None = None
     doubts: list[Doubt] = field(default_factory=list)
     argued: int = 0
+    refusals: int = 0
 
     def fails(self, state: State | None) -> None:
         if state is not None:

@@ -44,7 +44,7 @@ class ValueWalker(Context, ABC):
 
     def doubtful(self, e: Expression, value: Value, state: State) -> Value:
         """The trust of a variable or a result that is set because of a decision of the VMM."""
-        if not self.refusals:
+        if len(self.refusals) <= self.frame.refusals:  # what calls this flow is the caller's matter
             return value
         if value.object is None:
             return number(recorded=False, bounded=value.bounded)

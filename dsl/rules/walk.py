@@ -122,9 +122,9 @@ class Walker(TryRules):
         """Walks the body; the state where the flow returns, None if it never does, and how it was left."""
         self.walked.add(flow.name)
         self.next_frame += 1
-        frame = Frame(self.program.signatures[flow.name], self.next_frame)
-        self.frames.append(frame)
         refusals = len(self.refusals)
+        frame = Frame(self.program.signatures[flow.name], self.next_frame, refusals=refusals)
+        self.frames.append(frame)
         frame.fails(state if frame.signature.fallible else None)
         for variable, value in zip(flow.parameters, values, strict=False):
             self.bind(variable, value, state)
@@ -246,8 +246,9 @@ class Walker(TryRules):
             steps = state.must, state.may, state.marks, state.optional, state.unsure
             return facts, steps, state.constants, old
 
-        start, per_round = base, 0
+        start, per_round, rounds = base, 0, 0
         while True:
+            rounds += 1  # what one did, and what the VMM then refused, is seen by the next
             inside = start.copy()
             inside.logged = base.logged + per_round * (capacity - 1)  # so many rounds may have gone before
             self.bind(s.variable, self.part(self.now(value, inside), s.variable.type, inside), inside)
@@ -256,7 +257,7 @@ class Walker(TryRules):
             longest = max(per_round, end.logged - logged) if end is not None else per_round
             joined = join(start.copy(), end)
             assert joined is not None
-            converged = longest == per_round and before(joined) == before(start)
+            converged = rounds > 1 and longest == per_round and before(joined) == before(start)
             start, per_round = joined, longest
             start.logged = base.logged + per_round * capacity
             if converged:

@@ -58,6 +58,9 @@ class TryRules(CallRules):
             for handler in s.handlers:
                 with self.way(self.paths.goes_on(handler.body), self.leads(s, attempt, handler)):
                     joined = join(joined, self.block(handler.body, failed.copy()))
+        if joined is not None and any(d.refusal for d in attempt.doubts[attempt.argued :]):
+            goes_on = (self.paths.goes_on(handler.body) for handler in self._refusing(s))
+            joined.forget(before.trust if any(goes_on) else {})
         return joined
 
     @contextmanager

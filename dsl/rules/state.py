@@ -3,6 +3,7 @@ join."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dsl.model import Call, Expression, Provenance
@@ -184,6 +185,13 @@ class State:
         constant = have.constant if fact.constant is None else fact.constant
         both = number(have.recorded or fact.recorded, have.bounded or fact.bounded, constant)
         self.set_number(key, both)
+
+    def forget(self, before: Mapping[int | tuple[int, int], Provenance]) -> None:
+        """Two ways, of which nothing records which was taken, meet again: what each knew of a number is not
+        what both know."""
+        for key, trust in before.items():
+            if isinstance(key, tuple):
+                self.trust[key] = lowest(self.trust[key], trust)
 
     def grant(self, step: str) -> None:
         self.must |= {step}

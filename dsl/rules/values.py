@@ -239,11 +239,15 @@ class ValueWalker(Context, ABC):
                 decide(self, e.left, after, goes_on=True)
             elif not left.recorded and can_fail(e.right):
                 self.doubt(after, (e.left, left))
-            skipped = after.copy()
+            before, skipped = after.trust, after.copy()
+            after = after.copy()
             refine(self, e.left, e.op == "and", after)
             refine(self, e.left, e.op != "and", skipped)
             taken, right = self.value(e.right, after)
-            return join(skipped, taken), number(left.recorded and right.recorded, bounded=True)
+            joined = join(skipped, taken)
+            if joined is not None:
+                joined.forget(before)
+            return joined, number(left.recorded and right.recorded, bounded=True)
         after, right = self.value(e.right, after)
         if after is None:
             return None, right

@@ -81,6 +81,10 @@ class Layout:
             place = next(a.span for a in section.attributes if a.text in E820)
             hint = "leave the word out"
             self._error("T06", place, "parked APs run the code of BFV for as long as the OS runs", hint)
+        if kind == "CFV" and e820 != "reserved":
+            place = next(a.span for a in section.attributes if a.text in E820)
+            message = f"a CFV lies among devices, where nothing is `{e820}` to the OS"
+            self._error("T06", place, message, "leave the word out")
         if kind == "Payload" and e820 != "ram":
             place = next(a.span for a in section.attributes if a.text in E820)
             message = f"the kernel may run where it lies, which is `{e820}` to the OS"

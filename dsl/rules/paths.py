@@ -43,13 +43,11 @@ class Paths:
         return ways
 
     def _statement(self, s: model.Statement) -> Ways:
-        ways = Ways.NONE
-        for call, certain in _calls(s):
-            way = self._call(call)
-            ways |= way & Ways.HANDS_OVER
-            if certain and Ways.FALLS not in way:
-                handlers = s.handlers if isinstance(s, model.Try) else ()
-                return ways | _any(self.block(handler.body) for handler in handlers)
+        made = [(self._call(call), certain) for call, certain in _calls(s)]
+        ways = _any(way & Ways.HANDS_OVER for way, _ in made)  # also of arguments of a call that then fails
+        if any(certain and Ways.FALLS not in way for way, certain in made):
+            handlers = s.handlers if isinstance(s, model.Try) else ()
+            return ways | _any(self.block(handler.body) for handler in handlers)
         return ways | self._inner(s)
 
     def _inner(self, s: model.Statement) -> Ways:

@@ -123,7 +123,8 @@ def numbers_of(text: str) -> tuple[list[int], list[int]]:
     found: tuple[set[int], set[int]] = ({0, 1, 5}, set())
     for line in code.split("\n"):
         for number in NUMBER.findall(line):
-            value = int(number.replace("_", ""), 0)
+            digits = number.replace("_", "")
+            value = int(digits, 16 if digits.startswith("0x") else 10)  # as the language reads it: 007 is 7
             kind = 0 if DECIDES.search(line) and "measure" not in line else 1
             found[kind].update(value + d for d in (-1, 0, 1) if 0 <= value + d < 1 << 64)
     return sorted(found[0]), sorted(found[1] - found[0])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from dsl import model
 from dsl.model import Bytes, EnumRef, Firmware, ListOf, Never, RecordRef, Scalar, Span, Type, Unit
+from dsl.rules.paths import Paths, Ways
 from dsl.sizes import alignment, size
 from dsl.tree import walk
 from dsl.verify_expression import MAX_ARGUMENTS, Scope, expression, fits, require, value
@@ -36,6 +37,10 @@ def verify(firmware: Firmware) -> None:
     _no_recursion(firmware)
     for flow in firmware.flows.values():
         _Flow(firmware, flow).verify()
+    paths = Paths(firmware.flows, firmware.primitives)
+    for flow in firmware.flows.values():
+        ends = isinstance(flow.result, Unit) or Ways.FALLS not in paths.flow(flow.name)
+        require(ends, flow.span, "a path ends without a result")
 
 
 def _errors(firmware: Firmware, start: Span) -> None:
@@ -127,44 +132,36 @@ class _Flow:
         require(count <= MAX_ARGUMENTS, flow.span, "a flow has more than six arguments")
         for parameter in flow.parameters:
             self.scope.define(parameter)
-        falls = self.block(flow.body)
-        require(not falls or isinstance(flow.result, Unit), flow.span, "a path ends without a result")
+        self.block(flow.body)
 
-    def block(self, body: tuple[model.Statement, ...]) -> bool:
-        """Whether control can come out at the end."""
-        falls = True
+    def block(self, body: tuple[model.Statement, ...]) -> None:
         with self.scope.inner():
             for each in body:
-                falls = self.statement(each) and falls
-        return falls
+                self.statement(each)
 
-    def statement(self, s: model.Statement) -> bool:
-        """Whether control can go on after `s`."""
+    def statement(self, s: model.Statement) -> None:
         match s:
             case model.Let():
                 value(s.value, self.scope)
                 fits(s.value, s.variable.type, s.span, self.firmware)
                 self.scope.define(s.variable)
-                return True
             case model.Assign():
                 expression(s.variable, self.scope)
                 word = isinstance(s.variable.type, Scalar | EnumRef)
                 require(word, s.span, "only a word can be assigned")
                 value(s.value, self.scope)
                 fits(s.value, s.variable.type, s.span, self.firmware)
-                return True
             case model.Do():
                 expression(s.value, self.scope)
-                return not isinstance(s.value.type, Never)
             case model.If():
                 value(s.condition, self.scope)
                 require(_is_bool(s.condition.type), s.span, "a condition is no bool")
-                then, otherwise = self.block(s.then), self.block(s.otherwise)
-                return then or otherwise
+                self.block(s.then)
+                self.block(s.otherwise)
             case model.Match():
-                return self.match(s)
+                self.match(s)
             case model.Try():
-                return self.try_(s)
+                self.try_(s)
             case model.For():
                 value(s.items, self.scope)
                 items = s.items.type
@@ -173,15 +170,12 @@ class _Flow:
                 with self.scope.inner():
                     self.scope.define(s.variable)
                     self.block(s.body)
-                return True
             case model.Return():
                 self.return_(s)
-                return False
             case model.Fail():
                 self.scope.may_fail(s.error, s.span)
-                return False
 
-    def match(self, s: model.Match) -> bool:
+    def match(self, s: model.Match) -> None:
         value(s.subject, self.scope)
         kind = s.subject.type
         require(isinstance(kind, Scalar | EnumRef), s.span, "only words are matched")
@@ -193,10 +187,10 @@ class _Flow:
             fits(model.Literal(arm_value, kind, s.span), kind, s.span, self.firmware)
         if not any(default):
             require(_all_values(kind, self.firmware) <= set(seen), s.span, "a value has no arm")
-        falls = [self.block(arm.body) for arm in s.arms]
-        return any(falls)
+        for arm in s.arms:
+            self.block(arm.body)
 
-    def try_(self, s: model.Try) -> bool:
+    def try_(self, s: model.Try) -> None:
         require(not s.call.propagate, s.span, "the error of a `try` goes elsewhere, too")
         expression(s.call, self.scope, in_try=True)
         errors = self.scope.errors_of(s.call)
@@ -208,12 +202,11 @@ class _Flow:
             if s.variable is not None:
                 require(s.variable.type == s.call.type, s.span, "the variable is not what the call gives")
                 self.scope.define(s.variable)
-            falls = self.block(s.body)
+            self.block(s.body)
         for h in s.handlers:
             for number in h.errors:
                 self.scope.declared(number, h.span)
-            falls = self.block(h.body) or falls
-        return falls
+            self.block(h.body)
 
     def return_(self, s: model.Return) -> None:
         wanted = self.flow.result

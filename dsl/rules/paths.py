@@ -5,12 +5,11 @@ Structure alone decides: each side of a condition may be taken, a loop may run a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Flag, auto
 
 from dsl import model
 from dsl.model import Never, Primitive
-from dsl.tree import walk
 
 
 class Ways(Flag):
@@ -35,20 +34,36 @@ class Paths:
         return bool(self.block(block))
 
     def block(self, statements: Iterable[model.Statement]) -> Ways:
-        ways = Ways.FALLS
-        for statement in statements:
-            if Ways.FALLS not in ways:
-                break
-            ways = ways & ~Ways.FALLS | self._statement(statement)
-        return ways
+        return _in_order(self._statement(statement) for statement in statements)
 
     def _statement(self, s: model.Statement) -> Ways:
-        made = [(self._call(call), certain) for call, certain in _calls(s)]
-        ways = _any(way & Ways.HANDS_OVER for way, _ in made)  # also of arguments of a call that then fails
-        if any(certain and Ways.FALLS not in way for way, certain in made):
-            handlers = s.handlers if isinstance(s, model.Try) else ()
-            return ways | _any(self.block(handler.body) for handler in handlers)
-        return ways | self._inner(s)
+        first = _expression(s)
+        ways = Ways.FALLS if first is None else self._value(first)
+        if Ways.FALLS in ways:
+            return ways & ~Ways.FALLS | self._inner(s)
+        handlers = s.handlers if isinstance(s, model.Try) else ()
+        return ways | _any(self.block(handler.body) for handler in handlers)
+
+    def _value(self, e: model.Expression) -> Ways:
+        """The ways out while `e` is computed; falls off its end if there may be a value."""
+        match e:
+            case model.Binary(op="and" | "or"):
+                return self._value(e.left) | self._value(e.right) & ~Ways.FALLS
+            case model.Choice():
+                return _in_order((self._value(e.subject), _any(self._value(arm.value) for arm in e.arms)))
+            case model.Call():
+                return _in_order((*(self._value(a) for a in e.arguments), self._call(e)))
+            case model.Binary():
+                return _in_order(self._value(side) for side in (e.left, e.right))
+            case model.Slice():
+                return _in_order(self._value(part) for part in (e.base, e.start, e.end))
+            case model.Index():
+                return _in_order(self._value(part) for part in (e.base, e.index))
+            case model.FieldOf() | model.Length():
+                return self._value(e.base)
+            case model.Unary():
+                return self._value(e.operand)
+        return Ways.FALLS
 
     def _inner(self, s: model.Statement) -> Ways:
         """The ways out once the expressions of `s` have their values."""
@@ -89,30 +104,26 @@ def _any(ways: Iterable[Ways]) -> Ways:
     return joined
 
 
-def _calls(s: model.Statement) -> Iterator[tuple[model.Call, bool]]:
-    """The calls in the expressions that `s` itself computes, and whether each is made on every path."""
+def _in_order(parts: Iterable[Ways]) -> Ways:
+    """One after the other, as far as each falls off its end."""
+    ways = Ways.FALLS
+    for part in parts:
+        if Ways.FALLS in ways:
+            ways = ways & ~Ways.FALLS | part
+    return ways
+
+
+def _expression(s: model.Statement) -> model.Expression | None:
+    """What `s` itself computes first."""
     match s:
         case model.Let() | model.Assign() | model.Do() | model.Return():
-            expression: model.Expression | None = s.value
+            return s.value
         case model.If():
-            expression = s.condition
+            return s.condition
         case model.Match():
-            expression = s.subject
+            return s.subject
         case model.Try():
-            expression = s.call
+            return s.call
         case model.For():
-            expression = s.items
-        case _:
-            return
-    if expression is None:
-        return
-    perhaps: set[int] = set()  # what is computed on some paths only
-    for node in walk(expression):
-        sides: tuple[model.Expression, ...] = ()
-        if isinstance(node, model.Binary) and node.op in ("and", "or"):
-            sides = (node.right,)
-        elif isinstance(node, model.Choice):
-            sides = tuple(arm.value for arm in node.arms)
-        perhaps |= {id(inner) for side in sides for inner in walk(side)}
-        if isinstance(node, model.Call):
-            yield node, id(node) not in perhaps
+            return s.items
+    return None

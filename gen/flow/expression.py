@@ -492,7 +492,7 @@ class ExpressionEmitter:
                 JNZ(self.fail)
             if value.unless_empty:
                 LABEL(left_out)
-            if isinstance(value.type, Never):
+            if isinstance(value.type, Never) and (value.propagate or not fallible):
                 UD2()
             return slot if slot is not None else 0
 

@@ -12,6 +12,7 @@ from casefile import DOUBLING, Case, read_cases, rendered
 
 from dsl.api import check_source, shipped_flows
 from dsl.diagnostics import RULES
+from dsl.verify import verify
 
 ALL = read_cases()
 
@@ -21,6 +22,8 @@ def test_case(case: Case) -> None:
     result = case.check()
     assert rendered(result) == case.says
     assert (result.firmware is None) == bool(case.says)
+    if result.firmware is not None:
+        verify(result.firmware)
 
 
 @pytest.mark.parametrize("code", RULES)

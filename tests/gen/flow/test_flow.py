@@ -48,6 +48,8 @@ flow attempt(data: measured bytes) -> u64 {
     on hob_truncated { return 1000 }
     on _ { return 2000 }
 }
+flow stop(a: u64) -> never fails { if a == 1 { fail out_of_bounds } fail log_full }
+flow stopped(a: u64) -> u64 { try stop(a) { } on out_of_bounds { return 1 } on _ { return 2 } }
 flow outer(a: u64) -> u64 fails {
     require a != 7
     let s = add(a, 1)?
@@ -241,6 +243,12 @@ def test_try(cpu: FlowCpu, error: str | None, expected: int) -> None:
 
     cpu.callees["hob_extent"] = hob_extent
     assert cpu.value("flow_attempt", cpu.span(b"region")) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, 1), (2, 2)])
+def test_a_flow_that_never_returns_is_tried(cpu: FlowCpu, value: int, expected: int) -> None:
+    """Its error is handled; it was an invalid opcode."""
+    assert cpu.value("flow_stopped", value) == expected
 
 
 def test_errors_pass_through_flows(cpu: FlowCpu) -> None:

@@ -157,7 +157,13 @@ class CallRules(MemoryRules):
         """The address of bytes that a step fills matters, their content does not."""
         if value.object is not None and self.lost(value.object.found_by, state):
             self.unplaced("recorded place", argument, RECORDED, state)
-        if parameter.provenance == SHARED and value.trust != SHARED:
+        self.check_shared(value, parameter, argument, call)
+
+    def check_shared(
+        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call
+    ) -> None:
+        """What counts as shared is: a callee asks the VMM to write there."""
+        if parameter.provenance == SHARED and value.trust != SHARED and value.object is not None:
             message = f"{describe(argument)} is private, `{call.callee}` asks the VMM to write there"
             hint = "share it first: `let window = share(region, td)?`"
             self.error("shared argument", argument.span, message, hint)

@@ -71,6 +71,7 @@ class Walker(TryRules):
     def call_flow(self, call: model.Call, values: list[Value], state: State) -> tuple[State | None, Value]:
         flow, signature = self.flows[call.callee], self.program.signatures[call.callee]
         for value, parameter, argument in zip(values, signature.parameters, call.arguments, strict=True):
+            self.check_shared(value, parameter, argument, call)
             self.check_trust(value, parameter, argument, call, state)
         self.calls += 1
         if self.calls > MAX_CALLS or len(self.frames) > MAX_FLOWS_DEEP:

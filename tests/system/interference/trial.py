@@ -21,7 +21,7 @@ from gen.errors import BuildError
 
 MIB = 1 << 20
 MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
-MAX_INSTRUCTIONS = 30_000_000
+MAX_INSTRUCTIONS = 200_000_000
 GENERATED = "flow"  # the object that differs from flow to flow
 BASE = Choice(initrd=1)
 SAME_LINE, SAME_INITRD = LINES.index(SAME), INITRDS.index(SAME.encode())

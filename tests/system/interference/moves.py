@@ -137,7 +137,8 @@ class Moves(MemoryMoves):
         """An event with much data, or of a size that is not known."""
         place = self.place()
         kind = self.random.choice(("platform_config", "platform_config", "blob"))
-        what = self.random.choice([n for n, t in place.scope if t == Bytes()] + list(self.maker.sizes))
+        known = [n for n, t in place.scope if t == Bytes()] + list(self.maker.sizes)
+        what = self.random.choice([*known, "code"])  # the size of the code is known to the linker alone
         lines = [
             f'measure {what} into RTMR[1] as {kind}("e{n}")' for n in range(self.random.choice((1, 2, 6)))
         ]

@@ -132,6 +132,13 @@ def boot(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def qemu(session: nox.Session) -> None:
+    """Build qemu.tdf and boot Debian's kernel with it on QEMU without TDX; `-- --help` lists the options."""
+    prepare(session)
+    python(session, "-m", "tdforge.qemu", *session.posargs)
+
+
+@nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests, two at a time; words after `--` go to pytest."""
     prepare(session)

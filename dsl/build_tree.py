@@ -248,6 +248,10 @@ class TreeBuilder(Transformer[Token, Any]):
     def log_level(self, meta: Meta, c: list[Any]) -> tree.LogLevel:
         return tree.LogLevel(c[0], self._span(meta))
 
+    def without_tdx(self, meta: Meta, c: list[Any]) -> tree.WithoutTdx:
+        del c
+        return tree.WithoutTdx(self._span(meta))
+
     # ---- declarations
 
     def version(self, meta: Meta, c: list[Any]) -> tree.Version:

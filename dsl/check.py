@@ -19,7 +19,9 @@ from dsl.scope import TAKEN, Program, signature
 from dsl.tree import walk
 
 ENTRY = "boot"
-Release = tree.Version | tree.Svn | tree.LogLevel
+Release = tree.Version | tree.Svn | tree.LogLevel | tree.WithoutTdx
+HOB_WITHOUT_TDX = 16 * 1024  # its last page takes what fw_cfg says (gen/boot/ordinary.py)
+_WORDS = {tree.LogLevel: "log level", tree.WithoutTdx: "runs without TDX"}
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
 
@@ -67,6 +69,7 @@ def check_text(
         name=firmware.name.text,
         version=version,
         svn=svn,
+        without_tdx=_item(firmware, tree.WithoutTdx, False),
         image=tuple(layout.sections),
         memory=tuple(layout.regions),
         records=names.records,
@@ -95,7 +98,7 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
     firmware = found[0]
     seen: dict[type, int] = {}
     for item in firmware.items:
-        word = "log level" if isinstance(item, tree.LogLevel) else type(item).__name__.lower()
+        word = _WORDS.get(type(item)) or type(item).__name__.lower()
         if type(item) in seen:
             reporter.error("E05", item.span, f"`{word}` is declared twice, first in line {seen[type(item)]}")
         seen.setdefault(type(item), item.span.line)
@@ -107,6 +110,14 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
             layout.image(item)
         elif isinstance(item, tree.Memory):
             layout.memory(item)
+    if tree.WithoutTdx in seen and not any(
+        s.kind == "TD_HOB" and (s.size or 0) >= HOB_WITHOUT_TDX for s in layout.sections
+    ):
+        item = next(i for i in firmware.items if isinstance(i, tree.WithoutTdx))
+        message = (
+            f"without TDX, the memory map goes to a TD_HOB section of at least {HOB_WITHOUT_TDX // 1024} KiB"
+        )
+        reporter.error("E05", item.span, message, "declare one: `hob TD_HOB 16 KiB`")
     for kind, example in ((tree.Version, "version 1.0.0"), (tree.Image, "image below 4 GiB { }")):
         if kind not in seen:
             message = f"firmware `{firmware.name.text}` has no `{kind.__name__.lower()}`"

@@ -494,7 +494,8 @@ class Flow:
 @dataclass(frozen=True)
 class Firmware:
     """A flow file that passed every rule. `event_log_worst_case`: bytes the log can need. `states`: name and
-    record of each state the compiler supplies (`log`, `paging`; `layout` has none and is constant data)."""
+    record of each state the compiler supplies (`log`, `paging`; `layout` has none and is constant data).
+    `without_tdx`: it runs on a machine without TDX too."""
 
     name: str
     version: tuple[int, int, int]
@@ -511,3 +512,4 @@ class Firmware:
     event_log_worst_case: int
     path: str
     source: str = field(repr=False, default="")
+    without_tdx: bool = False

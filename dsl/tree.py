@@ -402,6 +402,14 @@ class LogLevel:
 
 
 @dataclass(frozen=True)
+class WithoutTdx:
+    """`runs without TDX`: on an ordinary machine too."""
+
+    span: Span
+    value: bool = True
+
+
+@dataclass(frozen=True)
 class Svn:
     value: int
     span: Span
@@ -410,7 +418,7 @@ class Svn:
 @dataclass(frozen=True)
 class Firmware:
     name: Name
-    items: tuple[Version | Svn | LogLevel | Image | Memory, ...]
+    items: tuple[Version | Svn | LogLevel | WithoutTdx | Image | Memory, ...]
     span: Span
 
 

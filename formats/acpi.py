@@ -22,6 +22,7 @@ XSDT_REVISION = 1  # 5.2.8
 FADT_REVISION = 6  # 5.2.9
 FADT_MINOR_REVISION = 5
 MADT_REVISION = 5  # 5.2.12
+MCFG_REVISION = 1
 DSDT_REVISION = 2  # 5.2.11.1: 64-bit integers in AML
 CCEL_REVISION = 1  # 5.2.34
 LAPIC_ADDRESS = 0xFEE0_0000  # Intel SDM volume 3, 11.4.1
@@ -57,6 +58,8 @@ class FadtFlags(IntFlag):
     """Table 5.10, fixed feature flags."""
 
     WBINVD = 1 << 0
+    PROC_C1 = 1 << 2
+    PWR_BUTTON = 1 << 4
     SLP_BUTTON = 1 << 5
     RESET_REG_SUP = 1 << 10
     HW_REDUCED = 1 << 20
@@ -70,6 +73,11 @@ class FadtBootArch(IntFlag):
     NO_VGA = 1 << 2
     NO_MSI = 1 << 3
     NO_CMOS_RTC = 1 << 5
+
+
+SPACE_IO = 1  # table 5.1
+NO_C2, NO_C3 = 101, 1001  # 5.2.9, P_LVL2_LAT and P_LVL3_LAT: the state is not there
+INTI_LEVEL_HIGH = 0x0D  # table 5.26: active high, level triggered
 
 
 class CcType(IntEnum):
@@ -139,6 +147,16 @@ FADT = (
             45: "preferred_pm_profile" / Int8ul,
             46: "sci_int" / Int16ul,
             48: "smi_cmd" / Int32ul,
+            56: "pm1a_evt_blk" / Int32ul,
+            64: "pm1a_cnt_blk" / Int32ul,
+            76: "pm_tmr_blk" / Int32ul,
+            80: "gpe0_blk" / Int32ul,
+            88: "pm1_evt_len" / Int8ul,
+            89: "pm1_cnt_len" / Int8ul,
+            91: "pm_tmr_len" / Int8ul,
+            92: "gpe0_blk_len" / Int8ul,
+            96: "p_lvl2_lat" / Int16ul,
+            98: "p_lvl3_lat" / Int16ul,
             109: "iapc_boot_arch" / Int16ul,
             112: "flags" / Int32ul,
             116: "reset_reg" / GAS,
@@ -147,6 +165,10 @@ FADT = (
             131: "minor_revision" / Int8ul,
             132: "x_firmware_ctrl" / Int64ul,
             140: "x_dsdt" / Int64ul,
+            148: "x_pm1a_evt_blk" / GAS,
+            172: "x_pm1a_cnt_blk" / GAS,
+            208: "x_pm_tmr_blk" / GAS,
+            220: "x_gpe0_blk" / GAS,
             244: "sleep_control_reg" / GAS,
             256: "sleep_status_reg" / GAS,
             268: "hypervisor_vendor" / Bytes(8),
@@ -268,6 +290,19 @@ CCEL = (
         "log_area_address" / Int64ul,
     )
 ) * "Confidential computing event log, 5.2.34"
+
+MCFG = (
+    "acpi_mcfg"
+    / c.Struct(
+        "header" / HEADER,
+        "reserved" / Int64ul,
+        "base" / Int64ul,
+        "segment" / Int16ul,
+        "first_bus" / Int8ul,
+        "last_bus" / Int8ul,
+        "reserved_end" / Int32ul,
+    )
+) * "PCI Express memory mapped configuration space, one range: PCI firmware specification 3.3, 4.1.2"
 
 _ENTRIES = {
     MadtType.LAPIC: MADT_LAPIC,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import construct as c
 
-from formats import acpi, bundle, eventlog, ghci, guids, hob, linux, paging, tdvf, units
+from formats import acpi, bundle, eventlog, fw_cfg, ghci, guids, hob, linux, paging, q35, tdvf, units
 from formats.structs import plain
 from formats.tdx import leaves, status
 
@@ -47,6 +47,9 @@ STRUCTS = (
     acpi.MADT_MP_WAKEUP_V1,
     acpi.MP_MAILBOX,
     acpi.CCEL,
+    acpi.MCFG,
+    fw_cfg.DMA,
+    fw_cfg.FILE,
     linux.E820_ENTRY,
     linux.SETUP_HEADER,
     linux.EFI_INFO,
@@ -82,6 +85,8 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("E820", linux.E820Type),
     ("LINUX_SETUP_DATA", linux.SetupDataType),
     ("PAGE", paging.PageBit),
+    ("FW_CFG", fw_cfg.Key),
+    ("FW_CFG_DMA", fw_cfg.DmaControl),
 )
 
 STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
@@ -114,9 +119,16 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("ACPI_FADT_MINOR_REVISION", acpi.FADT_MINOR_REVISION),
     ("ACPI_MADT_REVISION", acpi.MADT_REVISION),
     ("ACPI_DSDT_REVISION", acpi.DSDT_REVISION),
+    ("ACPI_SPACE_IO", acpi.SPACE_IO),
+    ("ACPI_NO_C2", acpi.NO_C2),
+    ("ACPI_NO_C3", acpi.NO_C3),
+    ("ACPI_INTI_LEVEL_HIGH", acpi.INTI_LEVEL_HIGH),
+    ("ACPI_MCFG_REVISION", acpi.MCFG_REVISION),
     ("ACPI_CCEL_REVISION", acpi.CCEL_REVISION),
     ("ACPI_LAPIC_ADDRESS", acpi.LAPIC_ADDRESS),
     ("ACPI_TYPE0_APIC_ID_LIMIT", acpi.TYPE0_APIC_ID_LIMIT),
+    *((f"Q35_{name}", value) for name, value in vars(q35).items() if name.isupper()),
+    ("FW_CFG_DMA_FEATURE", fw_cfg.DMA_FEATURE),
     ("LINUX_SETUP_HEADER_OFFSET", linux.SETUP_HEADER_OFFSET),
     ("LINUX_SETUP_HEADER_END_MAX", linux.SETUP_HEADER_END_MAX),
     ("LINUX_BOOT_FLAG", linux.BOOT_FLAG),
@@ -152,6 +164,7 @@ TEXTS: tuple[tuple[str, bytes], ...] = (
     ("TDVF_SIGNATURE", tdvf.SIGNATURE),
     ("CC_SPEC_ID_SIGNATURE", eventlog.SPEC_ID_SIGNATURE.rstrip(b"\0")),
     ("ACPI_RSDP_SIGNATURE", acpi.RSDP_SIGNATURE),
+    ("FW_CFG_TEXT", fw_cfg.SIGNATURE),
 )
 
 _INTEGERS = {"B": "uint8_t", "H": "uint16_t", "L": "uint32_t", "Q": "uint64_t"}

@@ -15,6 +15,7 @@ from dsl.verify import verify
 from dsl.verify_expression import ModelError
 from formats.cstructs import c_header
 from gen.boot.idt import VECTORS, handler
+from gen.boot.ordinary import DATA_PAGES
 from gen.boot.paging import Mapped, PagingError, plan
 from gen.boot.units import units as always_units
 from gen.core.headers import prelude_h
@@ -26,7 +27,7 @@ from gen.link import stack
 from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
 from gen.primitives import emit_primitives
-from gen.sections import file_contents, mapped_regions, placed_sections
+from gen.sections import file_contents, hob_without_tdx, mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.manifest import manifest, manifest_bytes, tool_versions
@@ -72,7 +73,8 @@ def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> 
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of a flow share their files
         progress("generating code")
         units = generate(firmware)
-        listings = [*_always_listings(tuple(mapped_regions(firmware))), *(listing(u) for u in units[-2:])]
+        always = _always_listings(tuple(mapped_regions(firmware)), hob_without_tdx(firmware))
+        listings = [*always, *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
         progress("compiling the C core")
         objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
@@ -93,8 +95,9 @@ def generate(firmware: Firmware) -> list[Unit]:
         raise BuildError(str(error)) from error
     regions = mapped_regions(firmware)
     try:
-        always = _always(tuple(regions))
-        first_map = plan(regions)
+        hob = hob_without_tdx(firmware)
+        always = _always(tuple(regions), hob)
+        first_map = plan(regions, data_pages=DATA_PAGES if hob else 0)
     except PagingError as error:
         raise BuildError(f"{firmware.path}: {error}") from error
     primitives = Unit("primitives")
@@ -104,14 +107,14 @@ def generate(firmware: Firmware) -> list[Unit]:
 
 
 @lru_cache(maxsize=8)  # a campaign builds many flows with the same regions
-def _always(regions: tuple[Mapped, ...]) -> tuple[Unit, ...]:
+def _always(regions: tuple[Mapped, ...], without_tdx: str | None) -> tuple[Unit, ...]:
     """What every firmware has."""
-    return tuple(always_units(list(regions)))
+    return tuple(always_units(list(regions), without_tdx=without_tdx))
 
 
 @lru_cache(maxsize=8)
-def _always_listings(regions: tuple[Mapped, ...]) -> tuple[Listing, ...]:
-    return tuple(listing(unit) for unit in _always(regions))
+def _always_listings(regions: tuple[Mapped, ...], without_tdx: str | None) -> tuple[Listing, ...]:
+    return tuple(listing(unit) for unit in _always(regions, without_tdx))
 
 
 def _files(out: Path, name: str) -> BuildResult:

@@ -66,3 +66,12 @@ def mapped_regions(firmware: Firmware) -> list[Mapped]:
         for section in firmware.image
         if section.address is not None and section.size is not None
     ]
+
+
+def hob_without_tdx(firmware: Firmware) -> str | None:
+    """If it runs on an ordinary machine too: the section that gets a TD HOB there."""
+    if not firmware.without_tdx:
+        return None
+    return next(
+        section.name for section in firmware.image if SECTION_TYPES[section.kind] == SectionType.TD_HOB
+    )

@@ -12,10 +12,11 @@ from tdforge.commands.check import CHECK
 from tdforge.commands.diff_run import DIFF_RUN
 from tdforge.commands.fmt import FMT
 from tdforge.commands.inspect import INSPECT
+from tdforge.commands.launch import LAUNCH
 from tdforge.commands.run import RUN
 from tdforge.errors import UsageError, exit_code
 
-COMMANDS = (BUILD, CHECK, FMT, INSPECT, RUN, DIFF_RUN)
+COMMANDS = (BUILD, CHECK, FMT, INSPECT, RUN, LAUNCH, DIFF_RUN)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,8 @@
 """Which kernel boots? The one named, else Debian's current 6.12 cloud kernel, else a tiny payload."""
 
+import lzma
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +21,12 @@ IMAGE_PACKAGE = r"linux-image-6\.12\.[0-9]+.*-cloud-amd64"
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel file, the version that its header gives, and one sentence part on where it comes from."""
+    """A kernel file, the version in its header, a phrase on where it comes from, Debian's package."""
 
     path: Path
     version: str
     origin: str
+    package: str | None = None
 
     @property
     def tiny(self) -> bool:
@@ -74,7 +77,18 @@ def _debian_kernel(apt: Apt, kernels: Path) -> Kernel:
     found = sorted(place.glob("boot/vmlinuz-*"))
     if not found:
         raise UserError(f"{package} has no boot/vmlinuz-*")
-    return Kernel(found[0], _version(found[0]), f"Debian package {package}")
+    return Kernel(found[0], _version(found[0]), f"Debian package {package}", package)
+
+
+def modules(package: str, names: Sequence[str], say: Say, cache: Path | None = None) -> dict[str, bytes]:
+    """Modules of a Debian kernel, such as drivers/block/virtio_blk.ko, by file name. UserError."""
+    cache = cache or cache_dir()
+    place = cache / "kernels" / f"{package}-modules"
+    root = f"lib/modules/{package.removeprefix('linux-image-')}/kernel/"
+    with alone(cache):
+        if not all((place / root / f"{name}.xz").is_file() for name in names):
+            Apt(cache, say).unpack([package], place, only=tuple(root + name for name in names))
+    return {Path(name).name: lzma.decompress((place / root / f"{name}.xz").read_bytes()) for name in names}
 
 
 def _image_package(apt: Apt) -> str:

@@ -5,11 +5,11 @@ The caches they fill are the user's own, so that a second run fetches nothing.
 from __future__ import annotations
 
 import os
-import shutil
 from functools import cache
 from pathlib import Path
 
 from host.cache import cache_dir
+from tdforge import tools
 from tdforge.apt import Apt, alone
 from tdforge.kernel import find_kernel
 
@@ -43,16 +43,4 @@ def kernel() -> Path:
 @cache
 def tool(name: str, package: str) -> tuple[str, ...]:
     """The command that runs a tool: the installed one, else out of `package`, with its libraries."""
-    if found := shutil.which(name):
-        return (found,)
-    place = HOME / "tools" / package
-    with alone(HOME):
-        if not (place / "usr/bin" / name).exists():
-            _unpack_with_libraries(package, place)
-    folders = sorted({str(path.parent) for path in place.rglob("*.so*")})
-    return ("env", f"LD_LIBRARY_PATH={':'.join(folders)}", str(place / "usr/bin" / name))
-
-
-def _unpack_with_libraries(package: str, place: Path) -> None:
-    apt = Apt(HOME, _quiet)
-    apt.unpack(apt.missing(package), place, only=("usr/bin/", "usr/lib/", "usr/share/", "lib/"))
+    return tools.tool(name, package, _quiet, HOME)

@@ -12,7 +12,9 @@ from dsl.rules.values import ValueWalker
 from dsl.rules.words import describe
 
 UNTRUSTED, MEASURED = Provenance.UNTRUSTED, Provenance.MEASURED
-FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: 2 and 3 belong to the OS
+FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: those with separators
+# What an OS is started with may go beside what its own loader measures (Linux's EFI stub does).
+MEASURED_RTMRS = (0, 1, 2)
 TD_RTMRS = 4
 
 Given = dict[str, tuple[Value, model.Expression]]  # what a call passes for each parameter
@@ -59,7 +61,7 @@ class StepRules(ValueWalker):
     def gives(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         for name, parameter in effects.gives:
             step = self.names.steps[name]
-            number = self.rtmr(given[parameter]) if parameter is not None else None
+            number = self.rtmr(given[parameter], FIRMWARE_RTMRS) if parameter is not None else None
             if parameter is not None and number is None:
                 continue
             if "repeated" in step.texts and taken(name, number) in state.may and not self.assume:
@@ -106,7 +108,7 @@ class StepRules(ValueWalker):
 
     def measure(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         for data, rtmr in effects.measures:
-            number = self.rtmr(given[rtmr])
+            number = self.rtmr(given[rtmr], MEASURED_RTMRS)
             for step in self.names.steps.values():
                 late = "late" in step.texts and number is not None and taken(step.name, number) in state.may
                 if late and self.first(("late", step.name, number)):
@@ -125,7 +127,7 @@ class StepRules(ValueWalker):
             elif value.object is None:
                 learn(self, argument, RECORDED, state)
 
-    def rtmr(self, given: tuple[Value, model.Expression]) -> int | None:
+    def rtmr(self, given: tuple[Value, model.Expression], allowed: tuple[int, ...]) -> int | None:
         value, e = given
         if self.assume and value.constant is None:
             return None
@@ -133,11 +135,12 @@ class StepRules(ValueWalker):
             self.error(
                 "rtmr", e.span, "the number of the RTMR must be a constant", "write `RTMR[0]` or `RTMR[1]`"
             )
-        elif value.constant in FIRMWARE_RTMRS:
+        elif value.constant in allowed:
             return value.constant
         elif value.constant < TD_RTMRS:
             message = f"RTMR[{value.constant}] belongs to the OS"
-            self.error("rtmr", e.span, message, "firmware measures into RTMR[0] and RTMR[1]")
+            hint = "firmware measures into RTMR[0] to RTMR[2] and separates RTMR[0] and RTMR[1]"
+            self.error("rtmr", e.span, message, hint)
         else:
             self.error("rtmr", e.span, f"there is no RTMR[{value.constant}]", "a TD has RTMR[0] to RTMR[3]")
         return None

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from emu.machine import Machine
 
 GOOD = bytes(4)  # the data of a separator before a hand-over: TCG PFP, EV_SEPARATOR
-FIRMWARE_RTMRS = (0, 1)
+FIRMWARE_RTMRS = (0, 1)  # with separators; a flow may measure into RTMR[2] too
+OS_RTMR = 3
 SETUP_SECTOR = 512
 PRIVATE = (linux.E820Type.RAM, linux.E820Type.ACPI, linux.E820Type.NVS)  # to an OS in a TD
 # What the loader of the 64-bit boot protocol leaves as the kernel file has it
@@ -75,8 +76,8 @@ def judge(
     found += _overlaps(shown)
     found += _cpus(shown, len(machine.vcpus))
     found += _passed_on(shown, given)
-    if any(any(register) for register in machine.module.rtmr[len(FIRMWARE_RTMRS) :]):
-        found.append(Finding("registers", "RTMR[2] or RTMR[3] was extended"))
+    if any(machine.module.rtmr[OS_RTMR]):
+        found.append(Finding("registers", f"RTMR[{OS_RTMR}] was extended"))
     try:
         events = eventlog.parse(shown.log) if shown.log else []
     except FormatError as error:

@@ -35,19 +35,22 @@ from peachpy.x86_64 import (
 
 from formats.tdx.leaves import Leaf
 from formats.units import PAGE
+from gen.boot.ordinary import branch
 from gen.x86 import TDCALL, Unit
 
 LOOP_BUDGET = 9
 """Instructions for each page; the boot has a budget of 40,000 outside of hashing."""
 
 
-def emit_accept(unit: Unit) -> None:
+def emit_accept(unit: Unit, without_tdx: bool = False) -> None:
     """`uint64_t tdcall_accept_run(uint64_t gpa, uint64_t count, uint64_t level, uint64_t *done)`.
 
     Accepts `count` consecutive pages of `level` (0 = 4 KiB, 1 = 2 MiB) until one gives a status that is not
     0, and returns that status; *done = pages accepted before it.
     """
     with unit.code("tdcall_accept_run", section=".text.tdcall_accept_run"):
+        if without_tdx:
+            branch("tdcall_accept_run")
         page, stop = Label("page"), Label("stop")
         MOV(r9, rcx)
         MOV(r10, rsi)

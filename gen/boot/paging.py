@@ -102,16 +102,23 @@ class Leaves:
 
 @dataclass(frozen=True)
 class FirstMap:
-    """Everything the reset code needs: pool place and size, links, leaves, pages taken."""
+    """Everything the reset code needs: pool place and size, links, leaves, pages taken.
+
+    `data_copy`: where the writable data goes on a machine without TDX, whose image is read-only (GPA).
+    """
 
     pool: Mapped
     links: tuple[Link, ...]
     leaves: tuple[Leaves, ...]
     pages_used: int
+    data_copy: int | None = None
 
 
-def plan(regions: Sequence[Mapped], pool: str = "paging") -> FirstMap:
-    """Lay out the first map of `regions` and of the linked parts; PagingError if they cannot be mapped."""
+def plan(regions: Sequence[Mapped], pool: str = "paging", data_pages: int = 0) -> FirstMap:
+    """Lay out the first map of `regions` and of the linked parts; PagingError if they cannot be mapped.
+
+    `data_pages`: how many pages of the pool, behind the tables, take a copy of the writable data.
+    """
     _check(regions)
     found = [region for region in regions if region.name == pool]
     if not found:
@@ -134,11 +141,11 @@ def plan(regions: Sequence[Mapped], pool: str = "paging") -> FirstMap:
         _leaves(part, Symbol(f"__{part}_start"), Symbol(f"__{part}_end") - 1, last, access, False)
         for part, access in LINKED_PARTS
     ]
-    if tables.count * PAGE > found[0].size:
-        raise PagingError(
-            f"region {pool} is {found[0].size:#x} bytes, the first map takes {tables.count * PAGE:#x}"
-        )
-    return FirstMap(found[0], tuple(tables.links), tuple(leaves), tables.count)
+    used = tables.count + data_pages
+    if used * PAGE > found[0].size:
+        raise PagingError(f"region {pool} is {found[0].size:#x} bytes, the first map takes {used * PAGE:#x}")
+    copy = found[0].start + tables.count * PAGE if data_pages else None
+    return FirstMap(found[0], tuple(tables.links), tuple(leaves), used, copy)
 
 
 def _leaves(

@@ -39,6 +39,7 @@ from peachpy.x86_64 import (
 from formats.acpi import MP_MAILBOX, MailboxCommand
 from formats.ports import COM1, DEBUG_PORT
 from formats.structs import offset_of
+from gen.boot import ordinary
 from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.x86 import (
     BALIGN,
@@ -101,7 +102,11 @@ NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
     """Everything from the reset vector to `tdf_entry`, which must never return."""
     _vector(unit)
-    _real_mode(unit)
+    if first_map.data_copy is None:
+        _not_a_td(unit)
+    else:
+        ordinary.emit_real_mode(unit, WINDOW)
+        ordinary.emit_protected_mode(unit, first_map, lambda: emit_build(first_map), _enter)
     _protected_mode(unit, first_map)
     _long_mode(unit, stack)
     _park(unit)
@@ -124,7 +129,7 @@ def _vector(unit: Unit) -> None:
         HLT()
 
 
-def _real_mode(unit: Unit) -> None:
+def _not_a_td(unit: Unit) -> None:
     """Not a TD: say so on the debug port and COM1, then stop."""
     with unit.code("reset_real", section=".reset", bits=16):
         put, stop = Label("put"), Label("stop")
@@ -145,6 +150,10 @@ def _real_mode(unit: Unit) -> None:
         JMP(stop)
     with unit.data("not_a_td", section=".reset", align=1):
         DB(NOT_A_TD, "read with CS overrides by 16-bit code")
+    with unit.data("reset_window_check", section=".rodata.reset", align=4, exported=False):
+        # The linker refuses a negative value here: 16-bit code must lie in the last 64 KiB.
+        DD(Symbol("reset_real") - WINDOW, "offset of 16-bit code in the last 64 KiB")
+        DD(Symbol("not_a_td") - WINDOW, "offset of its message")
 
 
 def _protected_mode(unit: Unit, first_map: FirstMap) -> None:
@@ -174,12 +183,17 @@ def _protected_mode(unit: Unit, first_map: FirstMap) -> None:
         JZ(poll)
 
         LABEL(enter)
-        MOVCR(cr3, eax)
-        MOV(eax, CR4)
-        MOVCR(cr4, eax)
-        MOV(eax, CR0)
-        MOVCR(cr0, eax)
-        LJMP(SELECTOR_CODE64, Symbol("reset_long"))
+        _enter()
+
+
+def _enter() -> None:
+    """Into 64-bit mode with the page tables at EAX."""
+    MOVCR(cr3, eax)
+    MOV(eax, CR4)
+    MOVCR(cr4, eax)
+    MOV(eax, CR0)
+    MOVCR(cr0, eax)
+    LJMP(SELECTOR_CODE64, Symbol("reset_long"))
 
 
 def _long_mode(unit: Unit, stack: Mapped) -> None:
@@ -240,10 +254,6 @@ def _tables(unit: Unit) -> None:
         DW(len(GDT) * 8 + 16 - 1, "limit")
         DD(Symbol("gdt"), "base")
         BALIGN(4)
-    with unit.data("reset_window_check", section=".rodata.reset", align=4, exported=False):
-        # The linker refuses a negative value here: 16-bit code must lie in the last 64 KiB.
-        DD(Symbol("reset_real") - WINDOW, "offset of 16-bit code in the last 64 KiB")
-        DD(Symbol("not_a_td") - WINDOW, "offset of its message")
     with unit.data("ap_gate", section=".data.reset", align=4):
         DD(0, "0: APs hold; else their PML4")
     with unit.data("ap_mailbox", section=".data.reset", align=8):

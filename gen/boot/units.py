@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from gen.boot.accept import emit_accept
 from gen.boot.fatal import emit_fatal
 from gen.boot.idt import emit_idt
+from gen.boot.ordinary import DATA_PAGES, emit_stand_ins
 from gen.boot.paging import Mapped, PagingError, emit_tables, plan
 from gen.boot.reset import emit_reset
 from gen.boot.tdcall import emit_tdcall
 from gen.x86 import Listing, Unit, listing
 
 
-def units(regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack") -> list[Unit]:
+def units(
+    regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack", without_tdx: str | None = None
+) -> list[Unit]:
     """The units of `emit`, for tests that look inside."""
-    first_map = plan(regions, pool)
+    first_map = plan(regions, pool, DATA_PAGES if without_tdx else 0)
     stacks = [region for region in regions if region.name == stack]
     if not stacks:
         raise PagingError(f"no region named {stack} for the stack of vCPU 0")
@@ -27,12 +30,18 @@ def units(regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack")
     emit_reset(reset, first_map, stacks[0])
     emit_tables(reset, first_map)
     emit_idt(exceptions)
-    emit_tdcall(tdcall)
-    emit_accept(tdcall)
+    emit_tdcall(tdcall, bool(without_tdx))
+    emit_accept(tdcall, bool(without_tdx))
     emit_fatal(tdcall)
+    if without_tdx:
+        hob = next(region for region in regions if region.name == without_tdx)
+        emit_stand_ins(tdcall, (hob.start, hob.size))
     return [reset, exceptions, tdcall]
 
 
 def emit(regions: Sequence[Mapped], pool: str = "paging", stack: str = "stack") -> list[Listing]:
-    """Assembly listings for the mapped `regions`; raises PagingError if they cannot be mapped."""
+    """Assembly listings for the mapped `regions`; raises PagingError if they cannot be mapped.
+
+    `without_tdx` of `units`: the region of the TD HOB, if the image runs on an ordinary machine too.
+    """
     return [listing(unit) for unit in units(regions, pool, stack)]

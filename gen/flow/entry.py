@@ -12,8 +12,10 @@ from peachpy.x86_64 import (
     MOV,
     SHL,
     SUB,
+    TEST,
     UD2,
     Label,
+    eax,
     ecx,
     edi,
     rcx,
@@ -24,7 +26,7 @@ from peachpy.x86_64 import (
 from dsl.model import Firmware
 from formats.ghci import FATAL_TEXT_SIZE
 from gen.flow.context import Context
-from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, flow_symbol
+from gen.flow.names import CONTEXT, ENTRY, FATAL_STATUS, ORDINARY_START, flow_symbol
 from gen.x86 import DB, Symbol, Unit, rsp
 
 _PREFIX = "tdforge: "
@@ -37,6 +39,11 @@ def emit_entry(unit: Unit, firmware: Firmware, context: Context) -> None:
         SUB(rsp, 8)  # aligned as the ABI has it
         LEA(rdi, [Symbol(CONTEXT, context.td)])
         CALL(Symbol("tdcall_vp_info"))
+        if firmware.without_tdx:
+            CALL(Symbol(ORDINARY_START))
+            MOV(edi, eax)
+            TEST(eax, eax)
+            JNZ(Symbol(FATAL_STATUS))
         LEA(rdi, [Symbol(CONTEXT, context.td)])
         CALL(Symbol(flow_symbol("boot")))
         UD2()

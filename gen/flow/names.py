@@ -6,6 +6,7 @@ from dsl.model import Primitive
 
 ENTRY = "tdf_entry"
 FATAL_STATUS = "tdf_fatal"
+ORDINARY_START = "ordinary_start"  # of images that run without TDX
 LAYOUT = "tdf_layout"
 CONTEXT = "tdf_context"
 

@@ -115,6 +115,7 @@ SECTIONS {{
 }}
 __data_start = {sizes.data_start:#x};
 __data_end = {sizes.rodata_start:#x};
+__data_size = {sizes.rodata_start - sizes.data_start:#x};
 __rodata_start = {sizes.rodata_start:#x};
 __rodata_end = {sizes.text_start:#x};
 __text_start = {sizes.text_start:#x};

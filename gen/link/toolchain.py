@@ -28,6 +28,7 @@ C_FLAGS = (
     "-ffreestanding",
     "-fno-stack-protector",
     "-fno-sanitize=all",
+    "-fno-jump-tables",
     "-fno-asynchronous-unwind-tables",
     "-mno-red-zone",
     "-mgeneral-regs-only",

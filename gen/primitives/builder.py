@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peachpy.x86_64 import (
@@ -46,6 +46,7 @@ class Builder:
     context: Context
     frame: Frame
     fail: Label
+    checks: list[str] = field(default_factory=list)  # errors checked for so far
 
     def error(self, name: str) -> int:
         return next(error.number for error in self.firmware.errors if error.name == name)
@@ -78,9 +79,16 @@ class Builder:
         TEST(eax, eax)
         JNZ(self.fail)
 
+    def vmm(self, function: str) -> None:
+        """Calls a TDVMCALL function; its refusal is `tdvmcall_failed`."""
+        CALL(Symbol(function))
+        self.require_success(rax, "tdvmcall_failed")
+
     def require_success(self, status: Any, error: str) -> None:
         """Fails with `error` unless the register is zero."""
-        fine = Label(f"fine_{error}")
+        again = self.checks.count(error)
+        self.checks.append(error)
+        fine = Label(f"fine_{error}_{again}" if again else f"fine_{error}")
         TEST(status, status)
         JZ(fine)
         MOV(eax, self.error(error))

@@ -8,6 +8,7 @@ from peachpy.x86_64 import (
     CMP,
     JAE,
     JBE,
+    JE,
     JMP,
     JNE,
     JNZ,
@@ -16,12 +17,16 @@ from peachpy.x86_64 import (
     LEA,
     MOV,
     SHL,
+    SHR,
     SUB,
     TEST,
+    XOR,
     Label,
     cl,
+    dword,
     eax,
     ecx,
+    edx,
     r8,
     r9,
     rax,
@@ -68,14 +73,65 @@ def io_read(b: Builder) -> None:  # (port, size, out)
 def share(b: Builder) -> None:  # (region, td, paging, out)
     """MapGPA to shared, then the mapping with the shared bit. The VMM may do it in parts."""
     region, _, paging, out = b.save(rdi, rsi, rdx, rcx)
-    bit, at, end, following = (b.frame.slot(8) for _ in range(4))
-    again, done, refused = Label("again"), Label("done"), Label("refused")
-    # The shared bit is the topmost bit of a guest physical address: GPAW - 1.
+    bit = b.frame.slot(8)
+    _shared_bit(b, bit)
+    _map_gpa(b, region, bit)
+    MOV(rax, [rsp + region])
+    MOV(rdi, [rsp + paging])
+    map_arguments(rax, READ_WRITE)
+    ADD(rdx, [rsp + bit])
+    b.checked("page_map")
+    reload_cr3()
+    MOV(rax, [rsp + region])
+    MOV(rdx, [rsp + out])
+    for part in (SPAN_DATA, SPAN_SIZE):
+        MOV(rcx, [rax + part])
+        MOV([rdx + part], rcx)
+
+
+def unshare(b: Builder) -> None:  # (region, td, paging)
+    """The way back: MapGPA to private, the mapping without the shared bit, and acceptance, which clears."""
+    region, _, paging = b.save(rdi, rsi, rdx)
+    zero, done = b.frame.slot(8), b.frame.slot(8)
+    XOR(eax, eax)
+    MOV([rsp + zero], rax)
+    _map_gpa(b, region, zero)
+    MOV(rax, [rsp + region])
+    MOV(rdi, [rsp + paging])
+    map_arguments(rax, READ_WRITE)
+    b.checked("page_map")
+    reload_cr3()
+    MOV(rax, [rsp + region])
+    MOV(rdi, [rax + SPAN_DATA])
+    MOV(rsi, [rax + SPAN_SIZE])
+    SHR(rsi, PAGE.bit_length() - 1)
+    XOR(edx, edx)  # 4 KiB
+    LEA(rcx, [rsp + done])
+    CALL(Symbol("tdcall_accept_run"))
+    b.require_success(rax, "accept_failed")
+
+
+def _shared_bit(b: Builder, bit: int) -> None:
+    """The topmost bit of a guest physical address, GPAW - 1, of the VpInfo at RSI; none without TDX."""
+    none = Label("no_shared_bit")
+    XOR(eax, eax)
+    if b.firmware.without_tdx:
+        CMP(dword[rsi + b.offset("VpInfo", "tdx")], 0)
+        JE(none)
     MOV(rcx, [rsi + b.offset("VpInfo", "gpaw")])
     SUB(rcx, 1)
     MOV(eax, 1)
     SHL(rax, cl)
+    LABEL(none)
     MOV([rsp + bit], rax)
+
+
+def _map_gpa(b: Builder, region: int, bit: int) -> None:
+    """MapGPA of the span whose address is in slot `region`, shared if slot `bit` holds the shared bit."""
+    at, end, following = (b.frame.slot(8) for _ in range(3))
+    again, done, refused = Label("again"), Label("done"), Label("refused")
+    MOV(rdi, [rsp + region])
+    MOV(rax, [rsp + bit])
     ADD(rax, [rdi])
     MOV([rsp + at], rax)
     ADD(rax, [rdi + SPAN_SIZE])
@@ -104,17 +160,12 @@ def share(b: Builder) -> None:  # (region, td, paging, out)
     MOV(eax, b.error("tdvmcall_failed"))
     JMP(b.fail)
     LABEL(done)
-    MOV(rax, [rsp + region])
-    MOV(rdi, [rsp + paging])
-    map_arguments(rax, READ_WRITE)
-    ADD(rdx, [rsp + bit])
-    b.checked("page_map")
-    reload_cr3()
-    MOV(rax, [rsp + region])
-    MOV(rdx, [rsp + out])
-    for part in (SPAN_DATA, SPAN_SIZE):
-        MOV(rcx, [rax + part])
-        MOV([rdx + part], rcx)
 
 
-BODIES: dict[str, Body] = {"tdvmcall": tdvmcall, "io_write": io_write, "io_read": io_read, "share": share}
+BODIES: dict[str, Body] = {
+    "tdvmcall": tdvmcall,
+    "io_write": io_write,
+    "io_read": io_read,
+    "share": share,
+    "unshare": unshare,
+}

@@ -24,6 +24,7 @@ from peachpy.x86_64.registers import (
     ax,
     dx,
     eax,
+    ebx,
     ecx,
     edx,
     r8,
@@ -118,6 +119,19 @@ class HLT(_Bare):
     """Stop until an interrupt; in a TD this raises #VE."""
 
     mnemonic, opcode = "HLT", b"\xf4"
+
+
+class CPUID(_Bare):
+    """Facts of the processor: leaf EAX, subleaf ECX."""
+
+    mnemonic, opcode, reads, writes = "CPUID", b"\x0f\xa2", (eax, ecx), (eax, ebx, ecx, edx)
+
+
+class REP_INSB(_Bare):
+    """Read ECX bytes from port DX to [RDI]."""
+
+    mnemonic, opcode, modes = "REP INSB", b"\xf3\x6c", frozenset({32, 64})
+    reads, writes = (dx, rcx, rdi), (rcx, rdi)
 
 
 class CLI(_Bare):
@@ -384,6 +398,47 @@ class LJMP(SystemInstruction):
                     bytearray([0xEA])
                     + bytearray((op[1].offset & 0xFFFFFFFF).to_bytes(4, "little"))
                     + bytearray(selector.to_bytes(2, "little"))
+                ),
+            )
+        )
+        self._issue()
+
+
+class LJMP32(SystemInstruction):
+    """Direct far jump of 16-bit code into a 32-bit segment: LJMP32(0x08, Symbol("entry32"))."""
+
+    modes = frozenset({16})
+    absolute_symbol = True
+
+    def __init__(self, selector: int, target: Symbol, **kwargs: Any) -> None:
+        super().__init__("JMP", selector, target, **kwargs)
+        self.encodings.append(
+            (
+                0x00,
+                lambda op: (
+                    bytearray([0x66, 0xEA])
+                    + bytearray((op[1].offset & 0xFFFFFFFF).to_bytes(4, "little"))
+                    + bytearray(selector.to_bytes(2, "little"))
+                ),
+            )
+        )
+        self._issue()
+
+
+class LGDT_CS(SystemInstruction):
+    """Load GDTR in 16-bit code from beside the code; the symbol expression is the 16-bit offset in CS."""
+
+    modes = frozenset({16})
+    absolute_symbol = True
+
+    def __init__(self, offset: Symbol, **kwargs: Any) -> None:
+        super().__init__("O32 LGDT", offset, **kwargs)
+        self.encodings.append(
+            (
+                0x00,
+                lambda op: (
+                    bytearray([0x2E, 0x66, 0x0F, 0x01, 0x16])
+                    + bytearray((op[0].offset & 0xFFFF).to_bytes(2, "little"))
                 ),
             )
         )

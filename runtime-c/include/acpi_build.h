@@ -13,6 +13,7 @@ struct acpi_builder {
     struct span area;
     uint64_t used;
     uint32_t count;
+    uint8_t *rsdp, *xsdt;
     uint64_t tables[ACPI_MAX_TABLES];
 };
 
@@ -27,10 +28,21 @@ void acpi_seal(uint8_t *table, uint64_t size);
 int acpi_is(const struct span *table, const char *signature);
 /* A table of the VMM over its true length. Fails: acpi_malformed. */
 status_t acpi_check(const struct span *hob, struct span *out);
+/* The log's table, and the two roots, whose room was reserved first. */
+status_t acpi_add_ccel(struct acpi_builder *builder, const struct log *log);
+status_t acpi_begin_roots(struct acpi_builder *builder);
+uint64_t acpi_end_roots(struct acpi_builder *builder);
+
 /* The only table of the VMM with this signature; size 0 if it gave none. Fails: acpi_malformed. */
 status_t acpi_find(const struct vmm *vmm, const char *signature, struct span *out);
 
-/* Makes the MADT, the last reserved part of the area while it grows. */
+/* A MADT is the last reserved part of the area while it grows: begun (0: no room), filled, ended. */
+uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size);
+status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint32_t count);
+status_t acpi_madt_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const void *entry);
+status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *mailbox);
+void acpi_madt_end(struct acpi_builder *builder, uint8_t *madt, uint64_t size);
+/* All of it, around the VMM's entries if it gave any. */
 status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct vp_info *td,
                        const struct span *mailbox);
 

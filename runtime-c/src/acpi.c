@@ -9,7 +9,7 @@
 #define FADT_SIZE_MIN offsetof(struct acpi_fadt, reset_reg)
 #define FADT_SIZE_64 (offsetof(struct acpi_fadt, x_dsdt) + sizeof(uint64_t))
 
-static status_t add_ccel(struct acpi_builder *builder, const struct log *log) {
+status_t acpi_add_ccel(struct acpi_builder *builder, const struct log *log) {
     struct acpi_ccel *ccel = (struct acpi_ccel *)acpi_reserve(builder, sizeof *ccel);
     if (!ccel)
         return TDF_E_ACPI_NO_ROOM;
@@ -104,19 +104,26 @@ static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm) 
     return TDF_OK;
 }
 
-static void fill_roots(struct acpi_builder *builder, uint8_t *rsdp_at, uint8_t *xsdt) {
+status_t acpi_begin_roots(struct acpi_builder *builder) {
+    builder->rsdp = acpi_reserve(builder, sizeof(struct acpi_rsdp));
+    builder->xsdt = acpi_reserve(builder, HEAD_SIZE + ACPI_MAX_TABLES * sizeof(uint64_t));
+    return builder->rsdp && builder->xsdt ? TDF_OK : TDF_E_ACPI_NO_ROOM;
+}
+
+uint64_t acpi_end_roots(struct acpi_builder *builder) {
     uint64_t size = HEAD_SIZE + builder->count * sizeof(uint64_t);
-    struct acpi_rsdp *rsdp = (struct acpi_rsdp *)rsdp_at;
-    memcpy(xsdt + HEAD_SIZE, builder->tables, builder->count * sizeof(uint64_t));
-    acpi_name(xsdt, "XSDT", ACPI_XSDT_REVISION);
-    acpi_seal(xsdt, size);
+    struct acpi_rsdp *rsdp = (struct acpi_rsdp *)builder->rsdp;
+    memcpy(builder->xsdt + HEAD_SIZE, builder->tables, builder->count * sizeof(uint64_t));
+    acpi_name(builder->xsdt, "XSDT", ACPI_XSDT_REVISION);
+    acpi_seal(builder->xsdt, size);
     memcpy(rsdp->signature, ACPI_RSDP_SIGNATURE, sizeof rsdp->signature);
     memcpy(rsdp->oem_id, "TDFRG", 5);
     rsdp->revision = ACPI_RSDP_REVISION;
     rsdp->length = sizeof *rsdp;
-    rsdp->xsdt_address = tdf_gpa(xsdt);
-    rsdp->checksum = acpi_negated_sum(rsdp_at, ACPI_RSDP_V1_SIZE);
-    rsdp->extended_checksum = acpi_negated_sum(rsdp_at, sizeof *rsdp);
+    rsdp->xsdt_address = tdf_gpa(builder->xsdt);
+    rsdp->checksum = acpi_negated_sum(builder->rsdp, ACPI_RSDP_V1_SIZE);
+    rsdp->extended_checksum = acpi_negated_sum(builder->rsdp, sizeof *rsdp);
+    return tdf_gpa(rsdp);
 }
 
 static status_t build(const struct span *area, const struct vmm *vmm, const struct vp_info *td,
@@ -124,22 +131,19 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
     struct acpi_builder builder = {.area = *area};
     struct span fadt = {0, 0}, dsdt = {0, 0};
     uint8_t *dsdt_at = 0;
-    status_t status = TDF_OK;
-    uint8_t *rsdp = acpi_reserve(&builder, sizeof(struct acpi_rsdp));
-    uint8_t *xsdt = acpi_reserve(&builder, HEAD_SIZE + ACPI_MAX_TABLES * sizeof(uint64_t));
-    if (!rsdp || !xsdt)
-        return TDF_E_ACPI_NO_ROOM;
+    status_t status = acpi_begin_roots(&builder);
+    if (status != TDF_OK)
+        return status;
     if (theirs && ((status = acpi_find(vmm, "FACP", &fadt)) != TDF_OK ||
                    (status = acpi_find(vmm, "DSDT", &dsdt)) != TDF_OK))
         return status;
     if ((status = add_dsdt(&builder, &dsdt, &dsdt_at)) != TDF_OK ||
         (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
         (status = acpi_add_madt(&builder, vmm, td, mailbox)) != TDF_OK ||
-        (status = add_ccel(&builder, log)) != TDF_OK ||
+        (status = acpi_add_ccel(&builder, log)) != TDF_OK ||
         (theirs && (status = add_others(&builder, vmm)) != TDF_OK))
         return status;
-    fill_roots(&builder, rsdp, xsdt);
-    *out = tdf_gpa(rsdp);
+    *out = acpi_end_roots(&builder);
     return TDF_OK;
 }
 

@@ -124,35 +124,63 @@ static status_t take_entries(struct acpi_builder *builder, uint8_t *madt, uint64
     return cpus == num_vcpus ? TDF_OK : TDF_E_CPUS_MISMATCH;
 }
 
+uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size) {
+    uint8_t *madt = acpi_reserve(builder, sizeof(struct acpi_madt));
+    if (!madt)
+        return 0;
+    *size = sizeof(struct acpi_madt);
+    acpi_name(madt, "APIC", ACPI_MADT_REVISION);
+    ((struct acpi_madt *)madt)->lapic_address = ACPI_LAPIC_ADDRESS;
+    return madt;
+}
+
+status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint32_t count) {
+    status_t status = TDF_OK;
+    for (uint32_t i = 0; status == TDF_OK && i < count; i++)
+        status = add_cpu(builder, madt, size, i, i);
+    return status;
+}
+
+status_t acpi_madt_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const void *entry) {
+    const struct acpi_madt_entry *head = entry;
+    uint8_t *to = add_entry(builder, madt, size, head->length);
+    if (!to)
+        return TDF_E_ACPI_NO_ROOM;
+    memcpy(to, entry, head->length);
+    return TDF_OK;
+}
+
+void acpi_madt_end(struct acpi_builder *builder, uint8_t *madt, uint64_t size) {
+    acpi_seal(madt, size);
+    builder->used = tdf_align_up((uint64_t)(madt - builder->area.data) + size, ACPI_ALIGNMENT);
+    builder->tables[builder->count++] = tdf_gpa(madt);
+}
+
+status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *mailbox) {
+    const struct acpi_madt_mp_wakeup wakeup = {
+        .type = ACPI_MADT_MP_WAKEUP, .length = sizeof wakeup, .mailbox_address = tdf_gpa(mailbox->data)};
+    return acpi_madt_entry(builder, madt, size, &wakeup);
+}
+
 status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct vp_info *td,
                        const struct span *mailbox) {
     struct span theirs;
-    uint64_t size = sizeof(struct acpi_madt);
+    uint64_t size = 0;
     status_t status = acpi_find(vmm, "APIC", &theirs);
-    uint8_t *madt = acpi_reserve(builder, size);
+    uint8_t *madt = acpi_madt_begin(builder, &size);
     if (status == TDF_OK && !madt)
         status = TDF_E_ACPI_NO_ROOM;
     if (status == TDF_OK && td->num_vcpus == 0)
         status = TDF_E_CPUS_MISMATCH;
     if (status != TDF_OK)
         return status;
-    acpi_name(madt, "APIC", ACPI_MADT_REVISION);
-    ((struct acpi_madt *)madt)->lapic_address = ACPI_LAPIC_ADDRESS;
     if (theirs.size != 0)
         status = take_entries(builder, madt, &size, &theirs, td->num_vcpus);
-    for (uint32_t i = 0; theirs.size == 0 && status == TDF_OK && i < td->num_vcpus; i++)
-        status = add_cpu(builder, madt, &size, i, i);
-    if (status != TDF_OK)
-        return status;
-    struct acpi_madt_mp_wakeup *wakeup =
-        (struct acpi_madt_mp_wakeup *)add_entry(builder, madt, &size, sizeof *wakeup);
-    if (!wakeup)
-        return TDF_E_ACPI_NO_ROOM;
-    wakeup->type = ACPI_MADT_MP_WAKEUP;
-    wakeup->length = sizeof *wakeup;
-    wakeup->mailbox_address = tdf_gpa(mailbox->data);
-    acpi_seal(madt, size);
-    builder->used = tdf_align_up((uint64_t)(madt - builder->area.data) + size, ACPI_ALIGNMENT);
-    builder->tables[builder->count++] = tdf_gpa(madt);
-    return TDF_OK;
+    else
+        status = acpi_madt_cpus(builder, madt, &size, td->num_vcpus);
+    if (status == TDF_OK)
+        status = acpi_madt_wakeup(builder, madt, &size, mailbox);
+    if (status == TDF_OK)
+        acpi_madt_end(builder, madt, size);
+    return status;
 }

@@ -2,8 +2,9 @@
  *
  * Each image section and each carved region stays a range of its own, never merged with a neighbour, so that later
  * steps can tell free RAM from what must survive. Rules: td-shim specification, "TD HOB"; forms of HOB by VMM. */
+#include "plan.h"
+
 #include "formats.h"
-#include "primitives.h"
 
 #define MAX_RANGES (sizeof((struct ram *)0)->ranges.items / sizeof(struct ram_range))
 #define MAX_CARVED (sizeof((struct ram *)0)->carved.items / sizeof(struct span))
@@ -210,6 +211,30 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
         return split(ram, i - 1, end - size, end, entry->e820);
     }
     return TDF_E_RAM_TOO_SMALL;
+}
+
+status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end) {
+    const struct ram_range range = {start, end, TDF_RAM_STATE_ADDED, E820_RESERVED};
+    uint64_t at = 0;
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        if (tdf_overlap(ram->ranges.items[i].start, ram->ranges.items[i].end, start, end))
+            return TDF_E_RAM_RANGE_OVERLAP;
+        if (ram->ranges.items[i].start < start)
+            at = i + 1;
+    }
+    return insert(ram, at, &range);
+}
+
+status_t plan_take(struct ram *ram, uint64_t size, struct span *out) {
+    const struct layout_entry entry = {0, size, LAYOUT_CARVED, E820_RAM};
+    uint64_t limit = TDF_4G;
+    for (uint64_t i = 0; i < ram->carved.count; i++)
+        if (tdf_gpa(ram->carved.items[i].data) < limit)
+            limit = tdf_gpa(ram->carved.items[i].data);
+    status_t status = carve(ram, &entry, &limit);
+    if (status == TDF_OK)
+        *out = ram->carved.items[ram->carved.count - 1];
+    return status;
 }
 
 status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const struct layout *layout, struct ram *out) {

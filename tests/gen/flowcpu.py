@@ -43,7 +43,9 @@ Callee = Callable[["FlowCpu", tuple[int, ...]], int | None]
 
 def firmware_with(flows: str) -> Firmware:
     """The shipped firmware with further flows."""
-    return check_source(SHIPPED.read_text() + "uses vmm, quote\n" + flows, "tests/flow.tdf").require()
+    return check_source(
+        SHIPPED.read_text() + "uses vmm, quote, fw_cfg, q35\n" + flows, "tests/flow.tdf"
+    ).require()
 
 
 class Fatal(Exception):

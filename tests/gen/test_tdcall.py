@@ -54,7 +54,7 @@ def test_vp_info(image: Linked) -> None:
     assert td.calls[0].before["rax"] == 1
     assert td.u64(OUT, 2) == [52, 0x1000_0001]
     words = [int.from_bytes(td.cpu.mem_read(OUT + 16 + 4 * n, 4), "little") for n in range(4)]
-    assert words == [3, 0x10, 2, 0]
+    assert words == [3, 0x10, 2, 1]
     assert td.u64(OUT + 32) == [0xEEEE_EEEE_EEEE_EEEE]
 
 

@@ -7,14 +7,14 @@
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
-        .loc    1 116 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:116
-        .loc    1 117 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:117
-        .loc    1 118 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:118
-        .loc    1 119 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:119
+        .loc    1 121 0
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:121
+        .loc    1 122 0
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:122
+        .loc    1 123 0
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:123
+        .loc    1 124 0
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:124
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -23,10 +23,10 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
-        .loc    1 123 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:123
-        .loc    1 124 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:124
+        .loc    1 128 0
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:128
+        .loc    1 129 0
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:129
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
@@ -35,34 +35,34 @@ reset_vector_16:
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
-        .loc    1 131 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:131
-        .loc    1 132 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:132
-.Lreset_real.put:
-        .loc    1 134 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:134
-        .loc    1 135 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:135
         .loc    1 136 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:136
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:136
         .loc    1 137 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:137
-        .loc    1 138 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:138
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:137
+.Lreset_real.put:
         .loc    1 139 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:139
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:139
         .loc    1 140 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:140
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:140
         .loc    1 141 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:141
-.Lreset_real.stop:
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:141
+        .loc    1 142 0
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:142
         .loc    1 143 0
-        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:143
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:143
         .loc    1 144 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:144
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:144
         .loc    1 145 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:145
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:145
+        .loc    1 146 0
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:146
+.Lreset_real.stop:
+        .loc    1 148 0
+        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:148
+        .loc    1 149 0
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:149
+        .loc    1 150 0
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:150
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
@@ -71,7 +71,7 @@ reset_real:
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:147
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:152
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -81,131 +81,140 @@ not_a_td:
         .size   not_a_td, . - not_a_td
 .Lend.not_a_td:
 
+        .section .rodata.reset,"a",@progbits
+        .balign 4
+        .type   reset_window_check, @object
+reset_window_check:
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:155
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:156
+        .size   reset_window_check, . - reset_window_check
+.Lend.reset_window_check:
+
         .section .reset,"ax",@progbits
         .balign 16, 0xcc
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
-        .loc    1 157 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:157
-        .loc    1 158 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:158
-        .loc    1 159 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:159
-        .loc    1 160 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:160
-        .loc    2 215 0
-        .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:215
-        .loc    2 216 0
-        .byte   0xb9, 0x00, 0x30, 0x00, 0x00                            # mov ecx, 0x3000                               | gen/boot/paging.py:216
-        .loc    2 217 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/paging.py:217
-        .loc    2 218 0
-        .byte   0xf3, 0xab                                              # rep stosd                                     | gen/boot/paging.py:218
-        .loc    2 221 0
-        .byte   0x8d, 0x35; .long paging_links                          # lea esi, [paging_links]                       | gen/boot/paging.py:221
-        .loc    2 222 0
-        .byte   0xb9, 0x05, 0x00, 0x00, 0x00                            # mov ecx, 5                                    | gen/boot/paging.py:222
-.Lreset_td.link:
-        .loc    2 224 0
-        .byte   0x8b, 0x3e                                              # mov edi, [esi]                                | gen/boot/paging.py:224
-        .loc    2 225 0
-        .byte   0x8b, 0x46, 0x04                                        # mov eax, [esi + 4]                            | gen/boot/paging.py:225
-        .loc    2 226 0
-        .byte   0x89, 0x07                                              # mov [edi], eax                                | gen/boot/paging.py:226
-        .loc    2 227 0
-        .byte   0x83, 0xc6, 0x08                                        # add esi, 8                                    | gen/boot/paging.py:227
-        .loc    2 228 0
-        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/paging.py:228
-        .loc    2 229 0
-        .byte   0x75, 0xf1                                              # jnz .link                                     | gen/boot/paging.py:229
-        .loc    2 232 0
-        .byte   0x8d, 0x35; .long paging_leaves                         # lea esi, [paging_leaves]                      | gen/boot/paging.py:232
-        .loc    2 233 0
-        .byte   0xbd, 0x09, 0x00, 0x00, 0x00                            # mov ebp, 9                                    | gen/boot/paging.py:233
-.Lreset_td.run:
-        .loc    2 235 0
-        .byte   0xbb, 0x00, 0x10, 0x00, 0x00                            # mov ebx, 0x1000                               | gen/boot/paging.py:235
-        .loc    2 236 0
-        .byte   0xb9, 0x09, 0x00, 0x00, 0x00                            # mov ecx, 9                                    | gen/boot/paging.py:236
-        .loc    2 237 0
-        .byte   0xf7, 0x46, 0x0c, 0x80, 0x00, 0x00, 0x00                # test dword [esi + 0xc], 0x80                  | gen/boot/paging.py:237
-        .loc    2 238 0
-        .byte   0x74, 0x0a                                              # jz .small                                     | gen/boot/paging.py:238
-        .loc    2 239 0
-        .byte   0xbb, 0x00, 0x00, 0x20, 0x00                            # mov ebx, 0x200000                             | gen/boot/paging.py:239
-        .loc    2 240 0
-        .byte   0xb9, 0x12, 0x00, 0x00, 0x00                            # mov ecx, 0x12                                 | gen/boot/paging.py:240
-.Lreset_td.small:
-        .loc    2 242 0
-        .byte   0x8b, 0x06                                              # mov eax, [esi]                                | gen/boot/paging.py:242
-        .loc    2 243 0
-        .byte   0x89, 0xc7                                              # mov edi, eax                                  | gen/boot/paging.py:243
-        .loc    2 244 0
-        .byte   0xd3, 0xef                                              # shr edi, cl                                   | gen/boot/paging.py:244
-        .loc    2 245 0
-        .byte   0x81, 0xe7, 0xf8, 0x0f, 0x00, 0x00                      # and edi, 0xff8                                | gen/boot/paging.py:245
-        .loc    2 246 0
-        .byte   0x03, 0x7e, 0x08                                        # add edi, [esi + 8]                            | gen/boot/paging.py:246
-.Lreset_td.entry:
-        .loc    2 248 0
-        .byte   0x3b, 0x46, 0x04                                        # cmp eax, [esi + 4]                            | gen/boot/paging.py:248
-        .loc    2 249 0
-        .byte   0x77, 0x14                                              # ja .run_done                                  | gen/boot/paging.py:249
-        .loc    2 250 0
-        .byte   0x89, 0xc2                                              # mov edx, eax                                  | gen/boot/paging.py:250
-        .loc    2 251 0
-        .byte   0x0b, 0x56, 0x0c                                        # or edx, [esi + 0xc]                           | gen/boot/paging.py:251
-        .loc    2 252 0
-        .byte   0x89, 0x17                                              # mov [edi], edx                                | gen/boot/paging.py:252
-        .loc    2 253 0
-        .byte   0x8b, 0x56, 0x10                                        # mov edx, [esi + 0x10]                         | gen/boot/paging.py:253
-        .loc    2 254 0
-        .byte   0x89, 0x57, 0x04                                        # mov [edi + 4], edx                            | gen/boot/paging.py:254
-        .loc    2 255 0
-        .byte   0x83, 0xc7, 0x08                                        # add edi, 8                                    | gen/boot/paging.py:255
-        .loc    2 256 0
-        .byte   0x01, 0xd8                                              # add eax, ebx                                  | gen/boot/paging.py:256
-        .loc    2 257 0
-        .byte   0x73, 0xe7                                              # jnc .entry                                    | gen/boot/paging.py:257
-.Lreset_td.run_done:
-        .loc    2 259 0
-        .byte   0x83, 0xc6, 0x14                                        # add esi, 0x14                                 | gen/boot/paging.py:259
-        .loc    2 260 0
-        .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:260
-        .loc    2 261 0
-        .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:261
-        .loc    1 162 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:162
-        .loc    1 163 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:163
-        .loc    1 164 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:164
-.Lreset_td.hold:
+        .loc    1 166 0
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:166
+        .loc    1 167 0
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:167
         .loc    1 168 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:168
-.Lreset_td.poll:
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:168
+        .loc    1 169 0
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:169
+        .loc    2 222 0
+        .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:222
+        .loc    2 223 0
+        .byte   0xb9, 0x00, 0x30, 0x00, 0x00                            # mov ecx, 0x3000                               | gen/boot/paging.py:223
+        .loc    2 224 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/paging.py:224
+        .loc    2 225 0
+        .byte   0xf3, 0xab                                              # rep stosd                                     | gen/boot/paging.py:225
+        .loc    2 228 0
+        .byte   0x8d, 0x35; .long paging_links                          # lea esi, [paging_links]                       | gen/boot/paging.py:228
+        .loc    2 229 0
+        .byte   0xb9, 0x05, 0x00, 0x00, 0x00                            # mov ecx, 5                                    | gen/boot/paging.py:229
+.Lreset_td.link:
+        .loc    2 231 0
+        .byte   0x8b, 0x3e                                              # mov edi, [esi]                                | gen/boot/paging.py:231
+        .loc    2 232 0
+        .byte   0x8b, 0x46, 0x04                                        # mov eax, [esi + 4]                            | gen/boot/paging.py:232
+        .loc    2 233 0
+        .byte   0x89, 0x07                                              # mov [edi], eax                                | gen/boot/paging.py:233
+        .loc    2 234 0
+        .byte   0x83, 0xc6, 0x08                                        # add esi, 8                                    | gen/boot/paging.py:234
+        .loc    2 235 0
+        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/paging.py:235
+        .loc    2 236 0
+        .byte   0x75, 0xf1                                              # jnz .link                                     | gen/boot/paging.py:236
+        .loc    2 239 0
+        .byte   0x8d, 0x35; .long paging_leaves                         # lea esi, [paging_leaves]                      | gen/boot/paging.py:239
+        .loc    2 240 0
+        .byte   0xbd, 0x09, 0x00, 0x00, 0x00                            # mov ebp, 9                                    | gen/boot/paging.py:240
+.Lreset_td.run:
+        .loc    2 242 0
+        .byte   0xbb, 0x00, 0x10, 0x00, 0x00                            # mov ebx, 0x1000                               | gen/boot/paging.py:242
+        .loc    2 243 0
+        .byte   0xb9, 0x09, 0x00, 0x00, 0x00                            # mov ecx, 9                                    | gen/boot/paging.py:243
+        .loc    2 244 0
+        .byte   0xf7, 0x46, 0x0c, 0x80, 0x00, 0x00, 0x00                # test dword [esi + 0xc], 0x80                  | gen/boot/paging.py:244
+        .loc    2 245 0
+        .byte   0x74, 0x0a                                              # jz .small                                     | gen/boot/paging.py:245
+        .loc    2 246 0
+        .byte   0xbb, 0x00, 0x00, 0x20, 0x00                            # mov ebx, 0x200000                             | gen/boot/paging.py:246
+        .loc    2 247 0
+        .byte   0xb9, 0x12, 0x00, 0x00, 0x00                            # mov ecx, 0x12                                 | gen/boot/paging.py:247
+.Lreset_td.small:
+        .loc    2 249 0
+        .byte   0x8b, 0x06                                              # mov eax, [esi]                                | gen/boot/paging.py:249
+        .loc    2 250 0
+        .byte   0x89, 0xc7                                              # mov edi, eax                                  | gen/boot/paging.py:250
+        .loc    2 251 0
+        .byte   0xd3, 0xef                                              # shr edi, cl                                   | gen/boot/paging.py:251
+        .loc    2 252 0
+        .byte   0x81, 0xe7, 0xf8, 0x0f, 0x00, 0x00                      # and edi, 0xff8                                | gen/boot/paging.py:252
+        .loc    2 253 0
+        .byte   0x03, 0x7e, 0x08                                        # add edi, [esi + 8]                            | gen/boot/paging.py:253
+.Lreset_td.entry:
+        .loc    2 255 0
+        .byte   0x3b, 0x46, 0x04                                        # cmp eax, [esi + 4]                            | gen/boot/paging.py:255
+        .loc    2 256 0
+        .byte   0x77, 0x14                                              # ja .run_done                                  | gen/boot/paging.py:256
+        .loc    2 257 0
+        .byte   0x89, 0xc2                                              # mov edx, eax                                  | gen/boot/paging.py:257
+        .loc    2 258 0
+        .byte   0x0b, 0x56, 0x0c                                        # or edx, [esi + 0xc]                           | gen/boot/paging.py:258
+        .loc    2 259 0
+        .byte   0x89, 0x17                                              # mov [edi], edx                                | gen/boot/paging.py:259
+        .loc    2 260 0
+        .byte   0x8b, 0x56, 0x10                                        # mov edx, [esi + 0x10]                         | gen/boot/paging.py:260
+        .loc    2 261 0
+        .byte   0x89, 0x57, 0x04                                        # mov [edi + 4], edx                            | gen/boot/paging.py:261
+        .loc    2 262 0
+        .byte   0x83, 0xc7, 0x08                                        # add edi, 8                                    | gen/boot/paging.py:262
+        .loc    2 263 0
+        .byte   0x01, 0xd8                                              # add eax, ebx                                  | gen/boot/paging.py:263
+        .loc    2 264 0
+        .byte   0x73, 0xe7                                              # jnc .entry                                    | gen/boot/paging.py:264
+.Lreset_td.run_done:
+        .loc    2 266 0
+        .byte   0x83, 0xc6, 0x14                                        # add esi, 0x14                                 | gen/boot/paging.py:266
+        .loc    2 267 0
+        .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:267
+        .loc    2 268 0
+        .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:268
         .loc    1 171 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:171
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:171
         .loc    1 172 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:172
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:172
         .loc    1 173 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:173
-        .loc    1 174 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:174
-.Lreset_td.enter:
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:173
+.Lreset_td.hold:
         .loc    1 177 0
-        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/reset.py:177
-        .loc    1 178 0
-        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/reset.py:178
-        .loc    1 179 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/reset.py:179
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:177
+.Lreset_td.poll:
         .loc    1 180 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/reset.py:180
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:180
         .loc    1 181 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/reset.py:181
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:181
         .loc    1 182 0
-        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/reset.py:182
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:182
+        .loc    1 183 0
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:183
+.Lreset_td.enter:
+        .loc    1 191 0
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/reset.py:191
+        .loc    1 192 0
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/reset.py:192
+        .loc    1 193 0
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/reset.py:193
+        .loc    1 194 0
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/reset.py:194
+        .loc    1 195 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/reset.py:195
+        .loc    1 196 0
+        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/reset.py:196
         .size   reset_td, . - reset_td
 .Lend.reset_td:
 
@@ -214,30 +223,30 @@ reset_td:
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 187 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:187
-        .loc    1 189 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:189
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:189
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:189
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:189
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:189
-        .loc    1 190 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:190
-        .loc    1 191 0
-        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/boot/reset.py:191
-        .loc    1 192 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:192
-        .loc    1 193 0
-        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:193
-        .loc    1 194 0
-        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:194
-        .loc    1 195 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:195
-        .loc    1 196 0
-        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:196
-        .loc    1 197 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:197
+        .loc    1 201 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:201
+        .loc    1 203 0
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:203
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:203
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:203
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:203
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:203
+        .loc    1 204 0
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:204
+        .loc    1 205 0
+        .byte   0x0f, 0x85; .long ap_park - . - 4                       # jnz ap_park                                   | gen/boot/reset.py:205
+        .loc    1 206 0
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:206
+        .loc    1 207 0
+        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:207
+        .loc    1 208 0
+        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:208
+        .loc    1 209 0
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:209
+        .loc    1 210 0
+        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:210
+        .loc    1 211 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:211
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
@@ -246,33 +255,33 @@ reset_long:
         .globl  ap_park
         .type   ap_park, @function
 ap_park:
-        .loc    1 214 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:214
+        .loc    1 228 0
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:228
 .Lap_park.wait:
-        .loc    1 216 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:216
-        .loc    1 217 0
-        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:217
-        .loc    1 218 0
-        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:218
-        .loc    1 219 0
-        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:219
-        .loc    1 220 0
-        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:220
-        .loc    1 221 0
-        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:221
-        .loc    1 222 0
-        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:222
-        .loc    1 223 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:223
-        .loc    1 224 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:224
-        .loc    1 225 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:225
-        .loc    1 226 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:226
-        .loc    1 227 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:227
+        .loc    1 230 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:230
+        .loc    1 231 0
+        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:231
+        .loc    1 232 0
+        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:232
+        .loc    1 233 0
+        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:233
+        .loc    1 234 0
+        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:234
+        .loc    1 235 0
+        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:235
+        .loc    1 236 0
+        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:236
+        .loc    1 237 0
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:237
+        .loc    1 238 0
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:238
+        .loc    1 239 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:239
+        .loc    1 240 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:240
+        .loc    1 241 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:241
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
@@ -281,14 +290,14 @@ ap_park:
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:234
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:234
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:234
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:234
-        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:235
-        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:236
-        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:237
-        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:238
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:248
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:248
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:248
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:248
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:249
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:250
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:251
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:252
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -297,27 +306,18 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:240
-        .long   gdt                                                     # base                                          | gen/boot/reset.py:241
+        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:254
+        .long   gdt                                                     # base                                          | gen/boot/reset.py:255
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
-
-        .section .rodata.reset,"a",@progbits
-        .balign 4
-        .type   reset_window_check, @object
-reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:245
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:246
-        .size   reset_window_check, . - reset_window_check
-.Lend.reset_window_check:
 
         .section .data.reset,"aw",@progbits
         .balign 4
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:248
+        .long   0x00000000                                              # 0: APs hold; else their PML4                  | gen/boot/reset.py:258
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -326,7 +326,7 @@ ap_gate:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:250
+        .quad   0x0000000000000000                                      # ACPI wakeup mailbox, set before the gate      | gen/boot/reset.py:260
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
 
@@ -335,13 +335,13 @@ ap_mailbox:
         .globl  tss
         .type   tss, @object
 tss:
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:259
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:269
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00
-        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:260
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:261
+        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:270
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:271
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
@@ -349,7 +349,7 @@ tss:
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00
-        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:262
+        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:272
         .size   tss, . - tss
 .Lend.tss:
 
@@ -358,16 +358,16 @@ tss:
         .globl  paging_links
         .type   paging_links, @object
 paging_links:
-        .long   0x00810000                                              # entry 0 of table page 0                       | gen/boot/paging.py:196
-        .long   0x00811003                                              # -> table page 1                               | gen/boot/paging.py:197
-        .long   0x00811000                                              # entry 0 of table page 1                       | gen/boot/paging.py:196
-        .long   0x00812003                                              # -> table page 2                               | gen/boot/paging.py:197
-        .long   0x00812020                                              # entry 4 of table page 2                       | gen/boot/paging.py:196
-        .long   0x00813003                                              # -> table page 3                               | gen/boot/paging.py:197
-        .long   0x00811018                                              # entry 3 of table page 1                       | gen/boot/paging.py:196
-        .long   0x00814003                                              # -> table page 4                               | gen/boot/paging.py:197
-        .long   0x00814ff8                                              # entry 511 of table page 4                     | gen/boot/paging.py:196
-        .long   0x00815003                                              # -> table page 5                               | gen/boot/paging.py:197
+        .long   0x00810000                                              # entry 0 of table page 0                       | gen/boot/paging.py:203
+        .long   0x00811003                                              # -> table page 1                               | gen/boot/paging.py:204
+        .long   0x00811000                                              # entry 0 of table page 1                       | gen/boot/paging.py:203
+        .long   0x00812003                                              # -> table page 2                               | gen/boot/paging.py:204
+        .long   0x00812020                                              # entry 4 of table page 2                       | gen/boot/paging.py:203
+        .long   0x00813003                                              # -> table page 3                               | gen/boot/paging.py:204
+        .long   0x00811018                                              # entry 3 of table page 1                       | gen/boot/paging.py:203
+        .long   0x00814003                                              # -> table page 4                               | gen/boot/paging.py:204
+        .long   0x00814ff8                                              # entry 511 of table page 4                     | gen/boot/paging.py:203
+        .long   0x00815003                                              # -> table page 5                               | gen/boot/paging.py:204
         .size   paging_links, . - paging_links
 .Lend.paging_links:
 
@@ -376,51 +376,51 @@ paging_links:
         .globl  paging_leaves
         .type   paging_leaves, @object
 paging_leaves:
-        .long   0x00800000                                              # hob: 4 KiB pages from                         | gen/boot/paging.py:201
-        .long   0x0080ffff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   0x00810000                                              # paging: 4 KiB pages from                      | gen/boot/paging.py:201
-        .long   0x0081bfff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   0x0081d000                                              # stack: 4 KiB pages from                       | gen/boot/paging.py:201
-        .long   0x00825fff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   0x00826000                                              # event_log: 4 KiB pages from                   | gen/boot/paging.py:201
-        .long   0x00845fff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   0x00846000                                              # parameters: 4 KiB pages from                  | gen/boot/paging.py:201
-        .long   0x00846fff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   0x00a00000                                              # payload: 2 MiB pages from                     | gen/boot/paging.py:201
-        .long   0x019fffff                                              # to                                            | gen/boot/paging.py:202
-        .long   0x00812000                                              # in table page 2                               | gen/boot/paging.py:203
-        .long   0x00000083                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   __text_start                                            # text: 4 KiB pages from                        | gen/boot/paging.py:201
-        .long   __text_end - 1                                          # to                                            | gen/boot/paging.py:202
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:203
-        .long   0x00000001                                              # present                                       | gen/boot/paging.py:204
-        .long   0x00000000                                              # executable                                    | gen/boot/paging.py:205
-        .long   __rodata_start                                          # rodata: 4 KiB pages from                      | gen/boot/paging.py:201
-        .long   __rodata_end - 1                                        # to                                            | gen/boot/paging.py:202
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:203
-        .long   0x00000001                                              # present                                       | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
-        .long   __data_start                                            # data: 4 KiB pages from                        | gen/boot/paging.py:201
-        .long   __data_end - 1                                          # to                                            | gen/boot/paging.py:202
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:203
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:204
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:205
+        .long   0x00800000                                              # hob: 4 KiB pages from                         | gen/boot/paging.py:208
+        .long   0x0080ffff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   0x00810000                                              # paging: 4 KiB pages from                      | gen/boot/paging.py:208
+        .long   0x0081bfff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   0x0081d000                                              # stack: 4 KiB pages from                       | gen/boot/paging.py:208
+        .long   0x00825fff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   0x00826000                                              # event_log: 4 KiB pages from                   | gen/boot/paging.py:208
+        .long   0x00845fff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   0x00846000                                              # parameters: 4 KiB pages from                  | gen/boot/paging.py:208
+        .long   0x00846fff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   0x00a00000                                              # payload: 2 MiB pages from                     | gen/boot/paging.py:208
+        .long   0x019fffff                                              # to                                            | gen/boot/paging.py:209
+        .long   0x00812000                                              # in table page 2                               | gen/boot/paging.py:210
+        .long   0x00000083                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   __text_start                                            # text: 4 KiB pages from                        | gen/boot/paging.py:208
+        .long   __text_end - 1                                          # to                                            | gen/boot/paging.py:209
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:210
+        .long   0x00000001                                              # present                                       | gen/boot/paging.py:211
+        .long   0x00000000                                              # executable                                    | gen/boot/paging.py:212
+        .long   __rodata_start                                          # rodata: 4 KiB pages from                      | gen/boot/paging.py:208
+        .long   __rodata_end - 1                                        # to                                            | gen/boot/paging.py:209
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:210
+        .long   0x00000001                                              # present                                       | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
+        .long   __data_start                                            # data: 4 KiB pages from                        | gen/boot/paging.py:208
+        .long   __data_end - 1                                          # to                                            | gen/boot/paging.py:209
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:210
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:211
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:212
         .size   paging_leaves, . - paging_leaves
 .Lend.paging_leaves:
 
@@ -429,7 +429,7 @@ paging_leaves:
         .globl  paging_pages_used
         .type   paging_pages_used, @object
 paging_pages_used:
-        .long   0x00000006                                              # table pages taken by the first map            | gen/boot/paging.py:207
+        .long   0x00000006                                              # table pages taken by the first map            | gen/boot/paging.py:214
         .size   paging_pages_used, . - paging_pages_used
 .Lend.paging_pages_used:
 

@@ -8,24 +8,24 @@
         .globl  tdcall_vp_info
         .type   tdcall_vp_info, @function
 tdcall_vp_info:
-        .loc    1 93 0
-        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 107 0
-        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/boot/tdcall.py:107
-        .loc    1 108 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:108
-        .loc    1 109 0
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:109
-        .loc    1 110 0
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:110
-        .loc    1 111 0
-        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/boot/tdcall.py:111
-        .loc    1 112 0
-        .byte   0xc7, 0x47, 0x1c, 0x00, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 0                     | gen/boot/tdcall.py:112
-        .loc    1 113 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:113
+        .loc    1 87 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 100 0
+        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/boot/tdcall.py:100
+        .loc    1 101 0
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:101
+        .loc    1 102 0
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:102
+        .loc    1 103 0
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:103
+        .loc    1 104 0
+        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/boot/tdcall.py:104
+        .loc    1 105 0
+        .byte   0xc7, 0x47, 0x1c, 0x01, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 1                     | gen/boot/tdcall.py:105
+        .loc    1 106 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:106
         .size   tdcall_vp_info, . - tdcall_vp_info
 .Lend.tdcall_vp_info:
 
@@ -34,32 +34,32 @@ tdcall_vp_info:
         .globl  tdcall_rtmr_extend
         .type   tdcall_rtmr_extend, @function
 tdcall_rtmr_extend:
-        .loc    1 123 0
-        .byte   0x41, 0xb8, 0xe9, 0x03, 0x00, 0x00                      # mov r8d, 0x3e9                                | gen/boot/tdcall.py:123
+        .loc    1 115 0
+        .byte   0x41, 0xb8, 0xe9, 0x03, 0x00, 0x00                      # mov r8d, 0x3e9                                | gen/boot/tdcall.py:115
 .Ltdcall_rtmr_extend.again:
+        .loc    1 117 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:117
+        .loc    1 118 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:118
+        .loc    1 87 0
+        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 120 0
+        .byte   0x49, 0x89, 0xc1                                        # mov r9, rax                                   | gen/boot/tdcall.py:120
+        .loc    1 121 0
+        .byte   0x49, 0xc1, 0xe9, 0x20                                  # shr r9, 0x20                                  | gen/boot/tdcall.py:121
+        .loc    1 122 0
+        .byte   0x41, 0x81, 0xf9, 0x00, 0x02, 0x00, 0x80                # cmp r9d, 0x80000200                           | gen/boot/tdcall.py:122
+        .loc    1 123 0
+        .byte   0x75, 0x06                                              # jne .done                                     | gen/boot/tdcall.py:123
+        .loc    1 124 0
+        .byte   0x41, 0x83, 0xe8, 0x01                                  # sub r8d, 1                                    | gen/boot/tdcall.py:124
         .loc    1 125 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:125
-        .loc    1 126 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:126
-        .loc    1 93 0
-        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 128 0
-        .byte   0x49, 0x89, 0xc1                                        # mov r9, rax                                   | gen/boot/tdcall.py:128
-        .loc    1 129 0
-        .byte   0x49, 0xc1, 0xe9, 0x20                                  # shr r9, 0x20                                  | gen/boot/tdcall.py:129
-        .loc    1 130 0
-        .byte   0x41, 0x81, 0xf9, 0x00, 0x02, 0x00, 0x80                # cmp r9d, 0x80000200                           | gen/boot/tdcall.py:130
-        .loc    1 131 0
-        .byte   0x75, 0x06                                              # jne .done                                     | gen/boot/tdcall.py:131
-        .loc    1 132 0
-        .byte   0x41, 0x83, 0xe8, 0x01                                  # sub r8d, 1                                    | gen/boot/tdcall.py:132
-        .loc    1 133 0
-        .byte   0x75, 0xdb                                              # jnz .again                                    | gen/boot/tdcall.py:133
+        .byte   0x75, 0xdb                                              # jnz .again                                    | gen/boot/tdcall.py:125
 .Ltdcall_rtmr_extend.done:
-        .loc    1 135 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:135
+        .loc    1 127 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:127
         .size   tdcall_rtmr_extend, . - tdcall_rtmr_extend
 .Lend.tdcall_rtmr_extend:
 
@@ -68,18 +68,18 @@ tdcall_rtmr_extend:
         .globl  tdcall_ve_info
         .type   tdcall_ve_info, @function
 tdcall_ve_info:
-        .loc    1 93 0
-        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 143 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:143
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:143
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:143
-        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/boot/tdcall.py:143
-        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/boot/tdcall.py:143
-        .loc    1 144 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:144
+        .loc    1 87 0
+        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 134 0
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:134
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/boot/tdcall.py:134
+        .loc    1 135 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:135
         .size   tdcall_ve_info, . - tdcall_ve_info
 .Lend.tdcall_ve_info:
 
@@ -88,18 +88,18 @@ tdcall_ve_info:
         .globl  tdcall_report
         .type   tdcall_report, @function
 tdcall_report:
-        .loc    1 150 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:150
-        .loc    1 151 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:151
-        .loc    1 152 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:152
-        .loc    1 93 0
-        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 154 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:154
+        .loc    1 140 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:140
+        .loc    1 141 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:141
+        .loc    1 142 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:142
+        .loc    1 87 0
+        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 144 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:144
         .size   tdcall_report, . - tdcall_report
 .Lend.tdcall_report:
 
@@ -108,20 +108,20 @@ tdcall_report:
         .globl  tdcall_vm_rd
         .type   tdcall_vm_rd, @function
 tdcall_vm_rd:
-        .loc    1 160 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:160
-        .loc    1 161 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:161
-        .loc    1 162 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:162
-        .loc    1 93 0
-        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 164 0
-        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/boot/tdcall.py:164
-        .loc    1 165 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:165
+        .loc    1 149 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:149
+        .loc    1 150 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:150
+        .loc    1 151 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:151
+        .loc    1 87 0
+        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 153 0
+        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/boot/tdcall.py:153
+        .loc    1 154 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:154
         .size   tdcall_vm_rd, . - tdcall_vm_rd
 .Lend.tdcall_vm_rd:
 
@@ -130,20 +130,20 @@ tdcall_vm_rd:
         .globl  tdcall_vm_wr
         .type   tdcall_vm_wr, @function
 tdcall_vm_wr:
-        .loc    1 171 0
-        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/boot/tdcall.py:171
-        .loc    1 172 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:172
-        .loc    1 173 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:173
-        .loc    1 174 0
-        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/boot/tdcall.py:174
-        .loc    1 93 0
-        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/boot/tdcall.py:93
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 176 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:176
+        .loc    1 159 0
+        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/boot/tdcall.py:159
+        .loc    1 160 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:160
+        .loc    1 161 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:161
+        .loc    1 162 0
+        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/boot/tdcall.py:162
+        .loc    1 87 0
+        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/boot/tdcall.py:87
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 164 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:164
         .size   tdcall_vm_wr, . - tdcall_vm_wr
 .Lend.tdcall_vm_wr:
 
@@ -152,50 +152,50 @@ tdcall_vm_wr:
         .globl  tdvmcall
         .type   tdvmcall, @function
 tdvmcall:
-        .loc    1 181 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:181
-        .loc    1 212 0
-        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/boot/tdcall.py:212
-        .loc    1 214 0
-        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/boot/tdcall.py:214
-        .loc    1 196 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:196
-        .loc    1 197 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:197
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
+        .loc    1 169 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:169
         .loc    1 199 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:199
-        .loc    1 200 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:200
+        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/boot/tdcall.py:199
         .loc    1 201 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:201
-.Ltdvmcall.answered:
-        .loc    1 217 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/boot/tdcall.py:217
-        .loc    1 186 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/boot/tdcall.py:201
+        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/boot/tdcall.py:201
+        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/boot/tdcall.py:201
+        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/boot/tdcall.py:201
+        .loc    1 184 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:185
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 187 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:187
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:187
+        .loc    1 188 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:188
         .loc    1 189 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:189
-        .loc    1 190 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:190
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:189
+.Ltdvmcall.answered:
+        .loc    1 204 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:204
+        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/boot/tdcall.py:204
+        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/boot/tdcall.py:204
+        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/boot/tdcall.py:204
+        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/boot/tdcall.py:204
+        .loc    1 174 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:174
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:175
+        .loc    1 177 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:177
+        .loc    1 178 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:178
         .size   tdvmcall, . - tdvmcall
 .Lend.tdvmcall:
 
@@ -204,47 +204,47 @@ tdvmcall:
         .globl  tdvmcall_io_write
         .type   tdvmcall_io_write, @function
 tdvmcall_io_write:
-        .loc    1 181 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:181
-        .loc    1 225 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:225
-        .loc    1 226 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:226
-        .loc    1 227 0
-        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/boot/tdcall.py:227
-        .loc    1 228 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:228
-        .loc    1 229 0
-        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/boot/tdcall.py:229
-        .loc    1 196 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:196
-        .loc    1 197 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:197
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 199 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:199
-        .loc    1 200 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:201
-.Ltdvmcall_io_write.answered:
-        .loc    1 186 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 169 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:169
+        .loc    1 211 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:211
+        .loc    1 212 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:212
+        .loc    1 213 0
+        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/boot/tdcall.py:213
+        .loc    1 214 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:214
+        .loc    1 215 0
+        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/boot/tdcall.py:215
+        .loc    1 184 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:185
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 187 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:187
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:187
+        .loc    1 188 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:188
         .loc    1 189 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:189
-        .loc    1 190 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:190
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:189
+.Ltdvmcall_io_write.answered:
+        .loc    1 174 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:174
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:175
+        .loc    1 177 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:177
+        .loc    1 178 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:178
         .size   tdvmcall_io_write, . - tdvmcall_io_write
 .Lend.tdvmcall_io_write:
 
@@ -253,49 +253,49 @@ tdvmcall_io_write:
         .globl  tdvmcall_io_read
         .type   tdvmcall_io_read, @function
 tdvmcall_io_read:
-        .loc    1 181 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:181
-        .loc    1 238 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:238
-        .loc    1 239 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:239
-        .loc    1 240 0
-        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/boot/tdcall.py:240
-        .loc    1 241 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:241
-        .loc    1 242 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:242
-        .loc    1 196 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:196
-        .loc    1 197 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:197
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 199 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:199
-        .loc    1 200 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:201
-.Ltdvmcall_io_read.answered:
-        .loc    1 244 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:244
-        .loc    1 186 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 169 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:169
+        .loc    1 223 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:223
+        .loc    1 224 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:224
+        .loc    1 225 0
+        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/boot/tdcall.py:225
+        .loc    1 226 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:226
+        .loc    1 227 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:227
+        .loc    1 184 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:185
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 187 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:187
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:187
+        .loc    1 188 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:188
         .loc    1 189 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:189
-        .loc    1 190 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:190
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:189
+.Ltdvmcall_io_read.answered:
+        .loc    1 229 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:229
+        .loc    1 174 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:174
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:175
+        .loc    1 177 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:177
+        .loc    1 178 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:178
         .size   tdvmcall_io_read, . - tdvmcall_io_read
 .Lend.tdvmcall_io_read:
 
@@ -304,49 +304,49 @@ tdvmcall_io_read:
         .globl  tdvmcall_map_gpa
         .type   tdvmcall_map_gpa, @function
 tdvmcall_map_gpa:
-        .loc    1 181 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:181
-        .loc    1 255 0
-        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/boot/tdcall.py:255
-        .loc    1 256 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:256
-        .loc    1 257 0
-        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/boot/tdcall.py:257
-        .loc    1 258 0
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:258
-        .loc    1 259 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:259
-        .loc    1 196 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:196
-        .loc    1 197 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:197
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 199 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:199
-        .loc    1 200 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:201
-.Ltdvmcall_map_gpa.answered:
-        .loc    1 261 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:261
-        .loc    1 186 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 169 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:169
+        .loc    1 239 0
+        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/boot/tdcall.py:239
+        .loc    1 240 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:240
+        .loc    1 241 0
+        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/boot/tdcall.py:241
+        .loc    1 242 0
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:242
+        .loc    1 243 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:243
+        .loc    1 184 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:185
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 187 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:187
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:187
+        .loc    1 188 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:188
         .loc    1 189 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:189
-        .loc    1 190 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:190
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:189
+.Ltdvmcall_map_gpa.answered:
+        .loc    1 245 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:245
+        .loc    1 174 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:174
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:175
+        .loc    1 177 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:177
+        .loc    1 178 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:178
         .size   tdvmcall_map_gpa, . - tdvmcall_map_gpa
 .Lend.tdvmcall_map_gpa:
 
@@ -355,45 +355,45 @@ tdvmcall_map_gpa:
         .globl  tdvmcall_hlt
         .type   tdvmcall_hlt, @function
 tdvmcall_hlt:
-        .loc    1 181 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:181
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:181
-        .loc    1 269 0
-        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/boot/tdcall.py:269
-        .loc    1 270 0
-        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/boot/tdcall.py:270
-        .loc    1 272 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:272
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:272
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:272
-        .loc    1 196 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:196
-        .loc    1 197 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:197
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
-        .loc    1 199 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:199
-        .loc    1 200 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:201
-.Ltdvmcall_hlt.answered:
-        .loc    1 186 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 169 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:169
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:169
+        .loc    1 252 0
+        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/boot/tdcall.py:252
+        .loc    1 253 0
+        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/boot/tdcall.py:253
+        .loc    1 255 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:255
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:255
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:255
+        .loc    1 184 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:184
+        .loc    1 185 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:185
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 187 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:187
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:187
+        .loc    1 188 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:188
         .loc    1 189 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:189
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:189
-        .loc    1 190 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:190
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:189
+.Ltdvmcall_hlt.answered:
+        .loc    1 174 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:174
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:175
+        .loc    1 177 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:177
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:177
+        .loc    1 178 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:178
         .size   tdvmcall_hlt, . - tdvmcall_hlt
 .Lend.tdvmcall_hlt:
 
@@ -402,36 +402,36 @@ tdvmcall_hlt:
         .globl  tdvmcall_fatal
         .type   tdvmcall_fatal, @function
 tdvmcall_fatal:
-        .loc    1 281 0
-        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/tdcall.py:281
-        .loc    1 282 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:282
-        .loc    1 283 0
-        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/boot/tdcall.py:283
-        .loc    1 284 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:284
-        .loc    1 285 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:285
-        .loc    1 288 0
-        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/boot/tdcall.py:288
-        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/boot/tdcall.py:288
-        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/boot/tdcall.py:288
-        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/boot/tdcall.py:288
-        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/boot/tdcall.py:288
-        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/boot/tdcall.py:288
-        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/boot/tdcall.py:288
-        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/boot/tdcall.py:288
-        .loc    1 289 0
-        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/boot/tdcall.py:289
-        .loc    1 95 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:95
-        .loc    1 96 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:96
+        .loc    1 263 0
+        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/tdcall.py:263
+        .loc    1 264 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:264
+        .loc    1 265 0
+        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/boot/tdcall.py:265
+        .loc    1 266 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:266
+        .loc    1 267 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:267
+        .loc    1 270 0
+        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/boot/tdcall.py:270
+        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/boot/tdcall.py:270
+        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/boot/tdcall.py:270
+        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/boot/tdcall.py:270
+        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/boot/tdcall.py:270
+        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/boot/tdcall.py:270
+        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/boot/tdcall.py:270
+        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/boot/tdcall.py:270
+        .loc    1 271 0
+        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/boot/tdcall.py:271
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
 .Ltdvmcall_fatal.halt:
-        .loc    1 292 0
-        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/boot/tdcall.py:292
-        .loc    1 293 0
-        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/boot/tdcall.py:293
+        .loc    1 274 0
+        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/boot/tdcall.py:274
+        .loc    1 275 0
+        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/boot/tdcall.py:275
         .size   tdvmcall_fatal, . - tdvmcall_fatal
 .Lend.tdvmcall_fatal:
 
@@ -440,48 +440,48 @@ tdvmcall_fatal:
         .globl  tdcall_accept_run
         .type   tdcall_accept_run, @function
 tdcall_accept_run:
-        .loc    2 52 0
-        .byte   0x49, 0x89, 0xc9                                        # mov r9, rcx                                   | gen/boot/accept.py:52
-        .loc    2 53 0
-        .byte   0x49, 0x89, 0xf2                                        # mov r10, rsi                                  | gen/boot/accept.py:53
-        .loc    2 54 0
-        .byte   0x8d, 0x0c, 0xd2                                        # lea ecx, [rdx + rdx*8]                        | gen/boot/accept.py:54
         .loc    2 55 0
-        .byte   0x41, 0xb8, 0x00, 0x10, 0x00, 0x00                      # mov r8d, 0x1000                               | gen/boot/accept.py:55
+        .byte   0x49, 0x89, 0xc9                                        # mov r9, rcx                                   | gen/boot/accept.py:55
         .loc    2 56 0
-        .byte   0x49, 0xd3, 0xe0                                        # shl r8, cl                                    | gen/boot/accept.py:56
+        .byte   0x49, 0x89, 0xf2                                        # mov r10, rsi                                  | gen/boot/accept.py:56
         .loc    2 57 0
-        .byte   0x48, 0x01, 0xd7                                        # add rdi, rdx                                  | gen/boot/accept.py:57
+        .byte   0x8d, 0x0c, 0xd2                                        # lea ecx, [rdx + rdx*8]                        | gen/boot/accept.py:57
         .loc    2 58 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/accept.py:58
+        .byte   0x41, 0xb8, 0x00, 0x10, 0x00, 0x00                      # mov r8d, 0x1000                               | gen/boot/accept.py:58
         .loc    2 59 0
-        .byte   0x48, 0x85, 0xf6                                        # test rsi, rsi                                 | gen/boot/accept.py:59
+        .byte   0x49, 0xd3, 0xe0                                        # shl r8, cl                                    | gen/boot/accept.py:59
         .loc    2 60 0
-        .byte   0x74, 0x1a                                              # jz .stop                                      | gen/boot/accept.py:60
-.Ltdcall_accept_run.page:
+        .byte   0x48, 0x01, 0xd7                                        # add rdi, rdx                                  | gen/boot/accept.py:60
+        .loc    2 61 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/accept.py:61
         .loc    2 62 0
-        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/accept.py:62
+        .byte   0x48, 0x85, 0xf6                                        # test rsi, rsi                                 | gen/boot/accept.py:62
         .loc    2 63 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/accept.py:63
-        .loc    2 64 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/accept.py:64
+        .byte   0x74, 0x1a                                              # jz .stop                                      | gen/boot/accept.py:63
+.Ltdcall_accept_run.page:
         .loc    2 65 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/accept.py:65
+        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/accept.py:65
         .loc    2 66 0
-        .byte   0x75, 0x09                                              # jnz .stop                                     | gen/boot/accept.py:66
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/accept.py:66
         .loc    2 67 0
-        .byte   0x4c, 0x01, 0xc7                                        # add rdi, r8                                   | gen/boot/accept.py:67
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/accept.py:67
         .loc    2 68 0
-        .byte   0x48, 0x83, 0xee, 0x01                                  # sub rsi, 1                                    | gen/boot/accept.py:68
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/accept.py:68
         .loc    2 69 0
-        .byte   0x75, 0xe6                                              # jnz .page                                     | gen/boot/accept.py:69
-.Ltdcall_accept_run.stop:
+        .byte   0x75, 0x09                                              # jnz .stop                                     | gen/boot/accept.py:69
+        .loc    2 70 0
+        .byte   0x4c, 0x01, 0xc7                                        # add rdi, r8                                   | gen/boot/accept.py:70
         .loc    2 71 0
-        .byte   0x49, 0x29, 0xf2                                        # sub r10, rsi                                  | gen/boot/accept.py:71
+        .byte   0x48, 0x83, 0xee, 0x01                                  # sub rsi, 1                                    | gen/boot/accept.py:71
         .loc    2 72 0
-        .byte   0x4d, 0x89, 0x11                                        # mov [r9], r10                                 | gen/boot/accept.py:72
-        .loc    2 73 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/accept.py:73
+        .byte   0x75, 0xe6                                              # jnz .page                                     | gen/boot/accept.py:72
+.Ltdcall_accept_run.stop:
+        .loc    2 74 0
+        .byte   0x49, 0x29, 0xf2                                        # sub r10, rsi                                  | gen/boot/accept.py:74
+        .loc    2 75 0
+        .byte   0x4d, 0x89, 0x11                                        # mov [r9], r10                                 | gen/boot/accept.py:75
+        .loc    2 76 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/accept.py:76
         .size   tdcall_accept_run, . - tdcall_accept_run
 .Lend.tdcall_accept_run:
 

@@ -1,12 +1,21 @@
-"""What does an image do in an ordinary VM, where the CPU starts in 16-bit mode? (QEMU, without TDX)"""
+"""What does an image do on a real QEMU without TDX, where the CPU starts in 16-bit mode?"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 from pathlib import Path
 
-from debian import tool
-from tdbox import Firmware
+import pytest
+from debian import HOME, kernel, tool
+from tdbox import LINUX, MIB, Firmware
+
+from gen.build import build
+from tdforge import initramfs
+from tdforge.hosts import Launch, plain_qemu
+from tdforge.kernel import find_kernel, modules
+from tdforge.qemu import DISK_MODULES
 
 NOT_A_TD = "tdforge: not in a TD: this image needs Intel TDX"
 
@@ -23,3 +32,75 @@ def test_an_ordinary_vm_says_that_it_is_no_td(linux: Firmware, tmp_path: Path) -
             assert qemu.poll() is None  # halted, not reset
         finally:
             qemu.kill()
+
+
+# ---- an image that runs there
+
+
+@pytest.fixture(scope="module")
+def qemu_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(LINUX.with_name("qemu.tdf"), tmp_path_factory.mktemp("qemu")).image
+
+
+def initrd(folder: Path, script: bytes) -> Path:
+    def say(text: str) -> None:
+        del text
+
+    package = find_kernel(None, say, cache=HOME).package
+    disk = modules(package, DISK_MODULES, say, HOME) if package else {}
+    path = folder / "initrd"
+    path.write_bytes(initramfs.with_init(script, initramfs.busybox(say, HOME), disk))
+    return path
+
+
+def console(launch: Launch) -> str:
+    """What the guest says until it powers off by itself."""
+    command = plain_qemu(launch, tool("qemu-system-x86_64", "qemu-system-x86"))
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    return done.stdout.replace("\r", "")
+
+
+@pytest.mark.parametrize(("vcpus", "memory"), [(1, 512), (4, 3072)])
+def test_debians_kernel_reaches_user_space_on_plain_qemu(
+    qemu_image: Path, tmp_path: Path, vcpus: int, memory: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(range(256)) * 4096)
+    more = ("-drive", f"file={disk},format=raw,if=none,id=disk,readonly=on")
+    more += ("-device", "virtio-blk-pci,drive=disk")
+    tour = initrd(tmp_path, initramfs.TOUR)
+    text = console(Launch(qemu_image, kernel(), tour, "console=ttyS0 quiet", memory * MIB, vcpus, more))
+    assert text.startswith("tdforge: no TDX here: nothing is protected")
+    said = re.findall(r"^tour: (.*)$", text, re.MULTILINE)
+    assert "command line: console=ttyS0 quiet" in said
+    assert f"processors: {vcpus}" in said
+    assert "ACPI tables: APIC CCEL DSDT FACP MCFG " in said
+    assert "event log: 65536 bytes" in said
+    assert f"disk vda: {hashlib.sha256(disk.read_bytes()).hexdigest()}" in said
+    assert "memory: 0xe0000000 to 0xefffffff: Reserved" in said
+    ram = re.findall(r"memory: (\S+) to (\S+): System RAM", "\n".join(said))
+    total = sum(int(end, 16) + 1 - int(start, 16) for start, end in ram)
+    assert memory * MIB - MIB < total < memory * MIB
+    assert said[-1] == "done"
+    assert "Power down" in text
+
+
+REBOOT = initramfs.TOUR.replace(b"poweroff -f", b"reboot -f")
+PANIC = initramfs.TOUR.replace(b"poweroff -f", b"exit 1")
+
+
+@pytest.mark.parametrize(
+    ("script", "cmdline", "last"),
+    [
+        (REBOOT, "console=ttyS0", "reboot: machine restart"),
+        (PANIC, "console=ttyS0 panic=-1", "Attempted to kill init"),
+    ],
+)
+def test_reboot_and_panic_reset_the_machine(
+    qemu_image: Path, tmp_path: Path, script: bytes, cmdline: str, last: str
+) -> None:
+    """QEMU runs with -no-reboot, so that a reset ends it."""
+    text = console(Launch(qemu_image, kernel(), initrd(tmp_path, script), cmdline, 512 * MIB))
+    assert "tour: done" in text
+    assert last in text

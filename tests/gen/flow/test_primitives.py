@@ -340,3 +340,139 @@ def test_a_quote_is_polled_for(cpu: FlowCpu, pending: int, status: int) -> None:
     failed = cpu.call("prim_get_quote", to, window, data, td, out)
     assert failed == (cpu.error("quote_failed") if status else 0)
     assert asked == [(0x10002, shared | 1 << 47, 8192, 0, 0), *[(0x10000, 0, 0, 0, 0)] * pending]
+
+
+WINDOW, VP_INFO = 0x500_0000, (48).to_bytes(8, "little") + bytes(20) + (1).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("tail", [[(0, 0)], [(1, 0x1000), (0, 0)], [(1, 0), (0, 0)]])
+def test_unsharing_maps_and_accepts_each_page(cpu: FlowCpu, tail: list[tuple[int, int]]) -> None:
+    left = list(tail)
+
+    def map_gpa(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert not arguments[0] >> 47
+        status, progress = left.pop(0)
+        cpu.put(arguments[2], WINDOW + progress)
+        return status
+
+    cpu.callees = {"tdvmcall_map_gpa": map_gpa}
+    region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    status = cpu.call("prim_unshare", region, cpu.place(VP_INFO), cpu.place(bytes(24)))
+    if tail[0] == (1, 0):  # no progress
+        assert status == cpu.error("tdvmcall_failed")
+        assert "tdcall_accept_run" not in names(cpu)
+        return
+    assert status == 0
+    page_map, accept = (
+        next(a for n, a in cpu.calls if n == name) for name in ("page_map", "tdcall_accept_run")
+    )
+    assert page_map[1:5] == (WINDOW, WINDOW, 0x4000, 2)
+    assert accept[:3] == (WINDOW, 4, 0)
+    assert (
+        names(cpu).index("tdvmcall_map_gpa")
+        < names(cpu).index("page_map")
+        < names(cpu).index("tdcall_accept_run")
+    )
+
+
+def test_unsharing_that_cannot_accept(cpu: FlowCpu) -> None:
+    cpu.callees = {"tdcall_accept_run": lambda cpu, arguments: 0xC000_0B0A_0000_0000}
+    region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    status = cpu.call("prim_unshare", region, cpu.place(VP_INFO), cpu.place(bytes(24)))
+    assert status == cpu.error("accept_failed")
+
+
+def request(cpu: FlowCpu, action: str, key: int = 0, start: int = 0, size: int = 0) -> bytes:
+    number = dict(cpu.firmware.enumerations["FetchAction"].members)[action]
+    words = ((number, 4), (key, 4), (start, 8), (size, 8))
+    return b"".join(value.to_bytes(width, "little") for value, width in words)
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "prim_share", "fetch_next", "tdvmcall_io_write", "prim_unshare", "fetch_end"]
+)
+def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str) -> None:
+    requests = [
+        request(cpu, "select", 0x19, 0x1122, 4),
+        request(cpu, "read", 0, 0x3344, 4),
+        request(cpu, "map", 0, 0x600_0800, 0x1000),
+        request(cpu, "done"),
+    ]
+    done: list[tuple[object, ...]] = []
+
+    def fetch_next(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.write(arguments[4], requests.pop(0))
+        return cpu.error("fw_cfg_failed") if broken == "fetch_next" else 0
+
+    def port(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        done.append(arguments[:3])
+        return 1 << 63 if broken == "tdvmcall_io_write" else 0
+
+    def fails(name: str):
+        return lambda cpu, arguments: cpu.error("tdvmcall_failed") if broken == name else 0
+
+    cpu.callees = {"fetch_next": fetch_next, "tdvmcall_io_write": port, "fetch_end": fails("fetch_end")}
+    cpu.callees |= {"tdvmcall_map_gpa": lambda cpu, arguments: 1 << 63 if broken == sharing(cpu) else 0}
+    region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    ram, paging, out = cpu.place(bytes(16)), cpu.place(bytes(24)), cpu.place(bytes(48))
+    status = cpu.call("prim_fw_cfg_linux", region, ram, cpu.place(VP_INFO), paging, out)
+    if broken:
+        assert status != 0
+        return
+    assert status == 0
+    assert done == [(0x510, 2, 0x19), (0x518, 4, 0x1122), (0x518, 4, 0x3344)]
+    maps = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
+    assert maps == [
+        (paging, WINDOW, WINDOW | 1 << 47, 0x4000, 2),  # shared
+        (paging, 0x600_0000, 0x600_0000, 0x2000, 2),  # whole pages
+        (paging, WINDOW, WINDOW, 0x4000, 2),  # private again
+    ]
+    assert names(cpu)[-1] == "fetch_end"
+
+
+def sharing(cpu: FlowCpu) -> str:
+    """Which way the window goes: to be shared first, then back."""
+    return "prim_share" if names(cpu).count("tdvmcall_map_gpa") == 1 else "prim_unshare"
+
+
+def access(cpu: FlowCpu, address: int, size: int, write: int, value: int, done: int = 0) -> bytes:
+    return b"".join(word.to_bytes(4, "little") for word in (address, 0xCFC, size, write, value, done))
+
+
+@pytest.mark.parametrize("broken", ["", "q35_config", "tdvmcall_io_write", "tdvmcall_io_read", "q35_acpi"])
+def test_the_chipset_is_programmed_by_the_accesses_of_the_core(cpu: FlowCpu, broken: str) -> None:
+    rows = [(0x8000_0000, 4, 0, 0), (0x8000_F844, 1, 1, 0x80), (0, 0, 0, 0)]
+    ports: list[tuple[int, ...]] = []
+    answers: list[int] = []
+
+    def config(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        step, answer, to = arguments[:3]
+        answers.append(answer)
+        cpu.write(to, access(cpu, *rows[step], done=int(step == 2)))
+        return cpu.error("q35_missing") if broken == "q35_config" and step == 1 else 0
+
+    def write(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        ports.append(arguments[:3])
+        return 1 << 63 if broken == "tdvmcall_io_write" else 0
+
+    def read(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        ports.append(arguments[:2])
+        cpu.put(arguments[2], 0x29C0_8086)
+        return 1 << 63 if broken == "tdvmcall_io_read" else 0
+
+    def tables(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[:6] == given
+        return cpu.error("acpi_no_room") if broken == "q35_acpi" else 0
+
+    cpu.callees = {
+        "q35_config": config,
+        "tdvmcall_io_write": write,
+        "tdvmcall_io_read": read,
+        "q35_acpi": tables,
+    }
+    given = tuple(cpu.place(bytes(48)) for _ in range(6))
+    status = cpu.call("prim_q35_tables", *given)
+    assert (status != 0) == bool(broken)
+    if not broken:
+        assert ports == [(0xCF8, 4, 0x8000_0000), (0xCFC, 4), (0xCF8, 4, 0x8000_F844), (0xCFC, 1, 0x80)]
+        assert answers == [0, 0x29C0_8086, 0x29C0_8086]

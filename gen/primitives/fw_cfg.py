@@ -1,0 +1,93 @@
+"""How do files come out of fw_cfg? C says what to ask next; here are port writes and the shared window."""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    CMP,
+    JE,
+    JMP,
+    JNE,
+    LABEL,
+    LEA,
+    MOV,
+    XOR,
+    Label,
+    dword,
+    eax,
+    edi,
+    edx,
+    esi,
+    r8,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+
+from formats.fw_cfg import DMA_PORT_LOW, SELECTOR_PORT
+from gen.primitives.builder import READ_WRITE, Body, Builder, pages_arguments, reload_cr3
+from gen.x86 import REP_STOSB, rsp
+
+
+def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
+    """Shares the window, carries out one request after the other, makes the window private again."""
+    window, ram, td, paging, out = b.save(rdi, rsi, rdx, rcx, r8)
+    fetch, request, shared = b.record_slot("Fetch"), b.record_slot("FetchRequest"), b.frame.slot(16)
+    action, key, start, size = (
+        request + b.offset("FetchRequest", name) for name in ("action", "key", "start", "size")
+    )
+    actions = dict(b.firmware.enumerations["FetchAction"].members)
+    more, transfer, end = Label("more"), Label("transfer"), Label("end")
+    _window(window, td, paging)
+    LEA(rcx, [rsp + shared])
+    b.checked("prim_share")
+    LEA(rdi, [rsp + fetch])
+    MOV(rcx, b.firmware.records["Fetch"].size)
+    XOR(eax, eax)
+    REP_STOSB()
+    LABEL(more)
+    LEA(rdi, [rsp + fetch])
+    MOV(rsi, [rsp + window])
+    MOV(rdx, [rsp + ram])
+    MOV(rcx, [rsp + out])
+    LEA(r8, [rsp + request])
+    b.checked("fetch_next")
+    CMP(dword[rsp + action], actions["done"])
+    JE(end)
+    CMP(dword[rsp + action], actions["map"])
+    JNE(transfer)
+    MOV(rdi, [rsp + paging])
+    MOV(rsi, [rsp + start])
+    MOV(rcx, [rsp + size])
+    pages_arguments(READ_WRITE)
+    b.checked("page_map")
+    reload_cr3()
+    JMP(more)
+    LABEL(transfer)
+    kick = Label("kick")
+    CMP(dword[rsp + action], actions["select"])
+    JNE(kick)
+    MOV(edi, SELECTOR_PORT)
+    MOV(esi, 2)
+    MOV(edx, [rsp + key])
+    b.vmm("tdvmcall_io_write")
+    LABEL(kick)
+    MOV(edi, DMA_PORT_LOW)
+    MOV(esi, 4)
+    MOV(rdx, [rsp + start])
+    b.vmm("tdvmcall_io_write")
+    JMP(more)
+    LABEL(end)
+    _window(window, td, paging)
+    b.checked("prim_unshare")
+    LEA(rdi, [rsp + fetch])
+    MOV(rsi, [rsp + out])
+    b.checked("fetch_end")
+
+
+def _window(window: int, td: int, paging: int) -> None:
+    for register, slot in ((rdi, window), (rsi, td), (rdx, paging)):
+        MOV(register, [rsp + slot])
+
+
+BODIES: dict[str, Body] = {"fw_cfg_linux": fw_cfg_linux}

@@ -1,0 +1,78 @@
+"""How does QEMU's chipset get ready? C says which access comes next; then C makes the tables."""
+
+from __future__ import annotations
+
+from peachpy.x86_64 import (
+    ADD,
+    CMP,
+    JMP,
+    JNE,
+    JZ,
+    LABEL,
+    LEA,
+    MOV,
+    XOR,
+    Label,
+    dword,
+    eax,
+    edi,
+    edx,
+    esi,
+    qword,
+    r8,
+    r9,
+    rax,
+    rcx,
+    rdi,
+    rdx,
+    rsi,
+)
+
+from formats.q35 import CONFIG_ADDRESS
+from gen.primitives.builder import Body, Builder
+from gen.x86 import rsp
+
+
+def q35_tables(b: Builder) -> None:  # (area, ram, td, mailbox, log, out)
+    """The accesses, then the tables."""
+    area, ram, td, mailbox, log, out = b.save(rdi, rsi, rdx, rcx, r8, r9)
+    step, answer = b.frame.slot(8), b.frame.slot(8)
+    access = b.record_slot("ConfigAccess")
+    address, port, size, write, value, done = (
+        access + b.offset("ConfigAccess", name)
+        for name in ("address", "port", "size", "write", "value", "done")
+    )
+    more, read, tables = Label("more"), Label("read"), Label("tables")
+    XOR(eax, eax)
+    MOV([rsp + step], rax)
+    MOV([rsp + answer], rax)
+    LABEL(more)
+    MOV(rdi, [rsp + step])
+    MOV(rsi, [rsp + answer])
+    LEA(rdx, [rsp + access])
+    b.checked("q35_config")
+    ADD(qword[rsp + step], 1)
+    CMP(dword[rsp + done], 0)
+    JNE(tables)
+    MOV(edi, CONFIG_ADDRESS)
+    MOV(esi, 4)
+    MOV(edx, [rsp + address])
+    b.vmm("tdvmcall_io_write")
+    MOV(edi, [rsp + port])
+    MOV(esi, [rsp + size])
+    CMP(dword[rsp + write], 0)
+    JZ(read)
+    MOV(edx, [rsp + value])
+    b.vmm("tdvmcall_io_write")
+    JMP(more)
+    LABEL(read)
+    LEA(rdx, [rsp + answer])
+    b.vmm("tdvmcall_io_read")
+    JMP(more)
+    LABEL(tables)
+    for register, slot in ((rdi, area), (rsi, ram), (rdx, td), (rcx, mailbox), (r8, log), (r9, out)):
+        MOV(register, [rsp + slot])
+    b.checked("q35_acpi")
+
+
+BODIES: dict[str, Body] = {"q35_tables": q35_tables}

@@ -1,0 +1,164 @@
+/* How do kernel, initrd and command line come out of QEMU's fw_cfg device? By one request after the other, each a DMA
+ * into a window that the VMM can write: an answer is copied once into private memory, and only the copy is looked at.
+ *
+ * First the sizes of all parts, then room for them in one piece, then their bytes. Nothing is believed: sizes are
+ * bounded by RAM, load addresses are never asked for. The selector is never part of a DMA request: Alioth takes the
+ * bit for the key. Source: QEMU docs/specs/fw_cfg.rst, hw/nvram/fw_cfg.c, hw/i386/x86-common.c x86_load_linux. */
+#include "fw_cfg.h"
+#include "plan.h"
+
+#define DATA_OFFSET TDF_PAGE /* in the window; the descriptor lies at its start */
+#define KERNEL_FILE "etc/boot/kernel"
+
+enum step { STEP_SIGNATURE, STEP_DIRECTORY, STEP_SIZE, STEP_ROOM, STEP_DATA };
+
+/* The kernel file is one part or, on hosts without it, two: its setup part, which QEMU changes, and the rest. */
+enum part { PART_SETUP, PART_KERNEL, PART_INITRD, PART_COMMAND_LINE, PARTS };
+
+static const struct {
+    uint16_t size, data;
+} keys[PARTS] = {
+    [PART_SETUP] = {FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA},
+    [PART_KERNEL] = {FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA},
+    [PART_INITRD] = {FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA},
+    [PART_COMMAND_LINE] = {FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA},
+};
+
+/* The next request: up to `size` bytes, from the start of the item `key` or, with NO_KEY, where the last one ended. */
+static status_t ask(struct fetch *fetch, struct span *window, uint32_t key, uint64_t size, struct fetch_request *out) {
+    const uint64_t room = window->size - DATA_OFFSET;
+    struct fw_cfg_dma dma;
+    fetch->chunk = size < room ? size : room;
+    memset(window->data + DATA_OFFSET, 0, fetch->chunk); /* a device may give less than it was asked for */
+    dma.control = __builtin_bswap32(FW_CFG_DMA_READ);
+    dma.length = __builtin_bswap32((uint32_t)fetch->chunk);
+    dma.address = __builtin_bswap64(tdf_gpa(window->data) + DATA_OFFSET);
+    memcpy(window->data, &dma, sizeof dma);
+    out->action = key == NO_KEY ? TDF_FETCH_ACTION_READ : TDF_FETCH_ACTION_SELECT;
+    out->key = key;
+    out->start = __builtin_bswap32((uint32_t)tdf_gpa(window->data));
+    out->size = fetch->chunk;
+    return TDF_OK;
+}
+
+/* On to the next part that has bytes, or to the end. */
+static status_t next_part(struct fetch *fetch, struct span *window, struct fetch_request *out) {
+    while (fetch->part < PARTS && fetch->sizes.items[fetch->part] == 0)
+        fetch->part++;
+    if (fetch->part == PARTS) {
+        out->action = TDF_FETCH_ACTION_DONE;
+        return TDF_OK;
+    }
+    fetch->left = fetch->sizes.items[fetch->part];
+    return ask(fetch, window, fetch->part == PART_SETUP ? fetch->kernel_key : keys[fetch->part].data, fetch->left, out);
+}
+
+static status_t next_size(struct fetch *fetch, struct span *window, struct fetch_request *out) {
+    return ask(fetch, window, keys[fetch->part].size, sizeof(uint32_t), out);
+}
+
+/* Room for all parts in one piece: kernel, initrd, command line, each from a page's start. */
+static status_t make_room(struct fetch *fetch, struct ram *ram, struct linux_files *files, struct fetch_request *out) {
+    const uint64_t *sizes = fetch->sizes.items;
+    struct span room;
+    files->kernel.size = sizes[PART_SETUP] + sizes[PART_KERNEL];
+    files->initrd.size = sizes[PART_INITRD];
+    files->command_line.size = sizes[PART_COMMAND_LINE];
+    const uint64_t initrd = tdf_align_up(files->kernel.size, TDF_PAGE);
+    const uint64_t command_line = initrd + tdf_align_up(files->initrd.size, TDF_PAGE);
+    if (plan_take(ram, command_line + files->command_line.size, &room) != TDF_OK)
+        return TDF_E_FW_CFG_NO_ROOM;
+    files->kernel.data = room.data;
+    files->initrd.data = room.data + initrd;
+    files->command_line.data = room.data + command_line;
+    fetch->part = PART_SETUP;
+    fetch->step = STEP_DATA;
+    out->action = TDF_FETCH_ACTION_MAP;
+    out->start = tdf_gpa(room.data);
+    out->size = room.size;
+    return TDF_OK;
+}
+
+/* Copies the answer to its place. */
+static status_t take(struct fetch *fetch, struct span *window, struct linux_files *files, struct fetch_request *out) {
+    struct span *const places[PARTS] = {&files->kernel, &files->kernel, &files->initrd, &files->command_line};
+    const struct span *place = places[fetch->part];
+    const uint64_t at = fetch->sizes.items[fetch->part] - fetch->left +
+                        (fetch->part == PART_KERNEL ? fetch->sizes.items[PART_SETUP] : 0);
+    if (fetch->chunk > fetch->left || !tdf_inside(place->size, at, fetch->chunk))
+        return TDF_E_FW_CFG_FAILED; /* `ask` rules it out */
+    memcpy(place->data + at, window->data + DATA_OFFSET, fetch->chunk);
+    fetch->left -= fetch->chunk;
+    if (fetch->left != 0)
+        return ask(fetch, window, NO_KEY, fetch->left, out);
+    fetch->part++;
+    return next_part(fetch, window, out);
+}
+
+status_t fetch_next(struct fetch *fetch, struct span *window, struct ram *ram, struct linux_files *files,
+                    struct fetch_request *out) {
+    struct fw_cfg_item item;
+    status_t status;
+    if (window->size < 2 * DATA_OFFSET || fetch->part > PARTS)
+        return TDF_E_OUT_OF_BOUNDS;
+    if (fetch->chunk == 0 && fetch->step == STEP_SIGNATURE)
+        return ask(fetch, window, FW_CFG_SIGNATURE, sizeof(uint32_t), out);
+    /* The device answers before the request's last instruction is over: 0, or it failed. */
+    if (fetch->chunk != 0 && *(const volatile uint32_t *)window->data != 0)
+        return fetch->step == STEP_SIGNATURE ? TDF_E_FW_CFG_MISSING : TDF_E_FW_CFG_FAILED;
+    switch (fetch->step) {
+    case STEP_SIGNATURE:
+        if (memcmp(window->data + DATA_OFFSET, FW_CFG_TEXT, sizeof(uint32_t)) != 0)
+            return TDF_E_FW_CFG_MISSING;
+        fetch->step = STEP_DIRECTORY;
+        return ask(fetch, window, FW_CFG_FILE_DIR, FW_CFG_DIRECTORY_SIZE, out);
+    case STEP_DIRECTORY: {
+        const struct span directory = {window->data + DATA_OFFSET, fetch->chunk};
+        status = fw_cfg_find(&directory, KERNEL_FILE, sizeof KERNEL_FILE, &item);
+        if (status != TDF_OK)
+            return status;
+        fetch->kernel_key = item.found ? item.key : FW_CFG_SETUP_DATA;
+        fetch->sizes.items[PART_SETUP] = item.size;
+        fetch->sizes.items[PART_KERNEL] = 0;
+        fetch->part = item.found ? PART_INITRD : PART_SETUP;
+        fetch->step = STEP_SIZE;
+        return next_size(fetch, window, out);
+    }
+    case STEP_SIZE:
+        fetch->sizes.items[fetch->part++] = *(const volatile uint32_t *)(window->data + DATA_OFFSET);
+        if (fetch->part < PARTS)
+            return next_size(fetch, window, out);
+        fetch->chunk = 0;
+        return make_room(fetch, ram, files, out);
+    case STEP_DATA:
+        return fetch->chunk == 0 ? next_part(fetch, window, out) : take(fetch, window, files, out);
+    default:
+        return TDF_E_FW_CFG_FAILED;
+    }
+}
+
+/* What QEMU writes into a setup part that it hands out: none of it is the file's, and nobody reads it, for boot_params
+ * have our own. hw/i386/x86-common.c x86_load_linux. */
+static void normalise(struct setup_header *header) {
+    header->vid_mode = 0;
+    header->type_of_loader = 0;
+    header->loadflags &= (uint8_t)~LINUX_LOADFLAG_CAN_USE_HEAP;
+    header->ramdisk_image = 0;
+    header->ramdisk_size = 0;
+    header->heap_end_ptr = 0;
+    header->cmd_line_ptr = 0;
+    header->setup_data = 0;
+}
+
+status_t fetch_end(const struct fetch *fetch, struct linux_files *files) {
+    struct span *kernel = &files->kernel;
+    struct span extent;
+    status_t status = linux_extent(kernel, &extent);
+    if (status != TDF_OK)
+        return status;
+    if (fetch->sizes.items[PART_KERNEL] != 0)
+        normalise((struct setup_header *)(kernel->data + LINUX_SETUP_HEADER_OFFSET));
+    memset(kernel->data + extent.size, 0, kernel->size - extent.size);
+    kernel->size = extent.size;
+    return TDF_OK;
+}

@@ -1,0 +1,84 @@
+"""What does `tdforge launch IMAGE` do? It starts QEMU without TDX, or prints how a host with TDX starts."""
+
+import argparse
+import shlex
+import subprocess
+from pathlib import Path
+
+from tdforge import show
+from tdforge.command import Command
+from tdforge.errors import OK, UserError
+from tdforge.files import read_image
+from tdforge.hosts import TEXTS, Launch, plain_qemu
+from tdforge.machine_options import memory, size, vcpus
+from tdforge.tools import tool
+
+PLAIN = "qemu-plain"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    names = (PLAIN, *TEXTS)
+    parser.add_argument(
+        "--vmm",
+        choices=names,
+        default=PLAIN,
+        help=f"default: {PLAIN}, QEMU without TDX, which is started here",
+    )
+    parser.add_argument("--kernel", type=Path, metavar="FILE")
+    parser.add_argument("--initrd", type=Path, metavar="FILE")
+    parser.add_argument("--cmdline", default="console=ttyS0", metavar="TEXT", help="default: console=ttyS0")
+    parser.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
+    parser.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--print", action="store_true", dest="only", help="print what starts it; start nothing"
+    )
+
+
+def launch(given: argparse.Namespace) -> int:
+    read_image(given.image)
+    for name in ("kernel", "initrd"):
+        path = getattr(given, name)
+        if path is not None and not path.is_file():
+            raise UserError(f"no {name} {path}")
+    if given.initrd and not given.kernel:
+        raise UserError("--initrd needs --kernel")
+    what = Launch(
+        given.image.absolute(),
+        given.kernel and given.kernel.absolute(),
+        given.initrd and given.initrd.absolute(),
+        given.cmdline,
+        given.memory,
+        given.vcpus,
+    )
+    if given.vmm != PLAIN:
+        if not given.only:
+            raise UserError(f"{given.vmm} needs a host with TDX: add --print to see how it is started there")
+        print(TEXTS[given.vmm](what), end="")
+        return OK
+    if given.only:
+        print(shlex.join(plain_qemu(what, ["qemu-system-x86_64"])))
+        return OK
+    qemu = tool("qemu-system-x86_64", "qemu-system-x86", lambda text: show.err().print(f"tdforge: {text}"))
+    return run_qemu(plain_qemu(what, qemu))
+
+
+def run_qemu(command: list[str]) -> int:
+    """Runs QEMU on this terminal. UserError if it fails."""
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise UserError(f"QEMU ended with exit code {done.returncode}")
+    return OK
+
+
+LAUNCH = Command(
+    "launch",
+    "start an image on QEMU without TDX, or print how a host with TDX starts it",
+    (
+        "tdforge launch build/qemu.bin --kernel vmlinuz --initrd initrd",
+        "tdforge launch build/qemu.bin --kernel vmlinuz --vmm qemu --print",
+        "tdforge launch build/qemu.bin --kernel vmlinuz --vmm libvirt --print > domain.xml",
+    ),
+    add_options,
+    launch,
+)

@@ -1,0 +1,248 @@
+"""Do the files of fw_cfg arrive whole, and does nothing that the device answers lead us astray?"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from bzimage import bzimage
+from ccore import CORE, FFI, LIB, CoreError, Range, below_2_gib, check, make_ram
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsl.capabilities import prelude
+from formats import fw_cfg, hob, linux
+from formats.fw_cfg import Key
+
+ACTION = dict(prelude().enumerations["FetchAction"].members)
+PAGE = 4096
+KERNEL = bzimage(syssize=0x300)
+INITRD, COMMAND_LINE = bytes(range(256)) * 40, b"console=ttyS0\0"
+
+
+def directory(files: dict[str, tuple[int, int]]) -> bytes:
+    """`files`: key and size by name."""
+    rows = [struct.pack(">IHH56s", size, key, 0, name.encode()) for name, (key, size) in files.items()]
+    return struct.pack(">I", len(rows)) + b"".join(rows)
+
+
+@dataclass
+class Device:
+    """QEMU's device as the firmware meets it: items by key, DMA reads into the window."""
+
+    items: dict[int, bytes]
+    control: int = 0
+    selected: bytes = b""
+    at: int = 0
+    transfers: list[int] = field(default_factory=list)
+
+    def select(self, key: int) -> None:
+        self.selected, self.at = self.items.get(key, b""), 0
+
+    def transfer(self, descriptor: int) -> None:
+        """hw/nvram/fw_cfg.c fw_cfg_dma_transfer: zeros behind the item's end."""
+        control, length, address = struct.unpack(">IIQ", CORE.bytes_at(descriptor, 16))
+        assert control == fw_cfg.DmaControl.READ
+        data = self.selected[self.at : self.at + length].ljust(length, b"\0")
+        self.at += length
+        self.transfers.append(length)
+        FFI.memmove(FFI.cast("uint8_t *", address), data, length)
+        FFI.memmove(FFI.cast("uint8_t *", descriptor), struct.pack(">I", self.control), 4)
+
+
+def device(
+    kernel: bytes = KERNEL, initrd: bytes = INITRD, line: bytes = COMMAND_LINE, setup: bytes = b""
+) -> Device:
+    """With `setup`, a host that has no etc/boot/kernel: its setup part, and the rest."""
+    items = {
+        Key.SIGNATURE: fw_cfg.SIGNATURE,
+        Key.FILE_DIR: directory({"etc/e820": (0x20, 40), "etc/boot/kernel": (0x21, len(kernel))}),
+        0x21: kernel,
+        Key.INITRD_SIZE: struct.pack("<I", len(initrd)),
+        Key.INITRD_DATA: initrd,
+        Key.CMDLINE_SIZE: struct.pack("<I", len(line)),
+        Key.CMDLINE_DATA: line,
+    }
+    if setup:
+        items[Key.FILE_DIR] = directory({"etc/e820": (0x20, 40)})
+        items |= {Key.SETUP_SIZE: struct.pack("<I", len(setup)), Key.SETUP_DATA: setup}
+        items |= {Key.KERNEL_SIZE: struct.pack("<I", len(kernel) - len(setup))}
+        items[Key.KERNEL_DATA] = kernel[len(setup) :]
+    return Device(dict(items))
+
+
+class Fetch:
+    """All requests carried out, on `room` bytes of RAM and a window of `window` bytes."""
+
+    def __init__(self, host: Device, window: int = 16 * PAGE, room: int = 64 * PAGE) -> None:
+        self.memory, self.window = below_2_gib(room + PAGE), below_2_gib(window)
+        start = -(-self.memory.address // PAGE) * PAGE
+        self.start, self.end = start, start + room
+        self.ram = make_ram([Range(start, start + room, 0, 1)])
+        self.fetch, self.files = CORE.new("fetch"), CORE.new("linux_files")
+        request, span = CORE.new("fetch_request"), CORE.span(self.window.address, window)
+        self.mapped: list[tuple[int, int]] = []
+        for _ in range(100):
+            check(LIB.fetch_next(self.fetch, span, self.ram, self.files, request))
+            if request.action == ACTION["done"]:
+                break
+            if request.action == ACTION["map"]:
+                self.mapped.append((request.start, request.size))
+                continue
+            if request.action == ACTION["select"]:
+                host.select(request.key)
+            host.transfer(int.from_bytes(int(request.start).to_bytes(4, "little"), "big"))
+        else:
+            pytest.fail("the requests never end")
+        check(LIB.fetch_end(self.fetch, self.files))
+
+    def content(self, name: str) -> bytes:
+        return CORE.content(getattr(self.files, name))
+
+
+@pytest.mark.parametrize("window", [2, 3, 16])
+def test_files_arrive_whole_in_private_memory(window: int) -> None:
+    got = Fetch(device(), window * PAGE)
+    assert got.content("kernel") == KERNEL
+    assert got.content("initrd") == INITRD
+    assert got.content("command_line") == COMMAND_LINE
+    (mapped,) = got.mapped
+    places = [getattr(got.files, name) for name in ("kernel", "initrd", "command_line")]
+    for place in places:
+        at = CORE.address(place.data)
+        assert mapped[0] <= at < at + place.size <= mapped[0] + mapped[1] <= got.end
+        assert at % PAGE == 0
+    # The plan knows: nothing else goes there, and it stays RAM for the OS.
+    carved = got.ram.carved.items[got.ram.carved.count - 1]
+    assert (CORE.address(carved.data), carved.size) == mapped
+
+
+def patched(kernel: bytes) -> bytes:
+    """A setup part as QEMU hands it out without etc/boot/kernel (hw/i386/x86-common.c x86_load_linux)."""
+    setup = bytearray(kernel[:1024])
+    for offset, value in (
+        (0x210, b"\xb0"),
+        (0x218, b"\1\2\3\4\5\6\7\0"),
+        (0x224, b"\0\xfe"),
+        (0x228, b"\0\0\2\0"),
+    ):
+        setup[offset : offset + len(value)] = value
+    setup[0x211] |= 0x80
+    return bytes(setup)
+
+
+def test_what_qemu_wrote_into_the_setup_part_is_taken_out() -> None:
+    plain = bzimage(syssize=0x300, vid_mode=0, loadflags=1)
+    got = Fetch(device(plain, setup=patched(plain)))
+    assert got.content("kernel") == plain
+
+
+def test_what_lies_behind_the_kernels_extent_is_gone() -> None:
+    got = Fetch(device(KERNEL + b"\xee" * 5000))
+    assert got.content("kernel") == KERNEL
+    at = CORE.address(got.files.kernel.data)
+    assert CORE.bytes_at(at + len(KERNEL), 5000) == bytes(5000)
+
+
+def test_no_initrd_and_no_command_line() -> None:
+    got = Fetch(device(initrd=b"", line=b""))
+    assert (got.files.initrd.size, got.files.command_line.size) == (0, 0)
+    assert got.content("kernel") == KERNEL
+
+
+def changed(key: int, value: bytes) -> Device:
+    host = device()
+    host.items[key] = value
+    return host
+
+
+def big(size: int) -> bytes:
+    return struct.pack("<I", size)
+
+
+@pytest.mark.parametrize(
+    ("host", "error"),
+    [
+        (Device({}, control=fw_cfg.DmaControl.READ), "fw_cfg_missing"),
+        (Device({}, control=fw_cfg.DmaControl.ERROR), "fw_cfg_missing"),
+        (changed(Key.SIGNATURE, b"QEMV"), "fw_cfg_missing"),
+        (changed(Key.FILE_DIR, struct.pack(">I", 64)), "fw_cfg_malformed"),
+        (changed(Key.FILE_DIR, struct.pack(">I", 2**32 - 1)), "fw_cfg_malformed"),
+        (changed(Key.FILE_DIR, directory({})), "kernel_not_bzimage"),  # none was given
+        (changed(Key.INITRD_SIZE, big(2**32 - 1)), "fw_cfg_no_room"),
+        (changed(Key.INITRD_SIZE, big(63 * PAGE)), "fw_cfg_no_room"),
+        (changed(0x21, bytes(len(KERNEL))), "kernel_not_bzimage"),
+        (device(KERNEL[:-1]), "kernel_truncated"),
+        (device(KERNEL[:600]), "kernel_not_bzimage"),
+    ],
+)
+def test_what_is_refused(host: Device, error: str) -> None:
+    with pytest.raises(CoreError, match=error):
+        Fetch(host)
+
+
+def test_a_transfer_that_fails_later() -> None:
+    host = device()
+    whole = Device.transfer
+
+    def fails(self: Device, descriptor: int) -> None:
+        self.control = fw_cfg.DmaControl.ERROR if len(self.transfers) == 5 else 0
+        whole(self, descriptor)
+
+    host.transfer = fails.__get__(host)  # type: ignore[method-assign]
+    with pytest.raises(CoreError, match="fw_cfg_failed"):
+        Fetch(host)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_answers_end_in_files_or_in_an_error(data: st.DataObject) -> None:
+    """Items of arbitrary bytes and sizes: the sanitizers watch every access."""
+    host = device()
+    for key in data.draw(st.lists(st.sampled_from(sorted(host.items)), max_size=4)):
+        host.items[key] = data.draw(st.binary(max_size=80) | st.sampled_from([big(2**31), big(PAGE), KERNEL]))
+    try:
+        got = Fetch(host)
+    except CoreError:
+        return
+    for name in ("kernel", "initrd", "command_line"):
+        place = getattr(got.files, name)
+        at = CORE.address(place.data)
+        assert place.size == 0 or got.start <= at < at + place.size <= got.end
+
+
+# ---- a machine without TDX
+
+
+def test_its_memory_map_is_found() -> None:
+    item = CORE.new("fw_cfg_item")
+    listed = CORE.span(directory({"etc/acpi/tables": (0x20, 1), "etc/e820": (0x21, 40)}).ljust(4096, b"\0"))
+    check(LIB.fw_cfg_e820(listed, item))
+    assert (item.found, item.key, item.size) == (1, 0x21, 40)
+    for wrong in (directory({"etc/e820x": (0x21, 40)}), directory({"etc/e820": (0x21, 4097)}), b"\0\0"):
+        with pytest.raises(CoreError, match="fw_cfg_malformed"):
+            check(LIB.fw_cfg_e820(CORE.span(wrong), item))
+
+
+def hob_of(rows: list[tuple[int, int, int]], size: int = 4096) -> Any:
+    memory = CORE.guarded(size)
+    region = CORE.span(memory.address, size)
+    check(LIB.ordinary_hob(CORE.span(b"".join(struct.pack("<QQI", *row) for row in rows)), region))
+    return hob.read(CORE.content(region))
+
+
+def test_the_memory_map_becomes_a_td_hob() -> None:
+    rows = [(0xFD_0000_0000, 0x3_0000_0000, 2), (0, 0x4000_0000, 1), (1 << 32, 0x1000_0000, 1)]
+    ram = [(r.resource_type, r.start, r.length) for r in hob_of(rows).resources]
+    assert ram == [
+        (hob.ResourceType.UNACCEPTED, 0, 0xA0000),
+        (hob.ResourceType.UNACCEPTED, 0x100000, 0x4000_0000 - 0x100000),
+        (hob.ResourceType.UNACCEPTED, 1 << 32, 0x1000_0000),
+    ]
+
+
+def test_a_map_that_does_not_fit() -> None:
+    with pytest.raises(CoreError, match="fw_cfg_malformed"):
+        hob_of([(n << 24, 0x1000, linux.E820Type.RAM) for n in range(200)])

@@ -17,6 +17,7 @@ PLAIN = "qemu-plain"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """The host and what it is to start."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
     names = (PLAIN, *TEXTS)
     parser.add_argument(
@@ -36,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def launch(given: argparse.Namespace) -> int:
+    """Runs QEMU, or prints. UserError."""
     read_image(given.image)
     for name in ("kernel", "initrd"):
         path = getattr(given, name)

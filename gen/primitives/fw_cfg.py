@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from peachpy.x86_64 import (
+    CALL,
     CMP,
     JE,
     JMP,
     JNE,
+    JNZ,
+    JZ,
     LABEL,
     LEA,
     MOV,
+    TEST,
     XOR,
     Label,
     dword,
@@ -25,14 +29,19 @@ from peachpy.x86_64 import (
 )
 
 from formats.fw_cfg import DMA_PORT_LOW, SELECTOR_PORT
+from gen.flow.names import FATAL_STATUS
 from gen.primitives.builder import READ_WRITE, Body, Builder, pages_arguments, reload_cr3
-from gen.x86 import REP_STOSB, rsp
+from gen.x86 import REP_STOSB, Symbol, rsp
 
 
 def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
-    """Shares the window, carries out one request after the other, makes the window private again."""
+    """Shares the window, carries out one request after the other, makes the window private again.
+
+    Also if a request failed: a flow may go on after an error, and must not find the window shared.
+    """
     window, ram, td, paging, out = b.save(rdi, rsi, rdx, rcx, r8)
     fetch, request, shared = b.record_slot("Fetch"), b.record_slot("FetchRequest"), b.frame.slot(16)
+    status = b.frame.slot(8)
     action, key, start, size = (
         request + b.offset("FetchRequest", name) for name in ("action", "key", "start", "size")
     )
@@ -41,6 +50,7 @@ def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
     _window(window, td, paging)
     LEA(rcx, [rsp + shared])
     b.checked("prim_share")
+    outer, b.fail = b.fail, Label("transfers_ended")
     LEA(rdi, [rsp + fetch])
     MOV(rcx, b.firmware.records["Fetch"].size)
     XOR(eax, eax)
@@ -78,8 +88,21 @@ def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
     b.vmm("tdvmcall_io_write")
     JMP(more)
     LABEL(end)
+    XOR(eax, eax)
+    LABEL(b.fail)
+    b.fail = outer
+    MOV([rsp + status], eax)
     _window(window, td, paging)
-    b.checked("prim_unshare")
+    CALL(Symbol("prim_unshare"))
+    private = Label("private_again")
+    TEST(eax, eax)
+    JZ(private)
+    MOV(edi, eax)
+    CALL(Symbol(FATAL_STATUS))  # does not return
+    LABEL(private)
+    MOV(eax, [rsp + status])
+    TEST(eax, eax)
+    JNZ(b.fail)
     LEA(rdi, [rsp + fetch])
     MOV(rsi, [rsp + out])
     b.checked("fetch_end")

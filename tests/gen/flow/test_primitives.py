@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flowcpu import END, HEAP, FlowCpu, firmware_with
+from flowcpu import END, HEAP, Fatal, FlowCpu, firmware_with
 from machinecode import Link
 from unicorn import UC_HOOK_INSN_INVALID, UC_HOOK_MEM_WRITE
 from unicorn import x86_const as x86
@@ -388,9 +388,7 @@ def request(cpu: FlowCpu, action: str, key: int = 0, start: int = 0, size: int =
     return b"".join(value.to_bytes(width, "little") for value, width in words)
 
 
-@pytest.mark.parametrize(
-    "broken", ["", "prim_share", "fetch_next", "tdvmcall_io_write", "prim_unshare", "fetch_end"]
-)
+@pytest.mark.parametrize("broken", ["", "prim_share", "fetch_next", "tdvmcall_io_write", "fetch_end"])
 def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str) -> None:
     requests = [
         request(cpu, "select", 0x19, 0x1122, 4),
@@ -416,10 +414,14 @@ def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str
     region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
     ram, paging, out = cpu.place(bytes(16)), cpu.place(bytes(24)), cpu.place(bytes(48))
     status = cpu.call("prim_fw_cfg_linux", region, ram, cpu.place(VP_INFO), paging, out)
+    shared = [arguments[0] >> 47 for name, arguments in cpu.calls if name == "tdvmcall_map_gpa"]
     if broken:
         assert status != 0
+        # However it failed, the window is private at the end, or was never shared.
+        assert shared == ([1] if broken == "prim_share" else [1, 0])
         return
     assert status == 0
+    assert shared == [1, 0]
     assert done == [(0x510, 2, 0x19), (0x518, 4, 0x1122), (0x518, 4, 0x3344)]
     maps = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
     assert maps == [
@@ -428,6 +430,15 @@ def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str
         (paging, WINDOW, WINDOW, 0x4000, 2),  # private again
     ]
     assert names(cpu)[-1] == "fetch_end"
+
+
+def test_a_window_that_stays_shared_ends_the_boot(cpu: FlowCpu) -> None:
+    cpu.callees = {"fetch_next": lambda cpu, arguments: cpu.error("fw_cfg_failed")}
+    cpu.callees |= {"tdvmcall_map_gpa": lambda cpu, arguments: 0 if arguments[0] >> 47 else 1 << 63}
+    region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    ram, paging, out = cpu.place(bytes(16)), cpu.place(bytes(24)), cpu.place(bytes(48))
+    with pytest.raises(Fatal, match="TDVMCALL failed"):
+        cpu.call("prim_fw_cfg_linux", region, ram, cpu.place(VP_INFO), paging, out)
 
 
 def sharing(cpu: FlowCpu) -> str:

@@ -14,14 +14,14 @@ status_t fw_cfg_find(const struct span *directory, const char *name, uint64_t na
     out->found = 0;
     out->key = 0;
     out->size = 0;
-    if (!tdf_read(directory, 0, &count, sizeof count))
+    if (directory->size < FW_CFG_DIRECTORY_SIZE)
         return TDF_E_FW_CFG_MALFORMED;
+    memcpy(&count, directory->data, sizeof count);
     count = __builtin_bswap32(count);
     if (count > FW_CFG_MAX_FILES)
         return TDF_E_FW_CFG_MALFORMED;
     for (uint32_t i = 0; i < count && !out->found; i++) {
-        if (!tdf_read(directory, sizeof count + i * sizeof file, &file, sizeof file))
-            return TDF_E_FW_CFG_MALFORMED;
+        memcpy(&file, directory->data + sizeof count + i * sizeof file, sizeof file);
         if (memcmp(file.name, name, name_size) != 0)
             continue;
         out->found = 1;

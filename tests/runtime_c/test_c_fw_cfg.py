@@ -37,6 +37,7 @@ class Device:
     selected: bytes = b""
     at: int = 0
     transfers: list[int] = field(default_factory=list)
+    fills: bool = True
 
     def select(self, key: int) -> None:
         self.selected, self.at = self.items.get(key, b""), 0
@@ -45,10 +46,11 @@ class Device:
         """hw/nvram/fw_cfg.c fw_cfg_dma_transfer: zeros behind the item's end."""
         control, length, address = struct.unpack(">IIQ", CORE.bytes_at(descriptor, 16))
         assert control == fw_cfg.DmaControl.READ
-        data = self.selected[self.at : self.at + length].ljust(length, b"\0")
+        data = self.selected[self.at : self.at + length]
+        data = data.ljust(length, b"\0") if self.fills else data  # Alioth gives what there is
         self.at += length
         self.transfers.append(length)
-        FFI.memmove(FFI.cast("uint8_t *", address), data, length)
+        FFI.memmove(FFI.cast("uint8_t *", address), data, len(data))
         FFI.memmove(FFI.cast("uint8_t *", descriptor), struct.pack(">I", self.control), 4)
 
 
@@ -117,6 +119,15 @@ def test_files_arrive_whole_in_private_memory(window: int) -> None:
     # The plan knows: nothing else goes there, and it stays RAM for the OS.
     carved = got.ram.carved.items[got.ram.carved.count - 1]
     assert (CORE.address(carved.data), carved.size) == mapped
+
+
+def test_what_a_device_does_not_give_is_zero() -> None:
+    """Not what the transfer before left in the window."""
+    host = device()
+    host.fills = False
+    host.items[Key.INITRD_DATA] = INITRD[:100]
+    got = Fetch(host)
+    assert got.content("initrd") == INITRD[:100].ljust(len(INITRD), b"\0")
 
 
 def patched(kernel: bytes) -> bytes:
@@ -221,9 +232,19 @@ def test_its_memory_map_is_found() -> None:
     listed = CORE.span(directory({"etc/acpi/tables": (0x20, 1), "etc/e820": (0x21, 40)}).ljust(4096, b"\0"))
     check(LIB.fw_cfg_e820(listed, item))
     assert (item.found, item.key, item.size) == (1, 0x21, 40)
-    for wrong in (directory({"etc/e820x": (0x21, 40)}), directory({"etc/e820": (0x21, 4097)}), b"\0\0"):
+    many = directory({"etc/e820": (0x21, 40)} | {f"etc/{n}": (n, 1) for n in range(63)})
+    cut = directory({"etc/e820": (0x21, 40)}).ljust(4035, b"\0")
+    for wrong in (
+        directory({"etc/e820x": (0x21, 40)}),
+        directory({"etc/e820": (0x21, 4101)}),
+        many,
+        cut,
+        b"",
+    ):
         with pytest.raises(CoreError, match="fw_cfg_malformed"):
-            check(LIB.fw_cfg_e820(CORE.span(wrong), item))
+            check(
+                LIB.fw_cfg_e820(CORE.span(wrong if wrong in (cut, b"") else wrong.ljust(4100, b"\0")), item)
+            )
 
 
 def hob_of(rows: list[tuple[int, int, int]], size: int = 4096) -> Any:

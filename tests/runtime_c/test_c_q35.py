@@ -188,6 +188,11 @@ def test_cpus_and_where_they_wait(tdx: int) -> None:
     assert wiring == [(0, 2, 0), (9, 9, 0xD)]
 
 
+def test_a_td_without_cpus() -> None:
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables(vcpus=0)
+
+
 def test_a_full_area() -> None:
     enough = next(size for size in range(16, 4096, 16) if fits(size))
     for size in range(16, enough, 16):

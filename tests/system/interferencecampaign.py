@@ -91,7 +91,9 @@ def campaign(
     seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
-    bases = tuple(path.read_text() for path in shipped_flows().values())
+    # The VMMs of the trials have no fw_cfg device: a flow that needs one never hands over.
+    texts = (path.read_text() for path in shipped_flows().values())
+    bases = tuple(text for text in texts if "fw_cfg" not in text)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:
         yield from map(work, numbers)

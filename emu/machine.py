@@ -24,10 +24,12 @@ from emu.tdx.launch import build
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices.bus import Ports
+from emu.vmm.devices import ioapic
+from emu.vmm.devices.bus import Board, Ports, plain_board
 from emu.vmm.devices.clock import cmos_memory, parse_time
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
+from emu.vmm.q35 import board as q35_board
 from emu.vmm.vmcall import Vmm
 from formats.units import FOUR_GIB, LARGE_PAGE, PAGE, align_up
 
@@ -225,6 +227,19 @@ class Machine:
         return self.memory.read(gpa, min(size, self.memory.span - gpa))
 
 
+def board(
+    launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]
+) -> tuple[Board, int]:
+    """What makes the devices of the host that launches, and the version of its I/O APIC."""
+    q35 = launch.q35
+    if q35 is None:
+        return plain_board, ioapic.VERSION_PLAIN
+    return (
+        lambda set_line: q35_board.devices(memory, q35, range(vcpus), elapsed, set_line),
+        ioapic.VERSION_EOI,
+    )
+
+
 def create(
     config: RunConfig,
     launch: Launch,
@@ -254,14 +269,19 @@ def create(
         memory.add_ram(start, end // PAGE * PAGE, large=launch.large_pages)
     for region in launch.regions:
         memory.add_pages(region.gpa, region.content, region.length, region.measured)
+
+    def elapsed() -> float:
+        return machine.schedule.time / (params.tsc_25mhz * cpuid.CRYSTAL_HZ)
+
     vmm = Vmm(
         memory,
         Ports(
             console.send,
             lambda message: machine.send(-1, message),
-            lambda: machine.schedule.now / (params.tsc_25mhz * cpuid.CRYSTAL_HZ),
+            elapsed,
             parse_time(config.rtc).isoformat(),
             cmos_memory(launch.ram),
+            *board(launch, memory, params.vcpus, elapsed),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),

@@ -45,6 +45,11 @@ class Schedule:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
 
+    @property
+    def time(self) -> int:
+        """What time it is for the vCPU whose turn it is."""
+        return max(self.now, self.vcpus[self.queue[0]].time) if self.queue else self.now
+
     def due(self, vcpu: Vcpu) -> int:
         """When a vCPU wants to run."""
         apic = vcpu.apic

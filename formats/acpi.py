@@ -6,6 +6,7 @@ Offsets and values: ACPI specification 6.5; the CCEL table and the multiprocesso
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -61,7 +62,10 @@ class FadtFlags(IntFlag):
     PROC_C1 = 1 << 2
     PWR_BUTTON = 1 << 4
     SLP_BUTTON = 1 << 5
+    RTC_S4 = 1 << 7
     RESET_REG_SUP = 1 << 10
+    PLATFORM_CLOCK = 1 << 15
+    APIC_CLUSTER_MODEL = 1 << 18
     HW_REDUCED = 1 << 20
 
 
@@ -144,6 +148,7 @@ FADT = (
             0: "header" / HEADER,
             36: "firmware_ctrl" / Int32ul,
             40: "dsdt" / Int32ul,
+            44: "int_model" / Int8ul,
             45: "preferred_pm_profile" / Int8ul,
             46: "sci_int" / Int16ul,
             48: "smi_cmd" / Int32ul,
@@ -157,6 +162,7 @@ FADT = (
             92: "gpe0_blk_len" / Int8ul,
             96: "p_lvl2_lat" / Int16ul,
             98: "p_lvl3_lat" / Int16ul,
+            108: "century" / Int8ul,
             109: "iapc_boot_arch" / Int16ul,
             112: "flags" / Int32ul,
             116: "reset_reg" / GAS,
@@ -291,6 +297,10 @@ CCEL = (
     )
 ) * "Confidential computing event log, 5.2.34"
 
+FACS = (
+    "acpi_facs" / c.Struct("signature" / Bytes(4), "length" / Int32ul, "reserved" / Bytes(56))
+) * "Firmware ACPI control structure, only its header, 5.2.10"
+
 MCFG = (
     "acpi_mcfg"
     / c.Struct(
@@ -298,11 +308,11 @@ MCFG = (
         "reserved" / Int64ul,
         "base" / Int64ul,
         "segment" / Int16ul,
-        "first_bus" / Int8ul,
-        "last_bus" / Int8ul,
+        "start_bus" / Int8ul,
+        "end_bus" / Int8ul,
         "reserved_end" / Int32ul,
     )
-) * "PCI Express memory mapped configuration space, one range: PCI firmware specification 3.3, 4.1.2"
+) * "Memory-mapped configuration space with one segment, PCI Firmware Specification 3.3, table 4-3"
 
 _ENTRIES = {
     MadtType.LAPIC: MADT_LAPIC,
@@ -320,9 +330,16 @@ def checksum(data: bytes) -> int:
     return -sum(data) & 0xFF
 
 
-def table(
-    signature: bytes, revision: int, body: bytes, oem_id: bytes = b"TDFRG", oem_table_id: bytes = b"TDFORGE"
-) -> bytes:
+@dataclass(frozen=True)
+class Maker:
+    """Who made a table: fields of its header."""
+
+    oem_id: bytes = b"TDFRG"
+    oem_table_id: bytes = b"TDFORGE"
+    creator_id: bytes = b"TDFG"
+
+
+def table(signature: bytes, revision: int, body: bytes, maker: Maker = Maker()) -> bytes:  # noqa: B008 (frozen)
     """A complete table with a right length and checksum from what follows the 36-byte header."""
     raw = bytearray(
         pack(
@@ -330,10 +347,10 @@ def table(
             signature=signature,
             length=HEADER.sizeof() + len(body),
             revision=revision,
-            oem_id=oem_id,
-            oem_table_id=oem_table_id,
+            oem_id=maker.oem_id,
+            oem_table_id=maker.oem_table_id,
             oem_revision=1,
-            creator_id=b"TDFG",
+            creator_id=maker.creator_id,
             creator_revision=1,
         )
         + body

@@ -48,7 +48,7 @@ STRUCTS = (
     acpi.MP_MAILBOX,
     acpi.CCEL,
     acpi.MCFG,
-    fw_cfg.DMA,
+    fw_cfg.DMA_ACCESS,
     fw_cfg.FILE,
     linux.E820_ENTRY,
     linux.SETUP_HEADER,
@@ -86,7 +86,7 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("LINUX_SETUP_DATA", linux.SetupDataType),
     ("PAGE", paging.PageBit),
     ("FW_CFG", fw_cfg.Key),
-    ("FW_CFG_DMA", fw_cfg.DmaControl),
+    ("FW_CFG_DMA", fw_cfg.Control),
 )
 
 STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
@@ -128,7 +128,6 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("ACPI_LAPIC_ADDRESS", acpi.LAPIC_ADDRESS),
     ("ACPI_TYPE0_APIC_ID_LIMIT", acpi.TYPE0_APIC_ID_LIMIT),
     *((f"Q35_{name}", value) for name, value in vars(q35).items() if name.isupper()),
-    ("FW_CFG_DMA_FEATURE", fw_cfg.DMA_FEATURE),
     ("LINUX_SETUP_HEADER_OFFSET", linux.SETUP_HEADER_OFFSET),
     ("LINUX_SETUP_HEADER_END_MAX", linux.SETUP_HEADER_END_MAX),
     ("LINUX_BOOT_FLAG", linux.BOOT_FLAG),

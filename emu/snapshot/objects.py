@@ -21,7 +21,11 @@ from emu.tdx.params import Choices, TdParams
 from emu.vcpu import Vcpu
 from emu.vmm.devices.bus import Ports
 from emu.vmm.devices.clock import Clock
+from emu.vmm.devices.fw_cfg import FwCfg
+from emu.vmm.devices.ich9 import Pm, Reset
 from emu.vmm.devices.ioapic import IoApic
+from emu.vmm.devices.pci import Function, Pci
+from emu.vmm.devices.power import Power
 from emu.vmm.devices.uart import Uart
 from emu.vmm.hostile.policy import Hostile
 from emu.vmm.policy import Policy
@@ -34,9 +38,17 @@ PARTS: Mapping[type, frozenset[str]] = {
     Console: frozenset(("until", "listener")),
     TdxModule: frozenset(("params", "memory")),
     Vmm: frozenset(("memory", "on_idle", "apics")),
-    Ports: frozenset(("send", "interrupt", "elapsed", "epoch", "cmos", "devices")),
+    Ports: frozenset(
+        ("send", "interrupt", "elapsed", "epoch", "cmos", "devices", "make_board", "ioapic_version")
+    ),
     Uart: frozenset(("send", "line")),
-    IoApic: frozenset(("send",)),
+    IoApic: frozenset(("send", "version")),
+    Power: frozenset(),
+    Reset: frozenset(),
+    Pci: frozenset(),
+    Function: frozenset(("mask",)),
+    Pm: frozenset(("pci", "elapsed", "line")),
+    FwCfg: frozenset(("dma", "items", "late", "build", "writable")),
     Clock: frozenset(("elapsed", "epoch", "cmos")),
     Policy: frozenset(),
     Hostile: frozenset(),

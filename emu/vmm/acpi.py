@@ -20,7 +20,7 @@ def dsdt() -> bytes:
         "COM1",
         aml.name("_HID", aml.eisa_id("PNP0501")),
         aml.name("_UID", aml.integer(1)),
-        aml.name("_CRS", aml.resources(COM1, COM1_PORTS, COM1_IRQ)),
+        aml.name("_CRS", aml.resources(aml.io(COM1, COM1_PORTS), aml.irq(COM1_IRQ))),
     )
     off = aml.name("_S5_", aml.package(aml.integer(SLEEP_TYPE_OFF)))
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, off + aml.scope("\\_SB_", serial))

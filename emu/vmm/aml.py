@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import enum
+
 
 def package_length(size: int) -> bytes:
     """PkgLength of `size` bytes that follow it; it counts itself."""
     if size + 1 < 1 << 6:
         return bytes((size + 1,))
-    total = size + 2
-    return bytes((0x40 | total & 15, total >> 4))
+    more = 1 if size + 2 < 1 << 12 else 2
+    total = size + 1 + more
+    return bytes((more << 6 | total & 15,)) + (total >> 4).to_bytes(more, "little")
 
 
 def integer(value: int) -> bytes:
     """A constant of up to 32 bits."""
     if value < 2:
         return bytes((value,))
-    return b"\x0a" + bytes((value,)) if value < 256 else b"\x0c" + value.to_bytes(4, "little")
+    for prefix, size in ((b"\x0a", 1), (b"\x0b", 2)):
+        if value < 1 << 8 * size:
+            return prefix + value.to_bytes(size, "little")
+    return b"\x0c" + value.to_bytes(4, "little")
 
 
 def eisa_id(text: str) -> bytes:
@@ -53,15 +59,48 @@ def device(segment: str, *terms: bytes) -> bytes:
     return b"\x5b\x82" + package_length(len(body)) + body
 
 
-def resources(port: int, ports: int, irq: int) -> bytes:
-    """ResourceTemplate () {IO (Decode16, ...), IRQNoFlags () {irq}} (ACPI 6.5, 6.4.2)."""
-    place = port.to_bytes(2, "little")
-    return buffer(
-        b"\x47\x01"
-        + place
-        + place
-        + bytes((1, ports))
-        + b"\x22"
-        + (1 << irq).to_bytes(2, "little")
-        + b"\x79\0"
-    )
+def word(value: int) -> bytes:
+    """Two bytes, as resources have them."""
+    return value.to_bytes(2, "little")
+
+
+def io(port: int, ports: int) -> bytes:
+    """IO (Decode16, port, port, 1, ports) (ACPI 6.5, 6.4.2.5)."""
+    return b"\x47\x01" + word(port) * 2 + bytes((1, ports))
+
+
+def irq(number: int) -> bytes:
+    """IRQNoFlags () {number} (6.4.2.1)."""
+    return b"\x22" + word(1 << number)
+
+
+def memory32(base: int, size: int) -> bytes:
+    """Memory32Fixed (ReadWrite, base, size) (6.4.3.4)."""
+    return b"\x86\x09\x00\x01" + base.to_bytes(4, "little") + size.to_bytes(4, "little")
+
+
+class Space(enum.IntEnum):
+    """Resource type of an address space descriptor (6.4.3.5)."""
+
+    MEMORY = 0
+    IO = 1
+    BUS = 2
+
+
+_TAGS = {2: 0x88, 4: 0x87, 8: 0x8A}  # word, double word, quad word
+_FIXED = 0x0C  # produces what is fixed at both ends, positive decode
+_FLAGS = {Space.MEMORY: 1, Space.IO: 3, Space.BUS: 0}  # read and write; the entire range
+
+
+def window(space: Space, width: int, first: int, last: int) -> bytes:
+    """An address space that a bridge hands on, its numbers `width` bytes wide: WordBusNumber, WordIO,
+    DWordMemory, QWordMemory (6.4.3.5).
+    """
+    numbers = (0, first, last, 0, last - first + 1)
+    body = bytes((space, _FIXED, _FLAGS[space])) + b"".join(n.to_bytes(width, "little") for n in numbers)
+    return bytes((_TAGS[width],)) + word(len(body)) + body
+
+
+def resources(*descriptors: bytes) -> bytes:
+    """ResourceTemplate () {descriptors}; a checksum of zero is none (6.4.2.9)."""
+    return buffer(b"".join(descriptors) + b"\x79\x00")

@@ -11,6 +11,7 @@ from emu.vmm import hob
 from emu.vmm.backing import backed, union
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Preset
+from emu.vmm.q35.items import DirectBoot, Q35
 from formats import bundle, linux, tdvf
 from formats.errors import FormatError
 from formats.units import FOUR_GIB, PAGE
@@ -19,7 +20,8 @@ from formats.units import FOUR_GIB, PAGE
 @dataclass(frozen=True)
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
-    TDH.VP.INIT; whether RAM is mapped in 2 MiB pages where it can be, and the MCG_CAP of the vCPUs.
+    TDH.VP.INIT; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the vCPUs, and what a
+    host that is a q35 has in fw_cfg.
     """
 
     ram: tuple[tuple[int, int], ...]
@@ -29,6 +31,7 @@ class Launch:
     hob: bytes
     large_pages: bool = True
     mcg_cap: int = MCG_CAP_KVM
+    q35: Q35 | None = None
 
 
 def _metadata(config: RunConfig) -> tuple[tdvf.Section, ...]:
@@ -45,6 +48,12 @@ def _payload(config: RunConfig) -> bytes:
         return bundle.write(config.kernel, config.initrd) if config.initrd else config.kernel
     except FormatError as error:
         raise EmuError(str(error)) from None
+
+
+def _direct_boot(config: RunConfig) -> DirectBoot | None:
+    if config.kernel is None:
+        return None
+    return DirectBoot(config.kernel, config.initrd, config.cmdline.encode())
 
 
 def _content(section: tdvf.Section, config: RunConfig, hob_bytes: bytes) -> bytes:
@@ -86,7 +95,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if not hobs:
         raise EmuError(f"{config.image_name}: no TD_HOB section")
     payloads = [s for s in added if s.type == tdvf.SectionType.PAYLOAD]
-    if config.kernel is not None and not payloads:
+    if config.kernel is not None and not payloads and not preset.fw_cfg:
         raise EmuError(f"{config.image_name}: no Payload section to copy the kernel into")
     ram = preset.ram(config.memory)
     in_low_ram = (tdvf.SectionType.TD_HOB, tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
@@ -96,7 +105,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         if not inside and (section.type in in_low_ram or not window):
             where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
             raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
-    entry = payloads[0].address if config.kernel is not None else None
+    entry = payloads[0].address if config.kernel is not None and payloads else None
     facts = hob.Facts(ram, tuple(added), len(config.image), config.vcpus, entry)
     data = config.hob if config.hob is not None else hob.build(facts, preset, hobs[0].address)
     regions = tuple(
@@ -111,4 +120,5 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
     large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
-    return Launch(ram, regions, tuple(added), hobs[0].address, data, large, preset.mcg_cap)
+    q35 = Q35(preset.ram(config.memory), _direct_boot(config)) if preset.fw_cfg else None
+    return Launch(ram, regions, tuple(added), hobs[0].address, data, large, preset.mcg_cap, q35)

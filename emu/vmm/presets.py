@@ -35,6 +35,7 @@ class Preset:
     payload_info: bool = True
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
+    fw_cfg: bool = False  # a q35, which passes the payload through fw_cfg
 
     def ram(self, size: int) -> tuple[tuple[int, int], ...]:
         """RAM ranges (start, end) for this much memory, in bytes."""
@@ -50,6 +51,6 @@ PRESETS = {
         Preset("cloud-hypervisor", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB, packed_payload_info=True),
         Preset("cloud-hypervisor-v43", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB),
         Preset("legacy", HobStyle.LEGACY, 3 * GIB, 3 * GIB, large_pages=True),
-        Preset("qemu", HobStyle.QEMU, 2 * GIB, 0xB0000000 - 1, payload_info=False, mcg_cap=MCG_CAP_QEMU),
+        Preset("qemu", HobStyle.QEMU, 2 * GIB, 0xB0000000 - 1, payload_info=False, mcg_cap=MCG_CAP_QEMU, fw_cfg=True),
     )
 }

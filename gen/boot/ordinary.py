@@ -56,7 +56,7 @@ from peachpy.x86_64 import (
 )
 
 from dsl.capabilities import prelude
-from formats.fw_cfg import DATA_PORT, SELECTOR_PORT, Key
+from formats.fw_cfg import DATA, SELECTOR, Key
 from formats.ghci import FATAL_TEXT_SIZE
 from formats.paging import ENTRIES
 from formats.ports import COM1
@@ -217,10 +217,10 @@ def _vp_info(unit: Unit) -> None:
         MOV([rdi + at["attributes"]], rax)
         MOV(dword[rdi + at["vcpu_index"]], 0)
         MOV(dword[rdi + at["tdx"]], 0)
-        MOV(edx, SELECTOR_PORT)
-        MOV(eax, int(Key.CPU_COUNT))
+        MOV(edx, SELECTOR)
+        MOV(eax, int(Key.NB_CPUS))
         OUT(dx, ax)
-        MOV(edx, DATA_PORT)
+        MOV(edx, DATA)
         XOR(eax, eax)
         IN(al, dx)
         MOV(ecx, eax)
@@ -379,9 +379,9 @@ def _fw_cfg(unit: Unit) -> None:
         MOV(eax, edi)
         MOV(rdi, rsi)
         MOV(ecx, edx)
-        MOV(edx, SELECTOR_PORT)
+        MOV(edx, SELECTOR)
         OUT(dx, ax)
-        MOV(edx, DATA_PORT)
+        MOV(edx, DATA)
         REP_INSB()
         RET()
 

@@ -28,7 +28,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.fw_cfg import DMA_PORT_LOW, SELECTOR_PORT
+from formats.fw_cfg import DMA_LOW, SELECTOR
 from gen.flow.names import FATAL_STATUS
 from gen.primitives.builder import READ_WRITE, Body, Builder, pages_arguments, reload_cr3
 from gen.x86 import REP_STOSB, Symbol, rsp
@@ -77,12 +77,12 @@ def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
     kick = Label("kick")
     CMP(dword[rsp + action], actions["select"])
     JNE(kick)
-    MOV(edi, SELECTOR_PORT)
+    MOV(edi, SELECTOR)
     MOV(esi, 2)
     MOV(edx, [rsp + key])
     b.vmm("tdvmcall_io_write")
     LABEL(kick)
-    MOV(edi, DMA_PORT_LOW)
+    MOV(edi, DMA_LOW)
     MOV(esi, 4)
     MOV(rdx, [rsp + start])
     b.vmm("tdvmcall_io_write")

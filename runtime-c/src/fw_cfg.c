@@ -27,7 +27,7 @@ static const struct {
 /* The next request: up to `size` bytes, from the start of the item `key` or, with NO_KEY, where the last one ended. */
 static status_t ask(struct fetch *fetch, struct span *window, uint32_t key, uint64_t size, struct fetch_request *out) {
     const uint64_t room = window->size - DATA_OFFSET;
-    struct fw_cfg_dma dma;
+    struct fw_cfg_dma_access dma;
     fetch->chunk = size < room ? size : room;
     memset(window->data + DATA_OFFSET, 0, fetch->chunk); /* a device may give less than it was asked for */
     dma.control = __builtin_bswap32(FW_CFG_DMA_READ);

@@ -139,7 +139,7 @@ static status_t add_mcfg(struct acpi_builder *builder) {
         return TDF_E_ACPI_NO_ROOM;
     acpi_name((uint8_t *)mcfg, "MCFG", ACPI_MCFG_REVISION);
     mcfg->base = Q35_ECAM;
-    mcfg->last_bus = UINT8_MAX;
+    mcfg->end_bus = UINT8_MAX;
     acpi_seal((uint8_t *)mcfg, sizeof *mcfg);
     builder->tables[builder->count++] = tdf_gpa(mcfg);
     return TDF_OK;

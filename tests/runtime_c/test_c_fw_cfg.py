@@ -45,7 +45,7 @@ class Device:
     def transfer(self, descriptor: int) -> None:
         """hw/nvram/fw_cfg.c fw_cfg_dma_transfer: zeros behind the item's end."""
         control, length, address = struct.unpack(">IIQ", CORE.bytes_at(descriptor, 16))
-        assert control == fw_cfg.DmaControl.READ
+        assert control == fw_cfg.Control.READ
         data = self.selected[self.at : self.at + length]
         data = data.ljust(length, b"\0") if self.fills else data  # Alioth gives what there is
         self.at += length
@@ -176,8 +176,8 @@ def big(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("host", "error"),
     [
-        (Device({}, control=fw_cfg.DmaControl.READ), "fw_cfg_missing"),
-        (Device({}, control=fw_cfg.DmaControl.ERROR), "fw_cfg_missing"),
+        (Device({}, control=fw_cfg.Control.READ), "fw_cfg_missing"),
+        (Device({}, control=fw_cfg.Control.ERROR), "fw_cfg_missing"),
         (changed(Key.SIGNATURE, b"QEMV"), "fw_cfg_missing"),
         (changed(Key.FILE_DIR, struct.pack(">I", 64)), "fw_cfg_malformed"),
         (changed(Key.FILE_DIR, struct.pack(">I", 2**32 - 1)), "fw_cfg_malformed"),
@@ -199,7 +199,7 @@ def test_a_transfer_that_fails_later() -> None:
     whole = Device.transfer
 
     def fails(self: Device, descriptor: int) -> None:
-        self.control = fw_cfg.DmaControl.ERROR if len(self.transfers) == 5 else 0
+        self.control = fw_cfg.Control.ERROR if len(self.transfers) == 5 else 0
         whole(self, descriptor)
 
     host.transfer = fails.__get__(host)  # type: ignore[method-assign]

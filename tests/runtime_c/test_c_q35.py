@@ -151,7 +151,7 @@ def test_what_an_os_needs_is_there(tmp_path: Path) -> None:
     for words in ("_S5", "PNP0501", "PNP0A08", "COM1"):
         assert words in text
     mcfg = acpi.MCFG.parse(made.tables[b"MCFG"])
-    assert (mcfg.base, mcfg.segment, mcfg.first_bus, mcfg.last_bus) == (0xE000_0000, 0, 0, 255)
+    assert (mcfg.base, mcfg.segment, mcfg.start_bus, mcfg.end_bus) == (0xE000_0000, 0, 0, 255)
 
 
 def test_configuration_space_is_reserved() -> None:

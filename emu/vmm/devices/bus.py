@@ -1,19 +1,19 @@
 """What answers at an I/O port or a device address? The few devices a TD meets: serial port, debug port,
-clock, power control, I/O APIC; everything else is absent.
+clock, I/O APIC, debug exit, and those of the host's board; everything else is absent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from emu.cpu.apic import Message
 from emu.vmm.devices import ioapic
 from emu.vmm.devices.clock import EPOCH, Clock
 from emu.vmm.devices.debugcon import DebugConsole
 from emu.vmm.devices.ioapic import IoApic
-from emu.vmm.devices.power import Power
+from emu.vmm.devices.power import DebugExit, Power
 from emu.vmm.devices.uart import Uart
 from formats.ports import COM1_IRQ
 from formats.units import PAGE
@@ -33,6 +33,29 @@ class Device(Protocol):
         """IN."""
 
 
+@runtime_checkable
+class MemoryDevice(Protocol):
+    """Something behind addresses. Accesses have 1, 2, 4 or 8 bytes."""
+
+    def covers(self, gpa: int) -> bool:
+        """Whether it answers there at present."""
+
+    def read_memory(self, gpa: int, size: int) -> int:
+        """A read of an address that it covers."""
+
+    def write_memory(self, gpa: int, size: int, value: int) -> None:
+        """A write there."""
+
+
+SetLine = Callable[[int, bool], None]  # pin of the I/O APIC, level
+Board = Callable[[SetLine], tuple[Device, ...]]  # makes the devices that one host has and others do not
+
+
+def plain_board(set_line: SetLine) -> tuple[Device, ...]:
+    """A host with nothing but power control."""
+    return (Power(),)
+
+
 def _nobody(message: Message) -> None:
     """Messages of an I/O APIC that nobody listens to."""
 
@@ -40,7 +63,8 @@ def _nobody(message: Message) -> None:
 @dataclass
 class Ports:
     """The devices of the VMM. `send` gets what the serial and debug ports receive, `interrupt` the messages
-    of the I/O APIC; `elapsed` gives the seconds since the start; `cmos` has registers behind the clock's.
+    of the I/O APIC; `elapsed` gives the seconds since the start; `cmos` has registers behind the clock's;
+    `make_board` makes the devices of the host.
     """
 
     send: Callable[[int], None]
@@ -48,16 +72,20 @@ class Ports:
     elapsed: Callable[[], float] = lambda: 0.0
     epoch: str = EPOCH.isoformat()
     cmos: Mapping[int, int] = field(default_factory=dict)
+    make_board: Board = plain_board
+    ioapic_version: int = ioapic.VERSION_PLAIN
     uart: Uart = field(init=False)
     ioapic: IoApic = field(init=False)
     clock: Clock = field(init=False)
+    board: tuple[Device, ...] = field(init=False)
     devices: tuple[Device, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ioapic = IoApic(self.interrupt)
+        self.ioapic = IoApic(self.interrupt, self.ioapic_version)
         self.uart = Uart(self.send, lambda level: self.ioapic.set_line(COM1_IRQ, level))
         self.clock = Clock(self.elapsed, self.epoch, self.cmos)
-        self.devices = (self.uart, DebugConsole(self.send), self.clock, Power())
+        self.board = self.make_board(self.ioapic.set_line)
+        self.devices = (self.uart, DebugConsole(self.send), self.clock, DebugExit(), *self.board)
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT of 1, 2 or 4 bytes; unknown ports swallow it."""
@@ -74,11 +102,17 @@ class Ports:
 
     def read_memory(self, gpa: int, size: int) -> int:
         """A read of device memory; where no device is, zero."""
+        for device in self.board:
+            if isinstance(device, MemoryDevice) and device.covers(gpa):
+                return device.read_memory(gpa, size)
         offset = gpa - ioapic.BASE
         return self.ioapic.read(offset) & (1 << 8 * size) - 1 if 0 <= offset < PAGE else 0
 
     def write_memory(self, gpa: int, size: int, value: int) -> None:
         """A write of device memory."""
+        for device in self.board:
+            if isinstance(device, MemoryDevice) and device.covers(gpa):
+                device.write_memory(gpa, size, value)
         offset = gpa - ioapic.BASE
         if 0 <= offset < PAGE:
             self.ioapic.write(offset, value & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""How does a guest power off, reset, or end the run? Ports of several VMMs and of the PC."""
+"""How does a guest power off, reset, or end the run? Ports of hosts that are no q35."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from emu.signals import End
 
-DEBUG_EXIT = 0xF4  # QEMU isa-debug-exit
+DEBUG_EXIT, DEBUG_EXIT_SIZE = 0xF4, 4  # QEMU isa-debug-exit as its users place it
 KEYBOARD_COMMAND, PULSE_RESET = 0x64, 0xFE  # i8042: the oldest way to reset a PC
 RESET_CONTROL, FULL_RESET = 0xCF9, 0x06  # Intel chipsets, CPU reset with system reset
-ACPI_SHUTDOWN, SHUTDOWN_ENABLE = (0x604, 0xB004), 0x2000  # QEMU's power-management control ports
 ACPI_SLEEP = 0x600  # Cloud Hypervisor's sleep control register, named in the FADT
 SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
 
@@ -18,19 +17,30 @@ SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
 class Power:
     """Has no state: each of its ports ends the run for the right value, and reads as if nobody were there."""
 
-    ports = (*ACPI_SHUTDOWN, ACPI_SLEEP, DEBUG_EXIT, KEYBOARD_COMMAND, RESET_CONTROL)
+    ports = (ACPI_SLEEP, KEYBOARD_COMMAND, RESET_CONTROL)
 
     def write(self, port: int, size: int, value: int) -> None:
         """Raises End."""
-        if (port in ACPI_SHUTDOWN and value & SHUTDOWN_ENABLE) or (
-            port == ACPI_SLEEP and value & SLEEP_ENABLE
-        ):
+        if port == ACPI_SLEEP and value & SLEEP_ENABLE:
             raise End("shutdown", f"the guest powered off through port {port:#x}")
-        if port == DEBUG_EXIT:
-            status = value * 2 + 1 & 0xFF
-            raise End("debug-exit", f"the guest ended the run with {value:#x}, exit status {status}")
         if (port, value) in ((KEYBOARD_COMMAND, PULSE_RESET), (RESET_CONTROL, FULL_RESET)):
             raise End("reset", f"the guest requested a reset through port {port:#x}")
+
+    def read(self, port: int, size: int) -> int:
+        """All ones."""
+        return (1 << 8 * size) - 1
+
+
+@dataclass
+class DebugExit:
+    """QEMU's isa-debug-exit, which a user adds to a machine: any write ends the run."""
+
+    ports = range(DEBUG_EXIT, DEBUG_EXIT + DEBUG_EXIT_SIZE)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Raises End."""
+        status = value * 2 + 1 & 0xFF
+        raise End("debug-exit", f"the guest ended the run with {value:#x}, exit status {status}")
 
     def read(self, port: int, size: int) -> int:
         """All ones."""

@@ -1,0 +1,1 @@
+"""What machine is QEMU's q35? Its fw_cfg items, its ACPI tables and its devices put together."""

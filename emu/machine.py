@@ -227,9 +227,7 @@ class Machine:
         return self.memory.read(gpa, min(size, self.memory.span - gpa))
 
 
-def board(
-    launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]
-) -> tuple[Board, int]:
+def board(launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]) -> tuple[Board, int]:
     """What makes the devices of the host that launches, and the version of its I/O APIC."""
     q35 = launch.q35
     if q35 is None:

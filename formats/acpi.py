@@ -339,7 +339,7 @@ class Maker:
     creator_id: bytes = b"TDFG"
 
 
-def table(signature: bytes, revision: int, body: bytes, maker: Maker = Maker()) -> bytes:  # noqa: B008 (frozen)
+def table(signature: bytes, revision: int, body: bytes, maker: Maker = Maker()) -> bytes:
     """A complete table with a right length and checksum from what follows the 36-byte header."""
     raw = bytearray(
         pack(

@@ -85,9 +85,7 @@ FILE = (
 
 def directory(files: Mapping[str, tuple[int, int]]) -> bytes:
     """Item FILE_DIR: name -> (key, size in bytes), in this order."""
-    entries = (
-        pack(FILE, size=size, select=key, name=name.encode()) for name, (key, size) in files.items()
-    )
+    entries = (pack(FILE, size=size, select=key, name=name.encode()) for name, (key, size) in files.items())
     return bytes(Int32ub.build(len(files))) + b"".join(entries)
 
 

@@ -11,7 +11,7 @@ from emu.vmm import hob
 from emu.vmm.backing import backed, union
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Preset
-from emu.vmm.q35.items import DirectBoot, Q35
+from emu.vmm.q35.items import Q35, DirectBoot
 from formats import bundle, linux, tdvf
 from formats.errors import FormatError
 from formats.units import FOUR_GIB, PAGE

@@ -51,6 +51,14 @@ PRESETS = {
         Preset("cloud-hypervisor", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB, packed_payload_info=True),
         Preset("cloud-hypervisor-v43", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB),
         Preset("legacy", HobStyle.LEGACY, 3 * GIB, 3 * GIB, large_pages=True),
-        Preset("qemu", HobStyle.QEMU, 2 * GIB, 0xB0000000 - 1, payload_info=False, mcg_cap=MCG_CAP_QEMU, fw_cfg=True),
+        Preset(
+            "qemu",
+            HobStyle.QEMU,
+            2 * GIB,
+            0xB0000000 - 1,
+            payload_info=False,
+            mcg_cap=MCG_CAP_QEMU,
+            fw_cfg=True,
+        ),
     )
 }

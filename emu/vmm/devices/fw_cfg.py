@@ -73,8 +73,8 @@ def no_files() -> dict[int, bytes]:
 
 @dataclass
 class FwCfg:
-    """`items` by key. When one of the keys in `late` is selected for the first time, `build` makes the content
-    of those. `writable`: keys that DMA may write to.
+    """`items` by key. When one of the keys in `late` is selected for the first time, `build` makes the
+    content of those. `writable`: keys that DMA may write to.
     """
 
     dma: HostMemory
@@ -140,7 +140,7 @@ class FwCfg:
     # -- DMA
 
     def transfer(self, address: int) -> None:
-        """fw_cfg_dma_transfer: done when it returns. If the descriptor cannot be read, nothing can be said."""
+        """fw_cfg_dma_transfer. If the descriptor is no RAM, the guest cannot be told."""
         raw = self.dma.read(address, DMA_ACCESS.sizeof())
         if raw is None:
             self.dma.write(address, Control.ERROR.to_bytes(CONTROL_SIZE, "big"))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from emu.signals import End
 from emu.vmm.devices.pci import Pci
@@ -127,14 +126,13 @@ class Pm:
         if value & SLEEP_ENABLE:
             self.sleep(value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK)
 
-    def sleep(self, kind: int) -> NoReturn | None:
+    def sleep(self, kind: int) -> None:
         """S5 and S4 end the machine; nothing would wake it from S3; other types do nothing."""
         port = self.pci.pm_base + CONTROL
         if kind in (OFF, HIBERNATE):
             raise End("shutdown", f"the guest powered off through port {port:#x}")
         if kind == SUSPEND:
             raise End("halt", f"the guest went to sleep through port {port:#x} and nothing will wake it")
-        return None
 
     def update(self) -> None:
         """acpi_update_sci."""

@@ -1,5 +1,5 @@
-"""Where do device interrupts go? An I/O APIC (Intel 82093AA data sheet). On a host with QEMU's (hw/intc/ioapic.c)
-pins can be level-triggered and end by the EOI register; else all are edge-triggered.
+"""Where do device interrupts go? An I/O APIC (Intel 82093AA data sheet). Pins of QEMU's (hw/intc/ioapic.c)
+can be level-triggered, which the EOI register ends; on other hosts all are edge-triggered.
 """
 
 from __future__ import annotations

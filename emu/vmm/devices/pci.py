@@ -1,5 +1,5 @@
-"""How does a guest find the chipset? PCI configuration space of a q35 through ports 0xCF8 and 0xCFC and through
-memory (ECAM), as QEMU's hw/pci/pci_host.c, pcie_host.c and hw/pci-host/q35.c answer.
+"""How does a guest find the chipset? PCI configuration space of a q35 through ports 0xCF8 and 0xCFC and
+through memory (ECAM), as QEMU's hw/pci/pci_host.c, pcie_host.c and hw/pci-host/q35.c answer.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ class Pci:
     """One bus with a host bridge at 00.0 and an LPC bridge at 1f.0; nothing else is there."""
 
     address: int = 0
-    functions: dict[int, Function] = field(
-        default_factory=lambda: {HOST_BRIDGE: host_bridge(), LPC: lpc()}
-    )
+    functions: dict[int, Function] = field(default_factory=lambda: {HOST_BRIDGE: host_bridge(), LPC: lpc()})
     ecam: tuple[int, int] | None = None  # first and last byte + 1 of the window, once it is enabled
 
     ports = range(CONFIG_ADDRESS, CONFIG_DATA + 4)

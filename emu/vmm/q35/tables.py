@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from emu.vmm import aml
 from emu.vmm.aml import Space
-from emu.vmm.devices import ich9, ioapic
 from emu.vmm.backing import Range
+from emu.vmm.devices import ich9, ioapic
 from formats import acpi, table_loader
 from formats.acpi import FadtFlags, MadtType
 from formats.ports import COM1, COM1_IRQ, COM1_PORTS
@@ -83,9 +83,7 @@ class Blobs:
 
     def point(self, file: str, place: int, size: int) -> None:
         """The number there becomes an address."""
-        command = table_loader.command(
-            Command.ADD_POINTER, dest=file, src=TABLES, offset=place, size=size
-        )
+        command = table_loader.command(Command.ADD_POINTER, dest=file, src=TABLES, offset=place, size=size)
         self.script.append(command)
 
     def sum(self, file: str, place: int, start: int, length: int) -> None:
@@ -236,7 +234,8 @@ def build(facts: Facts) -> dict[str, bytes]:
     blobs.data[TABLES] += pack(acpi.FACS, signature=b"FACS", length=acpi.FACS.sizeof())
     dsdt_at = blobs.add(dsdt(facts), listed=False)
     pointers = [
-        (offset_of(acpi.FADT, name), size) for name, size in (("firmware_ctrl", 4), ("dsdt", 4), ("x_dsdt", 8))
+        (offset_of(acpi.FADT, name), size)
+        for name, size in (("firmware_ctrl", 4), ("dsdt", 4), ("x_dsdt", 8))
     ]
     blobs.add(fadt(facts, 0, dsdt_at), pointers=pointers)
     blobs.add(madt(facts.apic_ids))
@@ -246,9 +245,7 @@ def build(facts: Facts) -> dict[str, bytes]:
     body = b"".join(at.to_bytes(4, "little") for at in blobs.listed)
     header = acpi.HEADER.sizeof()
     places = [(header + 4 * index, 4) for index in range(len(blobs.listed))]
-    rsdt = blobs.add(
-        acpi.table(b"RSDT", OTHER_REVISION, body, QEMU), listed=False, pointers=places
-    )
+    rsdt = blobs.add(acpi.table(b"RSDT", OTHER_REVISION, body, QEMU), listed=False, pointers=places)
     rsdp = pack(acpi.RSDP, signature=acpi.RSDP_SIGNATURE, oem_id=QEMU.oem_id, rsdt_address=rsdt)
     blobs.data[RSDP] += rsdp[: acpi.RSDP_V1_SIZE]
     blobs.point(RSDP, offset_of(acpi.RSDP, "rsdt_address"), 4)

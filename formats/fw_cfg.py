@@ -1,5 +1,5 @@
-"""How does firmware ask QEMU for kernel, tables and memory map? The fw_cfg interface of a PC: ports, keys, the
-directory of files and the DMA descriptor.
+"""How does firmware ask QEMU for kernel, tables and memory map? The fw_cfg interface of a PC: ports, keys,
+the directory of files and the DMA descriptor.
 
 Source: QEMU docs/specs/fw_cfg.rst; keys: include/standard-headers/linux/qemu_fw_cfg.h, hw/i386/fw_cfg.h. What
 is stored more than one byte wide by the interface itself is big-endian; items hold little-endian numbers.

@@ -81,7 +81,7 @@ def files(boot: DirectBoot | None, ram: Sequence[Range], acpi: dict[str, bytes])
 
 
 def build(machine: Q35, apic_ids: Sequence[int], acpi: dict[str, bytes]) -> Items:
-    """All items; `acpi` has the three files of the tables. EmuError: QEMU refuses the kernel or the initrd."""
+    """All items; `acpi` has the three files of the tables. EmuError: QEMU refuses the payload."""
     ram, boot = machine.ram, machine.boot
     named = files(boot, ram, acpi)
     keys = {name: FILE_FIRST + index for index, name in enumerate(sorted(named))}

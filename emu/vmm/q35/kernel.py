@@ -70,7 +70,7 @@ def items(kernel: bytes, initrd: bytes | None, cmdline: bytes, low_ram: int) -> 
     protocol = _field(kernel, "version") if _field(kernel, "header") == HEADER_MAGIC else 0
     line = cmdline + b"\0"
     at = _addresses(kernel, protocol, len(line) + 15 & ~15)
-    numbers = {
+    numbers: dict[int, int] = {
         Key.CMDLINE_ADDR: at.cmdline,
         Key.CMDLINE_SIZE: len(line),
         Key.KERNEL_ADDR: at.kernel,
@@ -78,7 +78,11 @@ def items(kernel: bytes, initrd: bytes | None, cmdline: bytes, low_ram: int) -> 
         Key.SETUP_ADDR: at.setup,
         Key.SETUP_SIZE: setup,
     }
-    found = {Key.CMDLINE_DATA: line, Key.KERNEL_DATA: kernel[setup:], Key.SETUP_DATA: kernel[:setup]}
+    found: dict[int, bytes] = {
+        Key.CMDLINE_DATA: line,
+        Key.KERNEL_DATA: kernel[setup:],
+        Key.SETUP_DATA: kernel[:setup],
+    }
     if initrd is not None:
         limit = _initrd_limit(kernel, protocol, low_ram)
         if len(initrd) >= limit:

@@ -15,7 +15,6 @@ Read = Callable[[int, int], bytes]
 
 MAX_TABLE = MIB
 MAX_LOG = 16 * MIB
-RSDP_ALIGNMENT = 16  # ACPI 6.5, 5.2.5.1
 
 
 def _table(read: Read, address: int) -> bytes:
@@ -69,7 +68,7 @@ def search(read: Read, memory: Iterable[tuple[int, bytes]]) -> Log:
         at = piece.find(acpi.RSDP_SIGNATURE)
         while at >= 0:
             root = read(gpa + at, acpi.RSDP.sizeof())
-            if not (gpa + at) % RSDP_ALIGNMENT and not sum(root) % 256 and locate(read, gpa + at):
+            if not sum(root) % 256 and locate(read, gpa + at):
                 return fetch(read, gpa + at)
             at = piece.find(acpi.RSDP_SIGNATURE, at + 1)
     return Log(missing="no CCEL in memory at the end of the run")

@@ -194,8 +194,8 @@ class Vmm:
         return ghci.SUCCESS
 
     def convert(self, start: int, size: int, to_shared: bool) -> bool:
-        """Converts RAM, whose content is lost both ways. Device memory is shared already, and stays so: False
-        when it is to become private.
+        """Converts RAM, whose content is lost both ways (QEMU accel/kvm/kvm-all.c kvm_convert_memory). Device
+        memory is shared already, and stays so: False when it is to become private.
         """
         memory, lib = self.memory, self.memory.lib
         states = {gpa: memory.state(gpa) & pagestate.STATE for gpa in range(start, start + size, PAGE)}
@@ -205,7 +205,7 @@ class Vmm:
         wanted = pagestate.SHARED if to_shared else pagestate.PENDING
         for gpa, state in states.items():
             if state != pagestate.UNMAPPED and (state == pagestate.SHARED) != to_shared:
-                lib.td_discard(memory.vm, gpa, PAGE)
+                (lib.td_discard if to_shared else lib.td_discard_shared)(memory.vm, gpa, PAGE)
                 memory.set_states(gpa, PAGE, wanted)
         return True
 

@@ -8,7 +8,7 @@ import functools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,10 +150,16 @@ def sections() -> list[tdvf.Section]:
     ]
 
 
-def dress(code: bytes) -> bytes:
+def for_qemu(image: bytes) -> bytes:
+    """A guest's image without the sections that QEMU does not know."""
+    return dress(image, sections()[:3])
+
+
+def dress(code: bytes, wanted: Sequence[tdvf.Section] | None = None) -> bytes:
     """Puts TDVF metadata and both pointers into a 64 KiB image."""
     image = bytearray(code.ljust(SIZE, b"\0"))
-    descriptor = tdvf.descriptor(sections())
+    image[-0x400:-0x200] = bytes(0x200)
+    descriptor = tdvf.descriptor(sections() if wanted is None else wanted)
     at = SIZE - 0x400
     image[at : at + len(descriptor)] = descriptor
     table = tdvf.guid_table(SIZE - at - 16)

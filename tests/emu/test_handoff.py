@@ -103,16 +103,15 @@ def searched(space: bytes) -> bytes:
     return eventlog.search(lambda gpa, size: space[gpa : gpa + size], [(0, space)]).data
 
 
-def test_a_log_is_searched_from_whole_rsdps_at_aligned_places_only() -> None:
+def test_a_log_is_searched_from_whole_rsdps_only() -> None:
     space = memory()
     assert searched(space)
     root = bytes(space[RSDP : RSDP + 36])
     space[RSDP : RSDP + 36] = bytes(36)
-    space[RSDP + 8 : RSDP + 44] = root
     assert not searched(space)
-    space[RSDP + 16 : RSDP + 52] = root
+    space[RSDP + 4 : RSDP + 40] = root  # UEFI's configuration table may name any address
     assert searched(space)
-    space[RSDP + 16 + 33] ^= 1  # a reserved byte: only the checksum tells
+    space[RSDP + 4 + 33] ^= 1  # a reserved byte: only the checksum tells
     assert not searched(space)
 
 

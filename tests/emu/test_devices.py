@@ -75,7 +75,6 @@ def test_time_that_is_none() -> None:
     ("port", "size", "value", "reason"),
     [
         (0x600, 1, 0x34, "shutdown"),
-        (0x604, 2, 0x2000, "shutdown"),
         (0x64, 1, 0xFE, "reset"),
         (0xCF9, 1, 6, "reset"),
         (0xF4, 4, 0x10, "debug-exit"),

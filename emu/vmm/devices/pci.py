@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from formats.units import MIB
+from formats.units import KIB, MIB
 
 CONFIG_ADDRESS, CONFIG_DATA = 0xCF8, 0xCFC
 ENABLE = 1 << 31
 CONFIG_SIZE = 256  # of a conventional function; behind it all ones
-ECAM_FUNCTION = 4096
+ECAM_FUNCTION = 4 * KIB
 
 # Registers of every function that a guest can write (hw/pci/pci.c pci_init_wmask): command, cache line size,
 # interrupt line, and all that is not in the standard header

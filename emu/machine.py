@@ -24,12 +24,11 @@ from emu.tdx.launch import build
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices import ioapic
-from emu.vmm.devices.bus import Board, Ports, plain_board
+from emu.vmm.devices.bus import PLAIN, Host, Ports
 from emu.vmm.devices.clock import cmos_memory, parse_time
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
-from emu.vmm.q35 import board as q35_board
+from emu.vmm.q35 import board
 from emu.vmm.vmcall import Vmm
 from formats.units import FOUR_GIB, LARGE_PAGE, PAGE, align_up
 
@@ -227,15 +226,10 @@ class Machine:
         return self.memory.read(gpa, min(size, self.memory.span - gpa))
 
 
-def board(launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]) -> tuple[Board, int]:
-    """What makes the devices of the host that launches, and the version of its I/O APIC."""
+def host(launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]) -> Host:
+    """What the host that launches has and others do not."""
     q35 = launch.q35
-    if q35 is None:
-        return plain_board, ioapic.VERSION_PLAIN
-    return (
-        lambda set_line: q35_board.devices(memory, q35, range(vcpus), elapsed, set_line),
-        ioapic.VERSION_EOI,
-    )
+    return PLAIN if q35 is None else board.host(memory, q35, range(vcpus), elapsed)
 
 
 def create(
@@ -279,7 +273,7 @@ def create(
             elapsed,
             parse_time(config.rtc).isoformat(),
             cmos_memory(launch.ram),
-            *board(launch, memory, params.vcpus, elapsed),
+            host(launch, memory, params.vcpus, elapsed),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),

@@ -38,9 +38,7 @@ PARTS: Mapping[type, frozenset[str]] = {
     Console: frozenset(("until", "listener")),
     TdxModule: frozenset(("params", "memory")),
     Vmm: frozenset(("memory", "on_idle", "apics")),
-    Ports: frozenset(
-        ("send", "interrupt", "elapsed", "epoch", "cmos", "devices", "make_board", "ioapic_version")
-    ),
+    Ports: frozenset(("send", "interrupt", "elapsed", "epoch", "cmos", "devices", "host")),
     Uart: frozenset(("send", "line")),
     IoApic: frozenset(("send", "version")),
     Power: frozenset(),

@@ -204,9 +204,7 @@ def test_a_byte_that_is_not_aligned_will_do(td: Machine) -> None:
     assert td.memory.read(BUFFER + 5, 4, shared=True) == b"QEM\0"
 
 
-@pytest.mark.parametrize(
-    "address", [RAM_END, 0xFFFFF000, 1 << 40, BUFFER | SHARED, (1 << 64) - 4], ids=hex
-)
+@pytest.mark.parametrize("address", [RAM_END, 0xFFFFF000, 1 << 40, BUFFER | SHARED, (1 << 64) - 4], ids=hex)
 def test_a_buffer_that_is_no_ram_is_an_error(td: Machine, address: int) -> None:
     assert dma(td, Control.SELECT | Control.READ, 4, address) == Control.ERROR
     assert dma(td, Control.READ, 0, address) == 0
@@ -316,7 +314,9 @@ def test_the_parts_of_a_kernel(td: Machine) -> None:
     assert number(td, Key.KERNEL_SIZE) == len(KERNEL) - setup
     assert number(td, Key.INITRD_SIZE) == len(INITRD)
     assert number(td, Key.CMDLINE_SIZE) == len(LINE) + 1
-    assert long_item(td, Key.SETUP_DATA, setup) + long_item(td, Key.KERNEL_DATA, len(KERNEL) - setup) == KERNEL
+    assert (
+        long_item(td, Key.SETUP_DATA, setup) + long_item(td, Key.KERNEL_DATA, len(KERNEL) - setup) == KERNEL
+    )
     assert long_item(td, Key.INITRD_DATA, len(INITRD)) == INITRD
     assert item(td, Key.CMDLINE_DATA, len(LINE) + 3) == LINE.encode() + bytes(3)
     key, size = files(td)["etc/boot/kernel"]
@@ -325,9 +325,7 @@ def test_the_parts_of_a_kernel(td: Machine) -> None:
 
 def test_addresses_of_the_parts(td: Machine) -> None:
     """Where a BIOS would put them; the initrd below the last 160 KiB of low RAM."""
-    found = [
-        number(td, key) for key in (Key.KERNEL_ADDR, Key.CMDLINE_ADDR, Key.SETUP_ADDR, Key.KERNEL_ENTRY)
-    ]
+    found = [number(td, key) for key in (Key.KERNEL_ADDR, Key.CMDLINE_ADDR, Key.SETUP_ADDR, Key.KERNEL_ENTRY)]
     assert found == [0x100000, 0x20000, 0x10000, 0]
     assert number(td, Key.INITRD_ADDR) == (guest.MEMORY - 0x28000 - 1 - len(INITRD)) & ~0xFFF
 
@@ -439,5 +437,3 @@ def test_other_hosts_have_no_fw_cfg() -> None:
         out(td, 0x510, 2, 0)
         assert inp(td, 0x511, 1) == 0xFF
         assert inp(td, 0x514, 4) == 0xFFFFFFFF
-
-

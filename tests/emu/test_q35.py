@@ -8,7 +8,7 @@ import pytest
 from emu.cpu.apic import Message
 from emu.signals import End
 from emu.vmm.devices import ich9
-from emu.vmm.devices.bus import Ports
+from emu.vmm.devices.bus import Host, Ports
 from emu.vmm.devices.ich9 import Pm, Reset
 from emu.vmm.devices.ioapic import BASE, VERSION_EOI, IoApic
 from emu.vmm.devices.pci import Pci
@@ -28,7 +28,9 @@ class Board:
         self.sci: list[bool] = []
         self.pci = Pci()
         self.pm = Pm(self.pci, lambda: self.now, self.sci.append)
-        self.ports = Ports(lambda _: None, make_board=lambda _: (Reset(), self.pci, self.pm))
+        self.ports = Ports(
+            lambda _: None, host=Host(lambda _: (Reset(), self.pci, self.pm), aligned_only=True)
+        )
 
     def out(self, port: int, size: int, value: int) -> None:
         """OUT."""
@@ -92,7 +94,7 @@ def test_registers_after_a_reset(board: Board) -> None:
     assert [board.get(HOST_BRIDGE, at) for at in (0x04, 0x08, 0x2C)] == [0, 0x06000000, 0x11001AF4]
     assert [board.get(HOST_BRIDGE, at) for at in (0x90, 0x94, 0x9C)] == [0, 0, 0]  # PAM, SMRAM
     assert (board.get(LPC, PMBASE), board.get(LPC, ACPI_CNTL)) == (1, 0)
-    assert [board.get(LPC, at) for at in (0x04, 0x08, 0x0C)] == [0x02000000, 0x06010002, 0x00800000]
+    assert [board.get(LPC, at) for at in (0x04, 0x08, 0x0C)] == [0, 0x06010002, 0x00800000]
     assert [board.get(LPC, at) for at in (0x60, 0x64, 0x68, 0x80)] == [0x80808080, 0, 0x80808080, 0x10000]
 
 
@@ -104,7 +106,7 @@ def test_what_can_be_written(board: Board) -> None:
         (HOST_BRIDGE, 0x10, 0),
         (HOST_BRIDGE, 0x3C, 0xFF),
         (HOST_BRIDGE, 0x9C, ABSENT),
-        (LPC, 0x04, 0x02000507),
+        (LPC, 0x04, 0x0507),
         (LPC, 0x0C, 0x008000FF),
         (LPC, PMBASE, 0xFF87),
         (LPC, ACPI_CNTL, ABSENT),
@@ -206,12 +208,17 @@ def test_registers_of_the_block(up: Board) -> None:
     assert [up.inp(port, 2) for port in (0x606, 0x60C, 0x61E, 0x638, 0x65E)] == [0xFFFF] * 5
     assert [up.inp(port, 4) for port in (0x620, 0x628, 0x630, 0x634)] == [0, 0, 0x20, 0]
     assert [up.inp(port, 2) for port in (0x660, 0x66A, 0x670, 0x672)] == [0, 8, 3, 4]
-    assert (up.inp(EVENT, 4), up.inp(CONTROL, 4)) == (1, 0xFFFF0001)
+    assert (up.inp(EVENT, 4), up.inp(CONTROL, 4)) == (0, 0)  # too wide
     up.out(ENABLE, 2, 0x0100)
     up.out(0x628, 4, 0x12345678)
     assert (up.inp(ENABLE, 2), up.inp(0x628, 4), up.inp(0x629, 1)) == (0x100, 0x12345678, 0x56)
+    assert [up.inp(port, size) for port, size in ((0x60E, 4), (0x61, 2), (0x61C, 4))] == [0, 0, ABSENT]
     up.out(EVENT, 4, 0x0020_0000)
-    assert up.inp(ENABLE, 2) == 0x20
+    up.out(CONTROL, 4, 0x2000)
+    up.out(ENABLE + 1, 1, 0x01)
+    assert up.inp(ENABLE, 2) == 0x100
+    up.out(ENABLE, 1, 0x21)
+    assert up.inp(ENABLE, 2) == 0x21
     up.out(0x62A, 1, 0xFF)
     assert up.inp(0x628, 4) == 0x12FF5678
 
@@ -250,6 +257,7 @@ def test_timer(up: Board) -> None:
     up.now = 5.0
     assert up.inp(TIMER, 4) == 5 * 3579545 % (1 << 24)
     assert up.inp(TIMER + 2, 1) == 5 * 3579545 >> 16 & 0xFF
+    assert (up.inp(TIMER + 2, 4), up.inp(TIMER + 1, 2)) == (0, 0)  # not aligned
     up.out(TIMER, 4, 0)
     assert up.inp(TIMER, 4) == 5 * 3579545 % (1 << 24)
 

@@ -48,12 +48,25 @@ class MemoryDevice(Protocol):
 
 
 SetLine = Callable[[int, bool], None]  # pin of the I/O APIC, level
-Board = Callable[[SetLine], tuple[Device, ...]]  # makes the devices that one host has and others do not
 
 
-def plain_board(set_line: SetLine) -> tuple[Device, ...]:
+def power_only(set_line: SetLine) -> tuple[Device, ...]:
     """A host with nothing but power control."""
     return (Power(),)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What one host has and others do not: `board` makes its devices. `aligned_only`: other accesses of ports
+    read zero and write nothing.
+    """
+
+    board: Callable[[SetLine], tuple[Device, ...]] = power_only
+    ioapic_version: int = ioapic.VERSION_PLAIN
+    aligned_only: bool = False
+
+
+PLAIN = Host()
 
 
 def _nobody(message: Message) -> None:
@@ -63,8 +76,7 @@ def _nobody(message: Message) -> None:
 @dataclass
 class Ports:
     """The devices of the VMM. `send` gets what the serial and debug ports receive, `interrupt` the messages
-    of the I/O APIC; `elapsed` gives the seconds since the start; `cmos` has registers behind the clock's;
-    `make_board` makes the devices of the host.
+    of the I/O APIC; `elapsed` gives the seconds since the start; `cmos` has registers behind the clock's.
     """
 
     send: Callable[[int], None]
@@ -72,8 +84,7 @@ class Ports:
     elapsed: Callable[[], float] = lambda: 0.0
     epoch: str = EPOCH.isoformat()
     cmos: Mapping[int, int] = field(default_factory=dict)
-    make_board: Board = plain_board
-    ioapic_version: int = ioapic.VERSION_PLAIN
+    host: Host = PLAIN
     uart: Uart = field(init=False)
     ioapic: IoApic = field(init=False)
     clock: Clock = field(init=False)
@@ -81,20 +92,24 @@ class Ports:
     devices: tuple[Device, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ioapic = IoApic(self.interrupt, self.ioapic_version)
+        self.ioapic = IoApic(self.interrupt, self.host.ioapic_version)
         self.uart = Uart(self.send, lambda level: self.ioapic.set_line(COM1_IRQ, level))
         self.clock = Clock(self.elapsed, self.epoch, self.cmos)
-        self.board = self.make_board(self.ioapic.set_line)
+        self.board = self.host.board(self.ioapic.set_line)
         self.devices = (self.uart, DebugConsole(self.send), self.clock, DebugExit(), *self.board)
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT of 1, 2 or 4 bytes; unknown ports swallow it."""
+        if self.host.aligned_only and port % size:
+            return
         for device in self.devices:
             if port in device.ports:
                 device.write(port, size, value)
 
     def read(self, port: int, size: int) -> int:
         """IN of 1, 2 or 4 bytes; nobody answers: all ones."""
+        if self.host.aligned_only and port % size:
+            return 0
         for device in self.devices:
             if port in device.ports:
                 return device.read(port, size)

@@ -11,7 +11,7 @@ from emu.signals import End
 from emu.vmm.devices.pci import Pci
 
 SCI_IRQ = 9
-BLOCK = 0x80
+BLOCK, WORD = 0x80, 2
 STATUS, ENABLED, CONTROL, TIMER, EVENT0, SMI, TCO = 0x00, 0x02, 0x04, 0x08, 0x20, 0x30, 0x60
 EVENT0_SIZE, SMI_SIZE, TCO_SIZE = 16, 8, 32
 TIMER_HZ, TIMER_BITS = 3579545, 24  # ACPI 6.5, 4.8.3.3
@@ -89,7 +89,9 @@ class Pm:
         return at, 0, 0
 
     def read(self, port: int, size: int) -> int:
-        """Bytes behind the end of a register are all ones."""
+        """Nobody is there: all ones. An access that is too wide for events and control reads zero."""
+        if size > WORD and port - self.pci.pm_base < CONTROL + WORD:
+            return 0
         start, length, value = self.register(port - self.pci.pm_base)
         ones = (1 << 8 * size) - 1
         if not length:
@@ -100,15 +102,15 @@ class Pm:
     def write(self, port: int, size: int, value: int) -> None:
         """May raise End."""
         at = port - self.pci.pm_base
+        if size > WORD and at < CONTROL + WORD:
+            return
         if at == STATUS:
-            self.write_status(value & 0xFFFF)
-            if size == 4:
-                self.enabled = value >> 16
+            self.write_status(value)
         elif at == ENABLED:
-            self.enabled = value & 0xFFFF
+            self.enabled = value
         elif at in (CONTROL, CONTROL + 1):
             high = at == CONTROL + 1
-            self.write_control((value & 0xFF) << 8 | self.control & 0xFF if high else value & 0xFFFF)
+            self.write_control((value & 0xFF) << 8 | self.control & 0xFF if high else value)
         elif EVENT0 + EVENT0_SIZE // 2 <= at < EVENT0 + EVENT0_SIZE:
             shift = 8 * (at - EVENT0 - EVENT0_SIZE // 2)
             self.events = self.events & ~(((1 << 8 * size) - 1) << shift) | value << shift

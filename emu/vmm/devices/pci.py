@@ -81,7 +81,6 @@ def lpc() -> Function:
     return function(
         {
             0x00: bytes.fromhex("86801829"),
-            0x06: bytes.fromhex("0002"),  # status: medium DEVSEL
             0x08: bytes.fromhex("0200010600008000"),  # revision 2, ISA bridge, multifunction
             PMBASE: PMBASE_RESET.to_bytes(4, "little"),
             0x60: routes,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from emu.cpu.memory import Memory
-from emu.vmm.devices.bus import SetLine
+from emu.vmm.devices.bus import Host, SetLine
 from emu.vmm.devices.fw_cfg import FwCfg, HostMemory
 from emu.vmm.devices.ich9 import SCI_IRQ, Pm, Reset
+from emu.vmm.devices.ioapic import VERSION_EOI
 from emu.vmm.devices.pci import Pci
 from emu.vmm.q35 import items, tables
 from emu.vmm.q35.items import Q35
@@ -33,3 +34,10 @@ def devices(
         lambda: {made.files[name]: data for name, data in build().items()},
     )
     return Reset(), pci, Pm(pci, elapsed, lambda level: set_line(SCI_IRQ, level)), firmware
+
+
+def host(memory: Memory, machine: Q35, apic_ids: Sequence[int], elapsed: Callable[[], float]) -> Host:
+    """That machine for `Ports`. Since QEMU 11 a port access has to be aligned to its size."""
+    return Host(
+        lambda set_line: devices(memory, machine, apic_ids, elapsed, set_line), VERSION_EOI, aligned_only=True
+    )

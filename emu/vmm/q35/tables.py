@@ -147,7 +147,7 @@ def dsdt(facts: Facts) -> bytes:
             aml.device("DRAC", aml.name("_HID", aml.eisa_id("PNP0C01")), aml.name("_CRS", reserved))
         )
     off = aml.name("_S5_", aml.package(*[aml.integer(ich9.OFF)] * 4))
-    return acpi.table(b"DSDT", OTHER_REVISION, off + aml.scope("\\_SB_", *devices), QEMU)
+    return acpi.table(b"DSDT", OTHER_REVISION, off + aml.scope("_SB_", *devices), QEMU)
 
 
 def fadt(facts: Facts, facs_at: int, dsdt_at: int) -> bytes:

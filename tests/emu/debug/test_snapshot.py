@@ -66,14 +66,16 @@ def test_a_run_goes_on_from_its_middle(vmm: str) -> None:
 def parts(value: object) -> list[object]:
     """All objects of the state below one, itself among them."""
     if type(value) not in objects.PARTS:
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        items = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        )
         return [found for item in items for found in parts(item)]
     inner = (part for name, part in vars(value).items() if name not in objects.PARTS[type(value)])
     return [value, *(found for part in inner for found in parts(part))]
 
 
 WATCHERS = ("observer", "keyboard", "listener")
-CONSTANT = ("epoch", "cmos", "names", "version", "ioapic_version", "mask", "items", "late", "writable")
+CONSTANT = ("epoch", "cmos", "names", "version", "mask", "items", "late", "writable")
 STATELESS = (DebugConsole, DebugExit)
 
 

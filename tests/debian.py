@@ -10,10 +10,12 @@ from pathlib import Path
 
 from host.cache import cache_dir
 from tdforge import tools
-from tdforge.apt import Apt, alone
+from tdforge.apt import Apt, Suite, alone
 from tdforge.kernel import find_kernel
 
 HOME = cache_dir()  # read before any test moves it
+# ovmf 2025.02-8+deb13u1, by tdforge.apt.files_digest
+NEW_OVMF = "a3caec81a1f15712131c8203cf945aaf9803ab0abed9a2f14a80a58a43293825"
 
 
 def _quiet(text: str) -> None:
@@ -29,6 +31,17 @@ def ovmf() -> Path:
     with alone(HOME):
         if not path.is_file():
             Apt(HOME, _quiet).unpack(["ovmf"], HOME / "ovmf", only=("usr/share/ovmf/",))
+    return path
+
+
+@cache
+def new_ovmf() -> Path:
+    """OVMF.fd of Debian 13, 2025.02, whatever release the machine runs; fetched once into the cache."""
+    path = HOME / "ovmf-trixie" / "usr/share/ovmf/OVMF.fd"
+    with alone(HOME):
+        if not path.is_file():
+            apt = Apt(HOME, _quiet, Suite("trixie"))
+            apt.unpack(["ovmf"], HOME / "ovmf-trixie", only=("usr/share/ovmf/",), digest=NEW_OVMF)
     return path
 
 

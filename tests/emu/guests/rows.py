@@ -39,7 +39,8 @@ class Step:
 class Row:
     """One row: `expect` maps names of layout.address_of to literal numbers; `end` is how the run must end and
     `detail` a part of what the report then says; `console` is all that a guest without `expect` must send.
-    `td` are the TD_PARAMS. `status` is exact, simplified or absent, `why` for the latter two.
+    `td` are the TD_PARAMS, and `vmm` if it is not the default. `status` is exact, simplified or absent, `why`
+    for the latter two.
     """
 
     key: str

@@ -87,13 +87,14 @@ def result(row: Row) -> Result:
     host_pages = settings.pop("host_page_size", "2M")
     retry = settings.pop("map_gpa_retry", False)
     removes = settings.pop("removes", None)
+    vmm = settings.pop("vmm", RunConfig.vmm)
     named = {name: settings.pop(name) for name in CHOICES if name in settings}
     choices = Choices(stop_at_refused_vmcall=False, **named)
     params = TdParams(choices=choices, **settings)
     config = RunConfig(
         image=build(row), image_name=f"{row.key}.bin", memory=at.MEMORY, vcpus=params.vcpus,
         until="halt", max_instructions=LIMIT, host_page_size=host_pages, map_gpa_retry=retry,
-        td=params,
+        td=params, vmm=vmm,
     )  # fmt: skip
     machine = prepare(config)
     try:

@@ -16,6 +16,7 @@ from . import (
     rows_measure,
     rows_msr,
     rows_pages,
+    rows_q35,
     rows_tdcall,
     rows_ve,
     rows_vmcall,
@@ -37,6 +38,7 @@ PARTS = (
     rows_access,
     rows_cpuid,
     rows_msr,
+    rows_q35,
 )
 
 

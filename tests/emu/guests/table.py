@@ -31,6 +31,10 @@ Developer's Manual), whose section numbers here and in the sources are those of 
 Where a real TD would exit to the host, which then has to act, the run ends with a diagnosis; the row calls
 this a TD exit.
 
+Sections 8.1 to 8.6 are QEMU's q35 with the options that [`emulator.md`](emulator.md) gives, as QEMU 10.2 and
+later answer; in the width of port accesses, as QEMU 11. `tests/emu/test_q35_real.py` asks the QEMU of Debian
+the same questions.
+
 `python -m tests.emu.guests KEY FILE` writes the image of a row (TDVF, 64 KiB, for any VMM that takes one) and
 prints the lines that its serial port must show: hexadecimal quadwords, then a halt.
 

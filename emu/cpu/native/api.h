@@ -116,7 +116,7 @@ uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level);
 /* Takes pages away: their private content is lost, so that the next private page there is a fresh one, and so are all
  * translations to them. The caller sets the states. */
 void td_discard(td_vm *vm, uint64_t gpa, uint64_t size);
-/* The host's own pages behind the shared alias lose their content: zeros are next to be read there. */
+/* The same of shared pages: the host's own pages behind the alias lose their content. */
 void td_discard_shared(td_vm *vm, uint64_t gpa, uint64_t size);
 /* Gives `count` pages one TD_PAGE_* byte; vCPUs keep their translations. */
 void td_set_pages(td_vm *vm, uint64_t gpa, uint64_t count, uint32_t state);

@@ -60,7 +60,10 @@ void td_discard(td_vm *vm, uint64_t gpa, uint64_t size) {
     vm->removals++;
 }
 
-void td_discard_shared(td_vm *vm, uint64_t gpa, uint64_t size) { madvise(vm->m.shared + gpa, size, MADV_DONTNEED); }
+void td_discard_shared(td_vm *vm, uint64_t gpa, uint64_t size) {
+    madvise(vm->m.shared + gpa, size, MADV_DONTNEED);
+    vm->removals++;
+}
 
 uint64_t td_accept(td_vm *vm, uint64_t gpa, uint32_t level) {
     if (gpa >= vm->m.span)

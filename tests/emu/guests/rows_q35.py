@@ -20,15 +20,15 @@ READ, SKIP, SELECT, WRITE = 2, 4, 8, 16
 ABSENT = 0xFFFFFFFF
 UNTRIED = "by QEMU's source alone: nobody has tried it on TDX hardware"
 SOURCES = {  # by the first word of a row's key
-    "register": "QEMU fw_cfg.c fw_cfg_comb_valid, fw_cfg_data_read, fw_cfg_select",
-    "dma": "QEMU fw_cfg.c fw_cfg_dma_transfer, fw_cfg_dma_mem_write",
+    "register": "QEMU hw/nvram/fw_cfg.c fw_cfg_comb_valid, fw_cfg_data_read, fw_cfg_select",
+    "dma": "QEMU hw/nvram/fw_cfg.c fw_cfg_dma_transfer, fw_cfg_dma_mem_write",
     "item": "QEMU hw/i386/fw_cfg.c fw_cfg_arch_create",
-    "kernel": "QEMU x86-common.c x86_load_linux",
-    "config": "QEMU pci_host.c pci_data_read, pci_data_write",
-    "ecam": "QEMU q35.c mch_update_pciexbar, pcie_host.c pcie_mmcfg_data_read",
+    "kernel": "QEMU hw/i386/x86-common.c x86_load_linux",
+    "config": "QEMU hw/pci/pci_host.c pci_data_read, pci_data_write",
+    "ecam": "QEMU hw/pci-host/q35.c mch_update_pciexbar, QEMU hw/pci/pcie_host.c pcie_mmcfg_data_read",
     "pm": "QEMU hw/acpi/core.c acpi_pm1_evt_get_sts, acpi_pm1_cnt_write",
-    "reset": "QEMU lpc_ich9.c ich9_rst_cnt_write",
-    "acpi": "QEMU acpi-build.c acpi_build_update, acpi_build",
+    "reset": "QEMU hw/isa/lpc_ich9.c ich9_rst_cnt_write",
+    "acpi": "QEMU hw/i386/acpi-build.c acpi_build_update, acpi_build",
 }
 
 

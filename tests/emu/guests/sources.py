@@ -144,6 +144,15 @@ OTHERS = {
     "KVM lapic.c": "Linux 6.16, arch/x86/kvm/lapic.c",
     "QEMU tdx.c": "QEMU 10.1, target/i386/kvm/tdx.c",
     "QEMU accel/kvm/kvm-all.c": "QEMU 10.1, accel/kvm/kvm-all.c",
+    "QEMU hw/nvram/fw_cfg.c": "QEMU 10.2, hw/nvram/fw_cfg.c",
+    "QEMU hw/i386/fw_cfg.c": "QEMU 10.2, hw/i386/fw_cfg.c",
+    "QEMU hw/i386/x86-common.c": "QEMU 10.2, hw/i386/x86-common.c",
+    "QEMU hw/i386/acpi-build.c": "QEMU 10.2, hw/i386/acpi-build.c",
+    "QEMU hw/pci/pci_host.c": "QEMU 10.2, hw/pci/pci_host.c",
+    "QEMU hw/pci/pcie_host.c": "QEMU 10.2, hw/pci/pcie_host.c",
+    "QEMU hw/pci-host/q35.c": "QEMU 10.2, hw/pci-host/q35.c",
+    "QEMU hw/acpi/core.c": "QEMU 10.2, hw/acpi/core.c",
+    "QEMU hw/isa/lpc_ich9.c": "QEMU 10.2, hw/isa/lpc_ich9.c",
 }
 _FILE = re.compile(r"((?:KVM |QEMU )?[\w/-]+\.[ch])(?: (\w+))?")
 

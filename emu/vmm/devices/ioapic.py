@@ -80,7 +80,7 @@ class IoApic:
         """A 32-bit write."""
         if offset == SELECT:
             self.selected = value & 0xFF
-        if offset == EOI and self.version == VERSION_EOI:
+        if offset == EOI:
             self.end(value & VECTOR)
         if offset != WINDOW:
             return

@@ -170,3 +170,10 @@ def test_how_high_an_initrd_may_lie(version: int, flags: int, limit: int) -> Non
     with guest.machine(image(), vmm="qemu", kernel=bytes(whole), initrd=b"x", memory=GIB) as td:
         top = min(limit, GIB - 0x28000 - 1)
         assert int.from_bytes(device(td).items[Key.INITRD_ADDR], "little") == top - 1 & ~0xFFF
+
+
+def test_no_setup_sectors_means_four() -> None:
+    whole = bytearray(KERNEL)
+    whole[0x1F1] = 0
+    with launched(kernel=bytes(whole)) as td:
+        assert number(td, Key.SETUP_SIZE) == 0xA00

@@ -255,6 +255,8 @@ def test_timer(up: Board) -> None:
     up.now = 5.0
     assert up.inp(TIMER, 4) == 5 * 3579545 % (1 << 24)
     assert up.inp(TIMER + 2, 1) == 5 * 3579545 >> 16 & 0xFF
+    up.now = 4.9  # of a vCPU that is behind
+    assert up.inp(TIMER, 4) == 5 * 3579545 % (1 << 24)
     assert (up.inp(TIMER + 2, 4), up.inp(TIMER + 1, 2)) == (0, 0)  # not aligned
     up.out(TIMER, 4, 0)
     assert up.inp(TIMER, 4) == 5 * 3579545 % (1 << 24)

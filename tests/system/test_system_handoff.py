@@ -14,6 +14,7 @@ from debian import tool
 from tdbox import GIB, LINUX, MIB, PRESETS, Firmware, Stopped, launched, made, payload_window, stopped
 
 from emu.api import run
+from emu.cpu import pagestate
 from emu.signals import End
 
 SIZES = {
@@ -54,7 +55,7 @@ def test_the_e820_covers_every_byte_once(linux: Firmware, vmm: str, size: str) -
         for start, end, kind in table:
             if kind in (1, 3, 4):  # the kernel touches these without a word to anyone
                 states = set(td.machine.memory.states(start, end - start))
-                assert {s & td.machine.lib.TD_PAGE_STATE for s in states} == {td.machine.lib.TD_PAGE_MAPPED}
+                assert {s & pagestate.STATE for s in states} == {pagestate.MAPPED}
 
 
 def tables_of(td: Stopped) -> dict[str, tuple[int, bytes]]:

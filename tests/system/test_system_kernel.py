@@ -19,6 +19,7 @@ from debian import kernel as debian_kernel
 from debian import tool
 from tdbox import LINUX, Firmware, finish, launched, stopped
 
+from emu.cpu import pagestate
 from emu.ending import Until
 from tdforge.boot import CMDLINE
 
@@ -135,7 +136,7 @@ def test_a_kernel_that_finds_memory_not_accepted_dies_and_the_report_names_the_p
     forgotten = 0x1A00000
     with launched(config) as machine:
         assert finish(machine, config).report.met
-        machine.memory.set_states(forgotten, 0x1000, machine.lib.TD_PAGE_PENDING)
+        machine.memory.set_states(forgotten, 0x1000, pagestate.PENDING)
         machine.console.until = Until("console", b"Linux version")
         end = finish(machine, config).report.end
     assert end["reason"] == "sept-violation"

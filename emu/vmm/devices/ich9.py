@@ -55,6 +55,7 @@ class Pm:
     overflow: int = 0  # tick from which on the status bit of the timer is set
     events: int = 0  # enable bits of the general-purpose events
     level: bool = False
+    latest: int = 0  # what the timer has shown: no vCPU reads less than another has read
 
     @property
     def ports(self) -> range:
@@ -65,7 +66,8 @@ class Pm:
     @property
     def ticks(self) -> int:
         """Of the timer since the start."""
-        return int(self.elapsed() * TIMER_HZ)
+        self.latest = max(self.latest, int(self.elapsed() * TIMER_HZ))
+        return self.latest
 
     @property
     def status(self) -> int:

@@ -131,7 +131,7 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     image = read_image(image_file)
     kernel = read(given.kernel, "kernel") if given.kernel else None
     if kernel is not None:
-        check_payload(image, kernel, str(given.kernel))
+        check_payload(image, kernel, str(given.kernel), parse_vmm(given.vmm)[0].fw_cfg)
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
@@ -158,10 +158,14 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     )
 
 
-def check_payload(image: bytes, kernel: bytes, name: str) -> None:
-    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? UserError."""
+def check_payload(image: bytes, kernel: bytes, name: str, fw_cfg: bool = False) -> None:
+    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? A VMM with
+    fw_cfg needs no section. UserError.
+    """
     sections = tdvf.metadata(image).sections
     payload = next((item for item in sections if item.type == tdvf.SectionType.PAYLOAD), None)
+    if payload is None and fw_cfg:
+        return
     if payload is None:
         raise UserError("this image has no Payload section, so it takes no --kernel")
     try:

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import guest
 import pytest
 
 from formats import eventlog, linux, tdvf
@@ -149,6 +150,17 @@ def test_a_kernel_larger_than_its_section(
     big.write_bytes(kernel.read_bytes().ljust(room + 1, b"\0"))
     assert run(image, big) == 1
     assert "is larger than the image's Payload section" in last_line(capsys)
+
+
+def test_only_qemu_takes_a_kernel_for_an_image_without_a_payload_section(
+    tmp_path: Path, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "guest.bin"
+    image.write_bytes(guest.for_qemu(guest.build("main:\n    halt\n").image))
+    assert run(image, kernel, "--until", "halt") == 1
+    assert "no Payload section" in last_line(capsys)
+    assert run(image, kernel, "--until", "halt", "--vmm", "qemu") == 0
+    assert run(image, kernel, "--until", "halt", "--vmm", "hostile:1:qemu") == 0
 
 
 def test_an_initrd_larger_than_its_section(

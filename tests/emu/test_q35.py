@@ -205,6 +205,7 @@ def test_registers_of_the_block(up: Board) -> None:
     assert [up.inp(port, 2) for port in (EVENT, ENABLE, CONTROL)] == [1, 0, 1]
     assert [up.inp(port, 2) for port in (0x606, 0x60C, 0x61E, 0x638, 0x65E)] == [0xFFFF] * 5
     assert [up.inp(port, 4) for port in (0x620, 0x628, 0x630, 0x634)] == [0, 0, 0x20, 0]
+    assert [up.inp(0x630, size) for size in (1, 2)] == [0, 0]
     assert [up.inp(port, 2) for port in (0x660, 0x66A, 0x670, 0x672)] == [0, 8, 3, 4]
     assert (up.inp(EVENT, 4), up.inp(CONTROL, 4)) == (0, 0)  # too wide
     up.out(ENABLE, 2, 0x0100)

@@ -175,12 +175,13 @@ def test_ecam() -> None:
 def test_power_management() -> None:
     registers = (0x600, 0x602, 0x604, 0x606, 0x60C, 0x610, 0x618, 0x61C, 0x638, 0x640, 0x65C)
     wide = (0x608, 0x620, 0x624, 0x628, 0x62C, 0x630, 0x634)
+    narrow = ((0x630, 1), (0x630, 2), (0x634, 2), (0x608, 1), (0x620, 1), (0x624, 2), (0x600, 1))
     watchdog = tuple(range(0x660, 0x680, 2))
     steps = ((0x602, 0xFFFF), (0x602, 0), (0x600, 1), (0x604, 0xDFFF), (0x604, 0), (0x604, 0x1C01))
     with both() as pair:
 
         def compare(what: object) -> None:
-            for port, size in (*[(p, 2) for p in (*registers, *watchdog)], *[(p, 4) for p in wide]):
+            for port, size in (*[(p, 2) for p in (*registers, *watchdog)], *[(p, 4) for p in wide], *narrow):
                 assert pair[0].inp(port, size) == pair[1].inp(port, size), (what, hex(port))
 
         compare("off")

@@ -90,9 +90,15 @@ class Pm:
             return TCO, TCO_SIZE, sum(value << 8 * place for place, value in TCO_RESET.items())
         return at, 0, 0
 
+    def takes(self, at: int, size: int) -> bool:
+        """Events and control have 2 bytes, SMI registers 4."""
+        if SMI <= at < SMI + SMI_SIZE:
+            return size == 2 * WORD
+        return size <= WORD or at >= CONTROL + WORD
+
     def read(self, port: int, size: int) -> int:
-        """Nobody is there: all ones. An access that is too wide for events and control reads zero."""
-        if size > WORD and port - self.pci.pm_base < CONTROL + WORD:
+        """Nobody is there: all ones. A width that a register does not take reads zero."""
+        if not self.takes(port - self.pci.pm_base, size):
             return 0
         start, length, value = self.register(port - self.pci.pm_base)
         ones = (1 << 8 * size) - 1
@@ -104,7 +110,7 @@ class Pm:
     def write(self, port: int, size: int, value: int) -> None:
         """May raise End."""
         at = port - self.pci.pm_base
-        if size > WORD and at < CONTROL + WORD:
+        if not self.takes(at, size):
             return
         if at == STATUS:
             self.write_status(value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from pathlib import Path
 
+import initrd
 import pytest
 from debian import kernel, new_ovmf, ovmf
 
@@ -164,6 +166,27 @@ def test_it_boots_debians_kernel_by_fw_cfg() -> None:
     ):
         assert text in report.console, text
     assert report.tdcalls["TDG.MR.RTMR.EXTEND"] == len(report.events) == 19
+    assert [register.hex() for register in eventlog.replay(report.event_log)] == list(report.rtmr)
+
+
+def test_a_user_space_from_fw_cfg_powers_off(tmp_path: Path) -> None:
+    """The initrd arrives and is measured, too; the kernel finds `_S5` and PM1a_CNT in the host's tables."""
+    report = boot(
+        new_ovmf().read_bytes(),
+        td=TdParams(),
+        memory=512 << 20,
+        kernel=kernel().read_bytes(),
+        initrd=initrd.archive(initrd.program(tmp_path, polled=False)),
+        cmdline="console=ttyS0 printk.devkmsg=on",
+        stdin=b"hello there\n",
+        until="shutdown",
+        max_instructions=TO_ROOT,
+    )
+    assert report.met, report.end
+    assert report.end["detail"] == "the guest powered off through port 0x604"
+    assert "you said: hello there" in report.console
+    assert "init: done" in report.console
+    assert report.tdcalls["TDG.MR.RTMR.EXTEND"] == len(report.events) == 20
     assert [register.hex() for register in eventlog.replay(report.event_log)] == list(report.rtmr)
 
 

@@ -1,7 +1,7 @@
-"""Which rules of which VMM does an image break?
+"""Which rules does an image of ours break? Those that make it portable: any VMM of its kind loads it.
 
-Every finding names the place, what is there, what should be, who refuses it and which source says so. Rules
-that no VMM checks are here because the TD would die later without a word.
+Every finding names the place, what is there, what should be, and which source says so. Rules that no VMM
+checks are here because the TD would die later without a word. What one VMM takes is in image/hosts.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from formats.units import FOUR_GIB, PAGE
 GPA_LIMIT = 1 << 47  # the shared bit of a TD with 48 guest physical address bits
 MIN_SECTIONS = 2  # QEMU hw/i386/tdvf.c tdvf_parse_metadata
 
-ANYONE = ("QEMU", "Cloud Hypervisor", "Dragonball", "Alioth", "td-shim")
-NOBODY: tuple[str, ...] = ()
 _QEMU_SECTION = "QEMU hw/i386/tdvf.c tdvf_parse_and_check_section_entry"
 _TD_SHIM = "td-shim td-shim-interface/src/metadata.rs validate_sections"
 _KVM = "Linux arch/x86/kvm/vmx/tdx.c tdx_vcpu_init_mem_region"
@@ -46,20 +44,18 @@ _WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken rule. `code` is stable; `refused_by` is empty when no VMM notices and the TD fails later."""
+    """One broken rule. `code` is stable."""
 
     code: str
     place: str
     found: str
     expected: str
-    refused_by: tuple[str, ...]
     source: str
 
     @property
     def text(self) -> str:
         """One sentence for people."""
-        who = f"refused by {', '.join(self.refused_by)}" if self.refused_by else "no VMM checks it"
-        return f"{self.place}: found {self.found}, expected {self.expected} ({who}; {self.source})"
+        return f"{self.place}: found {self.found}, expected {self.expected} ({self.source})"
 
 
 def profile_for(sections: Sequence[Section]) -> Profile:
@@ -76,9 +72,7 @@ def check_image(image: bytes, profile: Profile | str | None = None, *, place: st
     try:
         metadata = tdvf.metadata(image, place=place)
     except FormatError as error:
-        return [
-            Finding("no-metadata", error.place, error.found, error.expected, ANYONE, "TDVF Design Guide, 11")
-        ]
+        return [Finding("no-metadata", error.place, error.found, error.expected, "TDVF Design Guide, 11")]
     chosen = Profile(profile) if profile else profile_for(metadata.sections)
     findings = [*_file(image, place), *_pointers(image, metadata.offset, place)]
     for index, section in enumerate(metadata.sections):
@@ -93,10 +87,10 @@ def check_image(image: bytes, profile: Profile | str | None = None, *, place: st
 def _file(image: bytes, place: str) -> Iterator[Finding]:
     if len(image) % FILE_UNIT:
         source = "QEMU hw/i386/x86-common.c x86_bios_rom_init"
-        yield Finding("file-size", place, f"{len(image):#x} bytes", "a multiple of 64 KiB", ("QEMU",), source)
+        yield Finding("file-size", place, f"{len(image):#x} bytes", "a multiple of 64 KiB", source)
     if len(image) > MAX_FILE_SIZE:
         source = "QEMU maps the file below 4 GiB, over LAPIC and IOAPIC when it is larger"
-        yield Finding("file-too-large", place, f"{len(image):#x} bytes", "at most 16 MiB", NOBODY, source)
+        yield Finding("file-too-large", place, f"{len(image):#x} bytes", "at most 16 MiB", source)
 
 
 def _pointers(image: bytes, offset: int, place: str) -> Iterator[Finding]:
@@ -107,16 +101,16 @@ def _pointers(image: bytes, offset: int, place: str) -> Iterator[Finding]:
         table_place = f"{place} offset {max(0, len(image) - tdvf.FOOTER_DISTANCE):#x}"
         found = "no GUID table with a TDX entry"
         source = "QEMU hw/i386/pc_sysfw_ovmf.c pc_system_parse_ovmf_flash"
-        yield Finding("guid-table", table_place, found, "one", ("QEMU", "Alioth"), source)
+        yield Finding("guid-table", table_place, found, "one", source)
     elif pointer != by_table:
         found, expected = f"descriptor pointer {pointer:#x}", f"{by_table:#x}, as the GUID table says"
-        yield Finding("pointer", pointer_place, found, expected, ("Dragonball", "td-shim"), _DRAGONBALL)
+        yield Finding("pointer", pointer_place, found, expected, _DRAGONBALL)
     before = image[max(0, offset - tdvf.GUID_SIZE) : offset]
     if before != guids.TDX_METADATA.bytes_le:
         where = f"{place} offset {offset - tdvf.GUID_SIZE:#x}"
         found = f"{before.hex() or 'nothing'} before the descriptor"
         source = "td-shim td-shim-tools/src/loader.rs"
-        yield Finding("metadata-guid", where, found, f"GUID {guids.TDX_METADATA}", ("td-shim",), source)
+        yield Finding("metadata-guid", where, found, f"GUID {guids.TDX_METADATA}", source)
 
 
 def _name(place: str, index: int, section: Section) -> str:
@@ -125,9 +119,8 @@ def _name(place: str, index: int, section: Section) -> str:
 
 def _section(item: Section, place: str, file_size: int, profile: Profile) -> Iterator[Finding]:
     if item.type not in _TYPES[profile]:
-        refused = ("QEMU", "Alioth") if profile is Profile.QEMU else ANYONE
         known = " ".join(f"{tdvf.TYPE_NAMES[kind]}" for kind in _TYPES[profile])
-        yield Finding("type", place, f"type {item.type:#x}", f"one of {known}", refused, _QEMU_SECTION)
+        yield Finding("type", place, f"type {item.type:#x}", f"one of {known}", _QEMU_SECTION)
         return
     if item.type not in _WITHIN_BFV:
         yield from _memory(item, place, profile)
@@ -138,12 +131,12 @@ def _section(item: Section, place: str, file_size: int, profile: Profile) -> Ite
 def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
     page = f"a multiple of {PAGE:#x}"
     if item.address % PAGE:
-        yield Finding("address", place, f"address {item.address:#x}", page, ("QEMU", "td-shim", "KVM"), _KVM)
+        yield Finding("address", place, f"address {item.address:#x}", page, _KVM)
     if item.memory_size % PAGE:
         found = f"memory size {item.memory_size:#x}"
-        yield Finding("memory-size", place, found, page, ("QEMU", "KVM"), _QEMU_SECTION)
+        yield Finding("memory-size", place, found, page, _QEMU_SECTION)
     if not item.memory_size:
-        yield Finding("empty", place, "memory size 0", "at least one page", ("KVM", "td-shim"), _KVM)
+        yield Finding("empty", place, "memory size 0", "at least one page", _KVM)
     if item.type in _WITH_DATA:
         limit, rule = FOUR_GIB, "an end at or below 4 GiB, the end of the image"
     elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
@@ -153,48 +146,39 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
     else:
         limit, rule = LOWEST_SPLIT, f"an end at or below {LOWEST_SPLIT:#x}, in low RAM of every machine"
     if item.end > min(limit, GPA_LIMIT):
-        refused = ("QEMU",) if profile is Profile.QEMU else ("QEMU", "Dragonball")
         source = "QEMU target/i386/kvm/tdx.c tdx_accept_ram_range"
-        yield Finding("placement", place, f"end {item.end:#x}", rule, refused, source)
+        yield Finding("placement", place, f"end {item.end:#x}", rule, source)
 
 
 def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
     if item.type not in _WITH_DATA:
         if item.raw_size:
             found = f"raw size {item.raw_size:#x}"
-            yield Finding(
-                "raw-size", place, found, "0: no data in the file", ("QEMU", "td-shim"), _QEMU_SECTION
-            )
+            yield Finding("raw-size", place, found, "0: no data in the file", _QEMU_SECTION)
         elif item.data_offset:
             found = f"data offset {item.data_offset:#x}"
-            yield Finding("data-offset", place, found, "0, as there is no data", ("td-shim",), _TD_SHIM)
+            yield Finding("data-offset", place, found, "0, as there is no data", _TD_SHIM)
         return
     if not item.raw_size:
-        yield Finding(
-            "raw-size", place, "raw size 0", "its data in the file", ("QEMU", "td-shim"), _QEMU_SECTION
-        )
+        yield Finding("raw-size", place, "raw size 0", "its data in the file", _QEMU_SECTION)
         return
     if item.raw_size != item.memory_size:
         found = f"raw size {item.raw_size:#x}, memory size {item.memory_size:#x}"
         larger = item.raw_size > item.memory_size
         source = _QEMU_SECTION if larger else "QEMU does not zero-fill: MRTD would depend on the VMM"
-        yield Finding(
-            "raw-differs", place, found, "equal sizes", ("QEMU", "td-shim") if larger else NOBODY, source
-        )
+        yield Finding("raw-differs", place, found, "equal sizes", source)
     if item.data_offset % PAGE:
         found = f"data offset {item.data_offset:#x}"
-        yield Finding("data-alignment", place, found, f"a multiple of {PAGE:#x}", ("KVM",), _KVM)
+        yield Finding("data-alignment", place, found, f"a multiple of {PAGE:#x}", _KVM)
     if item.data_offset + max(item.raw_size, item.memory_size) > file_size:
         found = f"data to offset {item.data_offset + max(item.raw_size, item.memory_size):#x}"
         expected = f"data inside the file of {file_size:#x} bytes"
-        yield Finding(
-            "data-outside", place, found, expected, ("Cloud Hypervisor", "Dragonball", "Alioth"), _KVM
-        )
+        yield Finding("data-outside", place, found, expected, _KVM)
     elif item.address - item.data_offset != FOUR_GIB - file_size:
         found = f"address {item.address:#x} for data offset {item.data_offset:#x}"
         expected = f"{FOUR_GIB - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
         source = "QEMU target/i386/kvm/tdx.c tdx_finalize_vm"
-        yield Finding("mapping", place, found, expected, ("QEMU",), source)
+        yield Finding("mapping", place, found, expected, source)
 
 
 def _attributes(item: Section, place: str) -> Iterator[Finding]:
@@ -210,7 +194,7 @@ def _attributes(item: Section, place: str) -> Iterator[Finding]:
     if item.attributes not in allowed:
         found = f"attributes {item.attributes:#x}"
         expected = " or ".join(f"{value:#x}" for value in allowed)
-        yield Finding("attributes", place, found, expected, ("td-shim",), _TD_SHIM)
+        yield Finding("attributes", place, found, expected, _TD_SHIM)
 
 
 def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
@@ -219,27 +203,25 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
 
     if len(sections) < MIN_SECTIONS:
         source = "QEMU hw/i386/tdvf.c tdvf_parse_metadata"
-        yield Finding("section-count", place, f"{len(sections)} sections", "at least 2", ("QEMU",), source)
+        yield Finding("section-count", place, f"{len(sections)} sections", "at least 2", source)
     if not count(SectionType.BFV):
-        yield Finding(
-            "bfv-count", place, "no BFV section", "at least one", ("Dragonball", "td-shim"), _TD_SHIM
-        )
+        yield Finding("bfv-count", place, "no BFV section", "at least one", _TD_SHIM)
     if count(SectionType.TD_HOB) > 1:
         found = f"{count(SectionType.TD_HOB)} TD_HOB sections"
-        yield Finding("hob-count", place, found, "at most one", ("td-shim",), _TD_SHIM)
+        yield Finding("hob-count", place, found, "at most one", _TD_SHIM)
     if not count(SectionType.TD_HOB) and (profile is Profile.QEMU or not count(SectionType.PERM_MEM)):
         expected = "one" if profile is Profile.QEMU else "one, or PermMem sections that describe the RAM"
-        yield Finding("hob-count", place, "no TD_HOB section", expected, ANYONE, _TD_SHIM)
+        yield Finding("hob-count", place, "no TD_HOB section", expected, _TD_SHIM)
     if profile is Profile.QEMU:
         return
     for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM, *_WITHIN_BFV):
         if count(kind) > 1:
             code = "described" if kind in _WITHIN_BFV else "payload-count"
             found = f"{count(kind)} {tdvf.TYPE_NAMES[kind]} sections"
-            yield Finding(code, place, found, "at most one", ("td-shim",), _TD_SHIM)
+            yield Finding(code, place, found, "at most one", _TD_SHIM)
     if bool(count(SectionType.PAYLOAD)) != bool(count(SectionType.PAYLOAD_PARAM)):
         found = "only one of Payload and PayloadParam"
-        yield Finding("payload-pair", place, found, "both or neither", ("Dragonball", "td-shim"), _DRAGONBALL)
+        yield Finding("payload-pair", place, found, "both or neither", _DRAGONBALL)
 
 
 def _described(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
@@ -253,12 +235,12 @@ def _described(sections: Sequence[Section], place: str, profile: Profile) -> Ite
         name = _name(place, index, item)
         if item.address or item.memory_size:
             found = f"address {item.address:#x}, memory size {item.memory_size:#x}"
-            yield Finding("described", name, found, "0 and 0: no memory of its own", ("td-shim",), _TD_SHIM)
+            yield Finding("described", name, found, "0 and 0: no memory of its own", _TD_SHIM)
         last = item.data_offset + item.raw_size
         if not item.raw_size or not start <= item.data_offset <= last <= end:
             found = f"data from offset {item.data_offset:#x} to {last:#x}"
             expected = f"bytes of the last BFV, {start:#x} to {end:#x}"
-            yield Finding("described", name, found, expected, ("td-shim",), _TD_SHIM)
+            yield Finding("described", name, found, expected, _TD_SHIM)
 
 
 def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
@@ -267,13 +249,11 @@ def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
         names = f"sections {i} ({one.type_name}) and {j} ({two.type_name})"
         if one.address < two.end and two.address < one.end:
             found = f"both at GPA {max(one.address, two.address):#x}"
-            yield Finding("overlap", f"{place} {names}", found, "memory of their own", ("KVM",), _KVM)
+            yield Finding("overlap", f"{place} {names}", found, "memory of their own", _KVM)
         ends = one.data_offset + one.raw_size, two.data_offset + two.raw_size
         if one.data_offset < ends[1] and two.data_offset < ends[0] and one.raw_size and two.raw_size:
             found = f"both at file offset {max(one.data_offset, two.data_offset):#x}"
-            yield Finding(
-                "data-overlap", f"{place} {names}", found, "data of their own", NOBODY, "TDVF Design Guide"
-            )
+            yield Finding("data-overlap", f"{place} {names}", found, "data of their own", "TDVF Design Guide")
 
 
 def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iterator[Finding]:
@@ -283,11 +263,7 @@ def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iter
     holders = [item for item in sections if item.address <= vector and item.end >= FOUR_GIB]
     if not any(item.type == SectionType.BFV and item.measured for item in holders):
         found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
-        yield Finding(
-            "reset-vector", where, found, "a measured BFV that holds the reset vector", NOBODY, source
-        )
+        yield Finding("reset-vector", where, found, "a measured BFV that holds the reset vector", source)
     code = image[-tdvf.RESET_VECTOR_DISTANCE :]
     if code in (bytes(len(code)), b"\xff" * len(code)):
-        yield Finding(
-            "reset-code", where, f"{code[:1].hex()} in all 16 bytes", "instructions", NOBODY, source
-        )
+        yield Finding("reset-code", where, f"{code[:1].hex()} in all 16 bytes", "instructions", source)

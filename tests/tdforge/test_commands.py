@@ -10,6 +10,7 @@ import guest
 import pytest
 
 from formats import eventlog, linux, tdvf
+from image.hosts import VMMS
 from tdforge.building import build_flow
 from tdforge.cli import main
 from tdforge.flows import find_flow
@@ -67,12 +68,23 @@ def test_check_of_a_broken_image_fails(
     assert main(["check", str(broken), *(["--json"] if as_json else [])]) == 1
     said = capsys.readouterr()
     if as_json:
-        (finding,) = json.loads(said.out)
-        assert (finding["code"], finding["refused_by"]) == ("reset-code", [])
+        facts = json.loads(said.out)
+        assert [finding["code"] for finding in facts["portability"]] == ["reset-code"]
+        assert not any(row["accepts"] for row in facts["vmms"])
     else:
-        assert said.out == ""
-        assert said.err.startswith(f"reset-code: {broken} GPA 0xfffffff0: found 00 in all 16 bytes")
+        assert len(said.out.splitlines()) == len(VMMS)
+        assert f"td-shim-spec: refuses {broken}: GPA 0xfffffff0: found 00 in all 16 bytes" in said.out
+        assert said.err.startswith(f"not portable: reset-code: {broken} GPA 0xfffffff0")
     assert main(["check", str(image), *(["--json"] if as_json else [])]) == 0
+
+
+def test_check_for_a_vmm(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(image), "--for", "td-shim-spec", "--for", "cloud-hypervisor"]) == 0
+    assert capsys.readouterr().out == f"td-shim-spec: loads {image}\ncloud-hypervisor: loads {image}\n"
+    assert main(["check", str(image), "--for", "td-shim-spec", "--for", "qemu"]) == 1
+    assert f"qemu: refuses {image}: section 5 (PayloadParam" in capsys.readouterr().out
+    assert main(["check", "linux", "--for", "qemu"]) == 1
+    assert "--for is for an image" in capsys.readouterr().err
 
 
 def test_check_of_a_broken_flow_as_json_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,138 @@
+"""Does each VMM's verdict follow its own loader? Every row of the table is broken by some image."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from debian import ovmf
+from hypothesis import given
+from hypothesis import strategies as st
+from tdvfimage import image_for_direct_boot, image_for_qemu, overwritten, patched, without_last_section
+
+from image.hosts import RULES, VMMS, verdicts
+
+BFV, CFV, HOB, TEMP, PARAM, PAYLOAD = range(6)  # sections of the samples; those for QEMU end with TEMP
+SHIM, QEMU = image_for_direct_boot(), image_for_qemu()
+TABLE_ONLY, POINTER_ONLY = {"qemu", "alioth", "libkrun"}, {"dragonball", "td-shim-spec"}
+ALL = set(VMMS)
+
+
+def refusing(image: bytes, expected: str = "") -> set[str]:
+    """Who refuses it; with `expected`, who does so for that reason among others."""
+    return {
+        verdict.vmm
+        for verdict in verdicts(image)
+        if any(expected in refusal.expected for refusal in verdict.refusals)
+    }
+
+
+def test_what_is_made_for_a_host_is_loaded_by_it() -> None:
+    assert refusing(QEMU) == {"dragonball"}  # it wants a place for the command line
+    assert refusing(SHIM) == {"qemu", "alioth"}  # they know no payload sections
+
+
+Case = tuple[str, Callable[[], bytes], str, set[str]]
+CASES: tuple[Case, ...] = (
+    ("half a unit", lambda: bytes(0x8000) + QEMU, "a multiple of 64 KiB", {"qemu"}),
+    ("one section", lambda: without_last_section(QEMU, 3), "at least 2 sections", {"qemu"}),
+    ("type 4", lambda: patched(QEMU, TEMP, type=4, attributes=2), "or TempMem", {"qemu", "alioth"}),
+    ("type 7", lambda: patched(SHIM, TEMP, type=7), "BFV to", {"cloud-hypervisor", "dragonball", "libkrun"}),
+    ("type 9", lambda: patched(SHIM, TEMP, type=9), "from 0 to 8", {"td-shim-spec"}),
+    (
+        "too much data",
+        lambda: patched(SHIM, CFV, raw_size=0x3000),
+        "at most the memory",
+        {"qemu", "td-shim-spec"},
+    ),
+    ("no data", lambda: patched(SHIM, CFV, raw_size=0), "data in the file", {"qemu", "td-shim-spec"}),
+    ("data of a list", lambda: patched(SHIM, HOB, raw_size=0x1000), "no data", {"qemu", "td-shim-spec"}),
+    ("high stack", lambda: patched(QEMU, TEMP, address=0xFF00_0000), "in low RAM", {"qemu"}),
+    ("moved data", lambda: patched(QEMU, CFV, address=0xFFFF_9000), "ends at 4 GiB", {"qemu"}),
+    ("odd address", lambda: patched(QEMU, TEMP, address=0x81_0800), "a multiple of 0x1000", ALL),
+    ("odd size", lambda: patched(QEMU, TEMP, memory_size=0x7800), "a multiple of 0x1000", ALL),
+    ("empty", lambda: patched(QEMU, TEMP, memory_size=0), "at least one page", ALL),
+    ("overlap", lambda: patched(QEMU, TEMP, address=0x80_F000), "memory of their own", ALL),
+    ("unmeasured", lambda: patched(QEMU, BFV, attributes=0), "at the reset vector", ALL),
+    ("no code", lambda: overwritten(QEMU, 0x10, bytes(16)), "at the reset vector", ALL),
+    ("attributes of BFV", lambda: patched(QEMU, BFV, attributes=3), "0x1", {"td-shim-spec"}),
+    ("attributes of CFV", lambda: patched(QEMU, CFV, attributes=1), "0x0", {"td-shim-spec"}),
+    ("attributes of Payload", lambda: patched(SHIM, PAYLOAD, attributes=2), "0x0 or 0x1", {"td-shim-spec"}),
+    ("attributes of PermMem", lambda: patched(SHIM, TEMP, type=4), "0x2", {"td-shim-spec"}),
+    ("two lists", lambda: patched(QEMU, TEMP, type=2), "at most one", {"td-shim-spec"}),
+    ("parameters alone", lambda: without_last_section(SHIM), "Payload too", {"td-shim-spec"}),
+    ("no GUID", lambda: overwritten(QEMU, 0x400, b"\0"), "GUID e9eaf9f3", {"td-shim-spec"}),
+    ("no RAM", lambda: patched(QEMU, HOB, type=3), "or PermMem sections", {"td-shim-spec"}),
+    (
+        "data outside",
+        lambda: patched(SHIM, CFV, data_offset=0xF000),
+        "data inside the file",
+        ALL - {"qemu", "td-shim-spec"},
+    ),
+    (
+        "no BFV",
+        lambda: patched(SHIM, BFV, type=1, attributes=0),
+        "a measured BFV",
+        ALL,
+    ),
+    (
+        "no list",
+        lambda: patched(SHIM, HOB, type=3),
+        "one",
+        {"qemu", "alioth", "cloud-hypervisor", "dragonball", "libkrun"},
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected", "vmms"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_broken_rule_is_named_by_those_who_have_it(
+    image: Callable[[], bytes], expected: str, vmms: set[str]
+) -> None:
+    assert refusing(image(), expected) == vmms
+
+
+def test_every_row_is_broken_by_some_case() -> None:
+    broken = {
+        (verdict.vmm, refusal.expected, refusal.source)
+        for _, image, _, _ in CASES
+        for verdict in verdicts(image())
+        for refusal in verdict.refusals
+    }
+    lacking = {(rule.vmm, rule.expected, rule.source) for rule in RULES} - broken
+    assert lacking <= {("dragonball", "one", "src/dragonball/src/vm/x86_64.rs load_kernel_with_tdshim")}
+
+
+def test_each_vmm_finds_the_metadata_in_its_own_way() -> None:
+    no_table = overwritten(SHIM, 0x30, bytes(16))
+    wrong_pointer = overwritten(SHIM, 0x20, struct.pack("<I", 0))
+    assert {v.vmm for v in verdicts(no_table) if "GUID table" in v.refusals[:1].__repr__()} == TABLE_ONLY
+    assert refusing(wrong_pointer) >= POINTER_ONLY
+    assert "cloud-hypervisor" not in refusing(no_table) | refusing(wrong_pointer)
+
+
+def test_stock_ovmf_is_for_qemu() -> None:
+    image = ovmf().read_bytes()
+    assert "qemu" not in refusing(image)
+    assert refusing(image) >= POINTER_ONLY  # nothing usable lies where they look
+
+
+def test_a_row_names_its_source() -> None:
+    assert all(rule.source and rule.expected for rule in RULES)
+    assert {rule.vmm for rule in RULES} == ALL
+
+
+@given(st.data())
+def test_a_mutated_image_gives_verdicts_never_a_traceback(data: st.DataObject) -> None:
+    image = bytearray(data.draw(st.sampled_from([SHIM, QEMU])))
+    for _ in range(data.draw(st.integers(1, 6))):
+        image[-data.draw(st.integers(1, 0x400))] = data.draw(st.integers(0, 255))
+    for verdict in verdicts(bytes(image)):
+        assert all("\n" not in refusal.text for refusal in verdict.refusals)
+
+
+@given(st.binary(max_size=0x200))
+def test_garbage_is_refused_by_all(data: bytes) -> None:
+    assert refusing(data) == ALL

@@ -79,7 +79,7 @@ LAUNCH = Command(
     (
         "tdforge launch build/qemu.bin --kernel vmlinuz --initrd initrd",
         "tdforge launch build/qemu.bin --kernel vmlinuz --vmm qemu --print",
-        "tdforge launch build/qemu.bin --kernel vmlinuz --vmm libvirt --print > domain.xml",
+        "tdforge launch build/qemu.bin --kernel vmlinuz --vmm libvirt --print",
     ),
     add_options,
     launch,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsl import tree
 from dsl.diagnostics import closest
 from dsl.effects import Effects
-from dsl.model import Bytes
+from dsl.model import Bytes, RecordRef
 from dsl.scope import Program, Scope
 from dsl.tree import walk
 
@@ -35,6 +35,7 @@ def suppress(statement: tree.Statement, program: Program, scope: Scope, flow: st
     for call in walk(statement):
         if isinstance(call, tree.Call):
             _suppress_call(call, program)
+            _suppress_makers(call, program, scope)
 
 
 def _suppress_name(name: str, program: Program, scope: Scope, flow: str) -> None:
@@ -66,6 +67,20 @@ def _suppress_call(call: tree.Call, program: Program) -> None:
             parameters = [p for p in names.primitives[other].parameters if not p.state]
             if len(parameters) == len(call.arguments):
                 _suppress_effects(names.effects[other], program)
+
+
+def _suppress_makers(call: tree.Call, program: Program, scope: Scope) -> None:
+    """The effects of what makes the records that the call takes by names which are not there."""
+    primitives = program.names.primitives
+    callee = primitives.get(call.callee.text)
+    if callee is None:
+        return
+    parameters = [p for p in callee.parameters if not p.state]
+    for parameter, argument in zip(parameters, call.arguments, strict=False):
+        if isinstance(parameter.type, RecordRef) and _is_unknown(argument, program, scope):
+            for maker in primitives.values():
+                if maker.result == parameter.type:
+                    _suppress_effects(program.names.effects[maker.name], program)
 
 
 def _suppress_effects(effects: Effects, program: Program) -> None:

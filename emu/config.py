@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emu.signals import EmuError
+from emu.tdx import topology
 from emu.tdx.launch import ORDERS
 from emu.tdx.params import TdParams
 from emu.vmm.devices.clock import EPOCH
@@ -13,6 +14,7 @@ from formats.units import GIB, MIB, PAGE
 
 HOST_PAGE_SIZES = LARGE_PAGES, _ = "2M", "4K"
 MAX_VCPUS = 512  # more than the 300 at which tables and loops outgrow a byte; each costs host memory
+MODULES = MODULE_1_5_01, MODULE_NEWER = "1.5.01", "newer"
 MIN_MEMORY, MAX_MEMORY = 16 * MIB, 1 << 46  # a power of 2 that GPAW 48 has room for
 
 
@@ -26,7 +28,9 @@ class RunConfig:
     image_name: str
     memory: int = 2 * GIB
     vcpus: int = 1
+    apic_ids: str = ""  # see emu.tdx.topology
     vmm: str = "td-shim"  # see emu.vmm.choose
+    module: str = MODULE_1_5_01  # the TDX module, one of MODULES
     kernel: bytes | None = None
     initrd: bytes | None = None
     cmdline: str = ""
@@ -55,7 +59,10 @@ class RunConfig:
             raise EmuError(f"mrtd order {self.mrtd_order!r}: expected one of {', '.join(ORDERS)}")
         if self.host_page_size not in (None, *HOST_PAGE_SIZES):
             raise EmuError(f"host page size {self.host_page_size!r}: expected 2M or 4K")
+        if self.module not in MODULES:
+            raise EmuError(f"module {self.module!r}: expected {' or '.join(MODULES)}")
         check_vcpus(self.vcpus)
+        topology.parse(self.apic_ids, self.vcpus)
         check_memory(self.memory)
         if self.initrd is not None and self.kernel is None:
             raise EmuError("an initrd without a kernel")

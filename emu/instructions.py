@@ -9,7 +9,7 @@ from emu.cpu.apic import NATIVE as APIC_NATIVE
 from emu.cpu.decode import port_qualification, prefixes, string_info
 from emu.processor import MASK32, Processor
 from emu.signals import GP, UD, End, VirtualizationException
-from emu.tdx import control, cpuid, leaves, msr
+from emu.tdx import control, cpuid, leaves, msr, reduced
 from emu.tdx.control import Outcome
 from formats.registers import RAX, RCX, RDX, Gpr
 
@@ -106,7 +106,9 @@ def _cpuid(v: Processor, length: int) -> None:
     caller = cpuid.Caller(v.index, int(regs.cr4), regs.mode == 64, tsc)
     leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
     answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
-    if answer is None or row is None or v.model.cpuid_faults(row.number, user=regs.cpl > 0):
+    if v.module.topology is not None:
+        answer = reduced.answer_cpuid(leaf, subleaf, caller, v.module.td_ctls, v.module.topology)
+    if answer is None or v.model.cpuid_faults(row.number if row else None, user=regs.cpl > 0):
         raise VirtualizationException(EXIT_REASON["CPUID"], length=length)
     regs.gpr[0], regs.gpr[3], regs.gpr[1], regs.gpr[2] = answer
     v.retire(length)
@@ -118,6 +120,8 @@ def _msr(v: Processor, is_write: bool, length: int) -> None:
     index = regs.gpr[RCX] & MASK32
     xfam = v.module.params.xfam
     access = msr.access(index, is_write, xfam, v.module.params.attributes)
+    if v.module.topology is not None:
+        access = reduced.access(index, is_write, access, v.module.td_ctls)
     if access is msr.Access.GP:
         raise GP
     if access is msr.Access.VE:
@@ -137,6 +141,11 @@ def _msr(v: Processor, is_write: bool, length: int) -> None:
             value = int(v.lib.td_read_tsc(v.handle))
         else:
             value = row.value if row and access is msr.Access.FIXED else v.model.msrs.get(index, 0)
+        if access is msr.Access.FIXED and v.module.topology is not None:
+            given = reduced.read(index, v.index, v.module.topology)
+            value = value if given is None else given
+        elif index == reduced.MISC_ENABLE:
+            value = v.model.msrs.get(index, row.value if row else 0)
         v.set_edx_eax(value)
         v.retire(length)
         return
@@ -147,7 +156,15 @@ def _msr(v: Processor, is_write: bool, length: int) -> None:
             v.observer.on_control(v, "EFER", int(regs.efer), value)
         v.lib.td_pass_once(v.handle)
         return
-    access, value = msr.written(index, v.model.msrs.get(index, 0), value, xfam)
+    if access is msr.Access.FIXED:  # of a newer module: taken and ignored
+        if index == reduced.FEATURE_ENABLES and value:
+            raise GP
+        v.retire(length)
+        return
+    if index == reduced.MISC_ENABLE:
+        access, value = reduced.write_misc_enable(v.model.msrs.get(index, reduced.first_misc_enable()), value)
+    else:
+        access, value = msr.written(index, v.model.msrs.get(index, 0), value, xfam)
     if access is msr.Access.GP:
         raise GP
     if access is msr.Access.VE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emu import handoff
-from emu.config import RunConfig
+from emu.config import MODULE_NEWER, RunConfig
 from emu.cpu import engine
 from emu.cpu.apic import LocalApic, Message
 from emu.cpu.memory import Memory
@@ -97,7 +97,10 @@ class Machine:
         if handle == self.ffi.NULL:
             raise EmuError(self.ffi.string(self.lib.td_error()).decode() or "not enough memory for a vCPU")
         names = instruction_names(self.lib, self.ffi)
-        apic = LocalApic(index, lambda: int(self.lib.td_tsc(handle)), self.send, self.module.params.tsc_25mhz)
+        apic_id = self.launch.topology.ids[index]
+        apic = LocalApic(
+            index, apic_id, lambda: int(self.lib.td_tsc(handle)), self.send, self.module.params.tsc_25mhz
+        )
         vcpu = Vcpu(
             self.ffi,
             self.lib,
@@ -281,9 +284,9 @@ def create(
         map_gpa_retry=config.map_gpa_retry,
         mcg_cap=launch.mcg_cap,
     )
-    machine = Machine(
-        config, ffi, lib, vm, memory, TdxModule(params, memory, td.mrtd), vmm, launch, console, symbols
-    )
+    newer = config.module == MODULE_NEWER
+    module = TdxModule(params, memory, td.mrtd, launch.topology if newer else None)
+    machine = Machine(config, ffi, lib, vm, memory, module, vmm, launch, console, symbols)
     for index in range(params.vcpus):
         machine.add_vcpu(index)
     vmm.ports.uart.feed(config.stdin)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emu.config import MAX_VCPUS, RunConfig, check_memory, check_vcpus
+from emu.config import MAX_VCPUS, MODULE_1_5_01, MODULES, RunConfig, check_memory, check_vcpus
 from emu.ending import UNTIL_REASONS, Until
 from emu.signals import EmuError
+from emu.tdx import topology
 from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS
@@ -57,6 +58,15 @@ def vcpus(text: str) -> int:
     return number
 
 
+def apic_ids(text: str, number: int) -> str:
+    """The option, checked against how many vCPUs there are. UserError."""
+    try:
+        topology.parse(text, number)
+    except EmuError as error:
+        raise UserError(str(error)) from None
+    return text
+
+
 def moment(text: str) -> str:
     """argparse type: a date and time."""
     return _checked(lambda: parse_time(text)).isoformat()
@@ -89,6 +99,15 @@ def add_options(options: Options, of_td: Options) -> None:
     options.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
     options.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     options.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help=f"up to {MAX_VCPUS}; default: 1")
+    options.add_argument(
+        "--apic-ids", default="", metavar="IDS",
+        help="the vCPUs' APIC ids: 0,2,1 in the order of their indices, or sockets=2,cores=3,threads=1, "
+        "numbered as QEMU numbers them; default: the indices",
+    )  # fmt: skip
+    options.add_argument(
+        "--module", choices=MODULES, default=MODULE_1_5_01,
+        help="the TDX module; newer ones tell a vCPU its APIC id; default: %(default)s",
+    )  # fmt: skip
     options.add_argument(
         "--vmm", type=vmm, default="td-shim", metavar="PRESET",
         help=f"VMM whose TD HOB and memory map to use: {', '.join(PRESETS)}; hostile:SEED or "
@@ -144,6 +163,8 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
         cmdline=given.cmdline,
         memory=given.memory,
         vcpus=given.vcpus,
+        apic_ids=apic_ids(given.apic_ids, given.vcpus),
+        module=given.module,
         vmm=given.vmm,
         script=given.script,
         seed=given.seed,

@@ -60,6 +60,7 @@ class LocalApic:
     """The x2APIC of one vCPU; `now` gives its TSC, `send` carries messages to other vCPUs."""
 
     index: int
+    apic_id: int
     now: Callable[[], int]
     send: Callable[[int, Message], None]
     ticks: int  # of the TSC per tick of the undivided timer, which is the crystal's of CPUID 0x15
@@ -116,8 +117,8 @@ class LocalApic:
         if message.destination == BROADCAST:
             return True
         if not message.logical:
-            return message.destination == self.index
-        mine = logical_id(self.index)
+            return message.destination == self.apic_id
+        mine = logical_id(self.apic_id)
         return mine >> 16 == message.destination >> 16 and bool(mine & message.destination & 0xFFFF)
 
     # -- the module's part
@@ -166,9 +167,9 @@ class LocalApic:
         if register == TSC_DEADLINE:
             return (self.due or 0) if self.mode == DEADLINE else 0
         held = {
-            ID: self.index,
+            ID: self.apic_id,
             VERSION: VERSION_VALUE,
-            LDR: logical_id(self.index),
+            LDR: logical_id(self.apic_id),
             SVR: self.svr,
             ESR: 0,
             ICR: self.icr,

@@ -24,6 +24,8 @@ from formats.registers import R11, R12, R13, R14
 from formats.structs import offset_of, unpack
 from formats.tdx.td import CONFIG_GPAW52
 
+# Which vCPU it is: what is told is recorded, and a wrong answer ends the boot before the flow has begun
+IDENTITY = ((Function.RDMSR, 0x802), (Function.CPUID, 0xB))
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
 CONSOLE = range(COM1, COM1 + COM1_PORTS)
 EVERY = -1
@@ -166,7 +168,8 @@ class Chosen(Policy):
 
     def on_call(self, call: Call) -> int | None:
         self._change()
-        if call.function in (FATAL, HLT) or (call.function == IO and call.given[R14] in CONSOLE):
+        spared = call.function in (FATAL, HLT) or (call.function, call.given[R12]) in IDENTITY
+        if spared or (call.function == IO and call.given[R14] in CONSOLE):
             return None
         self.asked += 1
         return INVALID_OPERAND if self.choice.refuse in (EVERY, self.asked) else None
@@ -180,6 +183,8 @@ class Chosen(Policy):
                 self._fill(self.choice.shared)
         elif call.function == Function.GET_QUOTE and not call.answer[10] and self.choice.shared:
             self._quote(call.given[R12])
+        elif (call.function, call.given[R12]) in IDENTITY:
+            return
         elif self.choice.answers and not writes and call.function not in (MAP_GPA, FATAL, HLT):
             call.answer[R11] = self.choice.answers[self.answered % len(self.choice.answers)]
             self.answered += 1

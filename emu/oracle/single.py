@@ -52,7 +52,7 @@ KINDS = {
     "place": "what is handed over lies in RAM that was accepted, and in memory that the OS leaves alone",
     "overlap": "nothing that is handed over overlaps",
     "e820": "the memory map is sorted, disjoint, and calls RAM, ACPI or NVS only what is private RAM",
-    "cpus": "the MADT lists each vCPU of the TD once",
+    "cpus": "the MADT lists each vCPU of the TD once, in order, by ids that a register records",
     "attribution": "kernel, initrd and command line are bytes that were measured",
     "passed on": "what the firmware's own code was given is what the payload gets",
 }
@@ -74,7 +74,6 @@ def judge(
     found += _map(machine, shown)
     found += _places(machine, shown)
     found += _overlaps(shown)
-    found += _cpus(shown, len(machine.vcpus))
     found += _passed_on(shown, given)
     if any(machine.module.rtmr[OS_RTMR]):
         found.append(Finding("registers", f"RTMR[{OS_RTMR}] was extended"))
@@ -82,6 +81,7 @@ def judge(
         events = eventlog.parse(shown.log) if shown.log else []
     except FormatError as error:
         return [*found, Finding("log", str(error))]
+    found += _cpus(shown, len(machine.vcpus), events)
     if events:
         found += _registers(events, machine.module.rtmr)
         found += _attribution(machine, shown, events, given)
@@ -156,13 +156,19 @@ def _overlaps(shown: Shown) -> Iterable[Finding]:
             yield Finding("overlap", f"{one} at {a[0]:#x} and {other} at {b[0]:#x} overlap")
 
 
-def _cpus(shown: Shown, vcpus: int) -> Iterable[Finding]:
+def _cpus(shown: Shown, vcpus: int, events: Sequence[eventlog.Event]) -> Iterable[Finding]:
+    """Which ids they have is what the VMM says, so it has to be recorded: with their number, in the MADT's
+    order.
+    """
     if not any(table[:4] == b"APIC" for _, table in shown.tables):
         return
     entries = [entry for kind, entry in madt(shown.tables) if kind in CPU_ENTRIES]
-    ids = sorted(int(entry.get("apic_id", entry.get("x2apic_id", -1))) for entry in entries)
-    if ids != list(range(vcpus)):
+    ids = [int(entry.get("apic_id", entry.get("x2apic_id", -1))) for entry in entries]
+    if len(ids) != vcpus or len(set(ids)) != vcpus or ids[1:] != sorted(ids[1:]):
         yield Finding("cpus", f"the MADT lists CPUs {ids} of a TD with {vcpus}")
+    told = b"".join(number.to_bytes(4, "little") for number in (len(ids), *ids))
+    if events and all(event.digest != hashlib.sha384(told).digest() for event in events):
+        yield Finding("cpus", f"no event records that the CPUs are {ids}")
 
 
 # ---- attribution

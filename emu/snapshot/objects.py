@@ -36,7 +36,7 @@ from emu.vmm.vmcall import Vmm
 PARTS: Mapping[type, frozenset[str]] = {
     Machine: frozenset(("config", "ffi", "lib", "vm", "memory", "launch", "symbols", "observer", "keyboard")),
     Console: frozenset(("until", "listener")),
-    TdxModule: frozenset(("params", "memory")),
+    TdxModule: frozenset(("params", "memory", "topology")),
     Vmm: frozenset(("memory", "on_idle", "apics")),
     Ports: frozenset(("send", "interrupt", "elapsed", "epoch", "cmos", "devices", "host")),
     Uart: frozenset(("send", "line")),

@@ -8,6 +8,7 @@ from formats.tdx.fields import (
     FIELDS,
     HOST,
     LAST_ELEMENT_AND_FIELD,
+    NEWER_FIELDS,
     NULL_ID,
     RESERVED,
     Field,
@@ -15,9 +16,9 @@ from formats.tdx.fields import (
 from formats.tdx.hostfields import known
 
 
-def of(scope: str) -> tuple[Field, ...]:
-    """The fields of one scope."""
-    return tuple(field for field in FIELDS if field.scope == scope)
+def of(scope: str, newer: bool = False) -> tuple[Field, ...]:
+    """The fields of one scope; `newer`: of a module after 1.5.01."""
+    return tuple(field for field in (NEWER_FIELDS if newer else FIELDS) if field.scope == scope)
 
 
 def is_null(identifier: int) -> bool:
@@ -25,12 +26,12 @@ def is_null(identifier: int) -> bool:
     return identifier | CONTEXT == NULL_ID
 
 
-def find(scope: str, identifier: int) -> tuple[Field, int] | None:
+def find(scope: str, identifier: int, newer: bool = False) -> tuple[Field, int] | None:
     """Field and element that a single-element id names; None where the module says FIELD_ID_INCORRECT."""
     if identifier & (RESERVED | LAST_ELEMENT_AND_FIELD):
         return None
     key = identifier & CLASS_AND_CODE
-    for field in of(scope):
+    for field in of(scope, newer):
         element = key - (field.id & CLASS_AND_CODE)
         if 0 <= element < field.elements:
             return field, element
@@ -39,14 +40,14 @@ def find(scope: str, identifier: int) -> tuple[Field, int] | None:
     return None
 
 
-def following(scope: str, identifier: int) -> int:
+def following(scope: str, identifier: int, newer: bool = False) -> int:
     """The next readable id after this one, all ones at the end; the first one for the null id. Within a field
     the size bits stay those of the id that was given.
     """
-    fields = of(scope)
+    fields = of(scope, newer)
     if is_null(identifier):
         return fields[0].id
-    found = find(scope, identifier)
+    found = find(scope, identifier, newer)
     if found is None or found[0] not in fields:
         return NULL_ID
     field, element = found

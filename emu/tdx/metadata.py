@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu.tdx import fields
+from emu.tdx import fields, reduced
 from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, R9, RAX, RCX, RDX, Gpr
 from formats.tdx import status
 from formats.tdx.fields import NULL_ID, SIZE, SYS, TD, VP, Field
 from formats.tdx.td import CONFIG_FLEXIBLE_PENDING_VE
+from formats.tdx.topology import FEATURE_ENUM_TOPOLOGY
 from formats.units import PAGE
 
 # TDX_FEATURES0 of module 1.5.01 (metadata_sys.c md_sys_get_first_element_val_and_ptr): migration, preserving,
@@ -33,7 +34,8 @@ def _quad(of: Callable[[TdxModule], bytes]) -> Value:
 
 
 def _features(m: TdxModule, v: VcpuModel, e: int) -> int:
-    return FEATURES0 if m.params.choices.seamverifyreport else FEATURES0 & ~LOCAL_ATTESTATION
+    features = FEATURES0 | (FEATURE_ENUM_TOPOLOGY if m.topology is not None else 0)
+    return features if m.params.choices.seamverifyreport else features & ~LOCAL_ATTESTATION
 
 
 VALUES: dict[str, Value] = {
@@ -46,6 +48,7 @@ VALUES: dict[str, Value] = {
     "TSC_FREQUENCY": lambda m, v, e: m.params.tsc_25mhz,
     "NOTIFY_ENABLES": lambda m, v, e: m.notify_enables,
     "CONFIG_FLAGS": lambda m, v, e: m.params.config_flags,
+    "TOPOLOGY_ENUM_CONFIGURED": lambda m, v, e: int(m.topology is not None),
     "TD_CTLS": lambda m, v, e: m.td_ctls,
     "MRTD": _quad(lambda m: m.mrtd),
     "MRCONFIGID": _quad(lambda m: m.params.mrconfigid),
@@ -76,7 +79,7 @@ def value(module: TdxModule, vcpu: VcpuModel, field: Field, element: int) -> int
 
 def read(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str, with_next: bool) -> int:
     """VM.RD, VP.RD and SYS.RD: R8 is zeroed and RDX set to no id before any check."""
-    identifier = r[RDX]
+    identifier, newer = r[RDX], module.topology is not None
     r[R8] = 0
     if with_next:
         r[RDX] = NULL_ID
@@ -85,16 +88,16 @@ def read(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str, with_next: bool
     if r[RCX] and scope != SYS:
         return status.OPERAND_INVALID | status.RCX
     if with_next and fields.is_null(identifier):
-        r[RDX] = fields.following(scope, identifier)
+        r[RDX] = fields.following(scope, identifier, newer)
         return status.FIRST_FIELD_ID
-    found = fields.find(scope, identifier)
+    found = fields.find(scope, identifier, newer)
     if found is None:
         return status.FIELD_ID_INCORRECT
     if not found[0].readable:
         return status.FIELD_NOT_READABLE
     r[R8] = value(module, vcpu, *found)
     if with_next:
-        r[RDX] = fields.following(scope, identifier)
+        r[RDX] = fields.following(scope, identifier, newer)
     return status.SUCCESS
 
 
@@ -103,7 +106,7 @@ def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
     data, mask, r[R8] = r[R8], r[R9], 0
     if r[RCX]:
         return status.OPERAND_INVALID | status.RCX
-    found = fields.find(scope, r[RDX])
+    found = fields.find(scope, r[RDX], module.topology is not None)
     if found is None:
         return status.FIELD_ID_INCORRECT
     field, element = found
@@ -117,6 +120,11 @@ def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
     flexible = module.params.config_flags & CONFIG_FLEXIBLE_PENDING_VE
     if field.name == "TD_CTLS" and not flexible and (new ^ old) & 1:
         return status.FIELD_VALUE_NOT_VALID
+    if field.name == "TD_CTLS" and module.topology is not None:
+        controls = reduced.control_bits(new, module.topology)
+        if controls is None:
+            return status.FIELD_VALUE_NOT_VALID
+        new = controls
     _store(module, vcpu, field.name, element, new)
     r[R8] = old
     return status.SUCCESS

@@ -12,6 +12,7 @@ from emu.cpu.memory import Memory
 from emu.signals import End, VirtualizationException
 from emu.tdx import report
 from emu.tdx.params import TdParams
+from emu.tdx.topology import Topology
 from formats.tdx.leaves import RTMR_DATA_SIZE, RTMRS
 
 MAX_VMS = 4  # of one TD, itself included (tdx_tdvps.h)
@@ -34,10 +35,10 @@ class VcpuModel:
     msrs: dict[int, int] = field(default_factory=dict)
     xcr0: int = 1
 
-    def cpuid_faults(self, index: int, user: bool) -> bool:
-        """Whether the guest asked for #VE on this entry of the CPUID table at this privilege."""
+    def cpuid_faults(self, index: int | None, user: bool) -> bool:
+        """Whether the guest asked for #VE on this entry of the CPUID table (None: any) at this privilege."""
         of_all = self.cpuid_user_ve if user else self.cpuid_supervisor_ve
-        return bool(of_all or self.cpuid_control.get(index, 0) >> user & 1)
+        return bool(of_all or (index is not None and self.cpuid_control.get(index, 0) >> user & 1))
 
 
 @dataclass
@@ -47,6 +48,7 @@ class TdxModule:
     params: TdParams
     memory: Memory
     mrtd: bytes
+    topology: Topology | None = None  # of a module after 1.5.01: the ids that the host gave
     rtmr: list[bytes] = field(default_factory=lambda: [bytes(RTMR_DATA_SIZE)] * RTMRS)
     notify_enables: int = 0
     td_ctls: int = field(init=False)

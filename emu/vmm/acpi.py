@@ -4,6 +4,8 @@ serial port, power-off.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emu.vmm import aml
 from emu.vmm.devices import ioapic
 from emu.vmm.devices.power import ACPI_SLEEP
@@ -42,15 +44,19 @@ def fadt() -> bytes:
     )
 
 
-def madt(vcpus: int) -> bytes:
-    """One enabled processor per vCPU, x2APIC id = vCPU index, and the I/O APIC."""
+def madt(ids: Sequence[int], absent: int = 0) -> bytes:
+    """One enabled processor per vCPU, a disabled one for each that could be added (Dragonball, Cloud
+    Hypervisor with more vCPUs than it boots with), and the I/O APIC.
+    """
     entries = []
-    for index in range(vcpus):
-        enabled = int(acpi.LapicFlags.ENABLED)
-        if index < acpi.TYPE0_APIC_ID_LIMIT:
-            entry = acpi.madt_entry(acpi.MadtType.LAPIC, processor_uid=index, apic_id=index, flags=enabled)
+    enabled = int(acpi.LapicFlags.ENABLED)
+    more = range(max(ids) + 1, max(ids) + 1 + absent)
+    for uid, apic_id in enumerate((*ids, *more)):
+        flags = enabled if uid < len(ids) else 0
+        if max(uid, apic_id) < acpi.TYPE0_APIC_ID_LIMIT:
+            entry = acpi.madt_entry(acpi.MadtType.LAPIC, processor_uid=uid, apic_id=apic_id, flags=flags)
         else:
-            entry = acpi.madt_entry(acpi.MadtType.X2APIC, processor_uid=index, x2apic_id=index, flags=enabled)
+            entry = acpi.madt_entry(acpi.MadtType.X2APIC, processor_uid=uid, x2apic_id=apic_id, flags=flags)
         entries.append(entry)
     entries.append(acpi.madt_entry(acpi.MadtType.IOAPIC, ioapic_id=0, address=ioapic.BASE, gsi_base=0))
     return acpi.madt(entries)

@@ -24,8 +24,9 @@ class Facts:
     ram: tuple[Range, ...]
     sections: tuple[tdvf.Section, ...]
     image_size: int
-    vcpus: int
+    apic_ids: tuple[int, ...]
     payload_entry: int | None  # GPA of the kernel, None when no kernel was given
+    absent: int = 0  # vCPUs that could be added
 
 
 def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
@@ -67,7 +68,7 @@ def dragonball(facts: Facts, preset: Preset) -> list[hob.Hob]:
     tables.
     """
     bios = FOUR_GIB - facts.image_size
-    tables = (acpi.madt(facts.vcpus), acpi.fadt(), acpi.dsdt())
+    tables = (acpi.madt(facts.apic_ids, facts.absent), acpi.fadt(), acpi.dsdt())
     return [
         *_memory(hob.ResourceType.UNACCEPTED, facts.ram),
         hob.Resource(hob.ResourceType.SYSTEM_MEMORY, bios, facts.image_size),
@@ -86,7 +87,7 @@ def cloud_hypervisor(facts: Facts, preset: Preset) -> list[hob.Hob]:
     temp_type = hob.ResourceType.MEMORY_RESERVED if legacy else hob.ResourceType.SYSTEM_MEMORY
     temp = _of_type(facts, tdvf.SectionType.TEMP_MEM)
     high = max(FOUR_GIB, facts.ram[-1][1])
-    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.vcpus))
+    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.apic_ids, facts.absent))
     return [
         *_memory(ram_type, subtract(facts.ram, temp)),
         *_memory(temp_type, temp),

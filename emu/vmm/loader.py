@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from emu.config import LARGE_PAGES, RunConfig
 from emu.signals import EmuError
+from emu.tdx import topology
 from emu.tdx.measure import AddedRegion
+from emu.tdx.topology import Topology
 from emu.vmm import hob
 from emu.vmm.backing import backed, union
 from emu.vmm.kvm_msr import MCG_CAP_KVM
@@ -20,8 +22,8 @@ from formats.units import FOUR_GIB, PAGE
 @dataclass(frozen=True)
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
-    TDH.VP.INIT; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the vCPUs, and what a
-    host that is a q35 has in fw_cfg.
+    TDH.VP.INIT, the vCPUs' APIC ids; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the
+    vCPUs, and what a host that is a q35 has in fw_cfg.
     """
 
     ram: tuple[tuple[int, int], ...]
@@ -29,6 +31,7 @@ class Launch:
     sections: tuple[tdvf.Section, ...]
     hob_address: int
     hob: bytes
+    topology: Topology
     large_pages: bool = True
     mcg_cap: int = MCG_CAP_KVM
     q35: Q35 | None = None
@@ -106,7 +109,9 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
             where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
             raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
     entry = payloads[0].address if config.kernel is not None and payloads else None
-    facts = hob.Facts(ram, tuple(added), len(config.image), config.vcpus, entry)
+    shown = topology.parse(config.apic_ids, config.vcpus)
+    absent = max(config.td.max_vcpus - config.vcpus, 0)
+    facts = hob.Facts(ram, tuple(added), len(config.image), shown.ids, entry, absent)
     data = config.hob if config.hob is not None else hob.build(facts, preset, hobs[0].address)
     regions = tuple(
         AddedRegion(
@@ -121,4 +126,4 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         ram = union((*ram, *backed(config.hob)[1]))
     large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
     q35 = Q35(preset.ram(config.memory), _direct_boot(config)) if preset.fw_cfg else None
-    return Launch(ram, regions, tuple(added), hobs[0].address, data, large, preset.mcg_cap, q35)
+    return Launch(ram, regions, tuple(added), hobs[0].address, data, shown, large, preset.mcg_cap, q35)

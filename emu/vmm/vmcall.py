@@ -98,7 +98,7 @@ class Vmm:
         elif leaf == 0x40000001:
             r[R12] = KVM_FEATURE_MSI_EXT_DEST_ID
         elif leaf in (0xB, 0x1F):
-            r[R15] = index
+            r[R15] = self.apics[index].apic_id
         return ghci.SUCCESS
 
     def hlt(self, index: int, r: Gpr) -> int:
@@ -230,7 +230,7 @@ class Vmm:
         memory.write(gpa, quote.answer(buffer).write(buffer), shared=True)
         if self.notify:
             target, vector = self.notify
-            self.ports.interrupt(Message(vector, FIXED, target, logical=False))
+            self.ports.interrupt(Message(vector, FIXED, self.apics[target].apic_id, logical=False))
         return ghci.SUCCESS
 
     def fatal(self, index: int, r: Gpr) -> int:

@@ -7,9 +7,10 @@ count (intel/tdx-module TDX_1.5.01, metadata_generic.c md_check_as_single_elemen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from formats.tdx import hostfields
+from formats.tdx.topology import TOPOLOGY_ENUM_CONFIGURED
 
 RESERVED = 0xFF << 24 | 7 << 47 | 1 << 55 | 1 << 62  # id bits 31:24, 49:47, 55 and 62
 LAST_ELEMENT_AND_FIELD = 0xF << 34 | 0x1FF << 38
@@ -82,6 +83,21 @@ FIELDS: tuple[Field, ...] = (
     Field(SYS, 0x2000000100000003, "MIN_IMPORT_VERSION", readable=WORD),
     Field(SYS, 0x2000000100000004, "MAX_IMPORT_VERSION", readable=WORD),
     Field(SYS, 0xA200000100000000, "GUEST_L2_GPA_ATTR_MASK", readable=WORD),
+)
+
+# Of a module after 1.5.01 (intel/tdx-module commit db57c638520a, metadata_td.c): more controls, and whether
+# the host gave ids.
+NEWER_FIELDS = tuple(
+    field
+    for each in FIELDS
+    for field in (
+        (
+            replace(each, writable=0xF),
+            Field(TD, TOPOLOGY_ENUM_CONFIGURED, "TOPOLOGY_ENUM_CONFIGURED", readable=BYTE),
+        )
+        if each.name == "TD_CTLS"
+        else (each,)
+    )
 )
 
 HOST = {TD: hostfields.TD, VP: hostfields.VP, SYS: hostfields.SYS}

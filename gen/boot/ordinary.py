@@ -18,6 +18,7 @@ from peachpy.x86_64 import (
     CALL,
     CMP,
     IMUL,
+    JB,
     JE,
     JMP,
     JNE,
@@ -38,6 +39,7 @@ from peachpy.x86_64 import (
     Label,
     al,
     ax,
+    bx,
     dword,
     dx,
     eax,
@@ -98,6 +100,7 @@ SELECTOR_CODE32, SELECTOR_DATA = 0x08, 0x18
 EFER, EFER_LME_NXE = 0xC000_0080, 0x900
 # Intel SDM volume 2A, CPUID: leaf 80000008H, EAX bits 7:0 are the width of physical addresses.
 CPUID_ADDRESS_WIDTH = 0x8000_0008
+CPUID_TOPOLOGY = 0xB
 RTMRS, DIGEST = 4, 48
 UNAVAILABLE = 1 << 63  # a status with the error bit, for what only the TDX module can do
 
@@ -191,6 +194,8 @@ def emit_stand_ins(unit: Unit, hob: tuple[int, int]) -> None:
     _rtmr_extend(unit)
     for name in ("tdcall_ve_info", "tdcall_report", "tdcall_vm_rd", "tdcall_vm_wr", "tdvmcall"):
         _unavailable(unit, name)
+    _apic_id(unit)
+    _topology(unit)
     _io_write(unit)
     _io_read(unit)
     _map_gpa(unit)
@@ -259,6 +264,61 @@ def _rtmr_extend(unit: Unit) -> None:
         CALL(Symbol("sha384"))
         XOR(eax, eax)
         ADD(rsp, size)
+        POP(rbx)
+        RET()
+
+
+def _apic_id(unit: Unit) -> None:
+    """As `tdcall_apic_id`: what CPUID says, leaf 0xB or, on older processors, leaf 1."""
+    with unit.code(stand_in("tdcall_apic_id"), section=".text.ordinary"):
+        old = Label("old")
+        PUSH(rbx)
+        XOR(eax, eax)
+        CPUID()
+        CMP(eax, CPUID_TOPOLOGY)
+        JB(old)
+        MOV(eax, CPUID_TOPOLOGY)
+        XOR(ecx, ecx)
+        CPUID()
+        MOV(eax, edx)
+        POP(rbx)
+        RET()
+        LABEL(old)
+        MOV(eax, 1)
+        CPUID()
+        MOV(eax, ebx)
+        SHR(eax, 24)
+        POP(rbx)
+        RET()
+
+
+def _topology(unit: Unit) -> None:
+    """`(struct span *slots)`: the ids that the OS will find, from how CPUID leaf 0xB splits an id."""
+    with unit.code("ordinary_topology", section=".text.ordinary"):
+        none = Label("none")
+        PUSH(rbx)
+        PUSH(rdi)
+        SUB(rsp, 24)
+        XOR(eax, eax)
+        MOV([rsp], rax)
+        MOV([rsp + 8], rax)
+        CPUID()
+        CMP(eax, CPUID_TOPOLOGY)
+        JB(none)
+        for level in (0, 1):  # threads of a core, then CPUs of a package
+            MOV(eax, CPUID_TOPOLOGY)
+            MOV(ecx, level)
+            CPUID()
+            MOVZX(ebx, bx)
+            AND(eax, 31)
+            MOV([rsp + 8 * level], ebx)
+            MOV([rsp + 8 * level + 4], eax)
+        LABEL(none)
+        MOV(rdi, rsp)
+        MOV(rsi, [rsp + 24])
+        CALL(Symbol("ordinary_cpus"))
+        ADD(rsp, 24)
+        POP(rdi)
         POP(rbx)
         RET()
 

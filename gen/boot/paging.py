@@ -43,7 +43,7 @@ from peachpy.x86_64 import (
 
 from formats.paging import ENTRIES, PageBit
 from formats.units import FOUR_GIB, GIB, LARGE_PAGE, PAGE
-from gen.x86 import DD, REP_STOSD, Symbol, Unit
+from gen.x86 import DD, DQ, REP_STOSD, Symbol, Unit
 
 PRESENT, WRITABLE, LARGE = int(PageBit.PRESENT), int(PageBit.WRITABLE), int(PageBit.LARGE)
 NO_EXECUTE_HIGH = int(PageBit.NO_EXECUTE) >> 32  # in the upper half of the entry
@@ -104,6 +104,7 @@ class Leaves:
 class FirstMap:
     """Everything the reset code needs: pool place and size, links, leaves, pages taken.
 
+    `cpu_ids`: the page to which each vCPU writes its APIC id (GPA).
     `data_copy`: where the writable data goes on a machine without TDX, whose image is read-only (GPA).
     """
 
@@ -111,6 +112,7 @@ class FirstMap:
     links: tuple[Link, ...]
     leaves: tuple[Leaves, ...]
     pages_used: int
+    cpu_ids: int
     data_copy: int | None = None
 
 
@@ -141,11 +143,12 @@ def plan(regions: Sequence[Mapped], pool: str = "paging", data_pages: int = 0) -
         _leaves(part, Symbol(f"__{part}_start"), Symbol(f"__{part}_end") - 1, last, access, False)
         for part, access in LINKED_PARTS
     ]
-    used = tables.count + data_pages
+    used = tables.count + 1 + data_pages
     if used * PAGE > found[0].size:
         raise PagingError(f"region {pool} is {found[0].size:#x} bytes, the first map takes {used * PAGE:#x}")
-    copy = found[0].start + tables.count * PAGE if data_pages else None
-    return FirstMap(found[0], tuple(tables.links), tuple(leaves), used, copy)
+    ids = found[0].start + tables.count * PAGE
+    copy = ids + PAGE if data_pages else None
+    return FirstMap(found[0], tuple(tables.links), tuple(leaves), used, ids, copy)
 
 
 def _leaves(
@@ -210,6 +213,8 @@ def emit_tables(unit: Unit, first_map: FirstMap) -> None:
             DD(base + leaves.table, f"in table page {leaves.table // PAGE}")
             DD(leaves.low, "present" + (", writable" if leaves.low & WRITABLE else ""))
             DD(leaves.high, "no execute" if leaves.high else "executable")
+    with unit.data("paging_cpu_ids", section=".rodata.paging", align=8):
+        DQ(first_map.cpu_ids, "where each vCPU tells its APIC id")
     with unit.data("paging_pages_used", section=".rodata.paging", align=4):
         DD(first_map.pages_used, "table pages taken by the first map")
 

@@ -8,14 +8,17 @@ td_vmcs_init.c (CR0 reads 0x31, CR4 0x40, RSI = vCPU index, GDTR and IDTR unusab
 from __future__ import annotations
 
 from peachpy.x86_64 import (
+    ADD,
     CALL,
     CLD,
     CMP,
+    JAE,
     JMP,
     JNE,
     JNZ,
     JZ,
     LABEL,
+    LEA,
     MOV,
     PAUSE,
     SHR,
@@ -25,21 +28,27 @@ from peachpy.x86_64 import (
     Label,
     al,
     ax,
+    byte,
     dx,
     eax,
     ebp,
+    edx,
     esi,
     rax,
     rcx,
     rdx,
+    rsi,
     si,
     word,
 )
 
+from dsl.capabilities import prelude
 from formats.acpi import MP_MAILBOX, MailboxCommand
 from formats.ports import COM1, DEBUG_PORT
 from formats.structs import offset_of
+from formats.units import PAGE
 from gen.boot import ordinary
+from gen.boot.apicid import ENUMERATED, emit_apic_id
 from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.x86 import (
     BALIGN,
@@ -92,9 +101,10 @@ TSS_SIZE, TSS_IST1, TSS_AVAILABLE = 104, 36, 0x89
 CR4 = 0x660
 CR0 = 0x8001_0033
 
-MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR = (
-    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector")
+MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR, MAILBOX_FIRMWARE = (
+    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector", "firmware_reserved")
 )
+MAX_CPUS = prelude().constants["MAX_CPUS"].value
 
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 
@@ -109,6 +119,7 @@ def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
         ordinary.emit_protected_mode(unit, first_map, lambda: emit_build(first_map), _enter)
     _protected_mode(unit, first_map)
     _long_mode(unit, stack)
+    _identify(unit, first_map.cpu_ids)
     _park(unit)
     _tables(unit)
     _task(unit, stack)
@@ -172,7 +183,7 @@ def _protected_mode(unit: Unit, first_map: FirstMap) -> None:
         MOV(eax, first_map.pool.start)
         JMP(enter)
 
-        # The gate lies in the measured image, so it is 0 until vCPU 0 opens it with the PML4's address.
+        # The gate lies in the measured image, so it is 0 until vCPU 0 opens it with its PML4's address.
         LABEL(hold)
         MOV(ebp, esi)
         poll = Label("poll")
@@ -202,13 +213,44 @@ def _long_mode(unit: Unit, stack: Mapped) -> None:
         for segment in (ds, es, ss, fs, gs):
             MOVSEG(segment, eax)
         TEST(ebp, ebp)
-        JNZ(Symbol("ap_park"))
+        JNZ(Symbol("ap_identify"))
         MOV(esp, stack.end)
         MOV(eax, SELECTOR_TSS)
         LTR(ax)
         LIDT([Symbol("idt_pointer")])
         CALL(Symbol("tdf_entry"))
         UD2()
+
+
+def _identify(unit: Unit, cpu_ids: int) -> None:
+    """An AP on vCPU 0's page tables, without a stack: tells its APIC id, waits for its own tables, goes to
+    them.
+
+    EBP is the vCPU index. The slot holds id + 1, so that 0 means that the vCPU has not come. That it runs on
+    tables which the OS leaves alone is told in the mailbox's part for firmware, a byte for each index.
+    """
+    with unit.code("ap_identify", section=".reset"):
+        lost, wait = Label("lost"), Label("wait")
+        MOV(esi, ebp)
+        CMP(esi, MAX_CPUS)
+        JAE(lost)
+        emit_apic_id()
+        MOV(ebp, eax)
+        ADD(eax, 1)
+        MOV(edx, cpu_ids)
+        MOV([rdx + rsi * 4], eax)
+        LABEL(wait)
+        PAUSE()
+        MOV(rdx, [Symbol("ap_mailbox")])
+        TEST(rdx, rdx)
+        JZ(wait)
+        LEA(rcx, [rdx + PAGE])
+        MOVCR(cr3, rcx)
+        MOV(byte[rdx + rsi * 1 + MAILBOX_FIRMWARE], 1)
+        JMP(Symbol("ap_park"))
+        LABEL(lost)  # vCPU 0 refuses so many
+        PAUSE()
+        JMP(lost)
 
 
 def _park(unit: Unit) -> None:
@@ -218,14 +260,13 @@ def _park(unit: Unit) -> None:
     this one would take a wakeup that is not its own. The vector, 64 bits wide, is read before Command is
     given back: from then on the mailbox is the OS's again (ACPI 6.5, 5.2.12.19).
 
-    The AP's id is taken to be its vCPU index.
+    Entered with RDX = mailbox and EBP = the AP's APIC id.
 
     There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
     registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
     """
     with unit.code("ap_park", section=".reset"):
         wait = Label("wait")
-        MOV(rdx, [Symbol("ap_mailbox")])
         LABEL(wait)
         PAUSE()
         MOV(rax, [rdx + MAILBOX_COMMAND])
@@ -255,9 +296,11 @@ def _tables(unit: Unit) -> None:
         DD(Symbol("gdt"), "base")
         BALIGN(4)
     with unit.data("ap_gate", section=".data.reset", align=4):
-        DD(0, "0: APs hold; else their PML4")
+        DD(0, "0: APs hold; else the first PML4")
+    with unit.data(ENUMERATED, section=".data.reset", align=4):
+        DD(0, "1: the TDX module says which APIC ids the vCPUs have")
     with unit.data("ap_mailbox", section=".data.reset", align=8):
-        DQ(0, "ACPI wakeup mailbox, set before the gate")
+        DQ(0, "0: APs wait; else the ACPI wakeup mailbox")
 
 
 def _task(unit: Unit, stack: Mapped) -> None:

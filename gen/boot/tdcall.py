@@ -30,6 +30,8 @@ from peachpy.x86_64 import (
     dword,
     eax,
     ecx,
+    edi,
+    esi,
     r8,
     r8d,
     r9,
@@ -59,6 +61,7 @@ from formats.ghci import FATAL_TEXT, IO_READ, IO_WRITE, MASK_FATAL, MASK_STANDAR
 from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI
 from formats.tdx.leaves import GPAW_MASK, Leaf
 from formats.tdx.status import BUSY_RETRIES, OPERAND_BUSY
+from gen.boot.apicid import emit_apic_id
 from gen.boot.ordinary import branch
 from gen.errors import BuildError
 from gen.x86 import TDCALL, Symbol, Unit
@@ -152,6 +155,16 @@ def _vm_read() -> None:
     leaf(Leaf.VM_RD, reads=(rcx, rdx), writes=(r8,))
     MOV([rsi], r8)
     RET()
+
+
+def _apic_id() -> None:
+    """`uint32_t tdcall_apic_id(uint64_t index)`: of this vCPU, whose index is given."""
+    _enter()
+    PUSH(rbx)
+    MOV(esi, edi)
+    emit_apic_id()
+    POP(rbx)
+    _leave()
 
 
 def _vm_write() -> None:
@@ -282,6 +295,7 @@ _FUNCTIONS = {
     "tdcall_report": _report,
     "tdcall_vm_rd": _vm_read,
     "tdcall_vm_wr": _vm_write,
+    "tdcall_apic_id": _apic_id,
     "tdvmcall": _vmcall,
     "tdvmcall_io_write": _io_write,
     "tdvmcall_io_read": _io_read,

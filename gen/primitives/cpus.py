@@ -1,26 +1,149 @@
-"""How do the APs wait? In the park loop, with page tables of their own."""
+"""Which CPUs are there, and how do the APs wait? Each tells its APIC id, then goes to the park loop, with
+page tables of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from peachpy.x86_64 import (
     ADD,
+    CALL,
+    CMP,
+    JA,
+    JAE,
+    JB,
+    JE,
+    JMP,
+    JNE,
+    JNZ,
+    LABEL,
     LEA,
     MOV,
+    OR,
+    PAUSE,
+    RDTSC,
+    SHL,
     SUB,
+    TEST,
     XOR,
+    Label,
+    byte,
+    dword,
     eax,
     ecx,
+    edi,
+    edx,
+    esi,
+    qword,
+    r8,
+    r8d,
+    r9,
+    r10,
+    r10d,
+    r11,
     rax,
     rcx,
     rdi,
+    rdx,
     rsi,
 )
 
 from dsl.sizes import SPAN_SIZE
+from formats.acpi import MP_MAILBOX
+from formats.structs import offset_of
+from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
 from formats.units import PAGE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
-from gen.x86 import REP_STOSB, Symbol, rsp
+from gen.x86 import MOVCR, REP_STOSB, Symbol, cr3, rsp
+
+# TSC ticks that vCPU 0 waits for another one: some seconds at any frequency that the TDX module allows (0.1
+# to 10 GHz).
+PATIENCE = 1 << 34
+FIRMWARE_AREA = offset_of(MP_MAILBOX, "firmware_reserved")
+
+
+def find_cpus(b: Builder) -> None:  # (td, out)
+    """Enumerates the topology if the module can, opens the gate, and waits for an id from each vCPU."""
+    td, out = b.save(rdi, rsi)
+    count, value, slots = b.frame.slot(8), b.frame.slot(8), b.frame.slot(16)
+    told, more, collect = Label("told"), Label("more"), Label("collect")
+    MOV(ecx, [rdi + b.offset("VpInfo", "num_vcpus")])
+    MOV([rsp + count], rcx)
+    CMP(ecx, b.firmware.constants["MAX_CPUS"].value)
+    MOV(eax, b.error("cpus_too_many"))
+    JA(b.fail)
+    MOV(rax, [Symbol("paging_cpu_ids")])
+    MOV([rsp + slots], rax)
+    SHL(rcx, 2)
+    MOV([rsp + slots + SPAN_SIZE], rcx)
+    if b.firmware.without_tdx:
+        in_td = Label("in_td")
+        CMP(dword[rdi + b.offset("VpInfo", "tdx")], 0)
+        JNE(in_td)
+        LEA(rdi, [rsp + slots])
+        CALL(Symbol("ordinary_topology"))
+        JMP(collect)
+        LABEL(in_td)
+    MOV(rdi, TOPOLOGY_ENUM_CONFIGURED - (1 << 64))
+    LEA(rsi, [rsp + value])
+    CALL(Symbol("tdcall_vm_rd"))
+    TEST(rax, rax)
+    JNZ(told)
+    CMP(qword[rsp + value], 1)
+    JNE(told)
+    MOV(rdi, TD_CTLS)
+    MOV(esi, ENUM_TOPOLOGY)
+    MOV(edx, ENUM_TOPOLOGY)
+    CALL(Symbol("tdcall_vm_wr"))
+    TEST(rax, rax)
+    JNZ(told)
+    MOV(dword[Symbol("ap_enumerated")], 1)
+    LABEL(told)
+    XOR(edi, edi)  # the flow runs on the vCPU of index 0
+    CALL(Symbol("tdcall_apic_id"))
+    ADD(eax, 1)
+    MOV(rcx, [rsp + slots])
+    MOV([rcx], eax)
+    MOVCR(rax, cr3)
+    MOV([Symbol("ap_gate")], eax)
+    XOR(r8d, r8d)
+    MOV(r9, [rsp + slots])
+    LABEL(more)
+    ADD(r8d, 1)
+    CMP(r8d, [rsp + count])
+    JAE(collect)
+    _await(b, "id", lambda: CMP(dword[r9 + r8 * 4], 0))
+    JMP(more)
+    LABEL(collect)
+    LEA(rdi, [rsp + slots])
+    MOV(rsi, [rsp + td])
+    MOV(rdx, [rsp + out])
+    b.checked("collect_cpus")
+
+
+def _await(b: Builder, name: str, look: Callable[[], object]) -> None:
+    """Looks until the flags say that something is not zero; gives up as `cpus_absent`. Keeps R8 and R9."""
+    again, there, begun = Label(f"again_{name}"), Label(f"there_{name}"), Label(f"begun_{name}")
+    XOR(r10d, r10d)
+    MOV(r11, PATIENCE)
+    LABEL(again)
+    look()
+    JNE(there)
+    PAUSE()
+    RDTSC()
+    SHL(rdx, 32)
+    OR(rax, rdx)
+    TEST(r10, r10)
+    JNZ(begun)
+    MOV(r10, rax)
+    LABEL(begun)
+    SUB(rax, r10)
+    CMP(rax, r11)
+    JB(again)
+    MOV(eax, b.error("cpus_absent"))
+    JMP(b.fail)
+    LABEL(there)
 
 
 def park_aps(b: Builder) -> None:  # (mailbox, paging)
@@ -56,12 +179,24 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     MOV(ecx, PAGE)
     pages_arguments(READ_WRITE)
     b.checked("page_map")
-    # The gate opens last: an AP that sees it finds everything else in place (stores stay in order on x86).
+    # An AP that sees the mailbox finds everything else in place (stores stay in order on x86).
     MOV(rax, [rsp + mailbox])
     MOV(rax, [rax])
     MOV([Symbol("ap_mailbox")], rax)
-    ADD(rax, PAGE)
-    MOV([Symbol("ap_gate")], eax)
+    # The tables that the APs leave become the OS's memory: wait until each has gone.
+    gone, more = Label("gone"), Label("next_ap")
+    if b.firmware.without_tdx:
+        CMP(dword[Symbol(CONTEXT, b.context.td + b.offset("VpInfo", "tdx"))], 0)
+        JE(gone)
+    XOR(r8d, r8d)
+    MOV(r9, rax)
+    LABEL(more)
+    ADD(r8d, 1)
+    CMP(r8d, [Symbol(CONTEXT, b.context.td + b.offset("VpInfo", "num_vcpus"))])
+    JAE(gone)
+    _await(b, "parked", lambda: CMP(byte[r9 + r8 * 1 + FIRMWARE_AREA], 0))
+    JMP(more)
+    LABEL(gone)
 
 
-BODIES: dict[str, Body] = {"park_aps": park_aps}
+BODIES: dict[str, Body] = {"find_cpus": find_cpus, "park_aps": park_aps}

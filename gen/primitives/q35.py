@@ -33,9 +33,9 @@ from gen.primitives.builder import Body, Builder
 from gen.x86 import rsp
 
 
-def q35_tables(b: Builder) -> None:  # (area, ram, td, mailbox, log, out)
+def q35_tables(b: Builder) -> None:  # (area, ram, cpus, mailbox, log, out)
     """The accesses, then the tables."""
-    area, ram, td, mailbox, log, out = b.save(rdi, rsi, rdx, rcx, r8, r9)
+    area, ram, cpus, mailbox, log, out = b.save(rdi, rsi, rdx, rcx, r8, r9)
     step, answer = b.frame.slot(8), b.frame.slot(8)
     access = b.record_slot("ConfigAccess")
     address, port, size, write, value, done = (
@@ -70,7 +70,7 @@ def q35_tables(b: Builder) -> None:  # (area, ram, td, mailbox, log, out)
     b.vmm("tdvmcall_io_read")
     JMP(more)
     LABEL(tables)
-    for register, slot in ((rdi, area), (rsi, ram), (rdx, td), (rcx, mailbox), (r8, log), (r9, out)):
+    for register, slot in ((rdi, area), (rsi, ram), (rdx, cpus), (rcx, mailbox), (r8, log), (r9, out)):
         MOV(register, [rsp + slot])
     b.checked("q35_acpi")
 

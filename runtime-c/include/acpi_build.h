@@ -38,12 +38,12 @@ status_t acpi_find(const struct vmm *vmm, const char *signature, struct span *ou
 
 /* A MADT is the last reserved part of the area while it grows: begun (0: no room), filled, ended. */
 uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size);
-status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint32_t count);
+status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct cpus *cpus);
 status_t acpi_madt_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const void *entry);
 status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *mailbox);
 void acpi_madt_end(struct acpi_builder *builder, uint8_t *madt, uint64_t size);
 /* All of it, around the VMM's entries if it gave any. */
-status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct vp_info *td,
+status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct cpus *cpus,
                        const struct span *mailbox);
 
 #endif

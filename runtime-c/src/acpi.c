@@ -126,7 +126,7 @@ uint64_t acpi_end_roots(struct acpi_builder *builder) {
     return tdf_gpa(rsdp);
 }
 
-static status_t build(const struct span *area, const struct vmm *vmm, const struct vp_info *td,
+static status_t build(const struct span *area, const struct vmm *vmm, const struct cpus *cpus,
                       const struct span *mailbox, const struct log *log, int theirs, uint64_t *out) {
     struct acpi_builder builder = {.area = *area};
     struct span fadt = {0, 0}, dsdt = {0, 0};
@@ -139,7 +139,7 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
         return status;
     if ((status = add_dsdt(&builder, &dsdt, &dsdt_at)) != TDF_OK ||
         (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
-        (status = acpi_add_madt(&builder, vmm, td, mailbox)) != TDF_OK ||
+        (status = acpi_add_madt(&builder, vmm, cpus, mailbox)) != TDF_OK ||
         (status = acpi_add_ccel(&builder, log)) != TDF_OK ||
         (theirs && (status = add_others(&builder, vmm)) != TDF_OK))
         return status;
@@ -147,12 +147,12 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
     return TDF_OK;
 }
 
-status_t acpi_tables(const struct span *area, const struct vmm *vmm, const struct vp_info *td,
+status_t acpi_tables(const struct span *area, const struct vmm *vmm, const struct cpus *cpus,
                      const struct span *mailbox, const struct log *log, uint64_t *out) {
-    return build(area, vmm, td, mailbox, log, 0, out);
+    return build(area, vmm, cpus, mailbox, log, 0, out);
 }
 
-status_t acpi_tables_of_vmm(const struct span *area, const struct vmm *vmm, const struct vp_info *td,
+status_t acpi_tables_of_vmm(const struct span *area, const struct vmm *vmm, const struct cpus *cpus,
                             const struct span *mailbox, const struct log *log, uint64_t *out) {
-    return build(area, vmm, td, mailbox, log, 1, out);
+    return build(area, vmm, cpus, mailbox, log, 1, out);
 }

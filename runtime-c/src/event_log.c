@@ -122,12 +122,12 @@ status_t log_number(struct log *log, uint32_t rtmr, const struct span *name, uin
     return log_platform_config(log, rtmr, name, &data, out);
 }
 
-status_t log_cpus(struct log *log, uint32_t rtmr, const struct span *name, const struct vp_info *td,
+status_t log_cpus(struct log *log, uint32_t rtmr, const struct span *name, const struct cpus *cpus,
                   struct digest *out) {
     const uint64_t before = sizeof(struct cc_event_header) + sizeof(struct cc_platform_config);
-    const uint32_t count = td->num_vcpus;
+    const uint32_t count = (uint32_t)(cpus->ids.size / sizeof count);
     uint8_t *at, *body;
-    if (count > TDF_MAX_CPUS)
+    if (cpus->ids.size > TDF_MAX_CPUS * sizeof count)
         return TDF_E_CPUS_TOO_MANY;
     struct span list = {0, sizeof count * (1 + (uint64_t)count)};
     status_t status = make_room(log, sizeof(struct cc_platform_config) + list.size, &at);
@@ -136,8 +136,7 @@ status_t log_cpus(struct log *log, uint32_t rtmr, const struct span *name, const
     /* Written where the event will have it: the stack has no room for a list of this length. */
     list.data = at + before;
     memcpy(list.data, &count, sizeof count);
-    for (uint32_t id = 0; id < count; id++)
-        memcpy(list.data + sizeof count * (1 + (uint64_t)id), &id, sizeof id);
+    memcpy(list.data + sizeof count, cpus->ids.data, list.size - sizeof count);
     return begin_config(log, rtmr, name, &list, out, &body);
 }
 

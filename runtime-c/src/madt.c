@@ -18,18 +18,6 @@ static uint8_t *add_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t 
     return at;
 }
 
-/* Is there a CPU with this id among our entries already? */
-static int has_cpu(const uint8_t *madt, uint64_t size, uint32_t id) {
-    for (uint64_t offset = sizeof(struct acpi_madt); offset < size;) {
-        const struct acpi_madt_entry *entry = (const struct acpi_madt_entry *)(madt + offset);
-        if ((entry->type == ACPI_MADT_LAPIC && ((const struct acpi_madt_lapic *)entry)->apic_id == id) ||
-            (entry->type == ACPI_MADT_X2APIC && ((const struct acpi_madt_x2apic *)entry)->x2apic_id == id))
-            return 1;
-        offset += entry->length;
-    }
-    return 0;
-}
-
 /* An enabled CPU: a local APIC entry up to id 254, an x2APIC entry above, which is what operating systems expect. */
 static status_t add_cpu(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint32_t id, uint32_t uid) {
     if (id < ACPI_TYPE0_APIC_ID_LIMIT) {
@@ -54,74 +42,99 @@ static status_t add_cpu(struct acpi_builder *builder, uint8_t *madt, uint64_t *s
     return TDF_OK;
 }
 
-/* One entry of the VMM's MADT into ours: enabled CPUs by id, interrupt wiring as it is, all else dropped.
- *
- * An AP in the park loop answers to its vCPU index, so the ids must be 0 to num_vcpus - 1: an OS would wait forever for
- * a CPU of another id, or wake the wrong one. */
-static status_t take_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *entry,
-                           uint32_t num_vcpus, uint32_t *cpus) {
-    static const uint8_t sizes[] = {
-        [ACPI_MADT_LAPIC] = sizeof(struct acpi_madt_lapic),
-        [ACPI_MADT_IOAPIC] = sizeof(struct acpi_madt_ioapic),
-        [ACPI_MADT_ISO] = sizeof(struct acpi_madt_iso),
-        [ACPI_MADT_LAPIC_NMI] = sizeof(struct acpi_madt_lapic_nmi),
-        [ACPI_MADT_X2APIC] = sizeof(struct acpi_madt_x2apic),
-        [ACPI_MADT_X2APIC_NMI] = sizeof(struct acpi_madt_x2apic_nmi),
-    };
-    uint8_t type = entry->data[0];
-    if (type >= sizeof sizes || sizes[type] == 0)
-        return TDF_OK;
-    if (entry->size != sizes[type])
-        return TDF_E_ACPI_MALFORMED;
-    struct acpi_madt_lapic lapic;
-    struct acpi_madt_x2apic x2apic;
-    uint32_t id, uid, flags;
-    if (type == ACPI_MADT_LAPIC) {
-        memcpy(&lapic, entry->data, sizeof lapic);
-        id = lapic.apic_id == ACPI_TYPE0_APIC_ID_LIMIT ? BROADCAST_ID : lapic.apic_id;
-        uid = lapic.processor_uid;
-        flags = lapic.flags;
-    } else if (type == ACPI_MADT_X2APIC) {
-        memcpy(&x2apic, entry->data, sizeof x2apic);
-        id = x2apic.x2apic_id;
-        uid = x2apic.processor_uid;
-        flags = x2apic.flags;
-    } else {
-        uint8_t *to = add_entry(builder, madt, size, entry->size);
-        if (!to)
-            return TDF_E_ACPI_NO_ROOM;
-        memcpy(to, entry->data, entry->size);
-        return TDF_OK;
+/* Entries of the VMM's MADT that mean something to us, by type: their sizes. Its mailbox is dropped. */
+static const uint8_t known_sizes[] = {
+    [ACPI_MADT_LAPIC] = sizeof(struct acpi_madt_lapic),
+    [ACPI_MADT_IOAPIC] = sizeof(struct acpi_madt_ioapic),
+    [ACPI_MADT_ISO] = sizeof(struct acpi_madt_iso),
+    [ACPI_MADT_LAPIC_NMI] = sizeof(struct acpi_madt_lapic_nmi),
+    [ACPI_MADT_X2APIC] = sizeof(struct acpi_madt_x2apic),
+    [ACPI_MADT_X2APIC_NMI] = sizeof(struct acpi_madt_x2apic_nmi),
+};
+
+/* The next entry of a known type from *offset on; size 0 at the end. */
+static status_t next_entry(const struct span *from, uint64_t *offset, struct span *out) {
+    out->size = 0;
+    while (out->size == 0 && *offset < from->size) {
+        struct acpi_madt_entry head;
+        if (!tdf_read(from, *offset, &head, sizeof head) || head.length < sizeof head ||
+            !tdf_inside(from->size, *offset, head.length))
+            return TDF_E_ACPI_MALFORMED;
+        if (head.type < sizeof known_sizes && known_sizes[head.type] != 0) {
+            if (head.length != known_sizes[head.type])
+                return TDF_E_ACPI_MALFORMED;
+            out->data = from->data + *offset;
+            out->size = head.length;
+        }
+        *offset += head.length;
     }
-    if (!(flags & ACPI_LAPIC_ENABLED))
-        return TDF_OK;
-    if (id == BROADCAST_ID)
-        return TDF_E_ACPI_MALFORMED;
-    if (id >= num_vcpus || has_cpu(madt, *size, id))
-        return TDF_E_CPUS_MISMATCH;
-    ++*cpus;
-    return add_cpu(builder, madt, size, id, uid);
+    return TDF_OK;
 }
 
+/* Is this entry an enabled CPU, and which? A type 0 entry with id 255 names none. */
+static int is_cpu(const struct span *entry, uint32_t *id, uint32_t *uid) {
+    struct acpi_madt_lapic lapic;
+    struct acpi_madt_x2apic x2apic;
+    if (tdf_read(entry, 0, &lapic, sizeof lapic) && lapic.type == ACPI_MADT_LAPIC) {
+        *id = lapic.apic_id == ACPI_TYPE0_APIC_ID_LIMIT ? BROADCAST_ID : lapic.apic_id;
+        *uid = lapic.processor_uid;
+        return (lapic.flags & ACPI_LAPIC_ENABLED) != 0;
+    }
+    if (tdf_read(entry, 0, &x2apic, sizeof x2apic) && x2apic.type == ACPI_MADT_X2APIC) {
+        *id = x2apic.x2apic_id;
+        *uid = x2apic.processor_uid;
+        return (x2apic.flags & ACPI_LAPIC_ENABLED) != 0;
+    }
+    return 0;
+}
+
+static uint32_t cpu_count(const struct cpus *cpus) { return (uint32_t)(cpus->ids.size / sizeof(uint32_t)); }
+
+static uint32_t cpu_id(const struct cpus *cpus, uint32_t index) {
+    uint32_t id;
+    memcpy(&id, cpus->ids.data + (uint64_t)index * sizeof id, sizeof id);
+    return id;
+}
+
+/* The one enabled CPU of the VMM's MADT with this id, by its processor UID. */
+static status_t find_uid(const struct span *from, uint32_t wanted, uint32_t *uid) {
+    uint32_t found = 0, id, other;
+    struct span entry;
+    status_t status;
+    for (uint64_t offset = sizeof(struct acpi_madt);;) {
+        if ((status = next_entry(from, &offset, &entry)) != TDF_OK)
+            return status;
+        if (entry.size == 0)
+            return found == 1 ? TDF_OK : TDF_E_CPUS_MISMATCH;
+        if (is_cpu(&entry, &id, &other) && id == wanted) {
+            *uid = other;
+            found++;
+        }
+    }
+}
+
+/* The CPUs with the VMM's UIDs, then everything of its MADT that is no CPU: interrupt wiring. */
 static status_t take_entries(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *from,
-                             uint32_t num_vcpus) {
+                             const struct cpus *cpus) {
     struct acpi_madt head;
-    uint32_t cpus = 0;
+    struct span entry;
+    uint32_t id, uid, theirs = 0;
+    status_t status = TDF_OK;
     if (!tdf_read(from, 0, &head, sizeof head))
         return TDF_E_ACPI_MALFORMED;
     ((struct acpi_madt *)madt)->flags = head.flags & ACPI_MADT_FLAG_PCAT_COMPAT;
-    for (uint64_t offset = sizeof head; offset < from->size;) {
-        struct acpi_madt_entry next;
-        if (!tdf_read(from, offset, &next, sizeof next) || next.length < sizeof next ||
-            !tdf_inside(from->size, offset, next.length))
-            return TDF_E_ACPI_MALFORMED;
-        const struct span entry = {from->data + offset, next.length};
-        status_t status = take_entry(builder, madt, size, &entry, num_vcpus, &cpus);
-        if (status != TDF_OK)
-            return status;
-        offset += next.length;
+    for (uint32_t i = 0; status == TDF_OK && i < cpu_count(cpus); i++)
+        if ((status = find_uid(from, cpu_id(cpus, i), &uid)) == TDF_OK)
+            status = add_cpu(builder, madt, size, cpu_id(cpus, i), uid);
+    for (uint64_t offset = sizeof head; status == TDF_OK;) {
+        if ((status = next_entry(from, &offset, &entry)) != TDF_OK || entry.size == 0)
+            break;
+        if (is_cpu(&entry, &id, &uid))
+            theirs++;
+        else if (entry.data[0] != ACPI_MADT_LAPIC && entry.data[0] != ACPI_MADT_X2APIC)
+            status = acpi_madt_entry(builder, madt, size, entry.data);
     }
-    return cpus == num_vcpus ? TDF_OK : TDF_E_CPUS_MISMATCH;
+    return status == TDF_OK && theirs != cpu_count(cpus) ? TDF_E_CPUS_MISMATCH : status;
 }
 
 uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size) {
@@ -134,10 +147,10 @@ uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size) {
     return madt;
 }
 
-status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint32_t count) {
+status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct cpus *cpus) {
     status_t status = TDF_OK;
-    for (uint32_t i = 0; status == TDF_OK && i < count; i++)
-        status = add_cpu(builder, madt, size, i, i);
+    for (uint32_t i = 0; status == TDF_OK && i < cpu_count(cpus); i++)
+        status = add_cpu(builder, madt, size, cpu_id(cpus, i), i);
     return status;
 }
 
@@ -162,7 +175,7 @@ status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t 
     return acpi_madt_entry(builder, madt, size, &wakeup);
 }
 
-status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct vp_info *td,
+status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct cpus *cpus,
                        const struct span *mailbox) {
     struct span theirs;
     uint64_t size = 0;
@@ -170,14 +183,12 @@ status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, cons
     uint8_t *madt = acpi_madt_begin(builder, &size);
     if (status == TDF_OK && !madt)
         status = TDF_E_ACPI_NO_ROOM;
-    if (status == TDF_OK && td->num_vcpus == 0)
-        status = TDF_E_CPUS_MISMATCH;
     if (status != TDF_OK)
         return status;
     if (theirs.size != 0)
-        status = take_entries(builder, madt, &size, &theirs, td->num_vcpus);
+        status = take_entries(builder, madt, &size, &theirs, cpus);
     else
-        status = acpi_madt_cpus(builder, madt, &size, td->num_vcpus);
+        status = acpi_madt_cpus(builder, madt, &size, cpus);
     if (status == TDF_OK)
         status = acpi_madt_wakeup(builder, madt, &size, mailbox);
     if (status == TDF_OK)

@@ -246,7 +246,8 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
     if (td->gpaw < 32 || td->gpaw > 52)
         return TDF_E_RAM_RANGE_INVALID;
     /* The topmost bit of the GPA width is the shared bit: private memory lies below it. */
-    if ((status = collect(vmm, 1ull << (td->gpaw - 1), &listed)) != TDF_OK ||
+    out->private_end = 1ull << (td->gpaw - 1);
+    if ((status = collect(vmm, out->private_end, &listed)) != TDF_OK ||
         (status = check_disjoint(vmm, &listed)) != TDF_OK ||
         (status = cut_sections(&listed, layout, out)) != TDF_OK || (status = add_window(layout, out)) != TDF_OK)
         return status;

@@ -73,8 +73,8 @@ static const uint8_t aml[] = {
 #define MMIO64_AT (227u - HEAD_SIZE) /* minimum, maximum, translation, length: u64 each */
 
 /* The 64-bit window for BARs: above all RAM, below the end of private addresses; none if there is no room. */
-static void write_window(uint8_t *dsdt, const struct ram *ram, const struct vp_info *td) {
-    const uint64_t limit = 1ull << (td->gpaw - 1);
+static void write_window(uint8_t *dsdt, const struct ram *ram) {
+    const uint64_t limit = ram->private_end;
     uint64_t start = Q35_MMIO64_ALIGNMENT;
     for (uint64_t i = 0; i < ram->ranges.count; i++)
         if (ram->ranges.items[i].end > start)
@@ -84,13 +84,13 @@ static void write_window(uint8_t *dsdt, const struct ram *ram, const struct vp_i
     memcpy(dsdt + HEAD_SIZE + MMIO64_AT, window, sizeof window);
 }
 
-static uint8_t *add_dsdt(struct acpi_builder *builder, const struct ram *ram, const struct vp_info *td) {
+static uint8_t *add_dsdt(struct acpi_builder *builder, const struct ram *ram) {
     uint8_t *dsdt = acpi_reserve(builder, HEAD_SIZE + sizeof aml);
     if (!dsdt)
         return 0;
     acpi_name(dsdt, "DSDT", ACPI_DSDT_REVISION);
     memcpy(dsdt + HEAD_SIZE, aml, sizeof aml);
-    write_window(dsdt, ram, td);
+    write_window(dsdt, ram);
     acpi_seal(dsdt, HEAD_SIZE + sizeof aml);
     return dsdt;
 }
@@ -146,7 +146,7 @@ static status_t add_mcfg(struct acpi_builder *builder) {
 }
 
 /* The CPUs, q35's I/O APIC, IRQ 0 at its pin 2, the SCI level triggered and active high; the mailbox in a TD alone. */
-static status_t add_madt(struct acpi_builder *builder, const struct vp_info *td, const struct span *mailbox) {
+static status_t add_madt(struct acpi_builder *builder, const struct cpus *cpus, const struct span *mailbox) {
     static const struct acpi_madt_ioapic ioapic = {
         .type = ACPI_MADT_IOAPIC, .length = sizeof ioapic, .address = Q35_IO_APIC};
     static const struct acpi_madt_iso timer = {.type = ACPI_MADT_ISO, .length = sizeof timer, .source = 0, .gsi = 2};
@@ -160,29 +160,27 @@ static status_t add_madt(struct acpi_builder *builder, const struct vp_info *td,
     uint8_t *madt = acpi_madt_begin(builder, &size);
     if (!madt)
         return TDF_E_ACPI_NO_ROOM;
-    if (td->num_vcpus == 0)
-        return TDF_E_CPUS_MISMATCH;
-    if ((status = acpi_madt_cpus(builder, madt, &size, td->num_vcpus)) != TDF_OK ||
+    if ((status = acpi_madt_cpus(builder, madt, &size, cpus)) != TDF_OK ||
         (status = acpi_madt_entry(builder, madt, &size, &ioapic)) != TDF_OK ||
         (status = acpi_madt_entry(builder, madt, &size, &timer)) != TDF_OK ||
         (status = acpi_madt_entry(builder, madt, &size, &sci)) != TDF_OK ||
-        (td->tdx && (status = acpi_madt_wakeup(builder, madt, &size, mailbox)) != TDF_OK))
+        (cpus->wait && (status = acpi_madt_wakeup(builder, madt, &size, mailbox)) != TDF_OK))
         return status;
     acpi_madt_end(builder, madt, size);
     return TDF_OK;
 }
 
-status_t q35_acpi(const struct span *area, struct ram *ram, const struct vp_info *td, const struct span *mailbox,
+status_t q35_acpi(const struct span *area, struct ram *ram, const struct cpus *cpus, const struct span *mailbox,
                   const struct log *log, uint64_t *out) {
     struct acpi_builder builder = {.area = *area};
     uint8_t *dsdt;
     status_t status = plan_reserve(ram, Q35_ECAM, (uint64_t)Q35_ECAM + Q35_ECAM_SIZE);
     if (status != TDF_OK || (status = acpi_begin_roots(&builder)) != TDF_OK)
         return status;
-    dsdt = add_dsdt(&builder, ram, td);
+    dsdt = add_dsdt(&builder, ram);
     if (!dsdt)
         return TDF_E_ACPI_NO_ROOM;
-    if ((status = add_fadt(&builder, dsdt)) != TDF_OK || (status = add_madt(&builder, td, mailbox)) != TDF_OK ||
+    if ((status = add_fadt(&builder, dsdt)) != TDF_OK || (status = add_madt(&builder, cpus, mailbox)) != TDF_OK ||
         (status = add_mcfg(&builder)) != TDF_OK || (status = acpi_add_ccel(&builder, log)) != TDF_OK)
         return status;
     *out = acpi_end_roots(&builder);

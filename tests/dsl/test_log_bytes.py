@@ -50,18 +50,19 @@ def test_events_take_what_is_declared_and_no_more() -> None:
 
 def test_the_largest_list_of_cpus_takes_what_is_declared() -> None:
     names = prelude()
-    td = CORE.new("vp_info")
-    td.num_vcpus = names.constants["MAX_CPUS"].value
+    largest = names.constants["MAX_CPUS"].value
+    cpus = CORE.new("cpus")
+    cpus.ids = CORE.span(bytes(4 * largest))[0]
     base = EFFECTS["start_log"].log_bytes
     for room, fits in ((0, True), (-1, False)):
         memory, log, status = log_of(base + EFFECTS["measure_cpus"].log_bytes + room)
         assert (memory is not None, status) == (True, 0)
-        assert (LIB.log_cpus(log, 0, CORE.span(b"td_cpus"), td, CORE.new("digest")) == 0) is fits
-    td.num_vcpus += 1
+        assert (LIB.log_cpus(log, 0, CORE.span(b"td_cpus"), cpus, CORE.new("digest")) == 0) is fits
+    cpus.ids = CORE.span(bytes(4 * (largest + 1)))[0]
     memory, log, status = log_of(1 << 20)
     error = names.errors["cpus_too_many"].number
     assert (memory is not None, status) == (True, 0)
-    assert LIB.log_cpus(log, 0, CORE.span(b"td_cpus"), td, CORE.new("digest")) == error
+    assert LIB.log_cpus(log, 0, CORE.span(b"td_cpus"), cpus, CORE.new("digest")) == error
 
 
 def test_every_primitive_that_logs_is_compared() -> None:

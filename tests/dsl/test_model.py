@@ -143,7 +143,11 @@ def test_records_are_laid_out_as_c_does() -> None:
     ram_range = {f.name: f.offset for f in records["RamRange"].fields}
     assert ram_range == {"start": 0, "end": 8, "state": 16, "e820": 20}
     assert (records["RamRange"].size, records["RamRange"].align) == (24, 8)
-    assert {f.name: f.offset for f in records["Ram"].fields} == {"ranges": 0, "carved": 8 + 256 * 24}
+    assert {f.name: f.offset for f in records["Ram"].fields} == {
+        "private_end": 0,
+        "ranges": 8,
+        "carved": 16 + 256 * 24,
+    }
 
 
 def test_primitives_carry_what_c_needs() -> None:

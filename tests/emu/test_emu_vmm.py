@@ -30,7 +30,7 @@ ALL_ONES = (1 << 64) - 1
 def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
     """The parsed TD HOB of a preset for the test image."""
     preset = PRESETS[vmm]
-    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, 2, entry)
+    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, (0, 1), entry)
     return hob.read(vmm_hob.build(machine, preset, guest.HOB))
 
 
@@ -90,7 +90,7 @@ def test_qemu_hob_covers_ram_once_by_address() -> None:
 def test_qemu_lists_only_what_lies_in_ram() -> None:
     """A section in the image's window below 4 GiB is added at launch, but is no RAM."""
     outside = tdvf.Section(0, 0, 4 * GIB - guest.SIZE, 0x1000, tdvf.SectionType.TEMP_MEM, 0)
-    facts = vmm_hob.Facts(PRESETS["qemu"].ram(GIB), (*guest.sections(), outside), guest.SIZE, 2, None)
+    facts = vmm_hob.Facts(PRESETS["qemu"].ram(GIB), (*guest.sections(), outside), guest.SIZE, (0, 1), None)
     found = hob.read(vmm_hob.build(facts, PRESETS["qemu"], guest.HOB))
     assert [r.start for r in found.resources] == [r.start for r in told("qemu", GIB).resources]
     assert max(r.start + r.length for r in found.resources) == GIB

@@ -312,7 +312,7 @@ def test_the_end_of_what_is_typed_is_the_end_of_waiting() -> None:
 def apic(index: int, sent: list[Message] | None = None) -> LocalApic:
     """An x2APIC outside a machine, switched on."""
     made = LocalApic(
-        index, lambda: 0, lambda _, message: (sent if sent is not None else []).append(message), 40
+        index, index, lambda: 0, lambda _, message: (sent if sent is not None else []).append(message), 40
     )
     made.write(0x80F, 0x1FF)
     return made
@@ -349,7 +349,7 @@ def test_registers_that_cannot_be_written() -> None:
 
 
 def test_interrupts_are_dropped_until_the_apic_is_on() -> None:
-    one = LocalApic(0, lambda: 0, lambda *_: None, 40)
+    one = LocalApic(0, 0, lambda: 0, lambda *_: None, 40)
     one.post(0x40)
     assert not one.wanted
     one.post(0, 4)

@@ -27,6 +27,11 @@ TDCALLS = (
     "tdcall_report",
     "tdcall_rtmr_extend",
     "tdcall_accept_run",
+    "tdcall_vm_rd",
+    "tdcall_vm_wr",
+    "tdcall_apic_id",
+    "ordinary_start",
+    "ordinary_topology",
     "tdvmcall",
     "tdvmcall_io_write",
     "tdvmcall_io_read",
@@ -35,7 +40,16 @@ TDCALLS = (
     "memcmp",
     "memmove",
 )
-DATA = ("ap_gate", "ap_mailbox", "__text_start", "__text_end", "__rodata_start", "__rodata_end")
+DATA = (
+    "ap_gate",
+    "ap_mailbox",
+    "ap_enumerated",
+    "paging_cpu_ids",
+    "__text_start",
+    "__text_end",
+    "__rodata_start",
+    "__rodata_end",
+)
 SHIPPED = Path(__file__).resolve().parents[2] / "dsl/flows/linux.tdf"
 
 Callee = Callable[["FlowCpu", tuple[int, ...]], int | None]

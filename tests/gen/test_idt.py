@@ -99,6 +99,6 @@ def test_exception_is_reported(image: Linked, vector: int, misalign: int) -> Non
 def test_linker_refuses_handlers_outside_of_the_last_64_kib(link: Link) -> None:
     exceptions = [listing for listing in emit(REGIONS) if listing.name != "reset"]
     low = SCRIPT.replace(". = 0xFFFF0000;", ". = 0xFFFE0000;")
-    outside = {"reset.s": ".globl reset_real\nreset_real: nop\n", **FLOW_ENTRY}
+    outside = {"reset.s": ".globl reset_real, ap_enumerated\nreset_real: ap_enumerated: nop\n", **FLOW_ENTRY}
     with pytest.raises(RuntimeError, match="out of range"):
         link(exceptions, outside, low)

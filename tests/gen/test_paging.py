@@ -57,7 +57,7 @@ def declared(regions: tuple[Mapped, ...], image: Linked) -> dict[int, tuple[int,
 
 
 CROSSING = (
-    Mapped("paging", 0x80_0000, 0xC000, "rw"),
+    Mapped("paging", 0x80_0000, 0xD000, "rw"),
     Mapped("stack", 0x81_0000, 0x2000, "rw", guarded=True),
     Mapped("over_2m", 0xBF_F000, 0x40_2000, "r"),
     Mapped("over_1g", 0x3FE0_0000, 0x40_0000, "rw"),
@@ -66,7 +66,7 @@ CROSSING = (
 )
 SMALL = (
     Mapped("stack", 0x80_0000, 0x2000, "rw", guarded=True),
-    Mapped("paging", 0x80_2000, 0x6000, "rw"),
+    Mapped("paging", 0x80_2000, 0x7000, "rw"),
 )
 
 
@@ -100,8 +100,11 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
     run(cpu, image.symbols["reset_td"], lambda _, code: code == MOV_CR3_EAX)
     pool = next(region for region in REGIONS if region.name == "paging")
     pages = [bytes(cpu.mem_read(at, 0x1000)) for at in range(pool.start, pool.end, 0x1000)]
-    assert used == 6
-    assert all(any(page) for page in pages[:used])
+    assert used == 7
+    assert all(any(page) for page in pages[: used - 1])
+    ids = int.from_bytes(image.read(image.symbols["paging_cpu_ids"], 8), "little")
+    assert ids == pool.start + (used - 1) * 0x1000
+    assert not any(pages[used - 1]), "no vCPU has told its id"
     assert not any(any(page) for page in pages[used:]), "the rest of the pool must be cleared"
 
 
@@ -109,14 +112,14 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
     ("regions", "message"),
     [
         ([Mapped("stack", 0, 0x2000, "rw")], "no region named paging"),
-        ([Mapped("paging", 0x1000, 0x6000, "rw")], "no region named stack"),
+        ([Mapped("paging", 0x1000, 0x7000, "rw")], "no region named stack"),
         (
             [Mapped("paging", 0x1000, 0x2000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
-            "takes 0x6000",
+            "takes 0x7000",
         ),
         (
-            [Mapped("paging", 0x1000, 0x5000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
-            "is 0x5000 bytes, the first map takes 0x6000",
+            [Mapped("paging", 0x1000, 0x6000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
+            "is 0x6000 bytes, the first map takes 0x7000",
         ),
         ([Mapped("x", 0x1800, 0x1000, "rw")], "x: 0x1800.* 4 KiB pages"),
         ([Mapped("x", 0x1000, 0, "rw")], "4 KiB pages"),

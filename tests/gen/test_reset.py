@@ -147,16 +147,25 @@ def test_other_vcpus_hold_until_the_gate_opens(image: Linked, index: int) -> Non
     assert bytes(cpu.mem_read(0x81_0000, 0xC000)) == b"\xa5" * 0xC000, "only vCPU 0 writes page tables"
 
 
-def test_gate_is_closed_in_the_measured_image(image: Linked) -> None:
-    assert image.read(image.symbols["ap_gate"], 4) == bytes(4)
-    assert image.symbols["__data_start"] <= image.symbols["ap_gate"] < image.symbols["__data_end"]
+def test_another_vcpu_tells_its_id_and_touches_no_stack(image: Linked) -> None:
+    cpu, identify = long_mode(image, 5), image.symbols["ap_identify"]
+    before = cpu.reg_read(x86.UC_X86_REG_RSP)
+    run(cpu, image.symbols["reset_long"], lambda at, _: at == identify)
+    assert cpu.reg_read(x86.UC_X86_REG_RBP) == 5
+    assert cpu.reg_read(x86.UC_X86_REG_RSP) == before
+
+
+@pytest.mark.parametrize(("name", "size"), [("ap_gate", 4), ("ap_enumerated", 4), ("ap_mailbox", 8)])
+def test_what_aps_wait_for_is_zero_in_the_measured_image(image: Linked, name: str, size: int) -> None:
+    assert image.read(image.symbols[name], size) == bytes(size)
+    assert image.symbols["__data_start"] <= image.symbols[name] < image.symbols["__data_end"]
 
 
 def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
     mailbox, vector = 0x90_0000, 0x1_2345_6000
     cpu = long_mode(image, 5)
     cpu.mem_map(vector, 0x1000)
-    cpu.mem_write(image.symbols["ap_mailbox"], mailbox.to_bytes(8, "little"))
+    cpu.reg_write(x86.UC_X86_REG_RDX, mailbox)
     states = [(0, 5), (1, 4), (2, 5), (1, 0x10005), (1, 5)]
     seen = []
 
@@ -168,7 +177,7 @@ def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
             cpu.mem_write(mailbox + 8, vector.to_bytes(8, "little") + b"\x77" * 16)
         return at == vector
 
-    run(cpu, image.symbols["reset_long"], stop)
+    run(cpu, image.symbols["ap_park"], stop)
     assert len(seen) == len(states)
     content = bytes(cpu.mem_read(mailbox, 32))
     assert content == bytes(4) + (5).to_bytes(4, "little") + vector.to_bytes(8, "little") + b"\x77" * 16

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ccore import CORE, LIB, below_2_gib, check, make_td, make_vmm
+from ccore import CORE, LIB, below_2_gib, check, make_cpus, make_vmm
 
 from formats import acpi
 from formats.acpi import MadtType
@@ -49,7 +50,7 @@ class Tables:
     def __init__(
         self,
         tables: Any = (),
-        vcpus: int = 1,
+        cpus: int | Sequence[int] = 1,
         build: str = "acpi_tables",
         size: int = 65536,
         low: bool = False,
@@ -62,7 +63,7 @@ class Tables:
         log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
         check(
             getattr(LIB, build)(
-                area, make_vmm([], tables), make_td(vcpus), CORE.span(MAILBOX, 4096), log, out
+                area, make_vmm([], tables), make_cpus(cpus), CORE.span(MAILBOX, 4096), log, out
             )
         )
         self.rsdp = CORE.bytes_at(out[0], 36)

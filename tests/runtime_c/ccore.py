@@ -96,6 +96,16 @@ def make_td(vcpus: int = 1, gpaw: int = 52) -> Any:
     return td
 
 
+def make_cpus(ids: int | Sequence[int], wait: int = 1) -> Any:
+    """A `struct cpus *` with these APIC ids, in this order; a number: so many, from 0 on."""
+    cpus = CORE.new("cpus")
+    data = b"".join(each.to_bytes(4, "little") for each in (range(ids) if isinstance(ids, int) else ids))
+    span = CORE.span(data)
+    _KEPT.append(span)
+    cpus.ids, cpus.wait = span[0], wait
+    return cpus
+
+
 def plan(
     resources: Iterable[tuple[int, int, int]], layout: Sequence[Section] = LAYOUT, limit: int = 4 * GIB
 ) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 
 import pytest
-from ccore import CORE, LIB, CoreError, check
+from ccore import CORE, LIB, CoreError, check, make_cpus
 from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,9 +45,8 @@ class Log:
         return self._digest(rtmr, lambda out: LIB.log_number(self.log, rtmr, CORE.span(name), value, out))
 
     def cpus(self, rtmr: int, name: bytes, count: int) -> bytes:
-        td = CORE.new("vp_info")
-        td.num_vcpus = count
-        return self._digest(rtmr, lambda out: LIB.log_cpus(self.log, rtmr, CORE.span(name), td, out))
+        cpus = make_cpus(count)
+        return self._digest(rtmr, lambda out: LIB.log_cpus(self.log, rtmr, CORE.span(name), cpus, out))
 
     def separator(self, rtmr: int) -> bytes:
         return self._digest(rtmr, lambda out: LIB.log_separator(self.log, rtmr, out))

@@ -11,7 +11,7 @@ from formats.acpi import MadtType
 
 
 def test_many_cpus_become_x2apic_entries():
-    cpus = Tables(vcpus=300).cpus
+    cpus = Tables(cpus=300).cpus
     assert [cpu for _, cpu in cpus] == list(range(300))
     assert [kind for kind, _ in cpus] == [MadtType.LAPIC] * 255 + [MadtType.X2APIC] * 45
 
@@ -19,7 +19,7 @@ def test_many_cpus_become_x2apic_entries():
 def test_the_vmms_cpus_and_interrupts_are_taken_but_not_its_wakeup():
     entries = [lapic(2), x2apic(0), x2apic(1), lapic(9, flags=0), lapic(8, flags=2), IOAPIC, ISO, WAKEUP]
     built = Tables([acpi.madt(entries, acpi.MadtFlags.PCAT_COMPAT)], 3)
-    assert built.cpus == [(MadtType.LAPIC, 2), (MadtType.LAPIC, 0), (MadtType.LAPIC, 1)]
+    assert built.cpus == [(MadtType.LAPIC, 0), (MadtType.LAPIC, 1), (MadtType.LAPIC, 2)]
     kinds = [kind for kind, _ in built.madt]
     assert kinds == [
         MadtType.LAPIC,
@@ -47,22 +47,71 @@ def test_ids_that_no_parked_cpu_answers_to(last):
 
 def test_many_cpus_of_the_vmm():
     cpus = Tables([acpi.madt([x2apic(cpu) for cpu in range(300)])], 300).cpus
-    assert cpus == Tables(vcpus=300).cpus
+    assert cpus == Tables(cpus=300).cpus
 
 
-def test_a_cpu_listed_twice():
+@pytest.mark.parametrize("entries", [[lapic(0), x2apic(0)], [lapic(0), lapic(1), lapic(1)]])
+def test_a_cpu_listed_twice(entries: list[bytes]):
     with pytest.raises(CoreError, match="cpus_mismatch"):
-        Tables([acpi.madt([lapic(0), x2apic(0)])], 2)
+        Tables([acpi.madt(entries)], 2)
+
+
+SPARSE = (4, 0, 1, 2, 5, 6, 300)  # the boot CPU first, then ascending
+
+
+def test_cpus_are_in_our_order_with_the_uids_of_the_vmm():
+    """However the VMM orders them: Linux takes the first for the boot CPU."""
+    theirs = [x2apic(300), *(lapic(each) for each in (6, 5, 4, 2, 1, 0))]
+    built = Tables([acpi.madt(theirs)], SPARSE)
+    assert [cpu for _, cpu in built.cpus] == list(SPARSE)
+    assert built.cpus == Tables(cpus=SPARSE).cpus
+    uids = acpi.madt_entry(MadtType.LAPIC, processor_uid=77, apic_id=9, flags=1)
+    ((_, entry), _) = Tables([acpi.madt([uids])], [9]).madt
+    assert (entry.processor_uid, entry.apic_id, entry.flags) == (77, 9, 1)
+    assert [entry.processor_uid for _, entry in Tables(cpus=SPARSE).madt[:7]] == list(range(7))
+
+
+def test_entries_of_cpus_that_are_not_there_are_dropped_if_they_are_disabled():
+    """A VMM with room for more CPUs (Dragonball; Cloud Hypervisor with max > boot) lists them, too."""
+    entries = [lapic(0), lapic(1, flags=2), lapic(2), *(x2apic(cpu, flags=0) for cpu in range(3, 600))]
+    assert [cpu for _, cpu in Tables([acpi.madt(entries)], [0, 2]).cpus] == [0, 2]
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt([*entries, x2apic(600)])], [0, 2])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [lapic(0), lapic(2, flags=0)],  # disabled
+        [lapic(0)],  # missing
+        [lapic(0), lapic(1)],  # another one
+        [lapic(0), lapic(2), lapic(255)],  # an id that is everybody's
+        [lapic(0), lapic(2), x2apic(2**32 - 1)],
+        [lapic(255)],
+        [x2apic(2**32 - 1)],
+        [],
+    ],
+)
+def test_the_vmms_enabled_cpus_must_be_ours(entries: list[bytes]):
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt(entries)], [0, 2])
+
+
+def test_a_local_apic_entry_of_id_255_names_no_cpu():
+    with pytest.raises(CoreError, match="cpus_mismatch"):
+        Tables([acpi.madt([lapic(0), lapic(255)])], [0, 255])
+
+
+def test_an_x2apic_entry_takes_an_id_below_255_too():
+    assert Tables([acpi.madt([x2apic(254), x2apic(255)])], [254, 255]).cpus == [
+        (MadtType.LAPIC, 254),
+        (MadtType.X2APIC, 255),
+    ]
 
 
 def test_undefined_flags_of_the_vmms_madt_are_dropped():
     built = Tables([acpi.madt([lapic(0)], 0xFFFF_FFFF)])
     assert acpi.MADT.parse(built.one(b"APIC")).flags == acpi.MadtFlags.PCAT_COMPAT
-
-
-def test_a_td_without_cpus_has_no_tables():
-    with pytest.raises(CoreError, match="cpus_mismatch"):
-        Tables([], 0)
 
 
 def test_a_cpu_above_the_ids_of_local_apics_that_is_listed_twice():
@@ -74,7 +123,7 @@ def test_a_cpu_above_the_ids_of_local_apics_that_is_listed_twice():
 
 def test_id_255_of_a_local_apic_is_the_broadcast_and_names_no_cpu():
     entries = [x2apic(cpu) for cpu in range(300) if cpu != 255]
-    with pytest.raises(CoreError, match="acpi_malformed"):
+    with pytest.raises(CoreError, match="cpus_mismatch"):
         Tables([acpi.madt([*entries, lapic(255)])], 300)
 
 

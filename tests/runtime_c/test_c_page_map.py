@@ -236,7 +236,8 @@ def test_the_shipped_flows_pool_holds_every_boot(top: int, initrd_above: bool) -
         for region in regions.values():
             tables.map(region.start, region.size, RW)
         tables.map(4 * GIB - 64 * KIB, 64 * KIB, RX)
-        assert tables.paging.used == first, "the reset code and page_map differ"
+        assert tables.paging.used == first - 1, "the reset code and page_map differ"
+        tables.paging.used = first  # the vCPUs' APIC ids
         at = top + end
         for carved in firmware.memory:
             at -= carved.size

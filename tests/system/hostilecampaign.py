@@ -26,19 +26,39 @@ from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_c
 
 from emu.api import RunConfig
 from emu.machine import Machine
+from emu.observe import Observer
 from emu.oracle.compare import differences
 from emu.oracle.shown import Shown, gather
 from emu.oracle.single import inside
 from emu.oracle.single import judge as promises
 from emu.tdx.measure import AddedRegion
 from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
+from emu.view import Vcpu
+from formats.registers import Gpr
 
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
 RAM, PAGE = 1, 4096
+# What the firmware calls: to find its CPUs, and to end
+CALLS = {"Instruction.RDMSR", "Instruction.CPUID", "ReportFatalError", "Instruction.HLT"}
 UNMAPPED, MAPPED, STATE = 0, 2, 3  # page states, emu/cpu/native/api.h
 Range = tuple[int, int]
 Ledger = dict[tuple[str, ...], Shown]  # what a payload was shown, by MRTD and RTMRs
+
+
+class Told(Observer):
+    """Which APIC ids the VMM told the vCPUs that asked: the answer to RDMSR, else to CPUID leaf 0xB."""
+
+    def __init__(self, vcpus: int) -> None:
+        self.ids = list(range(vcpus))
+
+    def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
+        if given is result or given[0] or given[10] or result[0] or result[10]:
+            return
+        if (given[11], given[12]) == (31, 0x802):
+            self.ids[vcpu.index] = result[11] & 0xFFFFFFFF
+        elif (given[11], given[12]) == (10, 0xB) and any(result[12:16]):
+            self.ids[vcpu.index] = result[15] & 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Given:
     hob: bytes
     payload: bytes
     parameters: bytes
-    vcpus: int
+    told: Told
     mrtd: str
 
     @property
@@ -69,7 +89,7 @@ class Given:
     def registers(self) -> tuple[str, str]:
         """RTMR[0] and RTMR[1] of a good boot (docs/event-log.md)."""
         files = [oracle.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
-        machine = oracle.hob_list(self.hob, self.base), oracle.cpus(self.vcpus)
+        machine = oracle.hob_list(self.hob, self.base), oracle.cpus(self.told.ids)
         return oracle.extended(*machine, GOOD), oracle.extended(*files, GOOD)
 
 
@@ -166,17 +186,17 @@ def judge_fatal(td: Stopped, given: Given) -> None:
     """A boot that was refused: in words, without a handoff, and for ever."""
     report = td.report
     assert report.handoff is None
-    assert report.vmcalls.keys() <= {"ReportFatalError", "Instruction.HLT"}, report.vmcalls
+    assert report.vmcalls.keys() <= CALLS, report.vmcalls
     assert str(report.end["detail"]).startswith("tdforge: ")
     nmi = any(line.startswith("NMI") for line in report.hostile)
     assert report.end["fault"] is None or (nmi and "#NI" in str(report.end["detail"])), report.end
     whole = len(given.hob) >= 56 and given.base <= struct.unpack_from("<Q", given.hob, 48)[0]
     lists = [oracle.hob_list(given.hob, given.base)] if whole else []
-    cpus = oracle.cpus(given.vcpus)
+    cpus = oracle.cpus(given.told.ids)
     good = {oracle.extended(*lists, cpus, GOOD), oracle.extended(*lists, GOOD), oracle.extended(GOOD)}
     assert report.rtmr[0] not in good
     if not nmi:
-        measured = [(), *((one, cpus) for one in lists)]
+        measured = [(), *((one,) for one in lists), *((one, cpus) for one in lists)]
         assert report.rtmr[0] in [oracle.extended(*some, ERROR) for some in measured]
 
 
@@ -225,12 +245,14 @@ def what_is_given(firmware: Firmware, machine: Machine) -> Given:
         return machine.read_guest(*firmware.section(name))
 
     pages = mrtd(machine.launch.regions)
+    told = Told(len(machine.vcpus))
+    machine.observe(told)
     return Given(
         firmware.section("hob")[0],
         section("hob"),
         section("payload"),
         section("parameters"),
-        len(machine.vcpus),
+        told,
         pages,
     )
 

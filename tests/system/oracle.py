@@ -5,7 +5,7 @@ product.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha384
 from itertools import pairwise
@@ -136,9 +136,13 @@ def mrtd(image: bytes, two_pass: bool) -> str:
     return total.hexdigest()
 
 
-def cpus(count: int) -> bytes:
-    """What is measured of the CPUs: how many, then the APIC id of each, as docs/event-log.md has it."""
-    return struct.pack(f"<{1 + count}I", count, *range(count))
+def cpus(ids: int | Sequence[int]) -> bytes:
+    """What is measured of the CPUs: how many, then the APIC id of each, as docs/event-log.md has it.
+
+    `ids` are those of the vCPUs by index; a number: so many, whose ids are their indices.
+    """
+    first, *others = range(ids) if isinstance(ids, int) else ids
+    return struct.pack(f"<{2 + len(others)}I", 1 + len(others), first, *sorted(others))
 
 
 def hob_list(section: bytes, base: int) -> bytes:

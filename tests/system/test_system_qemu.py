@@ -86,6 +86,18 @@ def test_debians_kernel_reaches_user_space_on_plain_qemu(
     assert "Power down" in text
 
 
+def test_six_cpus_of_two_sockets_come_up_by_the_ids_that_qemu_gives(qemu_image: Path, tmp_path: Path) -> None:
+    """0 1 2 4 5 6: what QEMU numbers by topology has gaps where cores are no power of 2."""
+    more = ("-smp", "6,sockets=2,cores=3,threads=1")
+    tour = initrd(tmp_path, initramfs.TOUR)
+    text = console(Launch(qemu_image, kernel(), tour, "console=ttyS0", 512 * MIB, 6, more))
+    assert "tour: processors: 6\n" in text
+    assert "Allowing 6 present CPUs plus 0 hotplug CPUs" in text
+    assert re.search(r"Num. cores per package: +3\s", text)
+    assert "Brought up 1 node, 6 CPUs" in text
+    assert not re.search(r"Firmware Bug|not the first enumerated", text)
+
+
 REBOOT = initramfs.TOUR.replace(b"poweroff -f", b"reboot -f")
 PANIC = initramfs.TOUR.replace(b"poweroff -f", b"exit 1")
 

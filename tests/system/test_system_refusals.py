@@ -21,7 +21,8 @@ CI_RUNS = 150
 def refusal(report: Report) -> str:
     """The text that ReportFatalError carried; nothing was handed over."""
     assert (report.end["reason"], report.met, report.handoff) == ("fatal", False, None), report.end
-    assert report.vmcalls == {"ReportFatalError": 1}
+    told = {"ReportFatalError": 1}
+    assert report.vmcalls in (told, told | {"Instruction.RDMSR": 1})  # the boot CPU's APIC id
     return str(report.end["detail"])
 
 

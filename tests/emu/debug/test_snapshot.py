@@ -83,6 +83,8 @@ def is_no_state(name: str, value: object) -> bool:
     """What may be left out: what runs, native handles, other parts, what never changes, who watches."""
     if name in WATCHERS or callable(value) or "cffi" in type(value).__module__:
         return True
+    if value is None and name == "topology":
+        return True
     if name in CONSTANT:
         return isinstance(value, str | dict | int | bytes | frozenset)
     if isinstance(value, list | tuple):

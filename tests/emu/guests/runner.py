@@ -88,13 +88,14 @@ def result(row: Row) -> Result:
     retry = settings.pop("map_gpa_retry", False)
     removes = settings.pop("removes", None)
     vmm = settings.pop("vmm", RunConfig.vmm)
+    module, ids = settings.pop("module", "1.5.01"), settings.pop("apic_ids", "")
     named = {name: settings.pop(name) for name in CHOICES if name in settings}
     choices = Choices(stop_at_refused_vmcall=False, **named)
     params = TdParams(choices=choices, **settings)
     config = RunConfig(
         image=build(row), image_name=f"{row.key}.bin", memory=at.MEMORY, vcpus=params.vcpus,
         until="halt", max_instructions=LIMIT, host_page_size=host_pages, map_gpa_retry=retry,
-        td=params, vmm=vmm,
+        td=params, vmm=vmm, module=module, apic_ids=ids,
     )  # fmt: skip
     machine = prepare(config)
     try:

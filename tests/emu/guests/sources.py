@@ -138,7 +138,13 @@ MODULE: dict[str, dict[str, int]] = {
     },
 }
 # Files of Linux and QEMU. Their functions move from release to release, and rows name the functions.
+NEWER = "intel/tdx-module commit db57c638520a"
 OTHERS = {
+    "newer td_cpuid.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_cpuid.c",
+    "newer td_msr_access.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_msr_access.c",
+    "newer metadata_td.c": f"{NEWER}, src/common/metadata_handlers/metadata_td.c",
+    "newer helpers.c": f"{NEWER}, src/common/helpers/helpers.c",
+    "newer msr_config_lookup.c": "intel/tdx-module 1666adc494db, include/auto_gen_2_0/msr_config_lookup.c",
     "KVM tdx.c": "Linux 6.16, arch/x86/kvm/vmx/tdx.c",
     "KVM x86.c": "Linux 6.16, arch/x86/kvm/x86.c",
     "KVM lapic.c": "Linux 6.16, arch/x86/kvm/lapic.c",
@@ -154,7 +160,7 @@ OTHERS = {
     "QEMU hw/acpi/core.c": "QEMU 10.2, hw/acpi/core.c",
     "QEMU hw/isa/lpc_ich9.c": "QEMU 10.2, hw/isa/lpc_ich9.c",
 }
-_FILE = re.compile(r"((?:KVM |QEMU )?[\w/-]+\.[ch])(?: (\w+))?")
+_FILE = re.compile(r"((?:KVM |QEMU |newer )?[\w/-]+\.[ch])(?: (\w+))?")
 
 
 def named(source: str) -> list[tuple[str, str]]:

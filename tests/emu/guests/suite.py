@@ -15,6 +15,7 @@ from . import (
     rows_fields,
     rows_measure,
     rows_msr,
+    rows_newer,
     rows_pages,
     rows_q35,
     rows_tdcall,
@@ -39,6 +40,7 @@ PARTS = (
     rows_cpuid,
     rows_msr,
     rows_q35,
+    rows_newer,
 )
 
 

@@ -73,7 +73,10 @@ def _definitions() -> list[str]:
     """Where the functions and tables are that rows name."""
     text = ["", "## Definitions", "", f"File and line of intel/tdx-module, tag {TAG}:", ""]
     text += ["| Name | Place |", "|---|---|", *lines(), ""]
-    text += ["Functions of Linux and QEMU have no line here, it changes from release to release:", ""]
+    text += [
+        "Functions of newer modules, Linux and QEMU have no line here, it changes from release to release:",
+        "",
+    ]
     return [
         *text,
         "| File | Where |",

@@ -312,6 +312,7 @@ def test_the_shipped_flow_calls_its_primitives_in_order(cpu: FlowCpu) -> None:
         "start_log",
         "hob_extent",
         "prim_measure_platform_config",
+        "prim_find_cpus",
         "prim_measure_cpus",
         "parse_hob",
         "plan_memory",
@@ -360,7 +361,7 @@ def test_states_layout_and_regions_reach_the_primitives(cpu: FlowCpu) -> None:
     assert seen["acpi_tables"][3] == cpu.state(cpu.context.carved["wakeup"])
 
 
-@pytest.mark.parametrize("place", range(1, 20))
+@pytest.mark.parametrize("place", range(1, 21))
 def test_no_error_is_dropped(cpu: FlowCpu, place: int) -> None:
     """Whatever call fails, nothing is called after it but the way to `fatal`."""
     errors = cpu.firmware.errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flowcpu import END, HEAP, Fatal, FlowCpu, firmware_with
 from machinecode import Link
-from unicorn import UC_HOOK_INSN_INVALID, UC_HOOK_MEM_WRITE
+from unicorn import UC_HOOK_INSN_INVALID
 from unicorn import x86_const as x86
 
 from gen.boot.reset import GDT, SELECTOR_CODE64
@@ -138,39 +138,6 @@ def test_copies_are_mapped_then_made(cpu: FlowCpu) -> None:
     mapped = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
     pages = [(to & -PAGE, -(-(to + size) // PAGE) * PAGE) for to in (below, above)]
     assert mapped == [(paging, start, start, end - start, 2) for start, end in pages]
-
-
-def test_parked_aps_get_tables_of_their_own_and_the_gate_last(cpu: FlowCpu) -> None:
-    region = HEAP + 0xA0000
-    cpu.write(region, b"\xaa" * 0x8000)
-    wakeup = cpu.place(region.to_bytes(8, "little") + (0x8000).to_bytes(8, "little"))
-    gate, mailbox = (cpu.image.symbols[name] for name in ("ap_gate", "ap_mailbox"))
-
-    def page_map(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
-        assert arguments[0] == cpu.state(cpu.context.ap_paging)
-        assert cpu.u64(gate) == 0
-        assert cpu.read(region, 0x8000) == bytes(0x8000)
-        return 0
-
-    cpu.put(gate, 0, 0)
-    cpu.put(mailbox, 0)
-    cpu.callees = {"page_map": page_map}
-    stores: list[int] = []
-    hook = cpu.cpu.hook_add(
-        UC_HOOK_MEM_WRITE,
-        lambda engine, access, address, size, value, data: stores.append(address),
-        begin=min(gate, mailbox),
-        end=max(gate, mailbox),
-    )
-    assert cpu.call("prim_park_aps", wakeup, cpu.place(bytes(24))) == 0
-    cpu.cpu.hook_del(hook)
-    assert [at for at in stores if at in (gate, mailbox)] == [mailbox, gate]
-    pool = cpu.state(cpu.context.ap_paging)
-    assert [cpu.u64(pool + at) for at in (0, 8, 16)] == [region + PAGE, 0x7000, 1]
-    assert cpu.u64(mailbox) == region
-    assert cpu.u64(gate) == region + PAGE
-    assert [arguments[4] for _, arguments in cpu.calls] == [3, 1, 1, 2]
-    assert cpu.calls[-1][1][1:4] == (region, region, PAGE)
 
 
 def test_handoff_opens_windows_and_enters_with_the_boot_protocols_registers(cpu: FlowCpu) -> None:

@@ -71,16 +71,18 @@ static status_t next_entry(const struct span *from, uint64_t *offset, struct spa
     return TDF_OK;
 }
 
-/* Is this entry an enabled CPU, and which? A type 0 entry with id 255 names none. */
+/* Is this entry, which has the size of its type, an enabled CPU, and which? A type 0 entry with id 255 names none. */
 static int is_cpu(const struct span *entry, uint32_t *id, uint32_t *uid) {
     struct acpi_madt_lapic lapic;
     struct acpi_madt_x2apic x2apic;
-    if (tdf_read(entry, 0, &lapic, sizeof lapic) && lapic.type == ACPI_MADT_LAPIC) {
+    if (entry->data[0] == ACPI_MADT_LAPIC) {
+        memcpy(&lapic, entry->data, sizeof lapic);
         *id = lapic.apic_id == ACPI_TYPE0_APIC_ID_LIMIT ? BROADCAST_ID : lapic.apic_id;
         *uid = lapic.processor_uid;
         return (lapic.flags & ACPI_LAPIC_ENABLED) != 0;
     }
-    if (tdf_read(entry, 0, &x2apic, sizeof x2apic) && x2apic.type == ACPI_MADT_X2APIC) {
+    if (entry->data[0] == ACPI_MADT_X2APIC) {
+        memcpy(&x2apic, entry->data, sizeof x2apic);
         *id = x2apic.x2apic_id;
         *uid = x2apic.processor_uid;
         return (x2apic.flags & ACPI_LAPIC_ENABLED) != 0;

@@ -1,4 +1,4 @@
-"""What does an image do on a real QEMU without TDX, where the CPU starts in 16-bit mode?"""
+"""What does an image do on a real QEMU without TDX, where the CPU starts in 16-bit mode, and in a TD?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import oracle
 import pytest
 from debian import HOME, kernel, tool
 from tdbox import LINUX, MIB, Firmware
 
+from emu.api import RunConfig, run
 from gen.build import build
 from tdforge import initramfs
 from tdforge.hosts import Launch, plain_qemu
@@ -116,3 +118,25 @@ def test_reboot_and_panic_reset_the_machine(
     text = console(Launch(qemu_image, kernel(), initrd(tmp_path, script), cmdline, 512 * MIB))
     assert "tour: done" in text
     assert last in text
+
+
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_the_same_image_and_files_in_a_td(qemu_image: Path, tmp_path: Path, vcpus: int) -> None:
+    """The emulated QEMU's fw_cfg shares no code with the firmware's; digests by the tests' own reader."""
+    files = initrd(tmp_path, initramfs.TOUR).read_bytes()
+    line = "console=ttyS0 quiet"
+    config = RunConfig(
+        qemu_image.read_bytes(), "qemu.bin", memory=512 * MIB, vcpus=vcpus, vmm="qemu",
+        kernel=kernel().read_bytes(), initrd=files, cmdline=line, until="halt",
+    )  # fmt: skip
+    report = run(config)
+    assert report.end["reason"] == "shutdown", report.end
+    said = re.findall(r"^tour: (.*)$", report.console.replace("\r", ""), re.MULTILINE)
+    assert f"processors: {vcpus}" in said
+    assert said[-1] == "done"
+    facts = report.to_json()
+    found = oracle.events(oracle.cut(report.event_log))
+    assert list(oracle.replay(found)) == facts["rtmr"]
+    assert facts["rtmr"][1] == oracle.extended(oracle.kernel_extent(kernel().read_bytes()), bytes(4))
+    assert facts["rtmr"][2] == oracle.extended(line.encode(), files)
+    assert facts["pages"]["added"] < 100

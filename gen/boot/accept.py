@@ -35,7 +35,7 @@ from peachpy.x86_64 import (
 
 from formats.tdx.leaves import Leaf
 from formats.units import PAGE
-from gen.boot.ordinary import branch
+from gen.boot.standins import branch
 from gen.x86 import TDCALL, Unit
 
 LOOP_BUDGET = 9

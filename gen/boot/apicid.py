@@ -44,7 +44,7 @@ from peachpy.x86_64 import (
 
 from formats.ghci import MASK_STANDARD, Function
 from formats.tdx.leaves import Leaf
-from gen.boot.ordinary import CPUID_TOPOLOGY
+from gen.boot.standins import CPUID_TOPOLOGY
 from gen.x86 import CPUID, TDCALL, Symbol
 
 ENUMERATED = "ap_enumerated"

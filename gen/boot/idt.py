@@ -47,7 +47,7 @@ from peachpy.x86_64 import (
 
 from formats.ghci import FATAL_TEXT_SIZE
 from formats.tdx.leaves import Leaf
-from gen.boot.reset import SELECTOR_CODE64, WINDOW
+from gen.boot.modes import SELECTOR_CODE64, WINDOW
 from gen.boot.tdcall import leaf
 from gen.x86 import DB, DD, DQ, DW, MOVCR, REP_MOVSQ, Symbol, Unit, cr2, rsp
 

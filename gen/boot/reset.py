@@ -49,6 +49,7 @@ from formats.structs import offset_of
 from formats.units import PAGE
 from gen.boot import ordinary
 from gen.boot.apicid import ENUMERATED, emit_apic_id
+from gen.boot.modes import GDT, GDT_LIMIT, SELECTOR_DATA, SELECTOR_TSS, WINDOW, enter_long_mode
 from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.x86 import (
     BALIGN,
@@ -61,7 +62,6 @@ from gen.x86 import (
     JMP16,
     LGDT,
     LIDT,
-    LJMP,
     LODSB_CS,
     LTR,
     MOVCR,
@@ -72,7 +72,6 @@ from gen.x86 import (
     Unit,
     cr0,
     cr3,
-    cr4,
     ds,
     es,
     esp,
@@ -81,25 +80,8 @@ from gen.x86 import (
     ss,
 )
 
-# The last 64 KiB: what 16-bit code and 16-bit gate offsets reach. The linker checks fields counted from here.
-WINDOW = 0xFFFF_0000
-
-SELECTOR_CODE32, SELECTOR_CODE64, SELECTOR_DATA, SELECTOR_TSS = 0x08, 0x10, 0x18, 0x20
-# Flat descriptors, accessed bit set so that the CPU never writes to them: Intel SDM volume 3A, section 3.4.5.
-GDT = (
-    (0x0000_0000_0000_0000, "null"),
-    (0x00CF_9B00_0000_FFFF, "0x08: 32-bit code"),
-    (0x00AF_9B00_0000_FFFF, "0x10: 64-bit code"),
-    (0x00CF_9300_0000_FFFF, "0x18: data"),
-)
-
 # 64-bit TSS: size, place of IST1 in it, access byte of its descriptor. Intel SDM volume 3A, 8.7 and 3.5.
 TSS_SIZE, TSS_IST1, TSS_AVAILABLE = 104, 36, 0x89
-
-# CR4: PAE, MCE (a TD never clears it), OSFXSR, OSXMMEXCPT. CR0: PG WP NE ET MP PE (CD or NW would fault).
-# Intel SDM volume 3A, section 2.5; TDX module base specification, "CR0 and CR4 handling".
-CR4 = 0x660
-CR0 = 0x8001_0033
 
 MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR, MAILBOX_FIRMWARE = (
     offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector", "firmware_reserved")
@@ -115,8 +97,8 @@ def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
     if first_map.data_copy is None:
         _not_a_td(unit)
     else:
-        ordinary.emit_real_mode(unit, WINDOW)
-        ordinary.emit_protected_mode(unit, first_map, lambda: emit_build(first_map), _enter)
+        ordinary.emit_real_mode(unit)
+        ordinary.emit_protected_mode(unit, first_map)
     _protected_mode(unit, first_map)
     _long_mode(unit, stack)
     _identify(unit, first_map.cpu_ids)
@@ -194,17 +176,7 @@ def _protected_mode(unit: Unit, first_map: FirstMap) -> None:
         JZ(poll)
 
         LABEL(enter)
-        _enter()
-
-
-def _enter() -> None:
-    """Into 64-bit mode with the page tables at EAX."""
-    MOVCR(cr3, eax)
-    MOV(eax, CR4)
-    MOVCR(cr4, eax)
-    MOV(eax, CR0)
-    MOVCR(cr0, eax)
-    LJMP(SELECTOR_CODE64, Symbol("reset_long"))
+        enter_long_mode()
 
 
 def _long_mode(unit: Unit, stack: Mapped) -> None:
@@ -292,7 +264,7 @@ def _tables(unit: Unit) -> None:
         DB(bytes([0xFF, TSS_AVAILABLE, 0, 0xFF]), "base 23:16, type, limit 19:16, base 31:24")
         DQ(0, "base 63:32")
     with unit.data("gdt_pointer", section=".rodata.reset", align=4):
-        DW(len(GDT) * 8 + 16 - 1, "limit")
+        DW(GDT_LIMIT, "limit")
         DD(Symbol("gdt"), "base")
         BALIGN(4)
     with unit.data("ap_gate", section=".data.reset", align=4):

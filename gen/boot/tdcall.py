@@ -62,7 +62,7 @@ from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RD
 from formats.tdx.leaves import GPAW_MASK, Leaf
 from formats.tdx.status import BUSY_RETRIES, OPERAND_BUSY
 from gen.boot.apicid import emit_apic_id
-from gen.boot.ordinary import branch
+from gen.boot.standins import branch
 from gen.errors import BuildError
 from gen.x86 import TDCALL, Symbol, Unit
 
@@ -76,7 +76,7 @@ _SAVED = (r12, r13, r14, r15)
 
 
 def emit_tdcall(unit: Unit, without_tdx: bool = False) -> None:
-    """All functions of this module. `without_tdx`: each has a stand-in (gen/boot/ordinary.py)."""
+    """All functions of this module. `without_tdx`: each has a stand-in (gen/boot/standins.py)."""
     for name, body in _FUNCTIONS.items():
         with unit.code(name, section=f".text.{name}"):
             if without_tdx:

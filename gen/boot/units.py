@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from gen.boot.accept import emit_accept
 from gen.boot.fatal import emit_fatal
 from gen.boot.idt import emit_idt
-from gen.boot.ordinary import DATA_PAGES, emit_stand_ins
+from gen.boot.ordinary import DATA_PAGES, emit_start
 from gen.boot.paging import Mapped, PagingError, emit_tables, plan
 from gen.boot.reset import emit_reset
+from gen.boot.standins import emit_stand_ins
 from gen.boot.tdcall import emit_tdcall
 from gen.x86 import Listing, Unit, listing
 
@@ -35,7 +36,8 @@ def units(
     emit_fatal(tdcall)
     if without_tdx:
         hob = next(region for region in regions if region.name == without_tdx)
-        emit_stand_ins(tdcall, (hob.start, hob.size))
+        emit_stand_ins(tdcall)
+        emit_start(tdcall, (hob.start, hob.size))
     return [reset, exceptions, tdcall]
 
 

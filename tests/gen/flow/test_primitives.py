@@ -8,7 +8,7 @@ from machinecode import Link
 from unicorn import UC_HOOK_INSN_INVALID
 from unicorn import x86_const as x86
 
-from gen.boot.reset import GDT, SELECTOR_CODE64
+from gen.boot.modes import GDT, SELECTOR_CODE64
 
 DIGEST = bytes(range(1, 49))
 PAGE = 4096

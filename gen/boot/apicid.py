@@ -19,17 +19,18 @@ from peachpy.x86_64 import (
     LABEL,
     MOV,
     OR,
-    TEST,
+    POP,
+    PUSH,
     XOR,
     Label,
     dword,
     eax,
     ecx,
+    edi,
     edx,
     esi,
     r10,
     r10d,
-    r11,
     r11d,
     r12,
     r12d,
@@ -40,16 +41,18 @@ from peachpy.x86_64 import (
     r15,
     r15d,
     rax,
+    rbx,
+    rcx,
 )
 
 from formats.ghci import MASK_STANDARD, Function
 from formats.tdx.leaves import Leaf
-from gen.boot.standins import CPUID_TOPOLOGY
-from gen.x86 import CPUID, TDCALL, Symbol
+from gen.boot.standins import CPUID_TOPOLOGY, branch
+from gen.boot.tdcall import SHOWN, enter, leaf, leave
+from gen.x86 import CPUID, Symbol, Unit
 
 ENUMERATED = "ap_enumerated"
 X2APIC_ID = 0x802  # SDM volume 3, table 11-6
-_SHOWN = (r10, r11, r12, r13, r14, r15)
 
 
 def emit_apic_id() -> None:
@@ -84,16 +87,26 @@ def emit_apic_id() -> None:
         XOR(register, register)
 
 
+def emit_apic_id_function(unit: Unit, without_tdx: bool = False) -> None:
+    """`uint32_t tdcall_apic_id(uint64_t index)`: of this vCPU, whose index is given."""
+    with unit.code("tdcall_apic_id", section=".text.tdcall_apic_id"):
+        if without_tdx:
+            branch("tdcall_apic_id")
+        enter()
+        PUSH(rbx)
+        MOV(esi, edi)
+        emit_apic_id()
+        POP(rbx)
+        leave()
+
+
 def _vmcall(function: Function, operand: int) -> None:
     """TDVMCALL with R12 = operand; flag Z if module and VMM say that it succeeded."""
-    XOR(eax, eax)
     MOV(ecx, MASK_STANDARD)
     XOR(r10d, r10d)
     MOV(r11d, int(function))
     MOV(r12d, operand)
     for register in (r13d, r14d, r15d):
         XOR(register, register)
-    assert not int(Leaf.VP_VMCALL)
-    TDCALL(reads=(rax, ecx, *_SHOWN), writes=(rax, ecx, *_SHOWN))
+    leaf(Leaf.VP_VMCALL, reads=(rcx, *SHOWN), writes=(rcx, *SHOWN))
     OR(rax, r10)
-    TEST(rax, rax)

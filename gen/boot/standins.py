@@ -23,6 +23,7 @@ from peachpy.x86_64 import (
     POP,
     PUSH,
     RET,
+    SHL,
     SHR,
     SUB,
     XOR,
@@ -121,10 +122,8 @@ def _vp_info(unit: Unit) -> None:
         IN(al, dx)
         MOV(ecx, eax)
         IN(al, dx)
-        MOV(ebx, eax)
-        for _ in range(8):
-            ADD(ebx, ebx)
-        OR(ecx, ebx)
+        SHL(eax, 8)
+        OR(ecx, eax)
         MOV([rdi + at["num_vcpus"]], ecx)
         MOV([rdi + at["max_vcpus"]], ecx)
         POP(rbx)
@@ -223,7 +222,7 @@ def _unavailable(unit: Unit, name: str) -> None:
 def _io_write(unit: Unit) -> None:
     """`(port, size, value)`: 1, 2 or 4 bytes."""
     with unit.code(stand_in("tdvmcall_io_write"), section=".text.ordinary"):
-        short, byte = Label("short"), Label("byte")
+        short, byte, done = Label("short"), Label("byte"), Label("done")
         MOV(rax, rdx)
         MOV(edx, edi)
         CMP(esi, 2)
@@ -231,14 +230,13 @@ def _io_write(unit: Unit) -> None:
         CMP(esi, 1)
         JE(byte)
         OUT(dx, eax)
-        XOR(eax, eax)
-        RET()
+        JMP(done)
         LABEL(short)
         OUT(dx, ax)
-        XOR(eax, eax)
-        RET()
+        JMP(done)
         LABEL(byte)
         OUT(dx, al)
+        LABEL(done)
         XOR(eax, eax)
         RET()
 

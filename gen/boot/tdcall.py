@@ -30,8 +30,6 @@ from peachpy.x86_64 import (
     dword,
     eax,
     ecx,
-    edi,
-    esi,
     r8,
     r8d,
     r9,
@@ -61,7 +59,6 @@ from formats.ghci import FATAL_TEXT, IO_READ, IO_WRITE, MASK_FATAL, MASK_STANDAR
 from formats.registers import R8, R9, R10, R11, R12, R13, R14, R15, RBX, RDI, RDX, RSI
 from formats.tdx.leaves import GPAW_MASK, Leaf
 from formats.tdx.status import BUSY_RETRIES, OPERAND_BUSY
-from gen.boot.apicid import emit_apic_id
 from gen.boot.standins import branch
 from gen.errors import BuildError
 from gen.x86 import TDCALL, Symbol, Unit
@@ -71,7 +68,7 @@ _REGISTERS = {
     RDX: rdx, RBX: rbx, RSI: rsi, RDI: rdi, R8: r8, R9: r9,
     R10: r10, R11: r11, R12: r12, R13: r13, R14: r14, R15: r15,
 }  # fmt: skip
-_SHOWN = (r10, r11, r12, r13, r14, r15)
+SHOWN = (r10, r11, r12, r13, r14, r15)
 _SAVED = (r12, r13, r14, r15)
 
 
@@ -157,16 +154,6 @@ def _vm_read() -> None:
     RET()
 
 
-def _apic_id() -> None:
-    """`uint32_t tdcall_apic_id(uint64_t index)`: of this vCPU, whose index is given."""
-    _enter()
-    PUSH(rbx)
-    MOV(esi, edi)
-    emit_apic_id()
-    POP(rbx)
-    _leave()
-
-
 def _vm_write() -> None:
     """`uint64_t tdcall_vm_wr(uint64_t field, uint64_t value, uint64_t mask)`."""
     MOV(r9, rdx)
@@ -177,12 +164,13 @@ def _vm_write() -> None:
     RET()
 
 
-def _enter() -> None:
+def enter() -> None:
+    """Keep the caller's registers, which the VMM is about to answer in."""
     for register in _SAVED:
         PUSH(register)
 
 
-def _leave() -> None:
+def leave() -> None:
     """Forget what the VMM answered, give the caller its registers back."""
     XOR(r10d, r10d)
     XOR(r11d, r11d)
@@ -196,7 +184,7 @@ def _call_vmm() -> None:
     done = Label("answered")
     MOV(ecx, MASK_STANDARD)
     XOR(r10d, r10d)
-    leaf(Leaf.VP_VMCALL, reads=(rcx, *_SHOWN), writes=(rcx, *_SHOWN))
+    leaf(Leaf.VP_VMCALL, reads=(rcx, *SHOWN), writes=(rcx, *SHOWN))
     TEST(rax, rax)
     JNZ(done)
     MOV(rax, r10)
@@ -208,31 +196,31 @@ def _vmcall() -> None:
 
     All outputs are the VMM's, hence untrusted; some statuses that are not 0 come with one (MapGPA: retry).
     """
-    _enter()
+    enter()
     MOV(r11, rdi)
     for index, register in enumerate(_SAVED):
         MOV(register, [rsi + 8 * index])
     _call_vmm()
     for index, register in enumerate((r11, *_SAVED)):
         MOV([rdx + 8 * index], register)
-    _leave()
+    leave()
 
 
 def _io_write() -> None:
     """`uint64_t tdvmcall_io_write(uint64_t port, uint64_t size, uint64_t value)`."""
-    _enter()
+    enter()
     MOV(r11d, int(Function.IO))
     MOV(r12, rsi)
     MOV(r13d, IO_WRITE)
     MOV(r14, rdi)
     MOV(r15, rdx)
     _call_vmm()
-    _leave()
+    leave()
 
 
 def _io_read() -> None:
     """`uint64_t tdvmcall_io_read(uint64_t port, uint64_t size, uint64_t *out)`: out is untrusted."""
-    _enter()
+    enter()
     MOV(r11d, int(Function.IO))
     MOV(r12, rsi)
     MOV(r13d, IO_READ)
@@ -240,7 +228,7 @@ def _io_read() -> None:
     XOR(r15d, r15d)
     _call_vmm()
     MOV([rdx], r11)
-    _leave()
+    leave()
 
 
 def _map_gpa() -> None:
@@ -248,7 +236,7 @@ def _map_gpa() -> None:
 
     The caller bounds *next: it is untrusted.
     """
-    _enter()
+    enter()
     MOV(r11d, int(Function.MAP_GPA))
     MOV(r12, rdi)
     MOV(r13, rsi)
@@ -256,18 +244,18 @@ def _map_gpa() -> None:
     XOR(r15d, r15d)
     _call_vmm()
     MOV([rdx], r11)
-    _leave()
+    leave()
 
 
 def _halt() -> None:
     """`uint64_t tdvmcall_hlt(void)`: interrupts are always off here, which R12 says."""
-    _enter()
+    enter()
     MOV(r11d, int(Function.HLT))
     MOV(r12d, 1)
     for register in (r13d, r14d, r15d):
         XOR(register, register)
     _call_vmm()
-    _leave()
+    leave()
 
 
 def _fatal() -> None:
@@ -282,7 +270,7 @@ def _fatal() -> None:
     for index, register in enumerate(carriers):
         MOV(register, [rax + 8 * index])
     MOV(ecx, MASK_FATAL)
-    leaf(Leaf.VP_VMCALL, reads=(rcx, *_SHOWN, *carriers), writes=(rcx, *_SHOWN, *carriers))
+    leaf(Leaf.VP_VMCALL, reads=(rcx, *SHOWN, *carriers), writes=(rcx, *SHOWN, *carriers))
     LABEL(halt)
     CALL(Symbol("tdvmcall_hlt"))
     JMP(halt)
@@ -295,7 +283,6 @@ _FUNCTIONS = {
     "tdcall_report": _report,
     "tdcall_vm_rd": _vm_read,
     "tdcall_vm_wr": _vm_write,
-    "tdcall_apic_id": _apic_id,
     "tdvmcall": _vmcall,
     "tdvmcall_io_write": _io_write,
     "tdvmcall_io_read": _io_read,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gen.boot.accept import emit_accept
+from gen.boot.apicid import emit_apic_id_function
 from gen.boot.fatal import emit_fatal
 from gen.boot.idt import emit_idt
 from gen.boot.ordinary import DATA_PAGES, emit_start
@@ -32,6 +33,7 @@ def units(
     emit_tables(reset, first_map)
     emit_idt(exceptions)
     emit_tdcall(tdcall, bool(without_tdx))
+    emit_apic_id_function(tdcall, bool(without_tdx))
     emit_accept(tdcall, bool(without_tdx))
     emit_fatal(tdcall)
     if without_tdx:

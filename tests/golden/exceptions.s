@@ -439,10 +439,10 @@ exception_common:
         .byte   0x48, 0x83, 0x3c, 0x24, 0x14                            # cmp qword [rsp], 0x14                         | gen/boot/idt.py:96
         .loc    1 97 0
         .byte   0x75, 0x13                                              # jne .other                                    | gen/boot/idt.py:97
+        .loc    2 87 0
+        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:87
         .loc    2 90 0
-        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:90
-        .loc    2 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 99 0
         .byte   0x48, 0x89, 0x4c, 0x24, 0x08                            # mov [rsp + 8], rcx                            | gen/boot/idt.py:99
         .loc    1 100 0

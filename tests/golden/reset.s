@@ -3,6 +3,7 @@
         .file   2 "gen/boot/paging.py"
         .file   3 "gen/boot/modes.py"
         .file   4 "gen/boot/apicid.py"
+        .file   5 "gen/boot/tdcall.py"
 
         .section .resetvec,"ax",@progbits
         .balign 16, 0xcc
@@ -262,92 +263,88 @@ ap_identify:
         .loc    1 207 0
         .byte   0x81, 0xfe, 0x00, 0x04, 0x00, 0x00                      # cmp esi, 0x400                                | gen/boot/reset.py:207
         .loc    1 208 0
-        .byte   0x0f, 0x83, 0xc8, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:208
-        .loc    4 60 0
-        .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:60
-        .loc    4 61 0
-        .byte   0x74, 0x0d                                              # je .ask_msr                                   | gen/boot/apicid.py:61
-        .loc    4 62 0
-        .byte   0xb8, 0x0b, 0x00, 0x00, 0x00                            # mov eax, 0xb                                  | gen/boot/apicid.py:62
+        .byte   0x0f, 0x83, 0xc2, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:208
         .loc    4 63 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/apicid.py:63
+        .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:63
         .loc    4 64 0
-        .byte   0x0f, 0xa2                                              # cpuid                                         | gen/boot/apicid.py:64
+        .byte   0x74, 0x0d                                              # je .ask_msr                                   | gen/boot/apicid.py:64
         .loc    4 65 0
-        .byte   0x89, 0xd0                                              # mov eax, edx                                  | gen/boot/apicid.py:65
+        .byte   0xb8, 0x0b, 0x00, 0x00, 0x00                            # mov eax, 0xb                                  | gen/boot/apicid.py:65
         .loc    4 66 0
-        .byte   0xeb, 0x6e                                              # jmp .identified                               | gen/boot/apicid.py:66
-.Lap_identify.ask_msr:
-        .loc    4 89 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/apicid.py:89
-        .loc    4 90 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:90
-        .loc    4 91 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:91
-        .loc    4 92 0
-        .byte   0x41, 0xbb, 0x1f, 0x00, 0x00, 0x00                      # mov r11d, 0x1f                                | gen/boot/apicid.py:92
-        .loc    4 93 0
-        .byte   0x41, 0xbc, 0x02, 0x08, 0x00, 0x00                      # mov r12d, 0x802                               | gen/boot/apicid.py:93
-        .loc    4 95 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:95
-        .loc    4 97 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/apicid.py:97
-        .loc    4 98 0
-        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:98
-        .loc    4 99 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/apicid.py:99
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/apicid.py:66
+        .loc    4 67 0
+        .byte   0x0f, 0xa2                                              # cpuid                                         | gen/boot/apicid.py:67
+        .loc    4 68 0
+        .byte   0x89, 0xd0                                              # mov eax, edx                                  | gen/boot/apicid.py:68
         .loc    4 69 0
-        .byte   0x75, 0x05                                              # jnz .ask_cpuid                                | gen/boot/apicid.py:69
-        .loc    4 70 0
-        .byte   0x44, 0x89, 0xd8                                        # mov eax, r11d                                 | gen/boot/apicid.py:70
-        .loc    4 71 0
-        .byte   0xeb, 0x3e                                              # jmp .identified                               | gen/boot/apicid.py:71
-.Lap_identify.ask_cpuid:
-        .loc    4 89 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/apicid.py:89
-        .loc    4 90 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:90
-        .loc    4 91 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:91
-        .loc    4 92 0
-        .byte   0x41, 0xbb, 0x0a, 0x00, 0x00, 0x00                      # mov r11d, 0xa                                 | gen/boot/apicid.py:92
-        .loc    4 93 0
-        .byte   0x41, 0xbc, 0x0b, 0x00, 0x00, 0x00                      # mov r12d, 0xb                                 | gen/boot/apicid.py:93
-        .loc    4 95 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:95
-        .loc    4 97 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/apicid.py:97
-        .loc    4 98 0
-        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:98
-        .loc    4 99 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/apicid.py:99
+        .byte   0xeb, 0x68                                              # jmp .identified                               | gen/boot/apicid.py:69
+.Lap_identify.ask_msr:
+        .loc    4 105 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:105
+        .loc    4 106 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:106
+        .loc    4 107 0
+        .byte   0x41, 0xbb, 0x1f, 0x00, 0x00, 0x00                      # mov r11d, 0x1f                                | gen/boot/apicid.py:107
+        .loc    4 108 0
+        .byte   0x41, 0xbc, 0x02, 0x08, 0x00, 0x00                      # mov r12d, 0x802                               | gen/boot/apicid.py:108
+        .loc    4 110 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:110
+        .loc    5 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    5 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    4 112 0
+        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:112
+        .loc    4 72 0
+        .byte   0x75, 0x05                                              # jnz .ask_cpuid                                | gen/boot/apicid.py:72
+        .loc    4 73 0
+        .byte   0x44, 0x89, 0xd8                                        # mov eax, r11d                                 | gen/boot/apicid.py:73
         .loc    4 74 0
-        .byte   0x75, 0x11                                              # jnz .take_index                               | gen/boot/apicid.py:74
-        .loc    4 75 0
-        .byte   0x4c, 0x89, 0xe0                                        # mov rax, r12                                  | gen/boot/apicid.py:75
+        .byte   0xeb, 0x3b                                              # jmp .identified                               | gen/boot/apicid.py:74
+.Lap_identify.ask_cpuid:
+        .loc    4 105 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:105
+        .loc    4 106 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:106
+        .loc    4 107 0
+        .byte   0x41, 0xbb, 0x0a, 0x00, 0x00, 0x00                      # mov r11d, 0xa                                 | gen/boot/apicid.py:107
+        .loc    4 108 0
+        .byte   0x41, 0xbc, 0x0b, 0x00, 0x00, 0x00                      # mov r12d, 0xb                                 | gen/boot/apicid.py:108
+        .loc    4 110 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:110
+        .loc    5 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    5 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    4 112 0
+        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:112
         .loc    4 77 0
-        .byte   0x4c, 0x09, 0xe8                                        # or rax, r13                                   | gen/boot/apicid.py:77
-        .byte   0x4c, 0x09, 0xf0                                        # or rax, r14                                   | gen/boot/apicid.py:77
-        .byte   0x4c, 0x09, 0xf8                                        # or rax, r15                                   | gen/boot/apicid.py:77
+        .byte   0x75, 0x11                                              # jnz .take_index                               | gen/boot/apicid.py:77
         .loc    4 78 0
-        .byte   0x44, 0x89, 0xf8                                        # mov eax, r15d                                 | gen/boot/apicid.py:78
-        .loc    4 79 0
-        .byte   0x75, 0x02                                              # jnz .identified                               | gen/boot/apicid.py:79
-.Lap_identify.take_index:
+        .byte   0x4c, 0x89, 0xe0                                        # mov rax, r12                                  | gen/boot/apicid.py:78
+        .loc    4 80 0
+        .byte   0x4c, 0x09, 0xe8                                        # or rax, r13                                   | gen/boot/apicid.py:80
+        .byte   0x4c, 0x09, 0xf0                                        # or rax, r14                                   | gen/boot/apicid.py:80
+        .byte   0x4c, 0x09, 0xf8                                        # or rax, r15                                   | gen/boot/apicid.py:80
         .loc    4 81 0
-        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/apicid.py:81
-.Lap_identify.identified:
+        .byte   0x44, 0x89, 0xf8                                        # mov eax, r15d                                 | gen/boot/apicid.py:81
+        .loc    4 82 0
+        .byte   0x75, 0x02                                              # jnz .identified                               | gen/boot/apicid.py:82
+.Lap_identify.take_index:
         .loc    4 84 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:84
+        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/apicid.py:84
+.Lap_identify.identified:
+        .loc    4 87 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:87
         .loc    1 210 0
         .byte   0x89, 0xc5                                              # mov ebp, eax                                  | gen/boot/reset.py:210
         .loc    1 211 0

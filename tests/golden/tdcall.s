@@ -9,24 +9,24 @@
         .globl  tdcall_vp_info
         .type   tdcall_vp_info, @function
 tdcall_vp_info:
+        .loc    1 87 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 100 0
+        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/boot/tdcall.py:100
+        .loc    1 101 0
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:101
+        .loc    1 102 0
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:102
         .loc    1 103 0
-        .byte   0x83, 0xe1, 0x3f                                        # and ecx, 0x3f                                 | gen/boot/tdcall.py:103
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:103
         .loc    1 104 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:104
+        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/boot/tdcall.py:104
         .loc    1 105 0
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:105
+        .byte   0xc7, 0x47, 0x1c, 0x01, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 1                     | gen/boot/tdcall.py:105
         .loc    1 106 0
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:106
-        .loc    1 107 0
-        .byte   0x44, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9d                         | gen/boot/tdcall.py:107
-        .loc    1 108 0
-        .byte   0xc7, 0x47, 0x1c, 0x01, 0x00, 0x00, 0x00                # mov dword [rdi + 0x1c], 1                     | gen/boot/tdcall.py:108
-        .loc    1 109 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:109
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:106
         .size   tdcall_vp_info, . - tdcall_vp_info
 .Lend.tdcall_vp_info:
 
@@ -35,32 +35,32 @@ tdcall_vp_info:
         .globl  tdcall_rtmr_extend
         .type   tdcall_rtmr_extend, @function
 tdcall_rtmr_extend:
-        .loc    1 118 0
-        .byte   0x41, 0xb8, 0xe9, 0x03, 0x00, 0x00                      # mov r8d, 0x3e9                                | gen/boot/tdcall.py:118
+        .loc    1 115 0
+        .byte   0x41, 0xb8, 0xe9, 0x03, 0x00, 0x00                      # mov r8d, 0x3e9                                | gen/boot/tdcall.py:115
 .Ltdcall_rtmr_extend.again:
-        .loc    1 120 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:120
-        .loc    1 121 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:121
+        .loc    1 117 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:117
+        .loc    1 118 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:118
+        .loc    1 87 0
+        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x02, 0x00, 0x00, 0x00                            # mov eax, 2                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 120 0
+        .byte   0x49, 0x89, 0xc1                                        # mov r9, rax                                   | gen/boot/tdcall.py:120
+        .loc    1 121 0
+        .byte   0x49, 0xc1, 0xe9, 0x20                                  # shr r9, 0x20                                  | gen/boot/tdcall.py:121
+        .loc    1 122 0
+        .byte   0x41, 0x81, 0xf9, 0x00, 0x02, 0x00, 0x80                # cmp r9d, 0x80000200                           | gen/boot/tdcall.py:122
         .loc    1 123 0
-        .byte   0x49, 0x89, 0xc1                                        # mov r9, rax                                   | gen/boot/tdcall.py:123
+        .byte   0x75, 0x06                                              # jne .done                                     | gen/boot/tdcall.py:123
         .loc    1 124 0
-        .byte   0x49, 0xc1, 0xe9, 0x20                                  # shr r9, 0x20                                  | gen/boot/tdcall.py:124
+        .byte   0x41, 0x83, 0xe8, 0x01                                  # sub r8d, 1                                    | gen/boot/tdcall.py:124
         .loc    1 125 0
-        .byte   0x41, 0x81, 0xf9, 0x00, 0x02, 0x00, 0x80                # cmp r9d, 0x80000200                           | gen/boot/tdcall.py:125
-        .loc    1 126 0
-        .byte   0x75, 0x06                                              # jne .done                                     | gen/boot/tdcall.py:126
-        .loc    1 127 0
-        .byte   0x41, 0x83, 0xe8, 0x01                                  # sub r8d, 1                                    | gen/boot/tdcall.py:127
-        .loc    1 128 0
-        .byte   0x75, 0xdb                                              # jnz .again                                    | gen/boot/tdcall.py:128
+        .byte   0x75, 0xdb                                              # jnz .again                                    | gen/boot/tdcall.py:125
 .Ltdcall_rtmr_extend.done:
-        .loc    1 130 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:130
+        .loc    1 127 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:127
         .size   tdcall_rtmr_extend, . - tdcall_rtmr_extend
 .Lend.tdcall_rtmr_extend:
 
@@ -69,18 +69,18 @@ tdcall_rtmr_extend:
         .globl  tdcall_ve_info
         .type   tdcall_ve_info, @function
 tdcall_ve_info:
+        .loc    1 87 0
+        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x03, 0x00, 0x00, 0x00                            # mov eax, 3                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 137 0
-        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:137
-        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:137
-        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:137
-        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/boot/tdcall.py:137
-        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/boot/tdcall.py:137
-        .loc    1 138 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:138
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 134 0
+        .byte   0x48, 0x89, 0x0f                                        # mov [rdi], rcx                                | gen/boot/tdcall.py:134
+        .byte   0x48, 0x89, 0x57, 0x08                                  # mov [rdi + 8], rdx                            | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x47, 0x10                                  # mov [rdi + 0x10], r8                          | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x4f, 0x18                                  # mov [rdi + 0x18], r9                          | gen/boot/tdcall.py:134
+        .byte   0x4c, 0x89, 0x57, 0x20                                  # mov [rdi + 0x20], r10                         | gen/boot/tdcall.py:134
+        .loc    1 135 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:135
         .size   tdcall_ve_info, . - tdcall_ve_info
 .Lend.tdcall_ve_info:
 
@@ -89,18 +89,18 @@ tdcall_ve_info:
         .globl  tdcall_report
         .type   tdcall_report, @function
 tdcall_report:
-        .loc    1 143 0
-        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:143
-        .loc    1 144 0
-        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:144
-        .loc    1 145 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:145
+        .loc    1 140 0
+        .byte   0x48, 0x89, 0xf9                                        # mov rcx, rdi                                  | gen/boot/tdcall.py:140
+        .loc    1 141 0
+        .byte   0x48, 0x89, 0xf2                                        # mov rdx, rsi                                  | gen/boot/tdcall.py:141
+        .loc    1 142 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:142
+        .loc    1 87 0
+        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x04, 0x00, 0x00, 0x00                            # mov eax, 4                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 147 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:147
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 144 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:144
         .size   tdcall_report, . - tdcall_report
 .Lend.tdcall_report:
 
@@ -109,20 +109,20 @@ tdcall_report:
         .globl  tdcall_vm_rd
         .type   tdcall_vm_rd, @function
 tdcall_vm_rd:
-        .loc    1 152 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:152
-        .loc    1 153 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:153
-        .loc    1 154 0
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:154
+        .loc    1 149 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:149
+        .loc    1 150 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:150
+        .loc    1 151 0
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/tdcall.py:151
+        .loc    1 87 0
+        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x07, 0x00, 0x00, 0x00                            # mov eax, 7                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 156 0
-        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/boot/tdcall.py:156
-        .loc    1 157 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:157
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 153 0
+        .byte   0x4c, 0x89, 0x06                                        # mov [rsi], r8                                 | gen/boot/tdcall.py:153
+        .loc    1 154 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:154
         .size   tdcall_vm_rd, . - tdcall_vm_rd
 .Lend.tdcall_vm_rd:
 
@@ -131,187 +131,72 @@ tdcall_vm_rd:
         .globl  tdcall_vm_wr
         .type   tdcall_vm_wr, @function
 tdcall_vm_wr:
-        .loc    1 172 0
-        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/boot/tdcall.py:172
-        .loc    1 173 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:173
-        .loc    1 174 0
-        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:174
-        .loc    1 175 0
-        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/boot/tdcall.py:175
+        .loc    1 159 0
+        .byte   0x49, 0x89, 0xd1                                        # mov r9, rdx                                   | gen/boot/tdcall.py:159
+        .loc    1 160 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/tdcall.py:160
+        .loc    1 161 0
+        .byte   0x48, 0x89, 0xfa                                        # mov rdx, rdi                                  | gen/boot/tdcall.py:161
+        .loc    1 162 0
+        .byte   0x49, 0x89, 0xf0                                        # mov r8, rsi                                   | gen/boot/tdcall.py:162
+        .loc    1 87 0
+        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/boot/tdcall.py:87
         .loc    1 90 0
-        .byte   0xb8, 0x08, 0x00, 0x00, 0x00                            # mov eax, 8                                    | gen/boot/tdcall.py:90
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 177 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:177
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    1 164 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:164
         .size   tdcall_vm_wr, . - tdcall_vm_wr
 .Lend.tdcall_vm_wr:
-
-        .section .text.tdcall_apic_id,"ax",@progbits
-        .balign 16, 0xcc
-        .globl  tdcall_apic_id
-        .type   tdcall_apic_id, @function
-tdcall_apic_id:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 163 0
-        .byte   0x53                                                    # push rbx                                      | gen/boot/tdcall.py:163
-        .loc    1 164 0
-        .byte   0x89, 0xfe                                              # mov esi, edi                                  | gen/boot/tdcall.py:164
-        .loc    2 60 0
-        .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:60
-        .loc    2 61 0
-        .byte   0x74, 0x0d                                              # je .ask_msr                                   | gen/boot/apicid.py:61
-        .loc    2 62 0
-        .byte   0xb8, 0x0b, 0x00, 0x00, 0x00                            # mov eax, 0xb                                  | gen/boot/apicid.py:62
-        .loc    2 63 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/apicid.py:63
-        .loc    2 64 0
-        .byte   0x0f, 0xa2                                              # cpuid                                         | gen/boot/apicid.py:64
-        .loc    2 65 0
-        .byte   0x89, 0xd0                                              # mov eax, edx                                  | gen/boot/apicid.py:65
-        .loc    2 66 0
-        .byte   0xeb, 0x6e                                              # jmp .identified                               | gen/boot/apicid.py:66
-.Ltdcall_apic_id.ask_msr:
-        .loc    2 89 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/apicid.py:89
-        .loc    2 90 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:90
-        .loc    2 91 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:91
-        .loc    2 92 0
-        .byte   0x41, 0xbb, 0x1f, 0x00, 0x00, 0x00                      # mov r11d, 0x1f                                | gen/boot/apicid.py:92
-        .loc    2 93 0
-        .byte   0x41, 0xbc, 0x02, 0x08, 0x00, 0x00                      # mov r12d, 0x802                               | gen/boot/apicid.py:93
-        .loc    2 95 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:95
-        .loc    2 97 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/apicid.py:97
-        .loc    2 98 0
-        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:98
-        .loc    2 99 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/apicid.py:99
-        .loc    2 69 0
-        .byte   0x75, 0x05                                              # jnz .ask_cpuid                                | gen/boot/apicid.py:69
-        .loc    2 70 0
-        .byte   0x44, 0x89, 0xd8                                        # mov eax, r11d                                 | gen/boot/apicid.py:70
-        .loc    2 71 0
-        .byte   0xeb, 0x3e                                              # jmp .identified                               | gen/boot/apicid.py:71
-.Ltdcall_apic_id.ask_cpuid:
-        .loc    2 89 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/apicid.py:89
-        .loc    2 90 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:90
-        .loc    2 91 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:91
-        .loc    2 92 0
-        .byte   0x41, 0xbb, 0x0a, 0x00, 0x00, 0x00                      # mov r11d, 0xa                                 | gen/boot/apicid.py:92
-        .loc    2 93 0
-        .byte   0x41, 0xbc, 0x0b, 0x00, 0x00, 0x00                      # mov r12d, 0xb                                 | gen/boot/apicid.py:93
-        .loc    2 95 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:95
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:95
-        .loc    2 97 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/apicid.py:97
-        .loc    2 98 0
-        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:98
-        .loc    2 99 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/apicid.py:99
-        .loc    2 74 0
-        .byte   0x75, 0x11                                              # jnz .take_index                               | gen/boot/apicid.py:74
-        .loc    2 75 0
-        .byte   0x4c, 0x89, 0xe0                                        # mov rax, r12                                  | gen/boot/apicid.py:75
-        .loc    2 77 0
-        .byte   0x4c, 0x09, 0xe8                                        # or rax, r13                                   | gen/boot/apicid.py:77
-        .byte   0x4c, 0x09, 0xf0                                        # or rax, r14                                   | gen/boot/apicid.py:77
-        .byte   0x4c, 0x09, 0xf8                                        # or rax, r15                                   | gen/boot/apicid.py:77
-        .loc    2 78 0
-        .byte   0x44, 0x89, 0xf8                                        # mov eax, r15d                                 | gen/boot/apicid.py:78
-        .loc    2 79 0
-        .byte   0x75, 0x02                                              # jnz .identified                               | gen/boot/apicid.py:79
-.Ltdcall_apic_id.take_index:
-        .loc    2 81 0
-        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/apicid.py:81
-.Ltdcall_apic_id.identified:
-        .loc    2 84 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:84
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:84
-        .loc    1 166 0
-        .byte   0x5b                                                    # pop rbx                                       | gen/boot/tdcall.py:166
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
-        .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
-        .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
-        .size   tdcall_apic_id, . - tdcall_apic_id
-.Lend.tdcall_apic_id:
 
         .section .text.tdvmcall,"ax",@progbits
         .balign 16, 0xcc
         .globl  tdvmcall
         .type   tdvmcall, @function
 tdvmcall:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 212 0
-        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/boot/tdcall.py:212
-        .loc    1 214 0
-        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/boot/tdcall.py:214
-        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/boot/tdcall.py:214
-        .loc    1 197 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:197
-        .loc    1 198 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:198
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
         .loc    1 200 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:201
+        .byte   0x49, 0x89, 0xfb                                        # mov r11, rdi                                  | gen/boot/tdcall.py:200
         .loc    1 202 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:202
-.Ltdvmcall.answered:
-        .loc    1 217 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/boot/tdcall.py:217
-        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/boot/tdcall.py:217
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
+        .byte   0x4c, 0x8b, 0x26                                        # mov r12, [rsi]                                | gen/boot/tdcall.py:202
+        .byte   0x4c, 0x8b, 0x6e, 0x08                                  # mov r13, [rsi + 8]                            | gen/boot/tdcall.py:202
+        .byte   0x4c, 0x8b, 0x76, 0x10                                  # mov r14, [rsi + 0x10]                         | gen/boot/tdcall.py:202
+        .byte   0x4c, 0x8b, 0x7e, 0x18                                  # mov r15, [rsi + 0x18]                         | gen/boot/tdcall.py:202
+        .loc    1 185 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:185
+        .loc    1 186 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:188
+        .loc    1 189 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:189
         .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:190
+.Ltdvmcall.answered:
+        .loc    1 205 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:205
+        .byte   0x4c, 0x89, 0x62, 0x08                                  # mov [rdx + 8], r12                            | gen/boot/tdcall.py:205
+        .byte   0x4c, 0x89, 0x6a, 0x10                                  # mov [rdx + 0x10], r13                         | gen/boot/tdcall.py:205
+        .byte   0x4c, 0x89, 0x72, 0x18                                  # mov [rdx + 0x18], r14                         | gen/boot/tdcall.py:205
+        .byte   0x4c, 0x89, 0x7a, 0x20                                  # mov [rdx + 0x20], r15                         | gen/boot/tdcall.py:205
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
         .size   tdvmcall, . - tdvmcall
 .Lend.tdvmcall:
 
@@ -320,47 +205,47 @@ tdvmcall:
         .globl  tdvmcall_io_write
         .type   tdvmcall_io_write, @function
 tdvmcall_io_write:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 224 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:224
-        .loc    1 225 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:225
-        .loc    1 226 0
-        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/boot/tdcall.py:226
-        .loc    1 227 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:227
-        .loc    1 228 0
-        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/boot/tdcall.py:228
-        .loc    1 197 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:197
-        .loc    1 198 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:198
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 200 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:201
-        .loc    1 202 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:202
-.Ltdvmcall_io_write.answered:
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
+        .loc    1 212 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:212
+        .loc    1 213 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:213
+        .loc    1 214 0
+        .byte   0x41, 0xbd, 0x01, 0x00, 0x00, 0x00                      # mov r13d, 1                                   | gen/boot/tdcall.py:214
+        .loc    1 215 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:215
+        .loc    1 216 0
+        .byte   0x49, 0x89, 0xd7                                        # mov r15, rdx                                  | gen/boot/tdcall.py:216
+        .loc    1 185 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:185
+        .loc    1 186 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:188
+        .loc    1 189 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:189
         .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:190
+.Ltdvmcall_io_write.answered:
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
         .size   tdvmcall_io_write, . - tdvmcall_io_write
 .Lend.tdvmcall_io_write:
 
@@ -369,49 +254,49 @@ tdvmcall_io_write:
         .globl  tdvmcall_io_read
         .type   tdvmcall_io_read, @function
 tdvmcall_io_read:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 236 0
-        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:236
-        .loc    1 237 0
-        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:237
-        .loc    1 238 0
-        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/boot/tdcall.py:238
-        .loc    1 239 0
-        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:239
-        .loc    1 240 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:240
-        .loc    1 197 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:197
-        .loc    1 198 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:198
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 200 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:201
-        .loc    1 202 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:202
-.Ltdvmcall_io_read.answered:
-        .loc    1 242 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:242
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
+        .loc    1 224 0
+        .byte   0x41, 0xbb, 0x1e, 0x00, 0x00, 0x00                      # mov r11d, 0x1e                                | gen/boot/tdcall.py:224
+        .loc    1 225 0
+        .byte   0x49, 0x89, 0xf4                                        # mov r12, rsi                                  | gen/boot/tdcall.py:225
+        .loc    1 226 0
+        .byte   0x41, 0xbd, 0x00, 0x00, 0x00, 0x00                      # mov r13d, 0                                   | gen/boot/tdcall.py:226
+        .loc    1 227 0
+        .byte   0x49, 0x89, 0xfe                                        # mov r14, rdi                                  | gen/boot/tdcall.py:227
+        .loc    1 228 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:228
+        .loc    1 185 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:185
+        .loc    1 186 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:188
+        .loc    1 189 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:189
         .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:190
+.Ltdvmcall_io_read.answered:
+        .loc    1 230 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:230
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
         .size   tdvmcall_io_read, . - tdvmcall_io_read
 .Lend.tdvmcall_io_read:
 
@@ -420,49 +305,49 @@ tdvmcall_io_read:
         .globl  tdvmcall_map_gpa
         .type   tdvmcall_map_gpa, @function
 tdvmcall_map_gpa:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 252 0
-        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/boot/tdcall.py:252
-        .loc    1 253 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:253
-        .loc    1 254 0
-        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/boot/tdcall.py:254
-        .loc    1 255 0
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:255
-        .loc    1 256 0
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:256
-        .loc    1 197 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:197
-        .loc    1 198 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:198
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 200 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:201
-        .loc    1 202 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:202
-.Ltdvmcall_map_gpa.answered:
-        .loc    1 258 0
-        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:258
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
+        .loc    1 240 0
+        .byte   0x41, 0xbb, 0x01, 0x00, 0x01, 0x00                      # mov r11d, 0x10001                             | gen/boot/tdcall.py:240
+        .loc    1 241 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:241
+        .loc    1 242 0
+        .byte   0x49, 0x89, 0xf5                                        # mov r13, rsi                                  | gen/boot/tdcall.py:242
+        .loc    1 243 0
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:243
+        .loc    1 244 0
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:244
+        .loc    1 185 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:185
+        .loc    1 186 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:188
+        .loc    1 189 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:189
         .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:190
+.Ltdvmcall_map_gpa.answered:
+        .loc    1 246 0
+        .byte   0x4c, 0x89, 0x1a                                        # mov [rdx], r11                                | gen/boot/tdcall.py:246
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
         .size   tdvmcall_map_gpa, . - tdvmcall_map_gpa
 .Lend.tdvmcall_map_gpa:
 
@@ -471,45 +356,45 @@ tdvmcall_map_gpa:
         .globl  tdvmcall_hlt
         .type   tdvmcall_hlt, @function
 tdvmcall_hlt:
-        .loc    1 182 0
-        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:182
-        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:182
-        .loc    1 265 0
-        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/boot/tdcall.py:265
-        .loc    1 266 0
-        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/boot/tdcall.py:266
-        .loc    1 268 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:268
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:268
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:268
-        .loc    1 197 0
-        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:197
-        .loc    1 198 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:198
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
-        .loc    1 200 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:200
-        .loc    1 201 0
-        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:201
-        .loc    1 202 0
-        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:202
-.Ltdvmcall_hlt.answered:
-        .loc    1 187 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:187
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
+        .loc    1 253 0
+        .byte   0x41, 0xbb, 0x0c, 0x00, 0x00, 0x00                      # mov r11d, 0xc                                 | gen/boot/tdcall.py:253
+        .loc    1 254 0
+        .byte   0x41, 0xbc, 0x01, 0x00, 0x00, 0x00                      # mov r12d, 1                                   | gen/boot/tdcall.py:254
+        .loc    1 256 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:256
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/tdcall.py:256
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/tdcall.py:256
+        .loc    1 185 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/tdcall.py:185
+        .loc    1 186 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:186
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
         .loc    1 188 0
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:188
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/tdcall.py:188
+        .loc    1 189 0
+        .byte   0x75, 0x03                                              # jnz .answered                                 | gen/boot/tdcall.py:189
         .loc    1 190 0
-        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:190
-        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:190
-        .loc    1 191 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:191
+        .byte   0x4c, 0x89, 0xd0                                        # mov rax, r10                                  | gen/boot/tdcall.py:190
+.Ltdvmcall_hlt.answered:
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
         .size   tdvmcall_hlt, . - tdvmcall_hlt
 .Lend.tdvmcall_hlt:
 
@@ -518,38 +403,149 @@ tdvmcall_hlt:
         .globl  tdvmcall_fatal
         .type   tdvmcall_fatal, @function
 tdvmcall_fatal:
-        .loc    1 276 0
-        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/tdcall.py:276
-        .loc    1 277 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:277
-        .loc    1 278 0
-        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/boot/tdcall.py:278
-        .loc    1 279 0
-        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:279
-        .loc    1 280 0
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:280
-        .loc    1 283 0
-        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/boot/tdcall.py:283
-        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/boot/tdcall.py:283
-        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/boot/tdcall.py:283
-        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/boot/tdcall.py:283
-        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/boot/tdcall.py:283
-        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/boot/tdcall.py:283
-        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/boot/tdcall.py:283
-        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/boot/tdcall.py:283
-        .loc    1 284 0
-        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/boot/tdcall.py:284
-        .loc    1 92 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:92
-        .loc    1 93 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:93
+        .loc    1 264 0
+        .byte   0x48, 0x89, 0xf0                                        # mov rax, rsi                                  | gen/boot/tdcall.py:264
+        .loc    1 265 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:265
+        .loc    1 266 0
+        .byte   0x41, 0xbb, 0x03, 0x00, 0x01, 0x00                      # mov r11d, 0x10003                             | gen/boot/tdcall.py:266
+        .loc    1 267 0
+        .byte   0x49, 0x89, 0xfc                                        # mov r12, rdi                                  | gen/boot/tdcall.py:267
+        .loc    1 268 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/tdcall.py:268
+        .loc    1 271 0
+        .byte   0x4c, 0x8b, 0x30                                        # mov r14, [rax]                                | gen/boot/tdcall.py:271
+        .byte   0x4c, 0x8b, 0x78, 0x08                                  # mov r15, [rax + 8]                            | gen/boot/tdcall.py:271
+        .byte   0x48, 0x8b, 0x58, 0x10                                  # mov rbx, [rax + 0x10]                         | gen/boot/tdcall.py:271
+        .byte   0x48, 0x8b, 0x78, 0x18                                  # mov rdi, [rax + 0x18]                         | gen/boot/tdcall.py:271
+        .byte   0x48, 0x8b, 0x70, 0x20                                  # mov rsi, [rax + 0x20]                         | gen/boot/tdcall.py:271
+        .byte   0x4c, 0x8b, 0x40, 0x28                                  # mov r8, [rax + 0x28]                          | gen/boot/tdcall.py:271
+        .byte   0x4c, 0x8b, 0x48, 0x30                                  # mov r9, [rax + 0x30]                          | gen/boot/tdcall.py:271
+        .byte   0x48, 0x8b, 0x50, 0x38                                  # mov rdx, [rax + 0x38]                         | gen/boot/tdcall.py:271
+        .loc    1 272 0
+        .byte   0xb9, 0xcc, 0xff, 0x00, 0x00                            # mov ecx, 0xffcc                               | gen/boot/tdcall.py:272
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
 .Ltdvmcall_fatal.halt:
-        .loc    1 287 0
-        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/boot/tdcall.py:287
-        .loc    1 288 0
-        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/boot/tdcall.py:288
+        .loc    1 275 0
+        .byte   0xe8; .long tdvmcall_hlt - . - 4                        # call tdvmcall_hlt                             | gen/boot/tdcall.py:275
+        .loc    1 276 0
+        .byte   0xeb, 0xf9                                              # jmp .halt                                     | gen/boot/tdcall.py:276
         .size   tdvmcall_fatal, . - tdvmcall_fatal
 .Lend.tdvmcall_fatal:
+
+        .section .text.tdcall_apic_id,"ax",@progbits
+        .balign 16, 0xcc
+        .globl  tdcall_apic_id
+        .type   tdcall_apic_id, @function
+tdcall_apic_id:
+        .loc    1 170 0
+        .byte   0x41, 0x54                                              # push r12                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x55                                              # push r13                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x56                                              # push r14                                      | gen/boot/tdcall.py:170
+        .byte   0x41, 0x57                                              # push r15                                      | gen/boot/tdcall.py:170
+        .loc    2 96 0
+        .byte   0x53                                                    # push rbx                                      | gen/boot/apicid.py:96
+        .loc    2 97 0
+        .byte   0x89, 0xfe                                              # mov esi, edi                                  | gen/boot/apicid.py:97
+        .loc    2 63 0
+        .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:63
+        .loc    2 64 0
+        .byte   0x74, 0x0d                                              # je .ask_msr                                   | gen/boot/apicid.py:64
+        .loc    2 65 0
+        .byte   0xb8, 0x0b, 0x00, 0x00, 0x00                            # mov eax, 0xb                                  | gen/boot/apicid.py:65
+        .loc    2 66 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/apicid.py:66
+        .loc    2 67 0
+        .byte   0x0f, 0xa2                                              # cpuid                                         | gen/boot/apicid.py:67
+        .loc    2 68 0
+        .byte   0x89, 0xd0                                              # mov eax, edx                                  | gen/boot/apicid.py:68
+        .loc    2 69 0
+        .byte   0xeb, 0x68                                              # jmp .identified                               | gen/boot/apicid.py:69
+.Ltdcall_apic_id.ask_msr:
+        .loc    2 105 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:105
+        .loc    2 106 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:106
+        .loc    2 107 0
+        .byte   0x41, 0xbb, 0x1f, 0x00, 0x00, 0x00                      # mov r11d, 0x1f                                | gen/boot/apicid.py:107
+        .loc    2 108 0
+        .byte   0x41, 0xbc, 0x02, 0x08, 0x00, 0x00                      # mov r12d, 0x802                               | gen/boot/apicid.py:108
+        .loc    2 110 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:110
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    2 112 0
+        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:112
+        .loc    2 72 0
+        .byte   0x75, 0x05                                              # jnz .ask_cpuid                                | gen/boot/apicid.py:72
+        .loc    2 73 0
+        .byte   0x44, 0x89, 0xd8                                        # mov eax, r11d                                 | gen/boot/apicid.py:73
+        .loc    2 74 0
+        .byte   0xeb, 0x3b                                              # jmp .identified                               | gen/boot/apicid.py:74
+.Ltdcall_apic_id.ask_cpuid:
+        .loc    2 105 0
+        .byte   0xb9, 0x00, 0xfc, 0x00, 0x00                            # mov ecx, 0xfc00                               | gen/boot/apicid.py:105
+        .loc    2 106 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:106
+        .loc    2 107 0
+        .byte   0x41, 0xbb, 0x0a, 0x00, 0x00, 0x00                      # mov r11d, 0xa                                 | gen/boot/apicid.py:107
+        .loc    2 108 0
+        .byte   0x41, 0xbc, 0x0b, 0x00, 0x00, 0x00                      # mov r12d, 0xb                                 | gen/boot/apicid.py:108
+        .loc    2 110 0
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:110
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:110
+        .loc    1 89 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/tdcall.py:89
+        .loc    1 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    2 112 0
+        .byte   0x4c, 0x09, 0xd0                                        # or rax, r10                                   | gen/boot/apicid.py:112
+        .loc    2 77 0
+        .byte   0x75, 0x11                                              # jnz .take_index                               | gen/boot/apicid.py:77
+        .loc    2 78 0
+        .byte   0x4c, 0x89, 0xe0                                        # mov rax, r12                                  | gen/boot/apicid.py:78
+        .loc    2 80 0
+        .byte   0x4c, 0x09, 0xe8                                        # or rax, r13                                   | gen/boot/apicid.py:80
+        .byte   0x4c, 0x09, 0xf0                                        # or rax, r14                                   | gen/boot/apicid.py:80
+        .byte   0x4c, 0x09, 0xf8                                        # or rax, r15                                   | gen/boot/apicid.py:80
+        .loc    2 81 0
+        .byte   0x44, 0x89, 0xf8                                        # mov eax, r15d                                 | gen/boot/apicid.py:81
+        .loc    2 82 0
+        .byte   0x75, 0x02                                              # jnz .identified                               | gen/boot/apicid.py:82
+.Ltdcall_apic_id.take_index:
+        .loc    2 84 0
+        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/apicid.py:84
+.Ltdcall_apic_id.identified:
+        .loc    2 87 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:87
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:87
+        .loc    2 99 0
+        .byte   0x5b                                                    # pop rbx                                       | gen/boot/apicid.py:99
+        .loc    1 175 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/tdcall.py:175
+        .loc    1 176 0
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/tdcall.py:176
+        .loc    1 178 0
+        .byte   0x41, 0x5f                                              # pop r15                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5e                                              # pop r14                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5d                                              # pop r13                                       | gen/boot/tdcall.py:178
+        .byte   0x41, 0x5c                                              # pop r12                                       | gen/boot/tdcall.py:178
+        .loc    1 179 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/tdcall.py:179
+        .size   tdcall_apic_id, . - tdcall_apic_id
+.Lend.tdcall_apic_id:
 
         .section .text.tdcall_accept_run,"ax",@progbits
         .balign 16, 0xcc
@@ -680,13 +676,13 @@ error_separator:
         .quad   tdcall_report, .Lend.tdcall_report
         .quad   tdcall_vm_rd, .Lend.tdcall_vm_rd
         .quad   tdcall_vm_wr, .Lend.tdcall_vm_wr
-        .quad   tdcall_apic_id, .Lend.tdcall_apic_id
         .quad   tdvmcall, .Lend.tdvmcall
         .quad   tdvmcall_io_write, .Lend.tdvmcall_io_write
         .quad   tdvmcall_io_read, .Lend.tdvmcall_io_read
         .quad   tdvmcall_map_gpa, .Lend.tdvmcall_map_gpa
         .quad   tdvmcall_hlt, .Lend.tdvmcall_hlt
         .quad   tdvmcall_fatal, .Lend.tdvmcall_fatal
+        .quad   tdcall_apic_id, .Lend.tdcall_apic_id
         .quad   tdcall_accept_run, .Lend.tdcall_accept_run
         .quad   fatal, .Lend.fatal
         .quad   0, 0

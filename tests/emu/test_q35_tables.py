@@ -12,11 +12,12 @@ import pytest
 from debian import tool
 
 from emu.vmm.devices.fw_cfg import FwCfg, HostMemory
-from emu.vmm.devices.pci import ACPI_CONTROL, HOST_BRIDGE, LPC, PCIEXBAR, PMBASE, Pci
+from emu.vmm.devices.pci import HOST_BRIDGE, LPC, Pci
 from emu.vmm.q35 import items, tables
 from emu.vmm.q35.tables import Facts
 from formats import acpi, fw_cfg, table_loader
 from formats.fw_cfg import Key
+from formats.q35 import ACPI_CNTL, PCIEXBAR, PMBASE
 from formats.structs import unpack
 from formats.table_loader import Command
 from formats.units import GIB, MIB
@@ -236,7 +237,7 @@ class Host:
         """ECAM and power management."""
         self.pci.write_config(HOST_BRIDGE, PCIEXBAR, 4, ECAM[0] | 1)
         self.pci.write_config(LPC, PMBASE, 4, PM | 1)
-        self.pci.write_config(LPC, ACPI_CONTROL, 1, 0x80)
+        self.pci.write_config(LPC, ACPI_CNTL, 1, 0x80)
 
     def select(self, name: str) -> bytes:
         """Content of a file after its selection."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from emu.signals import End
 from emu.vmm.devices.pci import Pci
+from formats.q35 import RESET_PORT
 
-SCI_IRQ = 9
 BLOCK, WORD = 0x80, 2
 STATUS, ENABLED, CONTROL, TIMER, EVENT0, SMI, TCO = 0x00, 0x02, 0x04, 0x08, 0x20, 0x30, 0x60
 EVENT0_SIZE, SMI_SIZE, TCO_SIZE = 16, 8, 32
@@ -19,7 +19,7 @@ TIMER_STATUS = 1  # its top bit has changed
 SCI_ENABLED = 1
 SLEEP_ENABLE, SLEEP_TYPE_SHIFT, SLEEP_TYPE_MASK = 1 << 13, 10, 7
 OFF, SUSPEND, HIBERNATE = 0, 1, 2  # acpi_pm1_cnt_write; HIBERNATE is ICH9's s4_val
-RESET_PORT, RESET_CPU, RESET_KEPT = 0xCF9, 1 << 2, 0x0A  # ich9_rst_cnt_write
+RESET_CPU, RESET_KEPT = 1 << 2, 0x0A  # ich9_rst_cnt_write
 SMI_ENABLED = 1 << 5  # as the register reads with smm=off
 TCO_RESET = {0x0A: 8, 0x10: 3, 0x12: 4}  # 16-bit registers after a reset, TCO_RLD first
 

@@ -7,10 +7,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from formats.q35 import (
+    ACPI_CNTL,
+    ACPI_ENABLE,
+    CONFIG_ADDRESS,
+    CONFIG_DATA,
+    CONFIG_ENABLE,
+    PCIEXBAR,
+    PCIEXBAR_ENABLE,
+    PMBASE,
+)
 from formats.units import KIB, MIB
 
-CONFIG_ADDRESS, CONFIG_DATA = 0xCF8, 0xCFC
-ENABLE = 1 << 31
 CONFIG_SIZE = 256  # of a conventional function; behind it all ones
 ECAM_FUNCTION = 4 * KIB
 
@@ -19,14 +27,12 @@ ECAM_FUNCTION = 4 * KIB
 COMMAND, COMMAND_MASK, CACHE_LINE, INTERRUPT_LINE, HEADER_END = 0x04, 0x0507, 0x0C, 0x3C, 0x40
 
 # Host bridge (q35.h MCH_HOST_BRIDGE_PCIEXBAR*)
-PCIEXBAR, PCIEXBAR_ENABLE, PCIEXBAR_LENGTH = 0x60, 1, 6
-PCIEXBAR_RESET = 0xB0000000
+PCIEXBAR_LENGTH, PCIEXBAR_RESET = 6, 0xB0000000
 ECAM_SIZES = {0: 256 * MIB, 2: 128 * MIB, 4: 64 * MIB}  # by the length bits; the fourth value is reserved
 PCIEXBAR_TOP = 1 << 36  # address bits 35:28
 
 # LPC bridge (include/hw/southbridge/ich9.h ICH9_LPC_*)
-PMBASE, PMBASE_RESET, PMBASE_ADDRESS = 0x40, 1, 0xFF80
-ACPI_CONTROL, ACPI_ENABLE = 0x44, 1 << 7
+PMBASE_RESET, PMBASE_ADDRESS = 1, 0xFF80
 
 HOST_BRIDGE, LPC = 0x00, 0xF8  # device number * 8 + function
 
@@ -108,14 +114,14 @@ class Pci:
         """The address takes 4 bytes at once, the data port any size."""
         if port == CONFIG_ADDRESS and size == 4:
             self.address = value
-        elif port >= CONFIG_DATA and self.address & ENABLE:
+        elif port >= CONFIG_DATA and self.address & CONFIG_ENABLE:
             self.write_config(*self.place(port), size, value)
 
     def read(self, port: int, size: int) -> int:
         """The address, or the register that it selects."""
         if port < CONFIG_DATA:
             return self.address & (1 << 8 * size) - 1
-        if not self.address & ENABLE:
+        if not self.address & CONFIG_ENABLE:
             return (1 << 8 * size) - 1
         return self.read_config(*self.place(port), size)
 
@@ -173,4 +179,4 @@ class Pci:
     @property
     def acpi_enabled(self) -> bool:
         """Whether that block answers."""
-        return bool(self.functions[LPC].read(ACPI_CONTROL, 1) & ACPI_ENABLE)
+        return bool(self.functions[LPC].read(ACPI_CNTL, 1) & ACPI_ENABLE)

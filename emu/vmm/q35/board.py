@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from emu.cpu.memory import Memory
 from emu.vmm.devices.bus import Host, SetLine
 from emu.vmm.devices.fw_cfg import FwCfg, HostMemory
-from emu.vmm.devices.ich9 import SCI_IRQ, Pm, Reset
+from emu.vmm.devices.ich9 import Pm, Reset
 from emu.vmm.devices.ioapic import VERSION_EOI
 from emu.vmm.devices.pci import Pci
 from emu.vmm.q35 import items, tables
 from emu.vmm.q35.items import Q35
+from formats.q35 import SCI_IRQ
 
 
 def devices(

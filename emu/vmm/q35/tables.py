@@ -15,6 +15,7 @@ from emu.vmm.devices import ich9, ioapic
 from formats import acpi, table_loader
 from formats.acpi import FadtFlags, MadtType
 from formats.ports import COM1, COM1_IRQ, COM1_PORTS
+from formats.q35 import CONFIG_ADDRESS, RESET_PORT, RESET_VALUE, SCI_IRQ
 from formats.structs import offset_of, pack
 from formats.table_loader import Command, Zone
 from formats.units import FOUR_GIB, GIB, KIB, align_up
@@ -34,7 +35,7 @@ LEVEL_HIGH, LINT1 = 0x0D, 1
 ALL_CPUS, ALL_X2APIC_CPUS = 0xFF, 0xFFFFFFFF
 LAST_BUS = 0xFF
 PM_TIMER_GOOD = 1 << 1  # WAET: one read of the timer is enough
-PCI_CONFIG = (0xCF8, 8)
+PCI_CONFIG = (CONFIG_ADDRESS, 8)
 LEGACY_VIDEO = (0xA0000, 0xBFFFF)
 PCI_HOLE_END = 0xFEBFFFFF  # up to the I/O APIC
 PCI_HOLE64_SIZE = 32 * GIB  # pci-hole64-size of a q35
@@ -170,7 +171,7 @@ def fadt(facts: Facts, facs_at: int, dsdt_at: int) -> bytes:
         dsdt=dsdt_at,
         x_dsdt=dsdt_at,
         int_model=1,
-        sci_int=ich9.SCI_IRQ,
+        sci_int=SCI_IRQ,
         pm1a_evt_blk=event,
         pm1a_cnt_blk=control,
         pm_tmr_blk=timer,
@@ -183,8 +184,8 @@ def fadt(facts: Facts, facs_at: int, dsdt_at: int) -> bytes:
         p_lvl3_lat=NO_LATENCY,
         century=CENTURY,
         flags=int(flags),
-        reset_reg=port(ich9.RESET_PORT, 1),
-        reset_value=0x0F,
+        reset_reg=port(RESET_PORT, 1),
+        reset_value=RESET_VALUE,
         x_pm1a_evt_blk=port(event, 4),
         x_pm1a_cnt_blk=port(control, 2),
         x_pm_tmr_blk=port(timer, 4),

@@ -57,6 +57,14 @@ static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *ran
     return TDF_OK;
 }
 
+/* Where a range that starts there belongs among those of `ram`, which are sorted. */
+static uint64_t place_of(const struct ram *ram, uint64_t start) {
+    uint64_t at = ram->ranges.count;
+    while (at > 0 && ram->ranges.items[at - 1].start > start)
+        at--;
+    return at;
+}
+
 /* The VMM's RAM, sorted and disjoint, one range for each resource. */
 static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram) {
     int legacy = 1;
@@ -72,9 +80,7 @@ static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram
             return TDF_E_RAM_RANGE_INVALID;
         if (tdf_overlap(range.start, range.end, FIRMWARE_WINDOW, TDF_4G))
             return TDF_E_RAM_RANGE_OVERLAP;
-        uint64_t at = ram->ranges.count;
-        while (at > 0 && ram->ranges.items[at - 1].start > range.start)
-            at--;
+        uint64_t at = place_of(ram, range.start);
         if ((at > 0 && ram->ranges.items[at - 1].end > range.start) ||
             (at < ram->ranges.count && ram->ranges.items[at].start < range.end))
             return TDF_E_RAM_RANGE_OVERLAP;
@@ -165,10 +171,7 @@ static status_t add_window(const struct layout *layout, struct ram *ram) {
         if (!is_window_section(entry))
             continue;
         struct ram_range range = {entry->start, entry->end, TDF_RAM_STATE_ADDED, entry->e820};
-        uint64_t at = ram->ranges.count;
-        while (at > 0 && ram->ranges.items[at - 1].start > range.start)
-            at--;
-        status_t status = insert(ram, at, &range);
+        status_t status = insert(ram, place_of(ram, range.start), &range);
         if (status != TDF_OK)
             return status;
     }
@@ -215,14 +218,10 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
 
 status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end) {
     const struct ram_range range = {start, end, TDF_RAM_STATE_ADDED, E820_RESERVED};
-    uint64_t at = 0;
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
         if (tdf_overlap(ram->ranges.items[i].start, ram->ranges.items[i].end, start, end))
             return TDF_E_RAM_RANGE_OVERLAP;
-        if (ram->ranges.items[i].start < start)
-            at = i + 1;
-    }
-    return insert(ram, at, &range);
+    return insert(ram, place_of(ram, start), &range);
 }
 
 status_t plan_take(struct ram *ram, uint64_t size, struct span *out) {

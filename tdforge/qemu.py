@@ -12,10 +12,9 @@ from tdforge.commands.launch import run_qemu
 from tdforge.errors import exit_code
 from tdforge.files import write
 from tdforge.flows import find_flow, short
-from tdforge.hosts import Launch, plain_qemu
+from tdforge.hosts import Launch
 from tdforge.kernel import find_kernel, modules
 from tdforge.machine_options import memory, size, vcpus
-from tdforge.tools import tool
 
 FLOW = "qemu"
 INITRD = OUT / "initrd"
@@ -63,7 +62,7 @@ def qemu(given: argparse.Namespace) -> int:
         more = ["-drive", f"file={given.disk},format=raw,if=none,id=disk,readonly=on"]
         more += ["-device", "virtio-blk-pci,drive=disk"]
     what = Launch(image, kernel.path, initrd, given.cmdline, given.memory, given.vcpus, more)
-    return run_qemu(plain_qemu(what, tool("qemu-system-x86_64", "qemu-system-x86", say)))
+    return run_qemu(what, say)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tdforge import show
+from tdforge.apt import Say
 from tdforge.command import Command
 from tdforge.errors import OK, UserError
 from tdforge.files import read_image
@@ -61,12 +62,12 @@ def launch(given: argparse.Namespace) -> int:
     if given.only:
         print(shlex.join(plain_qemu(what, ["qemu-system-x86_64"])))
         return OK
-    qemu = tool("qemu-system-x86_64", "qemu-system-x86", lambda text: show.err().print(f"tdforge: {text}"))
-    return run_qemu(plain_qemu(what, qemu))
+    return run_qemu(what, lambda text: show.err().print(f"tdforge: {text}"))
 
 
-def run_qemu(command: list[str]) -> int:
-    """Runs QEMU on this terminal. UserError if it fails."""
+def run_qemu(what: Launch, say: Say) -> int:
+    """Runs QEMU, Debian's if none is installed, on this terminal. UserError if it fails."""
+    command = plain_qemu(what, tool("qemu-system-x86_64", "qemu-system-x86", say))
     done = subprocess.run(command, check=False)
     if done.returncode:
         raise UserError(f"QEMU ended with exit code {done.returncode}")

@@ -20,6 +20,7 @@ from pathlib import Path
 from .catalogue import ROOT, CatalogueError, Mutant
 
 CPU_SECONDS = 120  # of one run of tests; a mutant that loops for ever is noticed by that
+NOT_COMPILED = ("C core for this machine: ", "native core does not compile: ")  # hostlib.py, engine.py
 PYTEST_FAILED, PYTEST_NO_TESTS = 1, 5  # exit codes, pytest documentation "Exit codes"
 
 
@@ -77,7 +78,8 @@ class Copy:
         if code == 0:
             outcome = Outcome.EQUIVALENT if mutant.equivalent else Outcome.SURVIVED
             return Result(mutant, outcome, mutant.equivalent)
-        if code > PYTEST_FAILED:
+        compiled = not mutant.path.endswith((".c", ".h")) or not any(said in text for said in NOT_COMPILED)
+        if code > PYTEST_FAILED or not compiled:
             raise CatalogueError(f"{mutant.name}: the tests do not run: {_detail(code, text)}")
         if mutant.equivalent:
             raise CatalogueError(f"{mutant.name} is called equivalent, but noticed: {_detail(code, text)}")

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from dsl.rules import RULES
+from emu.cpu import engine
+from emu.signals import EmuError
 from formats.tdx.leaves import Leaf
+from gen.core import hostlib
+from gen.errors import BuildError
 from mutants.__main__ import LEAST, chosen, main, noticed, table
 from mutants.catalogue import ROOT, CatalogueError, Mutant, read_catalogue
-from mutants.runner import Copy, Outcome, Result, Stopped
+from mutants.runner import NOT_COMPILED, Copy, Outcome, Result, Stopped
 
 ALL = read_catalogue()
 ROOMS = {"dsl", "gen", "runtime-c", "image", "formats", "emu/tdx", "emu/cpu", "emu/vmm", "tdforge"}
@@ -127,6 +131,26 @@ def test_a_mutant_survives_or_is_killed_and_the_file_comes_back(copy: Copy) -> N
 def test_a_mutant_that_does_not_fit_is_named(copy: Copy, change: dict[str, str], says: str) -> None:
     with pytest.raises(CatalogueError, match=re.escape(says)):
         copy.try_(dataclasses.replace(SMALL, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", NOT_COMPILED)
+def test_c_that_does_not_compile_is_no_fault_noticed(copy: Copy, said: str) -> None:
+    (copy.root / "adder.c").write_text("return a + b")
+    test = f"def test_it(): assert 'a + b' in open('adder.c').read(), '{said}adder.c'\n"
+    (copy.root / "test_c.py").write_text(test)
+    mutant = dataclasses.replace(SMALL, path="adder.c", tests=("test_c.py",))
+    with pytest.raises(CatalogueError, match="the tests do not run"):
+        copy.try_(mutant)
+
+
+def test_what_is_said_of_c_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/one.c").write_text("int f(\n")
+    monkeypatch.setattr(hostlib, "SOURCES", tmp_path)
+    monkeypatch.setattr(engine, "NATIVE", tmp_path / "src")
+    for library, said in zip((lambda: hostlib.library(False), engine.library), NOT_COMPILED, strict=True):
+        with pytest.raises((BuildError, EmuError), match=said):
+            library()
 
 
 def test_a_list_that_is_wrong_is_refused(tmp_path: Path) -> None:

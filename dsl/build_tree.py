@@ -390,6 +390,9 @@ class TreeBuilder(Transformer[Token, Any]):
     def needs(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("needs", meta, [x for x in c if x is not None])
 
+    def before(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("before", meta, c)
+
     def writes(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("writes", meta, c)
 

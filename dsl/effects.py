@@ -18,7 +18,7 @@ TEXTS = {
     "other": "... an object is passed that the step was not taken for",
     "unrelated": "... the step was taken for the object, but for the sake of another one",
     "region": "... a memory region is used before it: the step that makes them usable",
-    "late": "... something is measured into a register after it",
+    "late": "... something comes after it that has to come before it",
     "abandoned": "... the flow goes on after an error of a primitive that takes it",
 }
 PLACEHOLDERS = {"call": "", "argument": "", "rtmr": ""}
@@ -63,6 +63,7 @@ class Effects:
     measures: tuple[tuple[str, str], ...] = ()
     gives: tuple[tuple[str, str | None], ...] = ()
     needs: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     makes: tuple[Mark, ...] = ()
     needs_marks: tuple[Mark, ...] = ()
     writes: tuple[str, ...] = ()
@@ -150,6 +151,7 @@ class _Reader:
             ),
             gives=tuple(self.given(e) for e in each.get("gives", ())),
             needs=tuple(self.step(e.names[0], "missing") for e in needs if len(e.names) == 1),
+            before=tuple(self.step(e.names[0], "late") for e in each.get("before", ())),
             makes=tuple(self.mark(e.names) for e in each.get("makes", ())),
             needs_marks=tuple(self.mark(e.names, "other") for e in needs if len(e.names) > 1),
             writes=self.operands("writes"),
@@ -170,7 +172,7 @@ class _Reader:
         return SpanNeed(names[0], effect.number, other, effect.align, self.span_error)
 
     def given(self, effect: tree.Effect) -> tuple[str, str | None]:
-        step = self.step(effect.names[0], "repeated", "abandoned")
+        step = self.step(effect.names[0], "repeated", "abandoned", "late")
         numbered = step in self.steps and self.steps[step].numbered
         if numbered != (len(effect.names) == 2):
             message = f"step `{step}` is taken {'for a register' if numbered else 'once'}"

@@ -96,14 +96,14 @@ class CallRules(MemoryRules):
         self.check_refusal(primitive, call, after)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)
-        self.frame.fails(after if primitive.fallible else None)
         return (None if isinstance(primitive.result, Never) else after), result
 
     def effects(
         self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
     ) -> None:
-        """Asks for and notes what the prelude says that a primitive does."""
+        """Asks for and notes what the prelude says that a primitive does, or may have done when it fails."""
         self.needs(effects, call, state)
+        self.before(effects, call, state)
         self.needs_marks(effects, call, given, state)
         self.limits(effects, given)
         self.measure(effects, call, given, state)
@@ -112,6 +112,7 @@ class CallRules(MemoryRules):
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)
         self.unmark(primitive, given, state)
+        self.frame.fails(state if primitive.fallible else None)  # changed, and not made
         self.makes(effects.makes, given, state)
 
     # ---- trust of arguments: T01, T02, T03
@@ -319,6 +320,8 @@ class CallRules(MemoryRules):
                 found_by = (*value.object.found_by, *(other.id for other in others))
                 limit = value.object.size_limit
                 return self.new_value(state, value.trust, places, limit, found_by=found_by)
+        if primitive.result_provenance == UNTRUSTED and primitive.result != Bytes():  # the VMM's, of any size
+            return self.new_value(state, UNTRUSTED, self.unknown_place(), None)
         said = primitive.result == Bytes() and primitive.result_provenance == UNTRUSTED  # by who filled them
         sized = not said and all(size(v).recorded for v, _ in given.values() if v.object is not None)
         filled = [p.name for p in primitive.parameters if p.mutable and p.type == Bytes() and not p.state]

@@ -37,6 +37,11 @@ class StepRules(ValueWalker):
                 rtmrs = [n for n in missing if n is not None]
                 self.says("missing step", step, "missing", call.span, call=call.callee, rtmrs=rtmrs)
 
+    def before(self, effects: Effects, call: model.Call, state: State) -> None:
+        for name in effects.before:
+            if taken(name) in state.may and self.first(("late", name)):
+                self.says("late step", self.names.steps[name], "late", call.span, call=call.callee)
+
     def needs_marks(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         for mark in effects.needs_marks:
             value, argument = given[mark.parameter]

@@ -37,7 +37,7 @@ RULES = {
     "missing step": Rule(None, "a step that is needed was taken on every path"),
     "repeated step": Rule(None, "a step that is taken once was taken on no path before"),
     "missing mark": Rule(None, "the object that a step needs is the one another step made so"),
-    "late step": Rule(None, "nothing is measured into an RTMR after the step that closes it"),
+    "late step": Rule(None, "what has to come before a step does not come after it"),
     "abandoned step": Rule(None, "a flow does not continue after a failed step with lasting effects"),
     "carved": Rule(None, "a memory region is used after the step that makes it usable"),
     "rtmr": Rule("T07", "firmware measures into RTMR 0 and 1, by a constant number"),

@@ -2,12 +2,14 @@
  * into a window that the VMM can write: an answer is copied once into private memory, and only the copy is looked at.
  *
  * First the sizes of all parts, then room for them in one piece, then their bytes. Nothing is believed: sizes are
- * bounded by RAM, load addresses are never asked for. The selector is never part of a DMA request: Alioth takes the
- * bit for the key. Source: QEMU docs/specs/fw_cfg.rst, hw/nvram/fw_cfg.c, hw/i386/x86-common.c x86_load_linux. */
+ * bounded by RAM, load addresses are never asked for. No register records the sizes, for a kernel and a command line
+ * may have anything behind them, so nothing else depends on them: the room is half of what is free, and no file moves
+ * another one. The selector is never part of a DMA request: Alioth takes the bit for the key. Source: QEMU docs/specs/fw_cfg.rst, hw/nvram/fw_cfg.c, hw/i386/x86-common.c x86_load_linux. */
 #include "fw_cfg.h"
 #include "plan.h"
 
 #define DATA_OFFSET TDF_PAGE /* in the window; the descriptor lies at its start */
+#define COMMAND_LINE_ROOM 0x10000u /* Linux takes 2 KiB */
 #define KERNEL_FILE "etc/boot/kernel"
 
 enum step { STEP_SIGNATURE, STEP_DIRECTORY, STEP_SIZE, STEP_ROOM, STEP_DATA };
@@ -57,20 +59,20 @@ static status_t next_size(struct fetch *fetch, struct span *window, struct fetch
     return ask(fetch, window, keys[fetch->part].size, sizeof(uint32_t), out);
 }
 
-/* Room for all parts in one piece: kernel, initrd, command line, each from a page's start. */
+/* In one piece: the command line at its start, the kernel behind that, the initrd at its end, in whole pages. */
 static status_t make_room(struct fetch *fetch, struct ram *ram, struct linux_files *files, struct fetch_request *out) {
     const uint64_t *sizes = fetch->sizes.items;
     struct span room;
     files->kernel.size = sizes[PART_SETUP] + sizes[PART_KERNEL];
     files->initrd.size = sizes[PART_INITRD];
     files->command_line.size = sizes[PART_COMMAND_LINE];
-    const uint64_t initrd = tdf_align_up(files->kernel.size, TDF_PAGE);
-    const uint64_t command_line = initrd + tdf_align_up(files->initrd.size, TDF_PAGE);
-    if (plan_take(ram, command_line + files->command_line.size, &room) != TDF_OK)
+    const uint64_t initrd = tdf_align_up(files->initrd.size, TDF_PAGE);
+    const uint64_t needed = COMMAND_LINE_ROOM + tdf_align_up(files->kernel.size, TDF_PAGE) + initrd;
+    if (files->command_line.size > COMMAND_LINE_ROOM || plan_take_half(ram, &room) != TDF_OK || needed > room.size)
         return TDF_E_FW_CFG_NO_ROOM;
-    files->kernel.data = room.data;
-    files->initrd.data = room.data + initrd;
-    files->command_line.data = room.data + command_line;
+    files->command_line.data = room.data;
+    files->kernel.data = room.data + COMMAND_LINE_ROOM;
+    files->initrd.data = room.data + room.size - initrd;
     fetch->part = PART_SETUP;
     fetch->step = STEP_DATA;
     out->action = TDF_FETCH_ACTION_MAP;
@@ -153,9 +155,8 @@ static void normalise(struct setup_header *header) {
 status_t fetch_end(const struct fetch *fetch, struct linux_files *files) {
     struct span *kernel = &files->kernel;
     struct span extent;
-    status_t status = linux_extent(kernel, &extent);
-    if (status != TDF_OK)
-        return status;
+    if (linux_extent(kernel, &extent) != TDF_OK)
+        return TDF_E_FW_CFG_NO_KERNEL;
     if (fetch->sizes.items[PART_KERNEL] != 0)
         normalise((struct setup_header *)(kernel->data + LINUX_SETUP_HEADER_OFFSET));
     memset(kernel->data + extent.size, 0, kernel->size - extent.size);

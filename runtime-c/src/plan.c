@@ -224,12 +224,21 @@ status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end) {
     return insert(ram, place_of(ram, start), &range);
 }
 
-status_t plan_take(struct ram *ram, uint64_t size, struct span *out) {
-    const struct layout_entry entry = {0, size, LAYOUT_CARVED, E820_RAM};
-    uint64_t limit = TDF_4G;
+status_t plan_take_half(struct ram *ram, struct span *out) {
+    uint64_t lowest = TDF_4G, largest = 0, limit = 0;
     for (uint64_t i = 0; i < ram->carved.count; i++)
-        if (tdf_gpa(ram->carved.items[i].data) < limit)
-            limit = tdf_gpa(ram->carved.items[i].data);
+        if (tdf_gpa(ram->carved.items[i].data) < lowest)
+            lowest = tdf_gpa(ram->carved.items[i].data);
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        const struct ram_range *range = &ram->ranges.items[i];
+        const uint64_t end = range->end < lowest ? range->end : lowest;
+        const uint64_t start = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
+        if (range->state != TDF_RAM_STATE_UNACCEPTED || end <= start || end - start <= largest)
+            continue;
+        largest = end - start;
+        limit = end;
+    }
+    const struct layout_entry entry = {0, tdf_align_down(largest / 2, TDF_PAGE), LAYOUT_CARVED, E820_RAM};
     status_t status = carve(ram, &entry, &limit);
     if (status == TDF_OK)
         *out = ram->carved.items[ram->carved.count - 1];

@@ -70,11 +70,13 @@ static const uint8_t aml[] = {
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x08, 0x00, 0x00, 0x00, 0x79,
     0x00,
 };
+#define LEAST_PRIVATE_END (1ull << 47) /* GPAW 48 or 52: TDX module ABI, TD_PARAMS CONFIG_FLAGS */
 #define MMIO64_AT (227u - HEAD_SIZE) /* minimum, maximum, translation, length: u64 each */
 
-/* The 64-bit window for BARs: above all RAM, below the end of private addresses; none if there is no room. */
+/* The 64-bit window for BARs: above all RAM, below the end of private addresses of any TD, for no register records
+ * the width that the VMM chose; none if there is no room. */
 static void write_window(uint8_t *dsdt, const struct ram *ram) {
-    const uint64_t limit = ram->private_end;
+    const uint64_t limit = ram->private_end < LEAST_PRIVATE_END ? ram->private_end : LEAST_PRIVATE_END;
     uint64_t start = Q35_MMIO64_ALIGNMENT;
     for (uint64_t i = 0; i < ram->ranges.count; i++)
         if (ram->ranges.items[i].end > start)

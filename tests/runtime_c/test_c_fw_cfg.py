@@ -78,11 +78,13 @@ def device(
 class Fetch:
     """All requests carried out, on `room` bytes of RAM and a window of `window` bytes."""
 
-    def __init__(self, host: Device, window: int = 16 * PAGE, room: int = 64 * PAGE) -> None:
+    def __init__(self, host: Device, window: int = 16 * PAGE, room: int = 64 * PAGE, apart: int = 0) -> None:
+        """`apart`: so many bytes at the end of the RAM are a piece of their own."""
         self.memory, self.window = below_2_gib(room + PAGE), below_2_gib(window)
         start = -(-self.memory.address // PAGE) * PAGE
         self.start, self.end = start, start + room
-        self.ram = make_ram([Range(start, start + room, 0, 1)])
+        pieces = [(start, self.end - apart), (self.end - apart, self.end)]
+        self.ram = make_ram([Range(*piece, 0, 1) for piece in pieces if piece[0] < piece[1]])
         self.fetch, self.files = CORE.new("fetch"), CORE.new("linux_files")
         request, span = CORE.new("fetch_request"), CORE.span(self.window.address, window)
         self.mapped: list[tuple[int, int]] = []
@@ -119,6 +121,30 @@ def test_files_arrive_whole_in_private_memory(window: int) -> None:
     # The plan knows: nothing else goes there, and it stays RAM for the OS.
     carved = got.ram.carved.items[got.ram.carved.count - 1]
     assert (CORE.address(carved.data), carved.size) == mapped
+
+
+def places(host: Device) -> list[int]:
+    """What the plan gave to the files, and where kernel and command line begin and the initrd ends."""
+    got = Fetch(host)
+    files, (room, size) = got.files, got.mapped[0]
+    starts = [CORE.address(each.data) - room for each in (files.command_line, files.kernel)]
+    return [room - got.start, size, *starts, CORE.address(files.initrd.data) + len(INITRD) - room]
+
+
+def test_what_no_register_records_moves_no_file() -> None:
+    """Bytes behind the kernel and the NUL are not measured, nor is a file that the flow does not use."""
+    honest = places(device())
+    assert honest[:2] == [32 * PAGE, 32 * PAGE]  # the upper half
+    assert places(device(KERNEL + b"\xee" * 5 * PAGE)) == honest
+    assert places(device(line=COMMAND_LINE + bytes(15 * PAGE))) == honest
+    assert places(device(line=b"")) == honest
+    without = Fetch(device(initrd=b""))
+    assert CORE.address(without.files.kernel.data) - without.start == honest[0] + honest[3]
+
+
+def test_the_room_is_half_of_the_largest_piece() -> None:
+    got = Fetch(device(), apart=4 * PAGE)
+    assert got.mapped == [(got.start + 30 * PAGE, 30 * PAGE)]
 
 
 def test_what_a_device_does_not_give_is_zero() -> None:
@@ -181,12 +207,13 @@ def big(size: int) -> bytes:
         (changed(Key.SIGNATURE, b"QEMV"), "fw_cfg_missing"),
         (changed(Key.FILE_DIR, struct.pack(">I", 64)), "fw_cfg_malformed"),
         (changed(Key.FILE_DIR, struct.pack(">I", 2**32 - 1)), "fw_cfg_malformed"),
-        (changed(Key.FILE_DIR, directory({})), "kernel_not_bzimage"),  # none was given
+        (changed(Key.FILE_DIR, directory({})), "fw_cfg_no_kernel"),  # none was given
         (changed(Key.INITRD_SIZE, big(2**32 - 1)), "fw_cfg_no_room"),
         (changed(Key.INITRD_SIZE, big(63 * PAGE)), "fw_cfg_no_room"),
-        (changed(0x21, bytes(len(KERNEL))), "kernel_not_bzimage"),
-        (device(KERNEL[:-1]), "kernel_truncated"),
-        (device(KERNEL[:600]), "kernel_not_bzimage"),
+        (changed(0x21, bytes(len(KERNEL))), "fw_cfg_no_kernel"),
+        (device(KERNEL[:-1]), "fw_cfg_no_kernel"),
+        (device(KERNEL[:600]), "fw_cfg_no_kernel"),
+        (device(line=bytes(0x10001)), "fw_cfg_no_room"),
     ],
 )
 def test_what_is_refused(host: Device, error: str) -> None:

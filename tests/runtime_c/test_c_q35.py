@@ -127,6 +127,8 @@ def test_the_aml_is_what_iasl_compiles(tmp_path: Path) -> None:
         (32 * GIB + 4096, 48, (64 * GIB, 32 * GIB)),
         (2 * GIB, 37, (32 * GIB, 32 * GIB)),  # 36 bits of private addresses
         (33 * GIB, 37, (0, 0)),
+        ((1 << 47) - 16 * GIB, 48, (0, 0)),
+        ((1 << 47) - 16 * GIB, 52, (0, 0)),  # the same: no register records the width
     ],
 )
 def test_the_64_bit_window_lies_above_ram(

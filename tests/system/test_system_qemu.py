@@ -12,7 +12,10 @@ import pytest
 from debian import HOME, kernel, tool
 from tdbox import LINUX, MIB, Firmware
 
+from emu import api
 from emu.api import RunConfig, run
+from emu.oracle.compare import differences
+from emu.oracle.shown import Shown, gather
 from gen.build import build
 from tdforge import initramfs
 from tdforge.hosts import Launch, plain_qemu
@@ -118,6 +121,28 @@ def test_reboot_and_panic_reset_the_machine(
     text = console(Launch(qemu_image, kernel(), initrd(tmp_path, script), cmdline, 512 * MIB))
     assert "tour: done" in text
     assert last in text
+
+
+def handed_over(image: bytes, kernel: bytes, line: str) -> tuple[tuple[str, ...], Shown]:
+    """RTMRs, and what the payload finds."""
+    config = RunConfig(
+        image, "qemu.bin", 512 * MIB, vmm="qemu", kernel=kernel, initrd=bytes(5000), cmdline=line
+    )
+    machine = api.prepare(config)
+    try:
+        ending = machine.run(config.max_instructions, None)
+        assert ending.end.reason == "handoff", ending.end
+        return api.report(machine, ending).rtmr, gather(machine)
+    finally:
+        machine.close()
+
+
+def test_bytes_that_are_not_measured_move_no_file(qemu_image: Path, tiny: bytes) -> None:
+    """Behind the kernel, as a signature lies there, and behind the command line's NUL."""
+    honest, shown = handed_over(qemu_image.read_bytes(), tiny, "ro quiet")
+    rtmrs, other = handed_over(qemu_image.read_bytes(), tiny + bytes(MIB), "ro quiet\0" + "x" * 5000)
+    assert rtmrs == honest
+    assert differences(shown, other) == []
 
 
 @pytest.mark.parametrize("vcpus", [1, 4])

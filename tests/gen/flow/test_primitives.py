@@ -355,7 +355,9 @@ def request(cpu: FlowCpu, action: str, key: int = 0, start: int = 0, size: int =
     return b"".join(value.to_bytes(width, "little") for value, width in words)
 
 
-@pytest.mark.parametrize("broken", ["", "prim_share", "fetch_next", "tdvmcall_io_write", "fetch_end"])
+@pytest.mark.parametrize(
+    "broken", ["", "prim_share", "page_map", "fetch_next", "tdvmcall_io_write", "fetch_end"]
+)
 def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str) -> None:
     requests = [
         request(cpu, "select", 0x19, 0x1122, 4),
@@ -378,6 +380,11 @@ def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str
 
     cpu.callees = {"fetch_next": fetch_next, "tdvmcall_io_write": port, "fetch_end": fails("fetch_end")}
     cpu.callees |= {"tdvmcall_map_gpa": lambda cpu, arguments: 1 << 63 if broken == sharing(cpu) else 0}
+    cpu.callees |= {
+        "page_map": lambda cpu, arguments: (
+            cpu.error("paging_exhausted") if broken == "page_map" and arguments[2] >> 47 else 0
+        )
+    }
     region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
     ram, paging, out = cpu.place(bytes(16)), cpu.place(bytes(24)), cpu.place(bytes(48))
     status = cpu.call("prim_fw_cfg_linux", region, ram, cpu.place(VP_INFO), paging, out)

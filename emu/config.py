@@ -29,7 +29,7 @@ class RunConfig:
     memory: int = 2 * GIB
     vcpus: int = 1
     apic_ids: str = ""  # see emu.tdx.topology
-    vmm: str = "td-shim"  # see emu.vmm.choose
+    vmm: str = "td-shim-spec"  # see emu.vmm.choose
     module: str = MODULE_1_5_01  # the TDX module, one of MODULES
     kernel: bytes | None = None
     initrd: bytes | None = None

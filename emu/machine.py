@@ -24,8 +24,9 @@ from emu.tdx.launch import build
 from emu.tdx.module import TdxModule, VcpuModel
 from emu.tdx.params import TdParams
 from emu.vcpu import Vcpu, instruction_names
-from emu.vmm.devices.bus import PLAIN, Host, Ports
+from emu.vmm.devices.bus import Host, Ports
 from emu.vmm.devices.clock import cmos_memory, parse_time
+from emu.vmm.devices.power import PmTimer, Power
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.q35 import board
@@ -229,10 +230,12 @@ class Machine:
         return self.memory.read(gpa, min(size, self.memory.span - gpa))
 
 
-def host(launch: Launch, memory: Memory, vcpus: int, elapsed: Callable[[], float]) -> Host:
+def host(launch: Launch, memory: Memory, elapsed: Callable[[], float]) -> Host:
     """What the host that launches has and others do not."""
-    q35 = launch.q35
-    return PLAIN if q35 is None else board.host(memory, q35, range(vcpus), elapsed)
+    if launch.q35 is not None:
+        return board.host(memory, launch.q35, launch.topology.ids, elapsed)
+    timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
+    return Host(lambda set_line: (Power(launch.power), *timer))
 
 
 def create(
@@ -276,7 +279,7 @@ def create(
             elapsed,
             parse_time(config.rtc).isoformat(),
             cmos_memory(launch.ram),
-            host(launch, memory, params.vcpus, elapsed),
+            host(launch, memory, elapsed),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),

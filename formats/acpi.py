@@ -63,6 +63,8 @@ class FadtFlags(IntFlag):
     PWR_BUTTON = 1 << 4
     SLP_BUTTON = 1 << 5
     RTC_S4 = 1 << 7
+    TMR_VAL_EXT = 1 << 8
+    DCK_CAP = 1 << 9
     RESET_REG_SUP = 1 << 10
     PLATFORM_CLOCK = 1 << 15
     APIC_CLUSTER_MODEL = 1 << 18
@@ -337,6 +339,7 @@ class Maker:
     oem_id: bytes = b"TDFRG"
     oem_table_id: bytes = b"TDFORGE"
     creator_id: bytes = b"TDFG"
+    creator_revision: int = 1
 
 
 def table(signature: bytes, revision: int, body: bytes, maker: Maker = Maker()) -> bytes:
@@ -351,7 +354,7 @@ def table(signature: bytes, revision: int, body: bytes, maker: Maker = Maker()) 
             oem_table_id=maker.oem_table_id,
             oem_revision=1,
             creator_id=maker.creator_id,
-            creator_revision=1,
+            creator_revision=maker.creator_revision,
         )
         + body
     )
@@ -364,11 +367,14 @@ def xsdt(addresses: Sequence[int]) -> bytes:
     return table(b"XSDT", XSDT_REVISION, b"".join(Int64ul.build(address) for address in addresses))
 
 
-def madt(entries: Sequence[bytes], flags: MadtFlags = MadtFlags(0)) -> bytes:  # noqa: B008 (an immutable flag)
+def madt(
+    entries: Sequence[bytes],
+    flags: MadtFlags = MadtFlags(0),  # noqa: B008 (an immutable flag)
+    maker: Maker = Maker(),
+) -> bytes:
     """A MADT with these entries."""
-    return table(
-        b"APIC", MADT_REVISION, Int32ul.build(LAPIC_ADDRESS) + Int32ul.build(flags) + b"".join(entries)
-    )
+    body = Int32ul.build(LAPIC_ADDRESS) + Int32ul.build(flags) + b"".join(entries)
+    return table(b"APIC", MADT_REVISION, body, maker)
 
 
 def madt_entry(kind: MadtType, **fields: int) -> bytes:
@@ -377,10 +383,10 @@ def madt_entry(kind: MadtType, **fields: int) -> bytes:
     return pack(struct, type=kind, length=struct.sizeof(), **fields)
 
 
-def fadt(**fields: Any) -> bytes:
+def fadt(maker: Maker = Maker(), **fields: Any) -> bytes:
     """A FADT revision 6; DSDT address, flags and the rest as keywords."""
-    blank = pack(FADT, minor_revision=FADT_MINOR_REVISION, **fields)
-    return table(b"FACP", FADT_REVISION, blank[HEADER.sizeof() :])
+    blank = pack(FADT, **{"minor_revision": FADT_MINOR_REVISION, **fields})
+    return table(b"FACP", FADT_REVISION, blank[HEADER.sizeof() :], maker)
 
 
 def rsdp(xsdt_address: int, oem_id: bytes = b"TDFRG") -> bytes:

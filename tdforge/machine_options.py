@@ -11,9 +11,10 @@ from emu.signals import EmuError
 from emu.tdx import topology
 from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices.clock import EPOCH, parse_time
-from emu.vmm.presets import PRESETS
+from emu.vmm.presets import PRESETS, Kernel
 from formats import linux, tdvf
 from formats.errors import FormatError
+from image.hosts import verdicts
 from tdforge import td_options
 from tdforge.command import Options
 from tdforge.errors import UserError
@@ -94,7 +95,12 @@ def _checked(work: Callable[[], T]) -> T:
 
 def add_options(options: Options, of_td: Options) -> None:
     """What makes a run but its image; `of_td` gets those that the host fixes when it creates the TD."""
-    options.add_argument("--kernel", type=Path, metavar="FILE", help="payload the VMM loads: a Linux bzImage")
+    options.add_argument(
+        "--kernel",
+        type=Path,
+        metavar="FILE",
+        help="the kernel that the VMM loads: a bzImage, for dragonball and libkrun a vmlinux",
+    )
     options.add_argument("--initrd", type=Path, metavar="FILE")
     options.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
     options.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
@@ -109,9 +115,9 @@ def add_options(options: Options, of_td: Options) -> None:
         help="the TDX module; newer ones tell a vCPU its APIC id; default: %(default)s",
     )  # fmt: skip
     options.add_argument(
-        "--vmm", type=vmm, default="td-shim", metavar="PRESET",
+        "--vmm", type=vmm, default="td-shim-spec", metavar="PRESET",
         help=f"VMM whose TD HOB and memory map to use: {', '.join(PRESETS)}; hostile:SEED or "
-        "hostile:SEED:PRESET attacks the guest; default: td-shim",
+        "hostile:SEED:PRESET attacks the guest; default: td-shim-spec",
     )  # fmt: skip
     options.add_argument(
         "--script", type=Path, metavar="FILE.py", help="functions that observe or change the VMM's actions"
@@ -149,8 +155,10 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     """The run of an image that the options describe. UserError."""
     image = read_image(image_file)
     kernel = read(given.kernel, "kernel") if given.kernel else None
-    if kernel is not None:
-        check_payload(image, kernel, str(given.kernel), parse_vmm(given.vmm)[0].fw_cfg)
+    preset = parse_vmm(given.vmm)[0]
+    check_host(image, str(image_file), preset.name)
+    if kernel is not None and preset.kernel is Kernel.SECTION:
+        check_payload(image, kernel, str(given.kernel))
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
@@ -179,14 +187,21 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     )
 
 
-def check_payload(image: bytes, kernel: bytes, name: str, fw_cfg: bool = False) -> None:
-    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? A VMM with
-    fw_cfg needs no section. UserError.
-    """
+def check_host(image: bytes, name: str, preset: str) -> None:
+    """Would the VMM that the preset is named after load this image? UserError with its reason."""
+    sections = tdvf.metadata(image).sections
+    if any(item.raw_size and item.data_offset + item.raw_size > len(image) for item in sections):
+        return  # cut short, as the loader says
+    vmm = preset.partition(":")[0]
+    (verdict,) = verdicts(image, (vmm,))
+    if not verdict.accepts:
+        raise UserError(f"{vmm} refuses {name}: {verdict.refusals[0].text}")
+
+
+def check_payload(image: bytes, kernel: bytes, name: str) -> None:
+    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? UserError."""
     sections = tdvf.metadata(image).sections
     payload = next((item for item in sections if item.type == tdvf.SectionType.PAYLOAD), None)
-    if payload is None and fw_cfg:
-        return
     if payload is None:
         raise UserError("this image has no Payload section, so it takes no --kernel")
     try:

@@ -15,7 +15,7 @@ from emu.oracle.single import Finding, judge
 from emu.oracle.witness import Argument, Witness
 from emu.view import Machine, Vcpu
 from emu.vmm.loader import Launch
-from emu.vmm.policy import Call, Policy, with_content
+from emu.vmm.policy import Call, Policy, with_section
 from emu.vmm.presets import PRESETS
 from formats import acpi, bundle, linux, tdvf
 from formats.ghci import INVALID_OPERAND, QUOTE_HEADER, QUOTE_SUCCESS, Function
@@ -43,7 +43,7 @@ ORDERS = ("honest", "the others first", "odd pieces", "single instructions")
 class Choice:
     """One VMM. Every field is a channel: something that a VMM may choose, 0 or empty for the honest one."""
 
-    preset: int = 0  # of emu.vmm.presets
+    preset: int = 0  # of those that load the same image and kernel (emu.vmm.presets)
     memory: int = 0  # MiB more
     vcpus: int = 0  # more than the configuration has
     line: int = 0  # of LINES
@@ -129,23 +129,21 @@ class Chosen(Policy):
 
     def _behind(self, launch: Launch, kind: tdvf.SectionType, number: int) -> Launch:
         """The pattern behind what the first section of this kind holds."""
-        for section, region in zip(launch.sections, launch.regions, strict=False):
-            if number and section.type == kind and not region.measured:
-                noise = pattern(number, region.length, self.kernel)[len(region.content) :]
+        for section in launch.sections:
+            if number and section.type == kind and not launch.regions[launch.holder(section)[0]].measured:
+                content = launch.content(section)
+                noise = pattern(number, section.memory_size, self.kernel)[len(content) :]
                 if kind == tdvf.SectionType.PAYLOAD:  # a bundle's header there would be an initrd
                     noise = noise.replace(bundle.GUID.bytes_le, bytes(16))
-                return with_content(launch, kind, region.content + noise)
+                return with_section(launch, section, content + noise)
         return launch
 
     def _instead(self, launch: Launch, kind: tdvf.SectionType, number: int) -> Launch:
         """The pattern in all sections of this kind that the launch does not measure."""
-        regions = list(launch.regions)
-        for index, section in enumerate(launch.sections):
-            if number and section.type == kind and not regions[index].measured:
-                size = regions[index].length
-                content = pattern(number, size, self.kernel)
-                regions[index] = replace(regions[index], content=content, size=size)
-        return replace(launch, regions=tuple(regions))
+        for section in launch.sections:
+            if number and section.type == kind and not launch.regions[launch.holder(section)[0]].measured:
+                launch = with_section(launch, section, pattern(number, section.memory_size, self.kernel))
+        return launch
 
     def on_launched(self, machine: Machine) -> None:
         self.machine = machine
@@ -244,7 +242,8 @@ def changed_kernel(kernel: bytes, choice: int) -> bytes:
 
 def configuration(config: RunConfig, choice: Choice) -> RunConfig:
     """What the choice makes of a configuration."""
-    names = tuple(PRESETS)
+    same = PRESETS[config.vmm].kernel
+    names = tuple(name for name, preset in PRESETS.items() if preset.kernel is same)
     start = names.index(config.vmm)
     td = config.td
     if choice.gpaw:

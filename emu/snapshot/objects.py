@@ -25,7 +25,7 @@ from emu.vmm.devices.fw_cfg import FwCfg
 from emu.vmm.devices.ich9 import Pm, Reset
 from emu.vmm.devices.ioapic import IoApic
 from emu.vmm.devices.pci import Function, Pci
-from emu.vmm.devices.power import Power
+from emu.vmm.devices.power import PmTimer, Power
 from emu.vmm.devices.uart import Uart
 from emu.vmm.hostile.policy import Hostile
 from emu.vmm.policy import Policy
@@ -41,7 +41,8 @@ PARTS: Mapping[type, frozenset[str]] = {
     Ports: frozenset(("send", "interrupt", "elapsed", "epoch", "cmos", "devices", "host")),
     Uart: frozenset(("send", "line")),
     IoApic: frozenset(("send", "version")),
-    Power: frozenset(),
+    Power: frozenset(("switches",)),
+    PmTimer: frozenset(("port", "elapsed")),
     Reset: frozenset(),
     Pci: frozenset(),
     Function: frozenset(("mask",)),

@@ -35,6 +35,11 @@ def name(segment: str, value: bytes) -> bytes:
     return b"\x08" + segment.encode() + value
 
 
+def string(text: str) -> bytes:
+    """A string of ASCII."""
+    return b"\x0d" + text.encode("ascii") + b"\0"
+
+
 def package(*values: bytes) -> bytes:
     """Package () {values}."""
     body = bytes((len(values),)) + b"".join(values)
@@ -54,7 +59,7 @@ def scope(path: str, *terms: bytes) -> bytes:
 
 
 def device(segment: str, *terms: bytes) -> bytes:
-    """Device (segment) {terms}."""
+    """Device (segment) {terms}; a path of two segments begins with a dot."""
     body = segment.encode() + b"".join(terms)
     return b"\x5b\x82" + package_length(len(body)) + body
 
@@ -64,9 +69,14 @@ def word(value: int) -> bytes:
     return value.to_bytes(2, "little")
 
 
-def io(port: int, ports: int) -> bytes:
-    """IO (Decode16, port, port, 1, ports) (ACPI 6.5, 6.4.2.5)."""
-    return b"\x47\x01" + word(port) * 2 + bytes((1, ports))
+def io(port: int, ports: int, alignment: int = 1) -> bytes:
+    """IO (Decode16, port, port, alignment, ports) (ACPI 6.5, 6.4.2.5)."""
+    return b"\x47\x01" + word(port) * 2 + bytes((alignment, ports))
+
+
+def interrupt(number: int) -> bytes:
+    """Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) {number} (6.4.3.6)."""
+    return b"\x89\x06\x00\x03\x01" + number.to_bytes(4, "little")
 
 
 def irq(number: int) -> bytes:

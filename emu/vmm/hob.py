@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from emu.vmm import acpi
-from emu.vmm.presets import HobStyle, Preset
+from emu.vmm.hosts import cloud_hypervisor as ch
+from emu.vmm.hosts import dragonball as db
 from formats import hob, tdvf
 from formats.units import FOUR_GIB
 
@@ -15,17 +16,26 @@ Range = tuple[int, int]
 MMIO_BASE = 3 << 30  # where Dragonball and Cloud Hypervisor put 32-bit devices
 CH_MMIO_LENGTH = 0x3EE00000  # Cloud Hypervisor layout.rs: up to the local APIC
 CH_MMIO64_END = 0x3FFFFFEEFFFF  # end of its 64-bit device area on a 46-bit host
+DB_BIOS = FOUR_GIB - (16 << 20)  # Dragonball dbs_boot layout.rs BIOS_MEM_START, whatever the image's size
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What kind of kernel was loaded, and where it is entered (a GPA)."""
+
+    kind: hob.PayloadImage
+    entry: int
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a TD HOB says about the platform."""
+    """What a TD HOB says about the platform. Without `payload`, no kernel was loaded."""
 
     ram: tuple[Range, ...]
     sections: tuple[tdvf.Section, ...]
     image_size: int
     apic_ids: tuple[int, ...]
-    payload_entry: int | None  # GPA of the kernel, None when no kernel was given
+    payload: Payload | None
     absent: int = 0  # vCPUs that could be added
 
 
@@ -56,16 +66,13 @@ def _in_ram(facts: Facts, pieces: Iterable[Range]) -> list[Range]:
     return [p for p in pieces if any(start <= p[0] and p[1] <= end for start, end in facts.ram)]
 
 
-def _payload(facts: Facts, preset: Preset) -> list[hob.Hob]:
-    if facts.payload_entry is None or not preset.payload_info:
-        return []
-    make = hob.payload_info_packed if preset.packed_payload_info else hob.payload_info
-    return [make(hob.PayloadImage.BZIMAGE, facts.payload_entry)]
+def _payload(facts: Facts) -> list[hob.Hob]:
+    return [hob.payload_info(facts.payload.kind, facts.payload.entry)] if facts.payload else []
 
 
-def dragonball(facts: Facts, preset: Preset) -> list[hob.Hob]:
+def td_shim_spec(facts: Facts) -> list[hob.Hob]:
     """RAM as unaccepted whatever was added inside it, firmware window, one MMIO entry, payload info, ACPI
-    tables.
+    tables: Dragonball's form, with the image's own size and tables of ours.
     """
     bios = FOUR_GIB - facts.image_size
     tables = (acpi.madt(facts.apic_ids, facts.absent), acpi.fadt(), acpi.dsdt())
@@ -73,33 +80,77 @@ def dragonball(facts: Facts, preset: Preset) -> list[hob.Hob]:
         *_memory(hob.ResourceType.UNACCEPTED, facts.ram),
         hob.Resource(hob.ResourceType.SYSTEM_MEMORY, bios, facts.image_size),
         _mmio(MMIO_BASE, bios),
-        *_payload(facts, preset),
+        *_payload(facts),
         *map(hob.acpi_table, tables),
     ]
 
 
-def cloud_hypervisor(facts: Facts, preset: Preset) -> list[hob.Hob]:
-    """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last. In the legacy form
-    RAM is ordinary memory and TempMem reserved.
+def dragonball(facts: Facts) -> list[hob.Hob]:
+    """Regions by address: RAM as unaccepted whatever was added inside it, 16 MiB of firmware window; then one
+    MMIO entry, payload info, ACPI tables (x86_64.rs write_tdshim_hob_list).
     """
-    legacy = preset.style is HobStyle.LEGACY
-    ram_type = hob.ResourceType.SYSTEM_MEMORY if legacy else hob.ResourceType.UNACCEPTED
-    temp_type = hob.ResourceType.MEMORY_RESERVED if legacy else hob.ResourceType.SYSTEM_MEMORY
+    window = [hob.Resource(hob.ResourceType.SYSTEM_MEMORY, DB_BIOS, FOUR_GIB - DB_BIOS)]
+    regions = [*_memory(hob.ResourceType.UNACCEPTED, facts.ram), *window]
+    tables = (db.madt(facts.apic_ids, facts.absent), db.fadt(), db.dsdt())
+    return [
+        *_by_address(regions),
+        _mmio(MMIO_BASE, DB_BIOS),
+        *_payload(facts),
+        *map(hob.acpi_table, tables),
+    ]
+
+
+def _cloud_hypervisor(facts: Facts, ram: hob.ResourceType, temporary: hob.ResourceType) -> list[hob.Hob]:
     temp = _of_type(facts, tdvf.SectionType.TEMP_MEM)
     high = max(FOUR_GIB, facts.ram[-1][1])
-    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.apic_ids, facts.absent))
     return [
-        *_memory(ram_type, subtract(facts.ram, temp)),
-        *_memory(temp_type, temp),
+        *_memory(ram, subtract(facts.ram, temp)),
+        *_memory(temporary, temp),
         _mmio(MMIO_BASE, MMIO_BASE + CH_MMIO_LENGTH),
         _mmio(high, CH_MMIO64_END),
-        *map(hob.acpi_table, tables),
-        *_payload(facts, preset),
     ]
 
 
-def qemu(facts: Facts, preset: Preset) -> list[hob.Hob]:
-    """Every RAM piece by address: added sections as memory, the rest unaccepted; nothing else."""
+def cloud_hypervisor(facts: Facts) -> list[hob.Hob]:
+    """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last (vm.rs
+    populate_tdx_sections, hob_memory_resources).
+    """
+    kind = hob.ResourceType
+    tables = (ch.dsdt(), ch.facp(), ch.madt(facts.apic_ids, facts.absent), ch.mcfg())
+    hobs = [*_cloud_hypervisor(facts, kind.UNACCEPTED, kind.SYSTEM_MEMORY), *map(hob.acpi_table, tables)]
+    if facts.payload:
+        hobs.append(hob.payload_info_packed(facts.payload.kind, facts.payload.entry))
+    return hobs
+
+
+def cloud_hypervisor_v43(facts: Facts) -> list[hob.Hob]:
+    """The same up to v43: a payload info of 16 bytes, local APICs of type 0."""
+    kind = hob.ResourceType
+    old = ch.V43
+    tables = (ch.dsdt(old), ch.facp(old), ch.madt(facts.apic_ids, facts.absent, old), ch.mcfg(old))
+    hobs = _cloud_hypervisor(facts, kind.UNACCEPTED, kind.SYSTEM_MEMORY)
+    return [*hobs, *map(hob.acpi_table, tables), *_payload(facts)]
+
+
+def legacy(facts: Facts) -> list[hob.Hob]:
+    """td-shim's older form: RAM is ordinary memory and TempMem reserved. Cloud Hypervisor wrote it for an
+    image without a GUID table.
+    """
+    kind = hob.ResourceType
+    tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.apic_ids, facts.absent))
+    hobs = _cloud_hypervisor(facts, kind.SYSTEM_MEMORY, kind.MEMORY_RESERVED)
+    return [*hobs, *map(hob.acpi_table, tables), *_payload(facts)]
+
+
+def libkrun(facts: Facts) -> list[hob.Hob]:
+    """All RAM as memory that was added, then the payload info; nothing else (tdshim.rs write_hob_chain)."""
+    return [*_memory(hob.ResourceType.SYSTEM_MEMORY, facts.ram), *_payload(facts)]
+
+
+def qemu(facts: Facts) -> list[hob.Hob]:
+    """Every RAM piece by address: added sections as memory, the rest unaccepted; nothing else. Alioth writes
+    the same (tdx.rs create_hob_mem_resources).
+    """
     types = (
         tdvf.SectionType.TD_HOB,
         tdvf.SectionType.TEMP_MEM,
@@ -109,17 +160,13 @@ def qemu(facts: Facts, preset: Preset) -> list[hob.Hob]:
     added = _in_ram(facts, _of_type(facts, *types))
     hobs = _memory(hob.ResourceType.UNACCEPTED, subtract(facts.ram, added))
     hobs += _memory(hob.ResourceType.SYSTEM_MEMORY, added)
+    return _by_address(hobs)
+
+
+def _by_address(hobs: Iterable[hob.Hob]) -> list[hob.Hob]:
     return sorted(hobs, key=lambda item: item.start if isinstance(item, hob.Resource) else 0)
 
 
-_STYLES = {
-    HobStyle.DRAGONBALL: dragonball,
-    HobStyle.CLOUD_HYPERVISOR: cloud_hypervisor,
-    HobStyle.LEGACY: cloud_hypervisor,
-    HobStyle.QEMU: qemu,
-}
-
-
-def build(facts: Facts, preset: Preset, base: int) -> bytes:
-    """The TD HOB of this VMM for a list at GPA base."""
-    return hob.write(base, _STYLES[preset.style](facts, preset))
+def build(facts: Facts, hobs: Callable[[Facts], list[hob.Hob]], base: int) -> bytes:
+    """The TD HOB of a VMM, whose form is `hobs`, for a list at GPA base."""
+    return hob.write(base, hobs(facts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emu.config import LARGE_PAGES, RunConfig
@@ -10,41 +11,64 @@ from emu.tdx import topology
 from emu.tdx.measure import AddedRegion
 from emu.tdx.topology import Topology
 from emu.vmm import hob
-from emu.vmm.backing import backed, union
+from emu.vmm.backing import Range, backed, union
+from emu.vmm.contents import Contents
+from emu.vmm.devices.power import Switch
+from emu.vmm.hosts import dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM
-from emu.vmm.presets import Preset
+from emu.vmm.presets import Kernel, Preset
 from emu.vmm.q35.items import Q35, DirectBoot
 from formats import bundle, linux, tdvf
 from formats.errors import FormatError
+from formats.hob import PayloadImage
+from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
+
+IN_LOW_RAM = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
+LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 
 
 @dataclass(frozen=True)
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
     TDH.VP.INIT, the vCPUs' APIC ids; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the
-    vCPUs, and what a host that is a q35 has in fw_cfg.
+    vCPUs, ports that end the run, and what a host that is a q35 has in fw_cfg. Each of `sections` lies in one
+    of the regions, which may be larger.
     """
 
-    ram: tuple[tuple[int, int], ...]
+    ram: tuple[Range, ...]
     regions: tuple[AddedRegion, ...]
-    sections: tuple[tdvf.Section, ...]
+    sections: tuple[Section, ...]
     hob_address: int
     hob: bytes
     topology: Topology
     large_pages: bool = True
     mcg_cap: int = MCG_CAP_KVM
+    power: tuple[Switch, ...] = ()
+    pm_timer: int = 0
     q35: Q35 | None = None
 
+    def holder(self, section: Section) -> tuple[int, int]:
+        """Which region has the section's pages, and where in it they begin (bytes)."""
+        for index, region in enumerate(self.regions):
+            if region.gpa <= section.address and section.end <= region.gpa + region.length:
+                return index, section.address - region.gpa
+        raise LookupError(f"no region has the pages of {section.type_name} at {section.address:#x}")
 
-def _metadata(config: RunConfig) -> tuple[tdvf.Section, ...]:
+    def content(self, section: Section) -> bytes:
+        """The section's bytes as they are added, up to the last one that the VMM wrote."""
+        index, at = self.holder(section)
+        return self.regions[index].content[at : at + section.memory_size]
+
+
+def _metadata(config: RunConfig) -> tuple[Section, ...]:
     try:
         return tdvf.metadata(config.image, place=config.image_name).sections
     except FormatError as error:
         raise EmuError(str(error)) from None
 
 
-def _payload(config: RunConfig) -> bytes:
+def _bzimage(config: RunConfig) -> bytes:
     assert config.kernel is not None
     try:
         linux.kernel(config.kernel)
@@ -59,27 +83,58 @@ def _direct_boot(config: RunConfig) -> DirectBoot | None:
     return DirectBoot(config.kernel, config.initrd, config.cmdline.encode())
 
 
-def _content(section: tdvf.Section, config: RunConfig, hob_bytes: bytes) -> bytes:
-    """Bytes of a section as it is added; what is missing to its size is zero."""
-    data = config.image[section.data_offset : section.data_offset + section.raw_size]
-    what = section.type_name
-    if section.type == tdvf.SectionType.TD_HOB:
-        data, what = hob_bytes, "TD HOB"
-    elif section.type == tdvf.SectionType.PAYLOAD and config.kernel is not None:
-        data, what = _payload(config), "kernel and initrd" if config.initrd else "kernel"
-    elif section.type == tdvf.SectionType.PAYLOAD_PARAM:
-        data, what = config.cmdline.encode() + b"\0", "command line"
+def _place(memory: Contents, section: Section, data: bytes, what: str) -> None:
     if len(data) > section.memory_size:
         kind = section.type_name
         raise EmuError(
             f"{what}: {len(data)} bytes do not fit into the {kind} section of {section.memory_size} bytes"
         )
-    return data
+    memory.write(section.address, data)
 
 
-def _check(section: tdvf.Section, config: RunConfig) -> None:
+def _load_image(config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents) -> None:
+    """The parts of the image file."""
+    for section in sections:
+        if section.raw_size:
+            size = section.memory_size if preset.whole_pages else section.raw_size
+            memory.write(section.address, config.image[section.data_offset : section.data_offset + size])
+
+
+def _load_kernel(
+    config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents, ram: tuple[Range, ...]
+) -> hob.Payload | None:
+    """Kernel, initrd and command line as the VMM puts them into memory, and what its TD HOB says of them."""
+    payload: hob.Payload | None
+    if load := LOADERS.get(preset.kernel):
+        payload = hob.Payload(PayloadImage.RAW_VMLINUX, load(config, memory, ram))
+        command_line = preset.kernel is Kernel.SEGMENTS
+    elif preset.kernel is Kernel.FW_CFG:
+        return None
+    else:
+        payload, command_line = _load_section(config, sections, memory), True
+    for section in sections:
+        if section.type == SectionType.PAYLOAD_PARAM and command_line:
+            _place(memory, section, config.cmdline.encode() + b"\0", "command line")
+    return payload
+
+
+def _load_section(config: RunConfig, sections: Sequence[Section], memory: Contents) -> hob.Payload | None:
+    payloads = [section for section in sections if section.type == SectionType.PAYLOAD]
+    if config.kernel is None:
+        return None
+    if not payloads:
+        raise EmuError(f"{config.image_name}: no Payload section to copy the kernel into")
+    what = "kernel and initrd" if config.initrd else "kernel"
+    for section in payloads:
+        _place(memory, section, _bzimage(config), what)
+    return hob.Payload(PayloadImage.BZIMAGE, payloads[0].address)
+
+
+def _check(section: Section, config: RunConfig, preset: Preset) -> None:
     where = f"{config.image_name}: {section.type_name} section at {section.address:#x}"
-    if not section.memory_size and section.type in (tdvf.SectionType.TD_INFO, tdvf.SectionType.TD_PARAMS):
+    if section.type not in preset.types:
+        raise EmuError(f"{where}: {preset.name} does not know this type of section")
+    if not section.memory_size and section.type in (SectionType.TD_INFO, SectionType.TD_PARAMS):
         return
     if section.address % PAGE or section.memory_size % PAGE or not section.memory_size:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
@@ -88,42 +143,88 @@ def _check(section: tdvf.Section, config: RunConfig) -> None:
         raise EmuError(f"{where} has data up to {end:#x}, but the image ends at {size:#x}; it is cut short")
 
 
+def _check_place(section: Section, config: RunConfig, ram: tuple[Range, ...]) -> None:
+    inside = any(start <= section.address and section.end <= end for start, end in ram)
+    window = FOUR_GIB - len(config.image) <= section.address and section.end <= FOUR_GIB
+    if section.memory_size and not inside and (section.type in IN_LOW_RAM or not window):
+        where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
+        raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
+
+
+def _check_cpus(config: RunConfig, preset: Preset, ids: tuple[int, ...]) -> None:
+    if not preset.max_cpus:
+        return
+    if config.vcpus > preset.max_cpus:
+        raise EmuError(f"{preset.name}: {config.vcpus} vCPUs, at most {preset.max_cpus}")
+    if ids != tuple(range(config.vcpus)):
+        raise EmuError(f"{preset.name}: a vCPU's APIC id is its index; apic ids cannot be chosen")
+
+
+def _measured(section: Section, preset: Preset) -> bool:
+    extend = int(SectionAttribute.MR_EXTEND)
+    return section.attributes == extend if preset.exact_attributes else bool(section.attributes & extend)
+
+
+def _regions(
+    preset: Preset, sections: Sequence[Section], ram: tuple[Range, ...], memory: Contents
+) -> tuple[AddedRegion, ...]:
+    """In the order in which the VMM adds them: libkrun all RAM, unmeasured, then the sections above it."""
+    whole: tuple[Range, ...] = ()
+    if preset.kernel is Kernel.BUNDLE:
+        whole = ram
+        sections = [section for section in sections if section.address >= libkrun.MMIO_START]
+    return (
+        *(AddedRegion(start, memory.read(start, end - start), False, end - start) for start, end in whole),
+        *(
+            AddedRegion(
+                section.address,
+                memory.read(section.address, section.memory_size),
+                _measured(section, preset),
+                section.memory_size,
+            )
+            for section in sections
+        ),
+    )
+
+
 def prepare(config: RunConfig, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError: what cannot be launched, in one line."""
     sections = _metadata(config)
+    ram = preset.ram(config.memory)
     for section in sections:
-        _check(section, config)
-    added = [s for s in sections if s.added]
-    hobs = [s for s in added if s.type == tdvf.SectionType.TD_HOB]
+        _check(section, config, preset)
+    added = tuple(s for s in sections if (s.added if preset.page_aug else s.memory_size))
+    hobs = [s for s in added if s.type == SectionType.TD_HOB]
     if not hobs:
         raise EmuError(f"{config.image_name}: no TD_HOB section")
-    payloads = [s for s in added if s.type == tdvf.SectionType.PAYLOAD]
-    if config.kernel is not None and not payloads and not preset.fw_cfg:
-        raise EmuError(f"{config.image_name}: no Payload section to copy the kernel into")
-    ram = preset.ram(config.memory)
-    in_low_ram = (tdvf.SectionType.TD_HOB, tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
-    for section in (s for s in sections if s.memory_size):
-        inside = any(start <= section.address and section.end <= end for start, end in ram)
-        window = FOUR_GIB - len(config.image) <= section.address and section.end <= FOUR_GIB
-        if not inside and (section.type in in_low_ram or not window):
-            where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
-            raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
-    entry = payloads[0].address if config.kernel is not None and payloads else None
+    for section in sections:
+        _check_place(section, config, ram)
     shown = topology.parse(config.apic_ids, config.vcpus)
+    _check_cpus(config, preset, shown.ids)
+    memory, list_at = Contents(), hobs[-1] if preset.last_hob else hobs[0]
+    _load_image(config, preset, added, memory)
+    payload = _load_kernel(config, preset, added, memory, ram)
     absent = max(config.td.max_vcpus - config.vcpus, 0)
-    facts = hob.Facts(ram, tuple(added), len(config.image), shown.ids, entry, absent)
-    data = config.hob if config.hob is not None else hob.build(facts, preset, hobs[0].address)
-    regions = tuple(
-        AddedRegion(
-            s.address,
-            _content(s, config, data if s is hobs[0] else b""),
-            s.measured,
-            s.memory_size,
-        )
-        for s in added
-    )
+    facts = hob.Facts(ram, added, len(config.image), shown.ids, payload, absent)
+    data = config.hob if config.hob is not None else hob.build(facts, preset.hobs, list_at.address)
+    _place(memory, list_at, data, "TD HOB")
+    regions = _regions(preset, added, ram, memory)
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
     large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
-    q35 = Q35(preset.ram(config.memory), _direct_boot(config)) if preset.fw_cfg else None
-    return Launch(ram, regions, tuple(added), hobs[0].address, data, shown, large, preset.mcg_cap, q35)
+    q35 = None
+    if preset.kernel is Kernel.FW_CFG:
+        q35 = Q35(preset.ram(config.memory), _direct_boot(config))
+    return Launch(
+        ram,
+        regions,
+        added,
+        list_at.address,
+        data,
+        shown,
+        large,
+        preset.mcg_cap,
+        preset.power,
+        preset.pm_timer,
+        q35,
+    )

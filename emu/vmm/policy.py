@@ -72,19 +72,29 @@ class Policy:
 
 def section_content(launch: Launch, kind: tdvf.SectionType) -> bytes:
     """The bytes that the VMM puts into the first section of a type, to the section's size."""
-    for section, region in zip(launch.sections, launch.regions, strict=False):
+    for section in launch.sections:
         if section.type == kind:
-            return region.content.ljust(region.length, b"\0")
+            return launch.content(section).ljust(section.memory_size, b"\0")
     return b""
 
 
 def with_content(launch: Launch, kind: tdvf.SectionType, content: bytes) -> Launch:
     """The launch with other bytes in the first section of a type, cut to its size."""
-    regions = list(launch.regions)
-    for index, section in enumerate(launch.sections):
+    for section in launch.sections:
         if section.type == kind:
-            cut = content[: regions[index].length]
-            regions[index] = replace(regions[index], content=cut, size=regions[index].length)
-            hob = cut if kind == tdvf.SectionType.TD_HOB else launch.hob
-            return replace(launch, regions=tuple(regions), hob=hob)
+            return with_section(launch, section, content)
     return launch
+
+
+def with_section(launch: Launch, section: tdvf.Section, content: bytes) -> Launch:
+    """The launch with other bytes in a section, cut to its size; zeros behind them."""
+    regions = list(launch.regions)
+    index, at = launch.holder(section)
+    old, end = regions[index], at + section.memory_size
+    cut = content[: section.memory_size]
+    new = cut
+    if section.memory_size < old.length:
+        new = old.content[:at].ljust(at, b"\0") + cut.ljust(section.memory_size, b"\0") + old.content[end:]
+    regions[index] = replace(old, content=new, size=old.length)
+    hob = cut if section.type == tdvf.SectionType.TD_HOB else launch.hob
+    return replace(launch, regions=tuple(regions), hob=hob)

@@ -1,41 +1,57 @@
-"""What does each VMM do differently? RAM layout and TD HOB style per VMM
-(Dragonball dbs_boot; Cloud Hypervisor arch/src/x86_64/tdx, layout.rs; QEMU hw/i386/tdvf-hob.c, pc_q35.c) and
-the size of private pages (Linux arch/x86/kvm/vmx/tdx.c tdx_sept_set_private_spte: 4 KiB only)."""
+"""What does each VMM do differently? RAM layout, TD HOB, loading and power control per VMM
+(Dragonball dbs_boot, dbs_acpi; Cloud Hypervisor arch/src/x86_64/tdx, layout.rs; libkrun tdshim.rs; QEMU
+hw/i386/tdvf-hob.c, pc_q35.c; Alioth firmware/ovmf) and the size of private pages (Linux
+arch/x86/kvm/vmx/tdx.c tdx_sept_set_private_spte: 4 KiB only).
+
+A name with a colon is a variant of the VMM before it."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from emu.vmm import hob as lists
+from emu.vmm.devices.power import CHIPSET, KEYBOARD, OFF, RESET, SLEEP, SLEEP_ENABLE, SLEEP_TYPE_5, Switch
+from emu.vmm.hob import Facts
+from emu.vmm.hosts import cloud_hypervisor, dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM, MCG_CAP_QEMU
+from formats.hob import Hob
+from formats.tdvf import SectionType
 from formats.units import FOUR_GIB, GIB
 
 
-class HobStyle(enum.Enum):
-    """Which parts a VMM's TD HOB has and how it names memory."""
+class Kernel(enum.Enum):
+    """Which kernel file a VMM takes, and how it reaches the firmware."""
 
-    DRAGONBALL = "dragonball"
-    CLOUD_HYPERVISOR = "cloud-hypervisor"
-    QEMU = "qemu"
-    LEGACY = "legacy"
+    SECTION = "a bzImage in the Payload section"
+    SEGMENTS = "a vmlinux, its segments at their addresses"
+    BUNDLE = "a vmlinux and an initrd as libkrunfw bundles them"
+    FW_CFG = "a bzImage through fw_cfg"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One VMM as a policy: RAM below 4 GiB holds up to `low_top` bytes unless `low_limit` moves the
+    """One VMM as a policy: RAM below 4 GiB holds up to `low_top` bytes unless `low_border` moves the
     border. `large_pages`: its host maps private memory in 2 MiB pages, which the TDX module allows and KVM
     does not do.
     """
 
     name: str
-    style: HobStyle
-    low_top: int
-    low_border: int  # RAM smaller than this lies wholly below 4 GiB
-    packed_payload_info: bool = False
-    payload_info: bool = True
+    hobs: Callable[[Facts], list[Hob]]
+    low_top: int = 3 * GIB
+    low_border: int = 3 * GIB  # RAM up to this lies wholly below 4 GiB
+    kernel: Kernel = Kernel.SECTION
+    power: tuple[Switch, ...] = (KEYBOARD,)
+    pm_timer: int = 0  # its port
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
-    fw_cfg: bool = False  # a q35, which passes the payload through fw_cfg
+    whole_pages: bool = False  # a section's pages are those of the image file, whatever its raw size says
+    page_aug: bool = False  # pages with PAGE.AUG are left for the TD to accept
+    exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
+    last_hob: bool = False  # of several TD_HOB sections, the last one counts
+    types: range = range(SectionType.PAYLOAD_PARAM + 1)  # of sections that it knows
+    max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
 
     def ram(self, size: int) -> tuple[tuple[int, int], ...]:
         """RAM ranges (start, end) for this much memory, in bytes."""
@@ -44,21 +60,61 @@ class Preset:
         return ((0, self.low_top), (FOUR_GIB, FOUR_GIB + size - self.low_top))
 
 
+_SPEC = Preset(
+    "td-shim-spec",
+    lists.td_shim_spec,
+    power=(SLEEP, KEYBOARD, CHIPSET),
+    large_pages=True,
+    page_aug=True,
+    types=range(SectionType.TD_PARAMS + 1),
+)
+_OFF = Switch(SLEEP.port, OFF, SLEEP_ENABLE | SLEEP_TYPE_5, shows=0)
+_CLOUD_HYPERVISOR = Preset(
+    "cloud-hypervisor",
+    lists.cloud_hypervisor,
+    power=(_OFF, Switch(SLEEP.port, RESET, cloud_hypervisor.RESET_VALUE, shows=0), KEYBOARD),
+    pm_timer=cloud_hypervisor.PM_TIMER,
+    exact_attributes=True,
+    last_hob=True,
+)
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("td-shim", HobStyle.DRAGONBALL, 3 * GIB, 3 * GIB, large_pages=True),
-        Preset("cloud-hypervisor", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB, packed_payload_info=True),
-        Preset("cloud-hypervisor-v43", HobStyle.CLOUD_HYPERVISOR, 3 * GIB, 3 * GIB),
-        Preset("legacy", HobStyle.LEGACY, 3 * GIB, 3 * GIB, large_pages=True),
+        _SPEC,
+        replace(_SPEC, name="td-shim-spec:legacy", hobs=lists.legacy),
+        _CLOUD_HYPERVISOR,
+        replace(_CLOUD_HYPERVISOR, name="cloud-hypervisor:v43", hobs=lists.cloud_hypervisor_v43),
+        Preset(
+            "dragonball",
+            lists.dragonball,
+            kernel=Kernel.SEGMENTS,
+            last_hob=True,
+            max_cpus=dragonball.MAX_CPUS,
+        ),
+        Preset(
+            "libkrun",
+            lists.libkrun,
+            libkrun.MMIO_START,
+            libkrun.MMIO_START,
+            kernel=Kernel.BUNDLE,
+            max_cpus=libkrun.MAX_CPUS,
+        ),
         Preset(
             "qemu",
-            HobStyle.QEMU,
+            lists.qemu,
             2 * GIB,
             0xB0000000 - 1,
-            payload_info=False,
+            kernel=Kernel.FW_CFG,
             mcg_cap=MCG_CAP_QEMU,
-            fw_cfg=True,
+            whole_pages=True,
+            types=range(SectionType.TEMP_MEM + 1),
         ),
     )
 }
+RENAMED = {
+    "td-shim": "td-shim-spec",
+    "legacy": "td-shim-spec:legacy",
+    "cloud-hypervisor-v43": "cloud-hypervisor:v43",
+}
+TAKE_SECTION = tuple(name for name, preset in PRESETS.items() if preset.kernel is Kernel.SECTION)
+"""Those that load the same image with the same kernel file."""

@@ -30,16 +30,20 @@ ALL_ONES = (1 << 64) - 1
 def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
     """The parsed TD HOB of a preset for the test image."""
     preset = PRESETS[vmm]
-    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, (0, 1), entry)
-    return hob.read(vmm_hob.build(machine, preset, guest.HOB))
+    payload = vmm_hob.Payload(hob.PayloadImage.BZIMAGE, entry) if entry is not None else None
+    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, (0, 1), payload)
+    return hob.read(vmm_hob.build(machine, preset.hobs, guest.HOB))
 
 
 @pytest.mark.parametrize(
     ("vmm", "memory", "ram"),
     [
-        ("td-shim", 2 * GIB, ((0, 2 * GIB),)),
-        ("td-shim", 8 * GIB, ((0, 3 * GIB), (4 * GIB, 9 * GIB))),
+        ("td-shim-spec", 2 * GIB, ((0, 2 * GIB),)),
+        ("td-shim-spec", 8 * GIB, ((0, 3 * GIB), (4 * GIB, 9 * GIB))),
         ("cloud-hypervisor", 3 * GIB, ((0, 3 * GIB),)),
+        ("dragonball", 5 * GIB, ((0, 3 * GIB), (4 * GIB, 6 * GIB))),
+        ("libkrun", 0xD0000000, ((0, 0xD0000000),)),
+        ("libkrun", 4 * GIB, ((0, 0xD0000000), (4 * GIB, 4 * GIB + 0x30000000))),
         ("qemu", 2 * GIB, ((0, 2 * GIB),)),
         ("qemu", 0xB0000000 - 4096, ((0, 0xB0000000 - 4096),)),
         ("qemu", 0xB0000000, ((0, 2 * GIB), (4 * GIB, 4 * GIB + 0x30000000))),
@@ -49,8 +53,8 @@ def test_ram_layout(vmm: str, memory: int, ram: tuple[tuple[int, int], ...]) -> 
     assert PRESETS[vmm].ram(memory) == ram
 
 
-def test_dragonball_hob() -> None:
-    found = told("td-shim", GIB)
+def test_td_shim_spec_hob() -> None:
+    found = told("td-shim-spec", GIB)
     assert [(r.resource_type, r.start, r.length) for r in found.resources] == [
         (7, 0, GIB),
         (0, 4 * GIB - guest.SIZE, guest.SIZE),
@@ -60,7 +64,7 @@ def test_dragonball_hob() -> None:
     assert kinds[3:] == [b"\1\0\0\0", b"APIC", b"FACP", b"DSDT"]
 
 
-@pytest.mark.parametrize(("vmm", "length"), [("cloud-hypervisor", 12), ("cloud-hypervisor-v43", 16)])
+@pytest.mark.parametrize(("vmm", "length"), [("cloud-hypervisor", 12), ("cloud-hypervisor:v43", 16)])
 def test_cloud_hypervisor_hob(vmm: str, length: int) -> None:
     found = told(vmm, GIB)
     unaccepted = [(r.start, r.start + r.length) for r in found.resources if r.resource_type == 7]
@@ -71,7 +75,7 @@ def test_cloud_hypervisor_hob(vmm: str, length: int) -> None:
 
 
 def test_legacy_hob_names_ram_and_reserved() -> None:
-    kinds = {r.resource_type for r in told("legacy", GIB).resources}
+    kinds = {r.resource_type for r in told("td-shim-spec:legacy", GIB).resources}
     assert kinds == {0, 1, 5}
 
 
@@ -91,7 +95,7 @@ def test_qemu_lists_only_what_lies_in_ram() -> None:
     """A section in the image's window below 4 GiB is added at launch, but is no RAM."""
     outside = tdvf.Section(0, 0, 4 * GIB - guest.SIZE, 0x1000, tdvf.SectionType.TEMP_MEM, 0)
     facts = vmm_hob.Facts(PRESETS["qemu"].ram(GIB), (*guest.sections(), outside), guest.SIZE, (0, 1), None)
-    found = hob.read(vmm_hob.build(facts, PRESETS["qemu"], guest.HOB))
+    found = hob.read(vmm_hob.build(facts, PRESETS["qemu"].hobs, guest.HOB))
     assert [r.start for r in found.resources] == [r.start for r in told("qemu", GIB).resources]
     assert max(r.start + r.length for r in found.resources) == GIB
 
@@ -188,16 +192,18 @@ def test_map_gpa_stops_for_a_waiting_interrupt() -> None:
 @pytest.mark.parametrize(
     ("vmm", "large", "mcg_cap"),
     [
-        ("td-shim", True, 0x20),
-        ("legacy", True, 0x20),
+        ("td-shim-spec", True, 0x20),
+        ("td-shim-spec:legacy", True, 0x20),
         ("cloud-hypervisor", False, 0x20),
-        ("cloud-hypervisor-v43", False, 0x20),
+        ("cloud-hypervisor:v43", False, 0x20),
         ("qemu", False, 0x100010A),
     ],
 )
 def test_what_the_host_of_a_preset_does(vmm: str, large: bool, mcg_cap: int) -> None:
     """KVM maps private memory at 4 KiB only; QEMU sets up machine check banks, others leave KVM's."""
     image = guest.build("main: halt\n").image
+    if vmm == "qemu":
+        image = guest.for_qemu(image)
     for chosen, expected in ((None, large), ("2M", True), ("4K", False)):
         with guest.machine(image, vmm=vmm, host_page_size=chosen) as td:
             assert td.memory.is_large(32 << 20) == expected
@@ -279,7 +285,7 @@ def test_what_is_added_at_launch_is_what_the_image_tools_say(kind: int, changes:
     plain = guest.build("main: halt\n").image
     index = next(i for i, s in enumerate(guest.sections()) if s.type == tdvf.SectionType.PAYLOAD)
     image = patched(plain, index, type=kind, **changes)
-    launch = prepare(RunConfig(image, "image", GIB), PRESETS["td-shim"])
+    launch = prepare(RunConfig(image, "image", GIB), PRESETS["td-shim-spec"])
     td = build(TdParams(vcpus=1), launch.regions, launch.hob_address)
     expected = mrtd(image)
     assert (td.mrtd, len(td.pages)) == (expected.digest, expected.pages_added)
@@ -308,7 +314,7 @@ def test_a_section_lies_in_ram_or_in_the_place_of_the_image(kind: int, address: 
     image = patched(plain, index, type=kind, address=address, memory_size=0x1000)
     config = RunConfig(image, "image", RAM_END)
     if fits:
-        assert address in {section.address for section in prepare(config, PRESETS["td-shim"]).sections}
+        assert address in {section.address for section in prepare(config, PRESETS["td-shim-spec"]).sections}
     else:
         with pytest.raises(EmuError, match=f"{address:#x} to .* does not lie in the 16 MiB of RAM"):
-            prepare(config, PRESETS["td-shim"])
+            prepare(config, PRESETS["td-shim-spec"])

@@ -6,10 +6,10 @@ import guest
 import pytest
 
 from emu.signals import End
-from emu.vmm.devices import ich9
 from emu.vmm.devices.bus import Host, Ports
 from emu.vmm.devices.ich9 import Pm, Reset
 from emu.vmm.devices.pci import Pci
+from emu.vmm.devices.power import TIMER_HZ
 from formats.registers import R10, R11, R12, R13, R14, R15, RCX
 
 HOST_BRIDGE, LPC, OTHER = 0x00 << 8, 0x1F << 11, 0x02 << 11
@@ -269,13 +269,13 @@ def test_timer_status_comes_back_when_the_top_bit_changes(up: Board) -> None:
     assert up.inp(EVENT, 2) == 1
     up.out(EVENT, 2, 1)
     assert up.inp(EVENT, 2) == 0
-    up.now = ((1 << 23) - 1) / ich9.TIMER_HZ
+    up.now = ((1 << 23) - 1) / TIMER_HZ
     assert up.inp(EVENT, 2) == 0
-    up.now = ((1 << 23) + 1) / ich9.TIMER_HZ
+    up.now = ((1 << 23) + 1) / TIMER_HZ
     assert up.inp(EVENT, 2) == 1
     up.out(EVENT, 1, 1)
     assert up.inp(EVENT, 2) == 0
-    up.now = ((1 << 24) + 1) / ich9.TIMER_HZ
+    up.now = ((1 << 24) + 1) / TIMER_HZ
     assert up.inp(EVENT, 2) == 1
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from debian import kernel as debian_kernel
-from tdbox import LINUX, Firmware, made
+from tdbox import LINUX, QEMU, Firmware, made
 
 from tdforge.tiny import tiny_payload
 
@@ -25,3 +27,17 @@ def kernel() -> bytes:
 def linux(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Firmware:
     """The image of dsl/flows/linux.tdf."""
     return made(LINUX, tmp_path_factory.mktemp("linux"), tiny)
+
+
+@pytest.fixture(scope="session")
+def qemu(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Firmware:
+    """The image of dsl/flows/qemu.tdf, with QEMU as its host."""
+    firmware = made(QEMU, tmp_path_factory.mktemp("qemu"), tiny)
+    return replace(firmware, config=replace(firmware.config, vmm="qemu"))
+
+
+@pytest.fixture
+def shipped(request: pytest.FixtureRequest, vmm: str) -> Firmware:
+    """The flow for the VMM of this test, and a configuration with it."""
+    firmware: Firmware = request.getfixturevalue("qemu" if vmm == "qemu" else "linux")
+    return replace(firmware, config=replace(firmware.config, vmm=vmm))

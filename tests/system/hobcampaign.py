@@ -21,12 +21,16 @@ if __name__ == "__main__":
 import oracle
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from tdbox import LINUX, MIB, PRESETS, Firmware, launched, made, print_counts, wanted_runs
+from tdbox import LINUX, MIB, Firmware, launched, made, print_counts, wanted_runs
 
 from emu.api import run
+from emu.vmm import hob as vmm_hob
 from emu.vmm.backing import backed
+from emu.vmm.presets import PRESETS
+from formats.hob import PayloadImage
+from formats.tdvf import SectionType
 
-BASES = PRESETS
+BASES = tuple(PRESETS)  # their forms of the list; whether they would load this image does not matter
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
 PERMITTED = ("handoff", "fatal")
 INTERESTING = (
@@ -58,9 +62,14 @@ INTERESTING += (
 
 
 def honest(firmware: Firmware, vmm: str) -> bytes:
-    """The TD HOB that this VMM would write for the firmware's configuration."""
-    with launched(replace(firmware.config, vmm=vmm)) as machine:
-        return machine.launch.hob
+    """The TD HOB that this VMM would write for the firmware's configuration, with a bzImage."""
+    with launched(firmware.config) as machine:
+        launch, config, preset = machine.launch, firmware.config, PRESETS[vmm]
+    payload = next(section for section in launch.sections if section.type == SectionType.PAYLOAD)
+    entry = vmm_hob.Payload(PayloadImage.BZIMAGE, payload.address)
+    ids, size = launch.topology.ids, len(config.image)
+    facts = vmm_hob.Facts(preset.ram(config.memory), launch.sections, size, ids, entry)
+    return vmm_hob.build(facts, preset.hobs, launch.hob_address)
 
 
 def split(hob: bytes) -> list[bytes]:

@@ -16,12 +16,14 @@ from elftools.elf.elffile import ELFFile
 
 from emu.api import Report, RunConfig, prepare, report
 from emu.machine import Machine
+from emu.vmm.presets import TAKE_SECTION
 from gen.build import build
 
 MIB, GIB = 1 << 20, 1 << 30
-PRESETS = ("td-shim", "cloud-hypervisor", "cloud-hypervisor-v43", "legacy", "qemu")
+PRESETS = (*TAKE_SECTION, "qemu")  # linux.tdf boots on the first of them, qemu.tdf on the last
 HASHING = ("sha384_blocks",)
 LINUX = Path(__file__).resolve().parents[2] / "dsl" / "flows" / "linux.tdf"
+QEMU = LINUX.with_name("qemu.tdf")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import oracle
 import pytest
-from tdbox import GIB, LINUX, PRESETS, Firmware, made, stopped
+from tdbox import GIB, LINUX, Firmware, made, stopped
 
 from emu.api import run
 from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
+from emu.vmm.presets import TAKE_SECTION
 
 ROOT = LINUX.parents[2]
 
@@ -30,14 +31,14 @@ def test_mrtd_is_what_the_specification_computes(linux: Firmware, order: str) ->
 def test_the_orders_differ_and_nothing_else_changes_mrtd(linux: Firmware, tiny: bytes) -> None:
     assert oracle.mrtd(linux.image, two_pass=True) != oracle.mrtd(linux.image, two_pass=False)
     variants = [
-        replace(linux.config, memory=8 * GIB, vcpus=4, vmm="qemu", cmdline="other"),
+        replace(linux.config, memory=8 * GIB, vcpus=4, vmm="cloud-hypervisor", cmdline="other"),
         replace(linux.config, kernel=tiny + bytes(16), initrd=b"initrd"),
         replace(linux.config, td=TdParams(config_flags=CONFIG_GPAW52 | CONFIG_NO_RBP_MOD, mrowner=b"o" * 48)),
     ]
     assert {run(config).mrtd for config in variants} == {oracle.mrtd(linux.image, two_pass=False)}
 
 
-@pytest.mark.parametrize("vmm", PRESETS)
+@pytest.mark.parametrize("vmm", TAKE_SECTION)
 def test_the_log_replays_to_the_registers(linux: Firmware, tiny: bytes, vmm: str) -> None:
     with stopped(replace(linux.config, vmm=vmm, vcpus=2, cmdline="root=/dev/vda ro")) as td:
         base, size = linux.section("hob")
@@ -60,9 +61,9 @@ def test_the_log_replays_to_the_registers(linux: Firmware, tiny: bytes, vmm: str
     assert all(event.digest == sha384(event.information()[1]).digest() for event in configs)
 
 
-def test_the_number_of_cpus_is_recorded(linux: Firmware) -> None:
-    """Under the QEMU preset nothing else in RTMR[0] tells it, and the MADT names them."""
-    registers = [run(replace(linux.config, vmm="qemu", vcpus=count)).rtmr for count in (1, 2, 3)]
+def test_the_number_of_cpus_is_recorded(qemu: Firmware) -> None:
+    """Under QEMU nothing else in RTMR[0] tells it, and the MADT names them."""
+    registers = [run(replace(qemu.config, vcpus=count)).rtmr for count in (1, 2, 3)]
     assert len({rtmr[0] for rtmr in registers}) == 3
     assert len({rtmr[1] for rtmr in registers}) == 1
 
@@ -70,7 +71,7 @@ def test_the_number_of_cpus_is_recorded(linux: Firmware) -> None:
 def test_the_payloads_register_does_not_depend_on_the_machine(linux: Firmware) -> None:
     reports = [
         run(replace(linux.config, vmm=vmm, memory=memory))
-        for vmm, memory in (("qemu", GIB), ("legacy", 4 * GIB))
+        for vmm, memory in (("cloud-hypervisor", GIB), ("td-shim-spec:legacy", 4 * GIB))
     ]
     first, second = (report.rtmr for report in reports)
     assert first[1] == second[1]

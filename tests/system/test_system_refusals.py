@@ -70,7 +70,7 @@ def test_a_td_whose_host_left_sept_ve_on(linux: Firmware) -> None:
 
 def test_a_hob_list_that_ends_outside_its_section(linux: Firmware) -> None:
     base, size = linux.section("hob")
-    whole = hobcampaign.honest(linux, "td-shim")
+    whole = hobcampaign.honest(linux, "td-shim-spec")
     beyond = whole[:48] + struct.pack("<Q", base + size + 8) + whole[56:]
     report = run(replace(linux.config, hob=beyond))
     assert refusal(report) == "tdforge: TD HOB: list does not fit its region"
@@ -80,7 +80,7 @@ def test_a_hob_list_that_ends_outside_its_section(linux: Firmware) -> None:
 def test_a_hob_list_cut_short_inside(linux: Firmware) -> None:
     """Measured as far as it goes, then refused: the END HOB is missing."""
     base, _ = linux.section("hob")
-    whole = hobcampaign.honest(linux, "td-shim")
+    whole = hobcampaign.honest(linux, "td-shim-spec")
     (end,) = struct.unpack_from("<Q", whole, 48)
     short = whole[:48] + struct.pack("<Q", end - 8) + whole[56:]
     report = run(replace(linux.config, hob=short))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from emu.signals import End
 from emu.vmm.devices.pci import Pci
+from emu.vmm.devices.power import TIMER_HZ
 from formats.q35 import RESET_PORT
 
 BLOCK, WORD = 0x80, 2
 STATUS, ENABLED, CONTROL, TIMER, EVENT0, SMI, TCO = 0x00, 0x02, 0x04, 0x08, 0x20, 0x30, 0x60
 EVENT0_SIZE, SMI_SIZE, TCO_SIZE = 16, 8, 32
-TIMER_HZ, TIMER_BITS = 3579545, 24  # ACPI 6.5, 4.8.3.3
+TIMER_BITS = 24
 TIMER_STATUS = 1  # its top bit has changed
 SCI_ENABLED = 1
 SLEEP_ENABLE, SLEEP_TYPE_SHIFT, SLEEP_TYPE_MASK = 1 << 13, 10, 7

@@ -1,7 +1,8 @@
-"""How does a guest power off, reset, or end the run? Ports of hosts that are no q35."""
+"""How does a guest power off, reset, or end the run? Ports of hosts that are no q35, a table each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from emu.signals import End
@@ -9,26 +10,73 @@ from emu.signals import End
 DEBUG_EXIT, DEBUG_EXIT_SIZE = 0xF4, 4  # QEMU isa-debug-exit as its users place it
 KEYBOARD_COMMAND, PULSE_RESET = 0x64, 0xFE  # i8042: the oldest way to reset a PC
 RESET_CONTROL, FULL_RESET = 0xCF9, 0x06  # Intel chipsets, CPU reset with system reset
-ACPI_SLEEP = 0x600  # Cloud Hypervisor's sleep control register, named in the FADT
+ACPI_SLEEP = 0x600  # sleep control register, named in the FADT
 SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
+SLEEP_TYPE_5 = 5 << 2
+TIMER_HZ = 3579545  # ACPI 6.5, 4.8.3.3
+OFF, RESET = "shutdown", "reset"
+SAID = {OFF: "the guest powered off", RESET: "the guest requested a reset"}
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A byte that ends the run when it is written to a port; only the bits of `mask` count. The port reads
+    `shows` in each byte.
+    """
+
+    port: int
+    reason: str
+    value: int
+    mask: int = 0xFF
+    shows: int = 0xFF
+
+
+KEYBOARD = Switch(KEYBOARD_COMMAND, RESET, PULSE_RESET)
+SLEEP = Switch(ACPI_SLEEP, OFF, SLEEP_ENABLE, SLEEP_ENABLE)
+CHIPSET = Switch(RESET_CONTROL, RESET, FULL_RESET)
 
 
 @dataclass
 class Power:
-    """Has no state: each of its ports ends the run for the right value, and reads as if nobody were there."""
+    """The switches of a host; has no state."""
 
-    ports = (ACPI_SLEEP, KEYBOARD_COMMAND, RESET_CONTROL)
+    switches: tuple[Switch, ...]
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Where it answers."""
+        return frozenset(switch.port for switch in self.switches)
 
     def write(self, port: int, size: int, value: int) -> None:
         """Raises End."""
-        if port == ACPI_SLEEP and value & SLEEP_ENABLE:
-            raise End("shutdown", f"the guest powered off through port {port:#x}")
-        if (port, value) in ((KEYBOARD_COMMAND, PULSE_RESET), (RESET_CONTROL, FULL_RESET)):
-            raise End("reset", f"the guest requested a reset through port {port:#x}")
+        for switch in self.switches:
+            if switch.port == port and value & switch.mask == switch.value:
+                raise End(switch.reason, f"{SAID[switch.reason]} through port {port:#x}")
 
     def read(self, port: int, size: int) -> int:
-        """All ones."""
-        return (1 << 8 * size) - 1
+        """As if nobody were there, or zeros."""
+        shows = next(switch.shows for switch in self.switches if switch.port == port)
+        return int.from_bytes(bytes((shows,)) * size, "little")
+
+
+@dataclass
+class PmTimer:
+    """The power-management timer, 32 bits wide, at a port of its own."""
+
+    port: int
+    elapsed: Callable[[], float]
+
+    @property
+    def ports(self) -> range:
+        """Where it answers."""
+        return range(self.port, self.port + 4)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Nothing can be written."""
+
+    def read(self, port: int, size: int) -> int:
+        """Ticks since the start."""
+        return int(self.elapsed() * TIMER_HZ) >> 8 * (port - self.port) & (1 << 8 * size) - 1
 
 
 @dataclass

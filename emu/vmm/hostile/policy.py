@@ -12,7 +12,7 @@ from emu.view import Machine, Vcpu
 from emu.vmm.backing import backed, union
 from emu.vmm.hostile import hob, payload
 from emu.vmm.loader import Launch
-from emu.vmm.policy import Call, Policy, section_content, with_content
+from emu.vmm.policy import Call, Policy, section_content, with_content, with_section
 from formats import tdvf
 from formats.tdx.td import DEBUG, SEPT_VE_DISABLE
 from formats.units import LARGE_PAGE, PAGE
@@ -111,9 +111,9 @@ class Hostile(Policy):
 
     def _payload(self, launch: Launch) -> Launch:
         kind, honest = tdvf.SectionType.PAYLOAD, b""
-        for section, region in zip(launch.sections, launch.regions, strict=True):
+        for section in launch.sections:
             if section.type == kind:
-                honest = region.content
+                honest = launch.content(section)
         if honest and self.aims_at("payload"):
             data, texts = payload.payload(self.random, honest)
             self.done += texts
@@ -133,13 +133,12 @@ class Hostile(Policy):
         """TempMem is added without being measured: the VMM chooses what lies there."""
         fill = self.random.choice((None, b"\xff", b"\xcc", b"\x07\0\0\0\0\0\0\0"))
         self.done.append(f"TempMem: {f'full of {fill.hex()}' if fill else 'random bytes'}")
-        regions = list(launch.regions)
-        for index, section in enumerate(launch.sections):
+        for section in launch.sections:
             if section.type == tdvf.SectionType.TEMP_MEM:
-                size = regions[index].length
+                size = section.memory_size
                 content = (fill * size)[:size] if fill else self.random.randbytes(size)
-                regions[index] = replace(regions[index], content=content, size=size)
-        return replace(launch, regions=tuple(regions))
+                launch = with_section(launch, section, content)
+        return launch
 
     def _extra_pages(self, launch: Launch) -> Launch:
         """Pages that no section asks for, with bytes of the VMM's: MRTD shows them."""

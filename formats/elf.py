@@ -1,0 +1,111 @@
+"""What does an executable in ELF say of its parts? Header and program headers, all that a loader reads.
+
+Source: System V ABI, "Object Files" (gABI 4.2), chapters 4 and 5; AMD64 supplement for the machine's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import construct as c
+from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
+
+from formats.errors import FieldError, TruncatedError
+from formats.structs import unpack
+
+MAGIC = b"\x7fELF"
+CLASS_64, DATA_LITTLE, VERSION = 2, 1, 1
+PT_LOAD = 1
+MACHINE_X86_64 = 62
+TYPE_EXEC = 2
+
+HEADER = (
+    "elf64_header"
+    / c.Struct(
+        "magic" / Bytes(4),
+        "file_class" / Int8ul,
+        "data" / Int8ul,
+        "ident_version" / Int8ul,
+        "ident_rest" / Bytes(9),
+        "type" / Int16ul,
+        "machine" / Int16ul,
+        "version" / Int32ul,
+        "entry" / Int64ul,
+        "program_offset" / Int64ul,
+        "section_offset" / Int64ul,
+        "flags" / Int32ul,
+        "header_size" / Int16ul,
+        "program_size" / Int16ul,
+        "program_count" / Int16ul,
+        "section_size" / Int16ul,
+        "section_count" / Int16ul,
+        "section_names" / Int16ul,
+    )
+) * "ELF header of 64-bit objects, gABI 4"
+
+PROGRAM_HEADER = (
+    "elf64_program_header"
+    / c.Struct(
+        "type" / Int32ul,
+        "flags" / Int32ul,
+        "offset" / Int64ul,
+        "virtual" / Int64ul,
+        "physical" / Int64ul,
+        "file_size" / Int64ul,
+        "memory_size" / Int64ul,
+        "alignment" / Int64ul,
+    )
+) * "Program header of 64-bit objects, gABI 5"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is to be loaded: its bytes, and the addresses that the file gives them. `size` counts what follows
+    the bytes in memory as zeros.
+    """
+
+    data: bytes
+    virtual: int
+    physical: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Executable:
+    """Where it is entered, and its PT_LOAD segments in the order of the file."""
+
+    entry: int
+    segments: tuple[Segment, ...]
+
+
+def executable(file: bytes, *, place: str = "ELF file") -> Executable:
+    """Reads a 64-bit x86 executable. FormatError: what is wrong with it, or missing."""
+    if file[:4] != MAGIC:
+        raise FieldError(f"{place} offset 0x0", file[:4].hex() or "nothing", "an ELF file (7f454c46)")
+    header = unpack(HEADER, file, place=place)
+    expected = {"file_class": CLASS_64, "data": DATA_LITTLE, "machine": MACHINE_X86_64}
+    for name, value in (expected | {"program_size": PROGRAM_HEADER.sizeof()}).items():
+        if header[name] != value:
+            raise FieldError(f"{place} {name}", f"{header[name]:#x}", f"{value:#x}")
+    return Executable(int(header.entry), tuple(_segments(file, header, place)))
+
+
+def _segments(file: bytes, header: c.Container[int], place: str) -> Iterator[Segment]:
+    for index in range(header.program_count):
+        at = header.program_offset + index * PROGRAM_HEADER.sizeof()
+        part = unpack(PROGRAM_HEADER, file, at, place=f"{place} program header {index}")
+        if part.type != PT_LOAD:
+            continue
+        end = part.offset + part.file_size
+        if end > len(file):
+            raise TruncatedError(
+                f"{place} program header {index}", f"data to offset {end:#x}", f"at most {len(file):#x}"
+            )
+        if part.memory_size < part.file_size:
+            raise FieldError(
+                f"{place} program header {index}",
+                f"memory size {part.memory_size:#x}",
+                f"at least the file size {part.file_size:#x}",
+            )
+        yield Segment(file[part.offset : end], part.virtual, part.physical, part.memory_size)

@@ -142,6 +142,10 @@ class MemoryRules(StepRules):
             message = f"`{call.callee}` would write over `{section.name}` ({section.kind})"
             self.error("write loaded", argument.span, message, "use TempMem or a memory region")
             return False
+        if declared is None and not self.assume:  # files, ids of CPUs: nobody said what it is to the OS
+            message = f"`{call.callee}` writes to {describe(argument)}, which is no region of the firmware"
+            self.error("write loaded", argument.span, message, "use TempMem or a memory region")
+            return False
         return True
 
     def read_shared(self, primitive: Primitive, given: Given, state: State) -> None:

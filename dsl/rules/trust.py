@@ -73,7 +73,7 @@ def _compare(context: Context, e: Expression, op: str, other: Expression, state:
     match e:
         case model.Variable() if op == "==":
             learn(context, e, value, state)
-        case model.Variable() if op in ("<", "<=") and value.bounded and _excludes(value, e):
+        case model.Variable() if op in ("<", "<=") and value.bounded and excludes(value, e):
             learn(context, e, number(recorded=False, bounded=True), state)
         case model.Length() if value.constant == (1 if op == "<" else 0) and op in ("==", "<=", "<"):
             cause = context.identity(e.base, state)
@@ -81,11 +81,11 @@ def _compare(context: Context, e: Expression, op: str, other: Expression, state:
                 state.trust[cause] = highest(state.trust[cause], Provenance.MEASURED)
 
 
-def _excludes(limit: Value, variable: model.Variable) -> bool:
-    """A constant that no value of the type exceeds is no bound."""
-    if not isinstance(limit.constant, int) or not isinstance(variable.type, Scalar):
+def excludes(limit: Value, e: Expression) -> bool:
+    """A constant that no value of the type exceeds is no bound, and masks nothing."""
+    if not isinstance(limit.constant, int) or not isinstance(e.type, Scalar):
         return True
-    return limit.constant < (1 << variable.type.bits) - 1
+    return limit.constant < (1 << e.type.bits) - 1
 
 
 def learn(context: Context, e: Expression, fact: Value, state: State) -> None:

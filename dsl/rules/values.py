@@ -14,7 +14,7 @@ from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
 from dsl.rules.state import Place, State, Value, constant_place, join, lowest, number
-from dsl.rules.trust import decide, learn_arm, refine, unrecorded
+from dsl.rules.trust import decide, excludes, learn_arm, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
 from dsl.tree import walk
@@ -269,7 +269,8 @@ def _bounded(e: model.Binary, left: Value, right: Value) -> bool:
     """Whether the result cannot leave its range."""
     match e.op:
         case "&":
-            return left.bounded or right.bounded
+            masks = ((left, e.right), (right, e.left))
+            return any(mask.bounded and excludes(mask, other) for mask, other in masks)
         case "%":
             return True
         case "-":

@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from dsl import model
 from dsl.effects import Effects
-from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, Text, Unit
+from dsl.model import Bytes, Never, Parameter, Primitive, Provenance, RecordRef, Text, Unit
 from dsl.rules.context import TRUSTED, Attempt
 from dsl.rules.memory import MemoryRules
 from dsl.rules.state import Frame, State, Value, highest, join
@@ -96,12 +96,13 @@ class CallRules(MemoryRules):
         self.check_refusal(primitive, call, after)
         self.effects(primitive, effects, call, given, after)
         result = self.result(primitive, given, after)
+        self.frame.fails(self.failed(primitive, given, after) if primitive.fallible else None)
         return (None if isinstance(primitive.result, Never) else after), result
 
     def effects(
         self, primitive: Primitive, effects: Effects, call: model.Call, given: Given, state: State
     ) -> None:
-        """Asks for and notes what the prelude says that a primitive does, or may have done when it fails."""
+        """Asks for and notes what the prelude says that a primitive does."""
         self.needs(effects, call, state)
         self.before(effects, call, state)
         self.needs_marks(effects, call, given, state)
@@ -112,7 +113,6 @@ class CallRules(MemoryRules):
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)
         self.unmark(primitive, given, state)
-        self.frame.fails(state if primitive.fallible else None)  # changed, and not made
         self.makes(effects.makes, given, state)
 
     # ---- trust of arguments: T01, T02, T03
@@ -142,9 +142,12 @@ class CallRules(MemoryRules):
         elif value.object is not None and state.trust[value.object.id].value >= wanted.trust.value:
             self.unplaced("measured argument", argument, wanted, state)
         else:
-            message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {want} bytes"
+            takes = f"a {want} record" if isinstance(parameter.type, RecordRef) else f"{want} bytes"
+            message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {takes}"
             hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
-            if want == "trusted":
+            if isinstance(parameter.type, RecordRef):
+                hint = "pass what a parser made of measured bytes; no write and no refused call may change it"
+            elif want == "trusted":
                 hint = "pass a memory region of the firmware, or the result of a parser of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dsl import model
 from dsl.effects import Effects, Mark, Step
 from dsl.model import Provenance, Span
-from dsl.rules.state import Object, State, Value, taken
+from dsl.rules.state import Object, State, Value, lowest, taken
 from dsl.rules.trust import RECORDED, learn
 from dsl.rules.values import ValueWalker
 from dsl.rules.words import describe
@@ -83,17 +83,30 @@ class StepRules(ValueWalker):
 
     def unmark(self, primitive: model.Primitive, given: Given, state: State) -> None:
         """A changed record is not the one that a step was taken for, by any of its names."""
-        changed = {
-            self.root(given[p.name][0].object)
-            for p in primitive.parameters
-            if p.mutable and not p.state and isinstance(p.type, model.RecordRef)
-        }
-        if changed:
+        if changed := self.changed(primitive, given):
             state.marks = frozenset(
                 (owner, step, sake)
                 for owner, step, sake in state.marks
                 if self.root(owner) not in changed and (sake is None or self.root(sake) not in changed)
             )
+
+    def changed(self, primitive: model.Primitive, given: Given) -> set[object]:
+        """The first names of the records that a call changes."""
+        return {
+            self.root(given[p.name][0].object)
+            for p in primitive.parameters
+            if p.mutable and not p.state and isinstance(p.type, model.RecordRef)
+        }
+
+    def failed(self, primitive: model.Primitive, given: Given, state: State) -> State:
+        """What is known if the call fails behind its effects. If the VMM can refuse it, nothing records how
+        far it got, and so how much of a record it changed."""
+        state = state.copy()
+        if any(error in self.names.refusals for error in primitive.errors):
+            changed = self.changed(primitive, given)
+            for name in [n for n in state.trust if self.root(n) in changed]:
+                state.trust[name] = lowest(state.trust[name], UNTRUSTED)
+        return state
 
     def root(self, named: object) -> object:
         """The first name of the object, or of the identity of one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bzimage import bzimage
-from ccore import CORE, FFI, LIB, CoreError, Range, below_2_gib, check, make_ram
+from ccore import CORE, FFI, GIB, LIB, CoreError, Range, below_2_gib, check, make_ram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +145,42 @@ def test_what_no_register_records_moves_no_file() -> None:
 def test_the_room_is_half_of_the_largest_piece() -> None:
     got = Fetch(device(), apart=4 * PAGE)
     assert got.mapped == [(got.start + 30 * PAGE, 30 * PAGE)]
+
+
+def room_of(ranges: list[Range], carved: list[tuple[int, int]], host: Device) -> tuple[int, int] | None:
+    """Where a plan has room for the files, if it has."""
+    ram, window = make_ram(ranges, carved), below_2_gib(2 * PAGE)
+    fetch, files, request = CORE.new("fetch"), CORE.new("linux_files"), CORE.new("fetch_request")
+    while True:
+        try:
+            check(LIB.fetch_next(fetch, CORE.span(window.address, 2 * PAGE), ram, files, request))
+        except CoreError:
+            return None
+        if request.action == ACTION["map"]:
+            return request.start, request.size
+        if request.action == ACTION["select"]:
+            host.select(request.key)
+        host.transfer(int.from_bytes(int(request.start).to_bytes(4, "little"), "big"))
+
+
+PIECES = st.tuples(st.integers(0, 600), st.integers(1, 600), st.integers(0, 2))  # gap, pages, RamState
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES, max_size=6), st.integers(0, 2000), st.booleans())
+def test_the_room_is_free_ram_of_any_plan(pieces: list[tuple[int, int, int]], at: int, high: bool) -> None:
+    """Added or left-out RAM, what was carved, the first MiB and RAM above 4 GiB are left alone."""
+    ranges, end = [], (4 * GIB - 800 * PAGE) if high else 0
+    for gap, pages, state in pieces:
+        ranges.append(Range(end + gap * PAGE, end + (gap + pages) * PAGE, state, 1))
+        end = ranges[-1].end
+    lowest = min(4 * GIB, (1 << 20) + at * PAGE)
+    room = room_of(ranges, [(lowest, PAGE)], device())
+    assert room == room_of(ranges, [(lowest, PAGE)], device(KERNEL + bytes(PAGE), line=bytes(3 * PAGE)))
+    if room is not None:
+        start, stop = room[0], sum(room)
+        assert 1 << 20 <= start < stop <= lowest
+        assert any(r.start <= start and stop <= r.end and r.state == 0 for r in ranges)
 
 
 def test_what_a_device_does_not_give_is_zero() -> None:

@@ -59,20 +59,23 @@ static status_t next_size(struct fetch *fetch, struct span *window, struct fetch
     return ask(fetch, window, keys[fetch->part].size, sizeof(uint32_t), out);
 }
 
-/* In one piece: the command line at its start, the kernel behind that, the initrd at its end, in whole pages. */
+/* In one piece: the command line at its start, then a third for the kernel, then the initrd. Each begins where it does
+ * whatever the sizes are: a part of a file that is measured alone lies where nothing but the plan says. */
 static status_t make_room(struct fetch *fetch, struct ram *ram, struct linux_files *files, struct fetch_request *out) {
     const uint64_t *sizes = fetch->sizes.items;
     struct span room;
     files->kernel.size = sizes[PART_SETUP] + sizes[PART_KERNEL];
     files->initrd.size = sizes[PART_INITRD];
     files->command_line.size = sizes[PART_COMMAND_LINE];
-    const uint64_t initrd = tdf_align_up(files->initrd.size, TDF_PAGE);
-    const uint64_t needed = COMMAND_LINE_ROOM + tdf_align_up(files->kernel.size, TDF_PAGE) + initrd;
-    if (files->command_line.size > COMMAND_LINE_ROOM || plan_take_half(ram, &room) != TDF_OK || needed > room.size)
+    if (plan_take_half(ram, &room) != TDF_OK || room.size < COMMAND_LINE_ROOM)
+        return TDF_E_FW_CFG_NO_ROOM;
+    const uint64_t initrd = COMMAND_LINE_ROOM + tdf_align_down((room.size - COMMAND_LINE_ROOM) / 3, TDF_PAGE);
+    if (files->command_line.size > COMMAND_LINE_ROOM || files->kernel.size > initrd - COMMAND_LINE_ROOM ||
+        files->initrd.size > room.size - initrd)
         return TDF_E_FW_CFG_NO_ROOM;
     files->command_line.data = room.data;
     files->kernel.data = room.data + COMMAND_LINE_ROOM;
-    files->initrd.data = room.data + room.size - initrd;
+    files->initrd.data = room.data + initrd;
     fetch->part = PART_SETUP;
     fetch->step = STEP_DATA;
     out->action = TDF_FETCH_ACTION_MAP;

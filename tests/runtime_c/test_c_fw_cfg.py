@@ -124,22 +124,27 @@ def test_files_arrive_whole_in_private_memory(window: int) -> None:
 
 
 def places(host: Device) -> list[int]:
-    """What the plan gave to the files, and where kernel and command line begin and the initrd ends."""
-    got = Fetch(host)
+    """What the plan gave to the files, and where each begins."""
+    got = Fetch(host, room=128 * PAGE)
     files, (room, size) = got.files, got.mapped[0]
-    starts = [CORE.address(each.data) - room for each in (files.command_line, files.kernel)]
-    return [room - got.start, size, *starts, CORE.address(files.initrd.data) + len(INITRD) - room]
+    starts = [CORE.address(each.data) - room for each in (files.command_line, files.kernel, files.initrd)]
+    return [room - got.start, size, *starts]
 
 
 def test_what_no_register_records_moves_no_file() -> None:
     """Bytes behind the kernel and the NUL are not measured, nor is a file that the flow does not use."""
     honest = places(device())
-    assert honest[:2] == [32 * PAGE, 32 * PAGE]  # the upper half
+    assert honest == [64 * PAGE, 64 * PAGE, 0, 16 * PAGE, 32 * PAGE]  # the upper half; a third of the rest
     assert places(device(KERNEL + b"\xee" * 5 * PAGE)) == honest
     assert places(device(line=COMMAND_LINE + bytes(15 * PAGE))) == honest
     assert places(device(line=b"")) == honest
-    without = Fetch(device(initrd=b""))
-    assert CORE.address(without.files.kernel.data) - without.start == honest[0] + honest[3]
+    assert places(device(initrd=b"")) == honest
+    assert places(device(initrd=INITRD * 2)) == honest  # of which a flow may measure a part
+
+
+def test_a_room_that_is_smaller_than_what_a_command_line_may_take() -> None:
+    with pytest.raises(CoreError, match="fw_cfg_no_room"):
+        Fetch(device(b"", b"", b""), room=30 * PAGE)
 
 
 def test_the_room_is_half_of_the_largest_piece() -> None:
@@ -245,7 +250,8 @@ def big(size: int) -> bytes:
         (changed(Key.FILE_DIR, struct.pack(">I", 2**32 - 1)), "fw_cfg_malformed"),
         (changed(Key.FILE_DIR, directory({})), "fw_cfg_no_kernel"),  # none was given
         (changed(Key.INITRD_SIZE, big(2**32 - 1)), "fw_cfg_no_room"),
-        (changed(Key.INITRD_SIZE, big(63 * PAGE)), "fw_cfg_no_room"),
+        (changed(Key.INITRD_SIZE, big(11 * PAGE + 1)), "fw_cfg_no_room"),
+        (device(KERNEL.ljust(5 * PAGE + 1)), "fw_cfg_no_room"),
         (changed(0x21, bytes(len(KERNEL))), "fw_cfg_no_kernel"),
         (device(KERNEL[:-1]), "fw_cfg_no_kernel"),
         (device(KERNEL[:600]), "fw_cfg_no_kernel"),

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from emu import api
 from emu.api import RunConfig
 from emu.oracle.compare import Evidence
+from emu.oracle.contents import INITRDS, LINES, changed_kernel, other_kernel, pattern
+from emu.oracle.files import Files, Transfers, lie
 from emu.oracle.shown import Range, Shown, gather
 from emu.oracle.single import Finding, judge
 from emu.oracle.witness import Argument, Witness
@@ -17,25 +19,27 @@ from emu.view import Machine, Vcpu
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, with_section
 from emu.vmm.presets import PRESETS
-from formats import acpi, bundle, linux, tdvf
+from formats import bundle, tdvf
+from formats.fw_cfg import DMA_LOW, SELECTOR
 from formats.ghci import INVALID_OPERAND, QUOTE_HEADER, QUOTE_SUCCESS, Function
 from formats.ports import COM1, COM1_PORTS
+from formats.q35 import CONFIG_ADDRESS, CONFIG_DATA
 from formats.registers import R11, R12, R13, R14
-from formats.structs import offset_of, unpack
+from formats.structs import unpack
 from formats.tdx.td import CONFIG_GPAW52
+from formats.units import PAGE
 
 # Which vCPU it is: what is told is recorded, and a wrong answer ends the boot before the flow has begun
 IDENTITY = ((Function.RDMSR, 0x802), (Function.CPUID, 0xB))
 IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_ERROR, Function.HLT
 CONSOLE = range(COM1, COM1 + COM1_PORTS)
+FW_CFG = range(SELECTOR, DMA_LOW + 4)
+# What is refused or answered otherwise at these ends the boot of whoever needs them; `lie` is subtler
+PLATFORM = (*FW_CFG, *range(CONFIG_ADDRESS, CONFIG_DATA + 4))
 EVERY = -1
-LINE_SIZE = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "cmdline_size")
 REFUSAL = "fatal"  # how a run may end that hands nothing over
 PIECE = 5000  # instructions of an odd turn at most
 ODD_TURNS = 400  # then honest ones
-SAME = "initrd" * 100  # both a command line and an initrd: one may pass for the other
-LINES = ("ro quiet", "", "ro quiet lockdown=integrity init=/bin/sh", "x" * 300, SAME)
-INITRDS = (b"", SAME.encode(), b"I" + bytes(5000), b"\xff" * 4096)
 ORDERS = ("honest", "the others first", "odd pieces", "single instructions")
 
 
@@ -64,6 +68,9 @@ class Choice:
     gpaw: int = 0  # 1: 52 bits
     small: int = 0  # 1: no 2 MiB pages
     busy: int = 0  # how often the host holds a lock that the guest wants
+    sizes: int = 0  # of files in fw_cfg: of emu.oracle.files.SIZES
+    directory: int = 0  # of fw_cfg: of DIRECTORIES there
+    transfers: int = 0  # of fw_cfg: of TRANSFERS there
 
     def channels(self, other: Choice) -> set[str]:
         """The names of what the two choose differently."""
@@ -78,28 +85,6 @@ HONEST = Choice()
 CHANNELS = tuple(f.name for f in fields(Choice))
 
 
-def pattern(number: int, size: int, kernel: bytes = b"") -> bytes:
-    """Bytes that a VMM may put where nobody measures: each pattern is something that a firmware could take
-    for what it looks for.
-    """
-    match number:
-        case 0:
-            return bytes(size)
-        case 1:
-            return b"\xff" * size
-        case 2:
-            unit = b"ro init=/bin/sh\0"
-        case 3:
-            unit = acpi.rsdp(0x1000).ljust(64, b"\0")
-        case 4:
-            unit = other_kernel(kernel).ljust(1 << 13, b"\0") if kernel else b"\1"
-        case 5:
-            unit = (1).to_bytes(8, "little")
-        case _:
-            return Random(number).randbytes(size)
-    return (unit * (size // len(unit) + 1))[:size]
-
-
 class Chosen(Policy):
     """The VMM of a choice."""
 
@@ -112,6 +97,7 @@ class Chosen(Policy):
         self.odd_turns = ODD_TURNS if choice.order else 0
         self.machine: Machine | None = None
         self.pages: list[Range] = []  # shared memory, by address and size
+        self.files: Transfers | None = None  # of the fw_cfg device, if the machine has one
         self.answered = self.asked = self.changed = 0
 
     # ---- launch
@@ -165,9 +151,11 @@ class Chosen(Policy):
         return instructions
 
     def on_call(self, call: Call) -> int | None:
-        self._change()
+        if call.function != IO or call.given[R14] not in FW_CFG:  # its descriptor is in shared memory
+            self._change()
         spared = call.function in (FATAL, HLT) or (call.function, call.given[R12]) in IDENTITY
-        if spared or (call.function == IO and call.given[R14] in CONSOLE):
+        port = call.given[R14] if call.function == IO else None
+        if spared or port in CONSOLE or port in PLATFORM:
             return None
         self.asked += 1
         return INVALID_OPERAND if self.choice.refuse in (EVERY, self.asked) else None
@@ -181,7 +169,9 @@ class Chosen(Policy):
                 self._fill(self.choice.shared)
         elif call.function == Function.GET_QUOTE and not call.answer[10] and self.choice.shared:
             self._quote(call.given[R12])
-        elif (call.function, call.given[R12]) in IDENTITY:
+        elif (call.function, call.given[R12]) in IDENTITY or (
+            call.function == IO and call.given[R14] in PLATFORM
+        ):
             return
         elif self.choice.answers and not writes and call.function not in (MAP_GPA, FATAL, HLT):
             call.answer[R11] = self.choice.answers[self.answered % len(self.choice.answers)]
@@ -203,9 +193,13 @@ class Chosen(Policy):
             self._fill(self.choice.shared + self.changed)
 
     def _fill(self, number: int) -> None:
+        """The pattern in shared memory; not in the page of fw_cfg's descriptor, for then no file comes."""
         assert self.machine is not None
+        kept = self.files.descriptors[-1] // PAGE * PAGE if self.files and self.files.descriptors else None
         for gpa, size in self.pages:
-            self.machine.memory.write(gpa, pattern(number, size, self.kernel), shared=True)
+            skipped = PAGE if gpa == kept else 0
+            content = pattern(number, size, self.kernel)[skipped:]
+            self.machine.memory.write(gpa + skipped, content, shared=True)
 
 
 @dataclass(frozen=True)
@@ -221,23 +215,6 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     asked: int = 0
     shares: bool = False
-
-
-def other_kernel(kernel: bytes) -> bytes:
-    """A kernel that differs in its code and in what its header says."""
-    data = bytearray(changed_kernel(kernel, 2))
-    data[LINE_SIZE] ^= 1
-    return bytes(data)
-
-
-def changed_kernel(kernel: bytes, choice: int) -> bytes:
-    """The same kernel but for a byte that nothing but a measurement looks at."""
-    data = bytearray(kernel)
-    if choice & 1:
-        data[0] ^= 1  # the boot sector's code, which no loader runs
-    if choice & 2:
-        data[-1] ^= 1
-    return bytes(data)
 
 
 def configuration(config: RunConfig, choice: Choice) -> RunConfig:
@@ -276,7 +253,10 @@ def run(
     config = configuration(config, choice)
     policy = Chosen(choice, config.kernel or b"")
     machine = api.prepare(config, policy=policy)
+    kernel = config.kernel or b""
+    chosen = Files(choice.sizes, choice.directory, choice.transfers)
     try:
+        policy.files = lie(machine.vmm.ports.board, chosen, other_kernel(kernel) if kernel else b"")
         witness = Witness(arguments)
         if arguments:
             machine.observe(witness)

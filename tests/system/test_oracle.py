@@ -12,8 +12,9 @@ import pytest
 from tdbox import MIB, Firmware, finish, launched
 
 from emu.api import Machine
-from emu.oracle.chosen import CHANNELS, HONEST, INITRDS, Choice, configuration, pattern, run
+from emu.oracle.chosen import CHANNELS, HONEST, Choice, configuration, run
 from emu.oracle.compare import differences
+from emu.oracle.contents import INITRDS, pattern
 from emu.oracle.shown import PARTS, Shown, gather
 from emu.oracle.single import KINDS, judge
 

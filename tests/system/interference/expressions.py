@@ -20,7 +20,7 @@ from dsl.model import (
     Text,
     Type,
 )
-from emu.oracle.chosen import INITRDS, LINES
+from emu.oracle.contents import INITRDS, LINES
 from interference.scope import Scope, given
 
 NUMBERS = (

@@ -10,17 +10,30 @@ from random import Random
 import interferencecampaign
 import pytest
 from interference import proof
+from interference.expressions import Impossible
 from interference.generator import Generator, check, prepared
-from interference.moves import AIMED
+from interference.maker import Maker
+from interference.moves import AIMED, MOVES, WAYS, Moves, moved
 from interference.proof import Proof, without
+from interference.scope import survey
 from interference.shrink import shrunk
-from interference.trial import BASE, Builder, Counterexample, judged, numbers_of, outcomes, tried
+from interference.trial import (
+    BASE,
+    Builder,
+    Counterexample,
+    file_choices,
+    judged,
+    numbers_of,
+    outcomes,
+    tried,
+)
 from interferencecampaign import ALL_RULES, Result, Summary, broken_without, campaign
 
 from dsl.api import shipped_flows
 from dsl.model import ListOf, Provenance
 from dsl.rules import RULES
 from emu.oracle.compare import EXEMPTIONS
+from emu.oracle.files import DIRECTORIES, SIZES, TRANSFERS
 from emu.oracle.shown import PARTS
 
 FLOWS, SEED = 60, "tests"
@@ -28,7 +41,10 @@ SAMPLE = ("branch", "optional", "shared argument", "span", "late step")  # of ru
 HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
-LINUX = shipped_flows()["linux"].read_text()
+LINUX, QEMU = (shipped_flows()[name].read_text() for name in ("linux", "qemu"))
+
+# Channels of fw_cfg, and how many choices each has
+LIES = {"sizes": len(SIZES), "directory": len(DIRECTORIES), "transfers": len(TRANSFERS)}
 
 # Flows that the compiler refuses, the rules without which it would not, and what the oracle then sees.
 CUT = ("recorded size", "measured argument")
@@ -232,6 +248,50 @@ def test_the_shipped_flow_is_judged_clean_and_its_twin_is_not(builder: Builder) 
     parts = dict(one.shown.parts) | {"command line": b"another"}
     twin = replace(other, shown=replace(one.shown, parts=parts))
     assert [e.part for e in judged(built, [one, twin])] == ["command line"]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_each_way_is_written_as_the_language_has_it(name: str) -> None:
+    """What the compiler says of it comes from the rules alone; none is a mistake of words or types."""
+    text = prepared(QEMU if name == "files_again" else LINUX)
+    firmware = check(text, ALL_RULES).require()
+    places, sites = survey(firmware)
+    said: list[str] = []
+    for number in range(25):
+        random = Random(f"{name}/{number}")
+        maker = Maker(random, firmware, text)
+        try:
+            new = moved(Moves(random, maker, text, places, sites), name)
+        except Impossible:
+            continue
+        new = "\n".join([new, *maker.flows, ""])
+        assert new != text
+        said += [d.code for d in check(new, ALL_RULES).diagnostics[:1]] or ["accepted"]
+    rules = [code for code in said if code.startswith("T") or code == "accepted"]
+    assert len(said) > 5
+    assert len(rules) >= 0.7 * len(said), said  # a name may not be known yet where it is used
+    assert name in MOVES
+
+
+def test_whatever_fw_cfg_answers_the_shipped_flow_is_clean(builder: Builder) -> None:
+    text = prepared(QEMU)
+    built = builder.build(check(text, ALL_RULES).require())
+    assert built is not None
+    lies = [replace(BASE, **{name: n}) for name, count in LIES.items() for n in range(1, count)]
+    found = list(outcomes(built, [BASE, *lies]))
+    assert judged(built, found) == []
+    assert [o.findings for o in found if o.findings] == []
+    ended = {o.detail for o in found if o.shown is None}
+    assert {"tdforge: fw_cfg: the files do not fit in memory", "tdforge: fw_cfg: a transfer failed"} <= ended
+    assert sum(o.shown is not None for o in found) > len(lies) // 2
+    assert len({o.evidence for o in found if o.shown is not None}) > 4  # what is really other is recorded
+
+
+def test_files_are_lied_about_by_one_channel_at_a_time() -> None:
+    for choice in file_choices(Random(1), BASE):
+        assert len(choice.channels(BASE) & set(LIES)) <= 1
+    steady = [c for c in file_choices(Random(1), BASE) if not c.unsteady]
+    assert len(steady) == len({str(c) for c in steady}) == 6
 
 
 # ---- what is documented

@@ -10,13 +10,13 @@ import re
 
 from dsl.model import Bytes, RecordRef
 from interference.expressions import CONSTANTS, Impossible
-from interference.memory_moves import MemoryMoves
+from interference.order_moves import OrderMoves
 from interference.scope import block_of, inserted, replaced
 
 TAKES_OBJECTS = ("zero_page", "acpi_tables", "handoff_linux", "load_linux", "place_linux")
 
 
-class Moves(MemoryMoves):
+class Moves(OrderMoves):
     """Changes that break a rule on steps, the event log or paths unless a hint is followed."""
 
     # ---- steps
@@ -224,7 +224,14 @@ AIMED: dict[str, tuple[Move, ...]] = {
     "unreachable": ("dead",),
     "calls": ("many_calls",),
 }
-MOVES = tuple(dict.fromkeys(name for names in AIMED.values() for name in names))
+# Which hide a way, or an order, whatever rule sees through it
+WAYS: tuple[Move, ...] = (
+    *("bools", "requires", "leaves_in_loop", "leaves_again", "carried", "matches", "half_ends", "operands"),
+    *("served", "written_between", "compared_between", "hands_over_before", "enters_again", "event_behind"),
+    *("leaves_late", "returned", "files_again"),
+)
+SHARE = 4  # of each of these, for one of the others
+MOVES = (*dict.fromkeys(name for names in AIMED.values() for name in names), *WAYS * SHARE)
 
 
 def moved(moves: Moves, name: Move) -> str:

@@ -61,7 +61,7 @@ class Scene:
     def shown(self, kind: object = Bytes(), after: int = 0) -> Site:
         """An argument of a type, mostly of what the payload gets; never of what only measures or fills."""
         able = self.arguments(lambda s: s.type == kind and s.span.line >= after and not self.is_filled(s))
-        able = [s for s in able if not s.callee.startswith("measure_")]
+        able = [s for s in able if not s.callee.startswith(("measure_", "handoff_"))]
         if not able:
             raise Impossible
         weights = [8 if s.callee in SHOWN else 1 if s.callee not in HELPERS else 0.3 for s in able]

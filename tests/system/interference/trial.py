@@ -11,8 +11,10 @@ from random import Random
 from dsl import api
 from dsl.model import Firmware
 from emu.api import EmuError, RunConfig
-from emu.oracle.chosen import INITRDS, LINES, SAME, Choice, Outcome, run
+from emu.oracle import files
+from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
+from emu.oracle.contents import INITRDS, LINES, SAME
 from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
 from formats.registers import RCX, RSI
@@ -22,6 +24,7 @@ from gen.errors import BuildError
 MIB = 1 << 20
 MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
 MAX_INSTRUCTIONS = 200_000_000
+FILES_BY = "qemu"  # the VMM with a fw_cfg device
 GENERATED = "flow"  # the object that differs from flow to flow
 BASE = Choice(initrd=1)
 SAME_LINE, SAME_INITRD = LINES.index(SAME), INITRDS.index(SAME.encode())
@@ -93,12 +96,18 @@ class Builder:
         config = RunConfig(
             result.image.read_bytes(),
             "x.bin",
+            vmm=FILES_BY if takes_files(firmware) else RunConfig.vmm,
             memory=MEMORY,
             vcpus=2,
             kernel=self.kernel,
             max_instructions=MAX_INSTRUCTIONS,
         )
         return Built(config, area, arguments_of(result.map.read_text()))
+
+
+def takes_files(firmware: Firmware) -> bool:
+    """Whether kernel and command line do not come in sections."""
+    return all(section.kind != "Payload" for section in firmware.image)
 
 
 def arguments_of(link_map: str) -> dict[str, Argument]:
@@ -147,7 +156,16 @@ def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choi
         yield replace(BASE, refuse=-1)
 
 
-def quiet_choices(random: Random, base: Choice) -> Iterator[Choice]:
+def file_choices(random: Random, base: Choice) -> Iterator[Choice]:
+    """VMMs whose fw_cfg device answers otherwise."""
+    lies = [replace(base, sizes=n) for n in range(1, len(files.SIZES))]
+    lies += [replace(base, directory=n) for n in range(1, len(files.DIRECTORIES))]
+    lies += [replace(base, transfers=n) for n in range(1, len(files.TRANSFERS))]
+    yield from random.sample(lies, 6)
+    yield replace(base, shared=random.randrange(8), unsteady=1, order=random.choice((2, 3)))
+
+
+def quiet_choices(random: Random, base: Choice, by_files: bool) -> Iterator[Choice]:
     """VMMs that differ from one in what a firmware does not ask for."""
 
     def some() -> int:
@@ -163,14 +181,11 @@ def quiet_choices(random: Random, base: Choice) -> Iterator[Choice]:
     yield replace(base, line=SAME_LINE, initrd=0)
     yield replace(base, kernel=random.choice((1, 2)))
     yield replace(base, vcpus=random.choice((-1, 1)))
-    yield replace(base, preset=4, vcpus=0)  # QEMU's list, which has no MADT
-    yield replace(base, preset=4, vcpus=1)
-    extra = (
-        replace(base, initrd=0),
-        replace(base, memory=16),
-        replace(base, gpaw=1),
-        replace(base, preset=random.choice((1, 2, 3))),
-    )
+    extra = [replace(base, initrd=0), replace(base, memory=16), replace(base, gpaw=1)]
+    if by_files:
+        yield from file_choices(random, base)
+    else:
+        yield replace(base, preset=random.choice((1, 2, 3)), vcpus=random.choice((0, 1)))
     yield from random.sample(extra, 2)
     if random.random() < 0.1:
         yield replace(base, small=1, busy=3)
@@ -184,7 +199,8 @@ def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice
         for number in numbers:
             yield replace(base, answers=(number,))
         yield replace(base, answers=tuple(random.choices(numbers, k=3)))
-        yield from (replace(base, refuse=which) for which in (1, 2, -1))
+        yield from (replace(base, answers=tuple(random.sample(numbers[:6], 2))) for _ in range(2))
+        yield from (replace(base, refuse=which) for which in (1, 2, 3, -1))
         yield replace(base, refuse=1, answers=(random.choice(numbers),))
     if first.shares:
         for number in random.sample(range(1, 8), 4):
@@ -258,7 +274,8 @@ def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial
     if not all_ or all_[-1].shown is None:
         return Trial(len(all_), 0, judged(built, all_))
     first = all_[-1]
-    rest = [*quiet_choices(random, first.choice), *active_choices(random, text, first)]
+    by_files = built.config.vmm == FILES_BY
+    rest = [*quiet_choices(random, first.choice, by_files), *active_choices(random, text, first)]
     if quick:
         rest = random.sample(rest, len(rest) // 2)
     all_ += outcomes(built, rest)

@@ -137,6 +137,10 @@ class StepRules(ValueWalker):
                 self.error("optional", call.span, message, hint)
             if call.unless_empty and number is not None:
                 state.optional |= {number}
+                if number not in FIRMWARE_RTMRS:
+                    message = f"RTMR[{number}] gets no separator: an event of the OS could take its place"
+                    hint = "measure empty bytes too: leave `unless empty` out"
+                    self.error("optional", call.span, message, hint)
             value, argument = given[data]
             if value.object is not None:
                 state.logged_by |= set(value.object.found_by)

@@ -21,7 +21,7 @@ RULES = {
         "T01", "a flow does not continue after an error that depends on an unrecorded value"
     ),
     "refusal": Rule("T01", "no step depends on whether the VMM refuses a call"),
-    "optional": Rule("T01", "an optional event is the last event of its RTMR"),
+    "optional": Rule("T01", "an optional event is the last event of an RTMR with a separator"),
     "recorded argument": Rule("T01", "a number that a step depends on is recorded"),
     "recorded place": Rule("T01", "where a part of memory begins is recorded"),
     "recorded size": Rule("T01", "how much memory a step is given is recorded"),

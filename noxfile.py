@@ -196,6 +196,13 @@ def hostile(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def fw_cfg(session: nox.Session) -> None:
+    """Boot qemu.tdf from 1,000 lying fw_cfg devices; `-- --help` lists the options."""
+    prepare(session)
+    python(session, "tests/system/fwcfgcampaign.py", *session.posargs)
+
+
+@nox.session(python=False)
 def mutants(session: nox.Session) -> None:
     """Try small faults on copies of the tree, list the unnoticed ones; `-- --help` lists the options."""
     prepare(session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emu import handoff
@@ -230,12 +230,14 @@ class Machine:
         return self.memory.read(gpa, min(size, self.memory.span - gpa))
 
 
-def host(launch: Launch, memory: Memory, elapsed: Callable[[], float]) -> Host:
-    """What the host that launches has and others do not."""
+def host(launch: Launch, memory: Memory, elapsed: Callable[[], float], policy: Policy) -> Host:
+    """What the host that launches has and others do not; `policy` may put other devices on its board."""
     if launch.q35 is not None:
-        return board.host(memory, launch.q35, launch.topology.ids, elapsed)
-    timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
-    return Host(lambda set_line: (Power(launch.power), *timer))
+        honest = board.host(memory, launch.q35, launch.topology.ids, elapsed)
+    else:
+        timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
+        honest = Host(lambda set_line: (Power(launch.power), *timer))
+    return replace(honest, board=lambda set_line: policy.devices(honest.board(set_line)))
 
 
 def create(
@@ -279,7 +281,7 @@ def create(
             elapsed,
             parse_time(config.rtc).isoformat(),
             cmos_memory(launch.ram),
-            host(launch, memory, elapsed),
+            host(launch, memory, elapsed, policy),
         ),
         params.vcpus,
         lambda index, blocked: machine.idle(index, blocked),

@@ -117,7 +117,8 @@ def add_options(options: Options, of_td: Options) -> None:
     options.add_argument(
         "--vmm", type=vmm, default="td-shim-spec", metavar="PRESET",
         help=f"VMM whose TD HOB and memory map to use: {', '.join(PRESETS)}; hostile:SEED or "
-        "hostile:SEED:PRESET attacks the guest; default: td-shim-spec",
+        "hostile:SEED:PRESET attacks the guest, hostile-fw_cfg:SEED by its fw_cfg device; "
+        "default: td-shim-spec",
     )  # fmt: skip
     options.add_argument(
         "--script", type=Path, metavar="FILE.py", help="functions that observe or change the VMM's actions"

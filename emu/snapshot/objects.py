@@ -27,6 +27,7 @@ from emu.vmm.devices.ioapic import IoApic
 from emu.vmm.devices.pci import Function, Pci
 from emu.vmm.devices.power import PmTimer, Power
 from emu.vmm.devices.uart import Uart
+from emu.vmm.hostile.fw_cfg import HostileFwCfg, LyingFwCfg, LyingPci
 from emu.vmm.hostile.policy import Hostile
 from emu.vmm.policy import Policy
 from emu.vmm.vmcall import Vmm
@@ -50,7 +51,10 @@ PARTS: Mapping[type, frozenset[str]] = {
     FwCfg: frozenset(("dma", "items", "late", "build", "writable")),
     Clock: frozenset(("elapsed", "epoch", "cmos")),
     Policy: frozenset(),
-    Hostile: frozenset(),
+    Hostile: frozenset(("device",)),
+    HostileFwCfg: frozenset(("device",)),
+    LyingFwCfg: frozenset(("dma", "items", "late", "build", "writable")),
+    LyingPci: frozenset(),
     Vcpu: frozenset(
         (
             *("ffi", "lib", "handle", "names", "after_call", "probe", "observer", "stop"),

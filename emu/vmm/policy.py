@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from emu.signals import End
 from emu.tdx.params import TdParams
 from emu.view import Machine, Vcpu
+from emu.vmm.devices.bus import Device
 from emu.vmm.loader import Launch
 from formats import tdvf
 from formats.registers import R11, Gpr
@@ -48,6 +49,10 @@ class Policy:
     def launch(self, launch: Launch) -> Launch:
         """RAM, every page that is added and its bytes, and the HOB address, before anything is added."""
         return launch
+
+    def devices(self, board: tuple[Device, ...]) -> tuple[Device, ...]:
+        """The devices of the host's board, before the TD is launched."""
+        return board
 
     def on_launched(self, machine: Machine) -> None:
         """The TD is final, nothing ran yet: page sizes, pages that are not given."""

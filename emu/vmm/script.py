@@ -13,6 +13,7 @@ from typing import Any
 from emu.signals import EmuError, End, Fault, VirtualizationException
 from emu.tdx.params import TdParams
 from emu.view import Machine, Vcpu
+from emu.vmm.devices.bus import Device
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy
 
@@ -115,6 +116,9 @@ class Script(Policy):
         given = self.inner.launch(launch)
         made: Launch = self.value_of("launch", Launch, given, given)
         return made
+
+    def devices(self, board: tuple[Device, ...]) -> tuple[Device, ...]:
+        return self.inner.devices(board)
 
     def on_launched(self, machine: Machine) -> None:
         self.inner.on_launched(machine)

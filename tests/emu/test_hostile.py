@@ -70,7 +70,8 @@ def script(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "vmm", ["bochs", "hostile", "hostile:", "hostile:x", "hostile:-1", "hostile:1:bochs"]
+    "vmm",
+    ["bochs", "hostile", "hostile:", "hostile:x", "hostile:-1", "hostile:1:bochs", "hostile-fw_cfg:1:qemu"],
 )
 def test_unknown_vmm(vmm: str) -> None:
     with pytest.raises(EmuError, match="expected"):

@@ -38,9 +38,9 @@ from formats.registers import Gpr
 
 BUNDLE = bytes.fromhex("523c1b7da4860f4e9d3a5c1fe2b0a764")  # docs/decisions/0007, in the order of its bytes
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
-RAM, PAGE = 1, 4096
+RAM, RESERVED, PAGE = 1, 2, 4096
 # What the firmware calls: to find its CPUs, and to end
-CALLS = {"Instruction.RDMSR", "Instruction.CPUID", "ReportFatalError", "Instruction.HLT"}
+CALLS = frozenset(("Instruction.RDMSR", "Instruction.CPUID", "ReportFatalError", "Instruction.HLT"))
 UNMAPPED, MAPPED, STATE = 0, 2, 3  # page states, emu/cpu/native/api.h
 Range = tuple[int, int]
 Ledger = dict[tuple[str, ...], Shown]  # what a payload was shown, by MRTD and RTMRs
@@ -71,6 +71,8 @@ class Given:
     parameters: bytes
     told: Told
     mrtd: str
+    calls: frozenset[str] = CALLS  # that the firmware makes
+    reserved: tuple[Range, ...] = ()  # what it knows of the chipset's addresses
 
     @property
     def line(self) -> bytes:
@@ -86,11 +88,14 @@ class Given:
         (size,) = struct.unpack_from("<Q", self.payload, head + 16)
         return self.payload[head + PAGE : head + PAGE + size]
 
-    def registers(self) -> tuple[str, str]:
-        """RTMR[0] and RTMR[1] of a good boot (docs/event-log.md)."""
+    def machine(self) -> str:
+        """RTMR[0] of a good boot (docs/event-log.md)."""
+        return oracle.extended(oracle.hob_list(self.hob, self.base), oracle.cpus(self.told.ids), GOOD)
+
+    def registers(self) -> tuple[str, ...]:
+        """All RTMRs of a good boot."""
         files = [oracle.kernel_extent(self.payload), self.line, *([self.initrd] if self.initrd else [])]
-        machine = oracle.hob_list(self.hob, self.base), oracle.cpus(self.told.ids)
-        return oracle.extended(*machine, GOOD), oracle.extended(*files, GOOD)
+        return self.machine(), oracle.extended(*files, GOOD), bytes(48).hex(), bytes(48).hex()
 
 
 def mrtd(regions: Iterable[AddedRegion]) -> str:
@@ -135,6 +140,7 @@ def judge_map(firmware: Firmware, td: Stopped, given: Given, e820: list[tuple[in
         assert start < end, e820
         assert end <= 1 << 47, e820
         window = start >= bfv.address and end <= 1 << 32
+        window |= kind == RESERVED and (start, end) in given.reserved
         assert inside((start, end), ram) or window, f"{start:#x}-{end:#x} of type {kind} is no RAM"
         if kind != RAM:
             continue
@@ -166,7 +172,7 @@ def judge_handoff(firmware: Firmware, td: Stopped, given: Given, seen: Ledger | 
     report = td.report
     assert report.met
     judge_promises(td, seen)
-    assert report.rtmr == (*given.registers(), bytes(48).hex(), bytes(48).hex())
+    assert report.rtmr == given.registers()
     log = report.event_log.rstrip(
         b"\xff"
     )  # the VMM's own bytes in it may look like the fill; the last event does not
@@ -186,7 +192,7 @@ def judge_fatal(td: Stopped, given: Given) -> None:
     """A boot that was refused: in words, without a handoff, and for ever."""
     report = td.report
     assert report.handoff is None
-    assert report.vmcalls.keys() <= CALLS, report.vmcalls
+    assert report.vmcalls.keys() <= given.calls, report.vmcalls
     assert str(report.end["detail"]).startswith("tdforge: ")
     nmi = any(line.startswith("NMI") for line in report.hostile)
     assert report.end["fault"] is None or (nmi and "#NI" in str(report.end["detail"])), report.end

@@ -10,7 +10,9 @@ from emu.tdx.measure import AddedRegion
 from emu.tdx.params import TdParams
 from emu.view import Machine, Vcpu
 from emu.vmm.backing import backed, union
+from emu.vmm.devices.bus import Device
 from emu.vmm.hostile import hob, payload
+from emu.vmm.hostile.fw_cfg import LyingFwCfg, lying, meddled
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content, with_section
 from formats import tdvf
@@ -37,7 +39,9 @@ class Hostile(Policy):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
+        self.seed = seed
         self.random = Random(f"hostile {seed}")
+        self.device: LyingFwCfg | None = None
         self.aim = self.random.choice(AIMS)
         self.order = self.random.choice(TURNS)
         self.odd_turns = ODD_TURNS
@@ -153,6 +157,11 @@ class Hostile(Policy):
                 self.done.append(f"an additional page at {gpa:#x}")
         return replace(launch, regions=(*launch.regions, *extra))
 
+    def devices(self, board: tuple[Device, ...]) -> tuple[Device, ...]:
+        if self.seed % 2:
+            board, self.device = lying(board, self.seed, self.done)
+        return board
+
     def on_launched(self, machine: Machine) -> None:
         memory = machine.memory
         start, end = self.random.choice(machine.launch.ram)
@@ -179,6 +188,7 @@ class Hostile(Policy):
             vector = self.random.randrange(FIRST_VECTOR, 256)
             vcpu.apic.irr |= 1 << vector
             self.log(f"interrupt {vector:#x} for vCPU {vcpu.index}, which nobody sent")
+        instructions = meddled(self.device, instructions)
         if not self.odd_turns or self.order == TURNS[0]:
             return instructions
         self.odd_turns -= 1

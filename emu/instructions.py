@@ -9,9 +9,10 @@ from emu.cpu.apic import NATIVE as APIC_NATIVE
 from emu.cpu.decode import port_qualification, prefixes, string_info
 from emu.processor import MASK32, Processor
 from emu.signals import GP, UD, End, VirtualizationException
-from emu.tdx import control, cpuid, leaves, msr, reduced
+from emu.tdx import control, cpuid, features, leaves, msr, reduced, reduced_msr
 from emu.tdx.control import Outcome
 from formats.registers import RAX, RCX, RDX, Gpr
+from formats.tdx.reduction import CONFIG_PARAVIRT, NON_CONFIG_PARAVIRT, UNSUPPORTED_FEATURE
 
 ENGINE_XCR0 = 7  # x87, SSE, AVX
 EFER, TSC = 0xC0000080, 0x10
@@ -21,7 +22,7 @@ EXIT_REASON = {"CPUID": 10, "HLT": 12, "INVD": 13, "VMCALL": 18, "IN": 30, "OUT"
 EXIT_REASON |= {"MWAIT": 36, "MONITOR": 39, "WBINVD": 54}
 APIC_WRITE, SELF_IPI_OFFSET = 56, 0x3F0  # of the virtual-APIC page
 PRIVILEGED = frozenset(("HLT", "INVD", "WBINVD", "RDMSR", "WRMSR", "MOV_CR0", "MOV_CR4", "MOV_CR8", "LMSW"))
-UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT"))  # #UD beyond CPL 0
+UNKNOWN_TO_USERS = frozenset(("MONITOR", "MWAIT"))  # #UD beyond CPL 0; modules after 1.5.01: everywhere
 PORT_ACCESS = frozenset(("IN", "OUT", "INS", "OUTS"))
 
 
@@ -33,13 +34,14 @@ def execute(v: Processor, name: str, length: int) -> None:
         return
     if (name in PRIVILEGED and regs.cpl) or (name in PORT_ACCESS and regs.cpl > (regs.rflags >> 12 & 3)):
         raise GP
-    if name in UNKNOWN_TO_USERS and regs.cpl:
+    if name in UNKNOWN_TO_USERS and (regs.cpl or v.module.newer):
         raise UD
     if name in PORT_ACCESS:
         code = bytes(v.stop.bytes)
         qualification = port_qualification(code, regs.mode, int(regs.gpr[RDX]))
         info = string_info(code, regs.mode) if name in ("INS", "OUTS") else 0
-        raise VirtualizationException(EXIT_REASON[name], qualification, length=length, info=info)
+        reason, category = EXIT_REASON[name], NON_CONFIG_PARAVIRT
+        raise VirtualizationException(reason, qualification, length=length, info=info, category=category)
     match name:
         case "CPUID":
             _cpuid(v, length)
@@ -64,7 +66,7 @@ def execute(v: Processor, name: str, length: int) -> None:
         case "UD":
             raise UD
         case _:
-            raise VirtualizationException(EXIT_REASON[name], length=length)
+            raise VirtualizationException(EXIT_REASON[name], length=length, category=NON_CONFIG_PARAVIRT)
 
 
 def tdcall(v: Processor, length: int) -> None:
@@ -105,11 +107,14 @@ def _cpuid(v: Processor, length: int) -> None:
     tsc = v.module.params.tsc_25mhz
     caller = cpuid.Caller(v.index, int(regs.cr4), regs.mode == 64, tsc)
     leaf, subleaf = regs.gpr[RAX] & MASK32, regs.gpr[RCX] & MASK32
-    answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
-    if v.module.topology is not None:
-        answer = reduced.answer_cpuid(leaf, subleaf, caller, v.module.td_ctls, v.module.topology)
+    if v.module.topology is None:
+        answer, row = cpuid.lookup(leaf, subleaf, caller), cpuid.find(leaf, subleaf)
+    else:
+        answer = reduced.answer_cpuid(leaf, subleaf, caller, v.module.choice, v.module.topology)
+        row = reduced.find(leaf, subleaf)
     if answer is None or v.model.cpuid_faults(row.number if row else None, user=regs.cpl > 0):
-        raise VirtualizationException(EXIT_REASON["CPUID"], length=length)
+        category = NON_CONFIG_PARAVIRT if leaf in reduced.HYPERVISOR else CONFIG_PARAVIRT
+        raise VirtualizationException(EXIT_REASON["CPUID"], length=length, category=category)
     regs.gpr[0], regs.gpr[3], regs.gpr[1], regs.gpr[2] = answer
     v.retire(length)
 
@@ -120,12 +125,13 @@ def _msr(v: Processor, is_write: bool, length: int) -> None:
     index = regs.gpr[RCX] & MASK32
     xfam = v.module.params.xfam
     access = msr.access(index, is_write, xfam, v.module.params.attributes)
-    if v.module.topology is not None:
-        access = reduced.access(index, is_write, access, v.module.td_ctls)
+    if v.module.newer:
+        access = reduced_msr.access(index, is_write, access, v.module.choice)
     if access is msr.Access.GP:
         raise GP
     if access is msr.Access.VE:
-        raise VirtualizationException(32 if is_write else 31, length=length)
+        reason, category = 32 if is_write else 31, reduced_msr.category(index, is_write, own=False)
+        raise VirtualizationException(reason, length=length, category=category)
     value = v.edx_eax()
     if is_write and not msr.native_takes(index, value):
         raise GP
@@ -142,33 +148,36 @@ def _msr(v: Processor, is_write: bool, length: int) -> None:
         else:
             value = row.value if row and access is msr.Access.FIXED else v.model.msrs.get(index, 0)
         if access is msr.Access.FIXED and v.module.topology is not None:
-            given = reduced.read(index, v.index, v.module.topology)
+            given = reduced_msr.read(index, v.index, v.module.topology)
             value = value if given is None else given
-        elif index == reduced.MISC_ENABLE:
+        elif index == reduced_msr.MISC_ENABLE:
             value = v.model.msrs.get(index, row.value if row else 0)
         v.set_edx_eax(value)
         v.retire(length)
         return
     if index == EFER:
         if control.write_efer(int(regs.efer), value) is Outcome.VE:
-            raise VirtualizationException(control.EFER_VE_REASON, length=length)
+            category = UNSUPPORTED_FEATURE
+            raise VirtualizationException(control.EFER_VE_REASON, length=length, category=category)
         if v.observer:
             v.observer.on_control(v, "EFER", int(regs.efer), value)
         v.lib.td_pass_once(v.handle)
         return
     if access is msr.Access.FIXED:  # of a newer module: taken and ignored
-        if index == reduced.FEATURE_ENABLES and value:
+        if index == reduced_msr.FEATURE_ENABLES and value:
             raise GP
         v.retire(length)
         return
-    if index == reduced.MISC_ENABLE:
-        access, value = reduced.write_misc_enable(v.model.msrs.get(index, reduced.first_misc_enable()), value)
+    if index == reduced_msr.MISC_ENABLE:
+        old = v.model.msrs.get(index, reduced_msr.first_misc_enable())
+        access, value = reduced_msr.write_misc_enable(old, value, v.module.choice)
     else:
         access, value = msr.written(index, v.model.msrs.get(index, 0), value, xfam)
     if access is msr.Access.GP:
         raise GP
     if access is msr.Access.VE:
-        raise VirtualizationException(32, length=length)
+        category = reduced_msr.category(index, is_write, own=True)
+        raise VirtualizationException(32, length=length, category=category)
     v.model.msrs[index] = value
     v.retire(length)
 
@@ -181,7 +190,7 @@ def _apic_msr(v: Processor, index: int, value: int | None, length: int) -> None:
         # An APIC-write exit behind the instruction (Intel SDM vol. 3, 30.5): the module makes it #VE
         v.apic.self_ipi = value
         v.retire(length)
-        raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET)
+        raise VirtualizationException(APIC_WRITE, SELF_IPI_OFFSET, category=NON_CONFIG_PARAVIRT)
     elif not v.apic.write_native(index, value):
         raise GP
     v.retire(length)
@@ -202,11 +211,16 @@ def _control_register(v: Processor, number: int, length: int) -> None:
     else:
         params = v.module.params
         cr0, cr3 = int(regs.cr0), int(regs.cr3)
-        outcome = control.write_cr4(int(regs.cr4), value, cr0, cr3, params.xfam, params.attributes)
+        old, choice = int(regs.cr4), v.module.choice
+        outcome = control.write_cr4(old, value, cr0, cr3, params.xfam, params.attributes)
+        if outcome is Outcome.VE and choice.reduced:
+            outcome, value = control.write_cr4_reduced(old, value, choice.has(features.MCE))
     if outcome is Outcome.GP:
         raise GP
     if outcome is Outcome.VE:
-        raise VirtualizationException(control.CR_VE_REASON, number | register << 8, length=length)
+        category = CONFIG_PARAVIRT if number and not value & control.MCE else UNSUPPORTED_FEATURE
+        qualification = number | register << 8
+        raise VirtualizationException(control.CR_VE_REASON, qualification, length=length, category=category)
     if v.observer:
         old = int(regs.cr4 if number else regs.cr0)
         v.observer.on_control(v, f"CR{number}", old, value)

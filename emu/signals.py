@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from formats.tdx.reduction import ARCH
+
 
 class EmuError(Exception):
     """A mistake of the user or a limit of the emulator, in one line."""
@@ -29,6 +31,10 @@ class VirtualizationException(Exception):
     gpa: int = 0
     length: int = 0
     info: int = 0
+    category: int = ARCH  # of formats.tdx.reduction
+    interruptibility: int = (
+        0  # as the VMCS has it (Intel SDM volume 3, table 25-3); known when it is delivered
+    )
 
 
 @dataclass

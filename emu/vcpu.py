@@ -11,6 +11,7 @@ from emu.cpu import pagestate
 from emu.observe import Raised
 from emu.processor import Processor
 from emu.signals import End, Fault, VirtualizationException
+from formats.tdx.reduction import ARCH, PENDING
 
 VE_VECTOR, DOUBLE_FAULT, PAGE_FAULT, NMI_VECTOR = 20, 8, 14, 2
 IF = 1 << 9
@@ -92,7 +93,9 @@ class Vcpu(Processor):
             raise End("sept-violation", f"access to shared GPA {gpa:#x} {why}")
         access = (1, 2, 4)[stop.access] | int(stop.linear) << 9 | 0x180
         qualification = 0x81 if stop.in_walk else access
-        self.virtualization_exception(VirtualizationException(48, qualification, int(stop.gla), gpa))
+        category = ARCH if stop.shared else PENDING
+        ve = VirtualizationException(48, qualification, int(stop.gla), gpa, category=category)
+        self.virtualization_exception(ve)
 
     def take(self, vector: int) -> None:
         """An interrupt through the guest's IDT."""
@@ -162,5 +165,6 @@ class Vcpu(Processor):
         if self.model.ve is not None:
             self.deliver(Fault(DOUBLE_FAULT, 0))
             return
+        ve.interruptibility = int(self.regs.shadow)  # no NMI is ever blocked here
         self.model.ve = ve
         self.deliver(Fault(VE_VECTOR))

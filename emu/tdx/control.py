@@ -64,13 +64,27 @@ def write_cr4(old: int, new: int, cr0: int, cr3: int, xfam: int, attributes: int
         return Outcome.GP
     if new & PKS and not attributes >> 30 & 1:
         return Outcome.GP
-    if new & (VMXE | SMXE) or (old & MCE and not new & MCE):
+    if cr4_exits(old, new):
         return Outcome.VE
     if cr0 & PG and not new & CR4_PAE:
         return Outcome.GP
     if new & ~old & CR4_PCIDE and (not cr0 & PG or cr3 & 0xFFF):
         return Outcome.GP
     return Outcome.NATIVE
+
+
+def cr4_exits(old: int, new: int) -> bool:
+    """Whether a value that a CPU takes changes a bit of CR4 that is the module's."""
+    return bool(new & (VMXE | SMXE) or (old ^ new) & MCE)
+
+
+def write_cr4_reduced(old: int, new: int, has_mce: bool) -> tuple[Outcome, int]:
+    """The outcome and CR4 of such a value under REDUCE_VE: only MCE changes, which the guest sees and no CPU
+    (intel/tdx-module commit db57c638520a, helpers.c write_guest_cr4). `has_mce`: CPUID shows it.
+    """
+    if not has_mce and new & ~old & MCE:
+        return Outcome.GP, old
+    return Outcome.NATIVE, old & ~MCE | new & MCE
 
 
 def write_efer(old: int, new: int) -> Outcome:

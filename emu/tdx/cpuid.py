@@ -103,18 +103,28 @@ ROWS: tuple[Row, ...] = (
 _BY_LEAF = {(row.leaf, row.subleaf): row for row in ROWS}
 
 
+def in_range(leaf: int) -> int:
+    """The leaf that answers: beyond their range it is leaf 0x23; those of hypervisors are no range."""
+    if HYPERVISOR_FIRST <= leaf <= HYPERVISOR_LAST:
+        return leaf
+    return MAX_LEAF if MAX_LEAF < leaf < 0x80000000 or leaf > MAX_EXTENDED else leaf
+
+
 def find(leaf: int, subleaf: int) -> Row | None:
     """The table's row; leaves beyond their range are leaf 0x23. None where there is no row, which is #VE."""
-    hypervisor = HYPERVISOR_FIRST <= leaf <= HYPERVISOR_LAST
-    if not hypervisor and (MAX_LEAF < leaf < 0x80000000 or leaf > MAX_EXTENDED):
-        leaf = MAX_LEAF
+    leaf = in_range(leaf)
     return _BY_LEAF.get((leaf, None)) or _BY_LEAF.get((leaf, subleaf))
 
 
 def lookup(leaf: int, subleaf: int, caller: Caller) -> Registers | None:
     """The module's answer, or None where CPUID raises #VE(10) whatever the guest chose."""
     row = find(leaf, subleaf)
-    if row is None or row.answer is None:
+    return of_caller(row, caller) if row else None
+
+
+def of_caller(row: Row, caller: Caller) -> Registers | None:
+    """A row's answer to this vCPU; None is #VE."""
+    if row.answer is None:
         return None
     eax, ebx, ecx, edx = row.answer
     if row.leaf == 1:

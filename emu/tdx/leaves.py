@@ -1,5 +1,7 @@
 """What does TDCALL do? The guest-side leaves of the TDX module, checks in the module's own order
-(intel/tdx-module TDX_1.5.01, tdx_td_dispatcher.c and tdg_*.c)."""
+(intel/tdx-module TDX_1.5.01, tdx_td_dispatcher.c and tdg_*.c; versions of TDG.VP.VEINFO.GET: commit
+db57c638520a).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Callable
 from emu.signals import GP
 from emu.tdx import measure, metadata, pages, report
 from emu.tdx.module import TdxModule, VcpuModel
-from formats.registers import R8, R9, R10, R11, RAX, RBP, RCX, RDX, RSP, Gpr, mask
+from formats.registers import R8, R9, R10, R11, R12, RAX, RBP, RCX, RDX, RSP, Gpr, mask
 from formats.tdx import status
 from formats.tdx.leaves import (
     LEAF_NAMES,
@@ -19,10 +21,13 @@ from formats.tdx.leaves import (
     RTMRS,
     Leaf,
 )
+from formats.tdx.reduction import CATEGORY
 from formats.tdx.td import CONFIG_NO_RBP_MOD
 
 MASK_FORBIDDEN = mask(RAX, RCX, RSP, RBP)  # RBP under NO_RBP_MOD only
 VP_STATE_ALIGN = 256
+VERSION = 16  # bits 23:16 of RAX
+LAST_VEINFO_VERSION = 2
 
 
 def vp_info(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
@@ -47,13 +52,22 @@ def rtmr_extend(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
 
 
 def veinfo_get(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
-    """Leaf 3: empties the VE information area."""
+    """Leaf 3: empties the VE information area. Version 1 tells the category, too, version 2 also the
+    interruptibility state.
+    """
+    version = r[RAX] >> VERSION & 0xFF
+    r[RCX] = r[RDX] = r[R8] = r[R9] = r[R10] = 0
+    if version > LAST_VEINFO_VERSION:
+        return status.OPERAND_INVALID | status.RAX
     ve, vcpu.ve = vcpu.ve, None
     if ve is None:
-        r[RCX] = r[RDX] = r[R8] = r[R9] = r[R10] = 0
         return status.NO_VALID_VE_INFO
     r[RCX], r[RDX], r[R8], r[R9] = ve.reason, ve.qualification, ve.gla, ve.gpa
     r[R10] = ve.length | ve.info << 32
+    if version >= 1:
+        r[RCX] |= ve.category << CATEGORY
+    if version >= 2:
+        r[R11], r[R12] = 0, ve.interruptibility
     return status.SUCCESS
 
 
@@ -143,9 +157,10 @@ def tdcall(module: TdxModule, vcpu: VcpuModel, r: Gpr, long_mode_code: bool, cpl
     """
     if not long_mode_code or cpl:
         raise GP
-    leaf, version = r[RAX] & 0xFFFF, r[RAX] >> 16 & 0xFF
-    # VM.RD alone has a version 1; it refuses higher ones itself
-    if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and leaf != Leaf.VM_RD):
+    leaf, version = r[RAX] & 0xFFFF, r[RAX] >> VERSION & 0xFF
+    # These refuse versions that they do not have themselves
+    versioned = leaf == Leaf.VM_RD or (leaf == Leaf.VP_VEINFO_GET and module.newer)
+    if r[RAX] >> 24 or leaf not in LEAF_NAMES or (version and not versioned):
         module.tdcalls[f"invalid {r[RAX]:#x}"] += 1
         r[RAX] = status.OPERAND_INVALID | status.RAX
         return False

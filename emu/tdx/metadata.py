@@ -12,6 +12,7 @@ from emu.tdx.module import TdxModule, VcpuModel
 from formats.registers import R8, R9, RAX, RCX, RDX, Gpr
 from formats.tdx import status
 from formats.tdx.fields import NULL_ID, SIZE, SYS, TD, VP, Field
+from formats.tdx.reduction import FEATURE_CPUID2, FEATURE_VE_INTR_STATE, FEATURE_VE_REDUCTION, LOCK
 from formats.tdx.td import CONFIG_FLEXIBLE_PENDING_VE
 from formats.tdx.topology import FEATURE_ENUM_TOPOLOGY
 from formats.units import PAGE
@@ -20,10 +21,12 @@ from formats.units import PAGE
 # service TDs, VP.RD and WR, relaxed concurrency, CPUID control; partitioning, local attestation, entry
 # enhancements, host priority, ARCH_CAPABILITIES; pending EPT violations, family and model, NO_RBP_MOD, L2 TLB
 FEATURES0 = 0x3F | 0xF80 | 0xF0000
+NEWER_FEATURES0 = FEATURE_ENUM_TOPOLOGY | FEATURE_CPUID2 | FEATURE_VE_REDUCTION | FEATURE_VE_INTR_STATE
 LOCAL_ATTESTATION = 1 << 8  # where the CPU has SEAMVERIFYREPORT
 INTEL, MAJOR, MINOR = 0x8086, 1, 5
 GPA_ATTRIBUTES = 0x807F  # sept_manager.h GUEST_L2_GPA_ATTR_MASK
 HEADER, QUAD = 8, 8
+LOCKED = frozenset(("TD_CTLS", "FEATURE_PARAVIRT_CTLS"))  # by TD_CTLS.LOCK, which 1.5.01 does not have
 LAST_FIELD = 38  # bits 46:38 of a sequence header: how many fields follow the first
 
 Value = Callable[["TdxModule", "VcpuModel", int], int]
@@ -34,7 +37,7 @@ def _quad(of: Callable[[TdxModule], bytes]) -> Value:
 
 
 def _features(m: TdxModule, v: VcpuModel, e: int) -> int:
-    features = FEATURES0 | (FEATURE_ENUM_TOPOLOGY if m.topology is not None else 0)
+    features = FEATURES0 | (NEWER_FEATURES0 if m.newer else 0)
     return features if m.params.choices.seamverifyreport else features & ~LOCAL_ATTESTATION
 
 
@@ -48,7 +51,9 @@ VALUES: dict[str, Value] = {
     "TSC_FREQUENCY": lambda m, v, e: m.params.tsc_25mhz,
     "NOTIFY_ENABLES": lambda m, v, e: m.notify_enables,
     "CONFIG_FLAGS": lambda m, v, e: m.params.config_flags,
-    "TOPOLOGY_ENUM_CONFIGURED": lambda m, v, e: int(m.topology is not None),
+    "TOPOLOGY_ENUM_CONFIGURED": lambda m, v, e: int(m.newer),
+    "VE_REDUCTION_VALID": lambda m, v, e: int(m.newer),
+    "FEATURE_PARAVIRT_CTLS": lambda m, v, e: m.feature_paravirt_ctls,
     "TD_CTLS": lambda m, v, e: m.td_ctls,
     "MRTD": _quad(lambda m: m.mrtd),
     "MRCONFIGID": _quad(lambda m: m.params.mrconfigid),
@@ -79,7 +84,7 @@ def value(module: TdxModule, vcpu: VcpuModel, field: Field, element: int) -> int
 
 def read(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str, with_next: bool) -> int:
     """VM.RD, VP.RD and SYS.RD: R8 is zeroed and RDX set to no id before any check."""
-    identifier, newer = r[RDX], module.topology is not None
+    identifier, newer = r[RDX], module.newer
     r[R8] = 0
     if with_next:
         r[RDX] = NULL_ID
@@ -106,7 +111,7 @@ def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
     data, mask, r[R8] = r[R8], r[R9], 0
     if r[RCX]:
         return status.OPERAND_INVALID | status.RCX
-    found = fields.find(scope, r[RDX], module.topology is not None)
+    found = fields.find(scope, r[RDX], module.newer)
     if found is None:
         return status.FIELD_ID_INCORRECT
     field, element = found
@@ -117,10 +122,12 @@ def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
     if (old ^ data) & mask & ~field.writable:
         return status.FIELD_VALUE_NOT_VALID
     new = old & ~writable | data & writable
+    if field.name in LOCKED and module.td_ctls & LOCK and new != old:
+        return status.FIELD_VALUE_NOT_VALID
     flexible = module.params.config_flags & CONFIG_FLEXIBLE_PENDING_VE
     if field.name == "TD_CTLS" and not flexible and (new ^ old) & 1:
         return status.FIELD_VALUE_NOT_VALID
-    if field.name == "TD_CTLS" and module.topology is not None:
+    if field.name == "TD_CTLS" and module.newer:
         controls = reduced.control_bits(new, module.topology)
         if controls is None:
             return status.FIELD_VALUE_NOT_VALID
@@ -134,6 +141,8 @@ def _store(module: TdxModule, vcpu: VcpuModel, name: str, element: int, new: int
     match name:
         case "TD_CTLS":
             module.set_td_ctls(new)
+        case "FEATURE_PARAVIRT_CTLS":
+            module.feature_paravirt_ctls = new
         case "NOTIFY_ENABLES":
             module.notify_enables = new
         case "CPUID_SUPERVISOR_VE":

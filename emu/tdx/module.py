@@ -11,9 +11,11 @@ from emu.cpu import pagestate
 from emu.cpu.memory import Memory
 from emu.signals import End, VirtualizationException
 from emu.tdx import report
+from emu.tdx.features import Choice
 from emu.tdx.params import TdParams
 from emu.tdx.topology import Topology
 from formats.tdx.leaves import RTMR_DATA_SIZE, RTMRS
+from formats.tdx.reduction import ARCH, PENDING
 
 MAX_VMS = 4  # of one TD, itself included (tdx_tdvps.h)
 TDCALL_LENGTH = 4
@@ -51,6 +53,7 @@ class TdxModule:
     topology: Topology | None = None  # of a module after 1.5.01: the ids that the host gave
     rtmr: list[bytes] = field(default_factory=lambda: [bytes(RTMR_DATA_SIZE)] * RTMRS)
     notify_enables: int = 0
+    feature_paravirt_ctls: int = 0
     td_ctls: int = field(init=False)
     tdcalls: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
@@ -71,6 +74,16 @@ class TdxModule:
     def uuid(self) -> bytes:
         """TD_UUID: random on hardware, here a digest of what the TD is, so that runs repeat."""
         return hashlib.sha256(b"emulated TD " + self.mrtd + repr(self.params).encode()).digest()
+
+    @property
+    def newer(self) -> bool:
+        """Whether it is a module after 1.5.01."""
+        return self.topology is not None
+
+    @property
+    def choice(self) -> Choice:
+        """What the TD chose of CPUID, MSRs and #VE."""
+        return Choice(self.td_ctls, self.feature_paravirt_ctls)
 
     @property
     def max_vcpus(self) -> int:
@@ -104,7 +117,8 @@ class TdxModule:
         pending = state == pagestate.PENDING and not self.pending_ve_disabled
         if state == pagestate.UNMAPPED if shared else pending:
             access = 3 if write else 1  # what the page did not allow: reading, and writing where it is asked
-            raise VirtualizationException(48, access, gpa=gpa, length=TDCALL_LENGTH)
+            category = ARCH if shared else PENDING
+            raise VirtualizationException(48, access, gpa=gpa, length=TDCALL_LENGTH, category=category)
         raise End(
             "sept-violation", f"{what} names GPA {gpa:#x}, which is not {'shared' if shared else 'accepted'}"
         )

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from formats.tdx import hostfields
-from formats.tdx.topology import TOPOLOGY_ENUM_CONFIGURED
+from formats.tdx.reduction import FEATURE_PARAVIRT_CTLS, LOCK, PARAVIRT_BITS, VE_REDUCTION_VALID
+from formats.tdx.topology import ENUM_TOPOLOGY, REDUCE_VE, VIRT_CPUID2
 
 RESERVED = 0xFF << 24 | 7 << 47 | 1 << 55 | 1 << 62  # id bits 31:24, 49:47, 55 and 62
 LAST_ELEMENT_AND_FIELD = 0xF << 34 | 0x1FF << 38
@@ -85,19 +86,25 @@ FIELDS: tuple[Field, ...] = (
     Field(SYS, 0xA200000100000000, "GUEST_L2_GPA_ATTR_MASK", readable=WORD),
 )
 
-# Of a module after 1.5.01 (intel/tdx-module commit db57c638520a, metadata_td.c): more controls, and whether
-# the host gave ids.
-NEWER_FIELDS = tuple(
-    field
-    for each in FIELDS
-    for field in (
-        (
-            replace(each, writable=0xF),
-            Field(TD, TOPOLOGY_ENUM_CONFIGURED, "TOPOLOGY_ENUM_CONFIGURED", readable=BYTE),
-        )
-        if each.name == "TD_CTLS"
-        else (each,)
+# Of a module after 1.5.01 (intel/tdx-module commit db57c638520a, auto_gen_2_0/tdr_tdcs_fields_lookup.c): more
+# controls, whether the host gave ids, and which features stay the VMM's under REDUCE_VE.
+_CONTROLS = LOCK | REDUCE_VE | VIRT_CPUID2 | ENUM_TOPOLOGY | 1
+_TOP = 1 << 63  # of the ids that iteration gives; no part of a field's name
+
+
+def _newer(field: Field) -> tuple[Field, ...]:
+    if field.name == "CONFIG_FLAGS":
+        return (replace(field, id=field.id | _TOP),)
+    if field.name != "TD_CTLS":
+        return (field,)
+    return (
+        replace(field, id=field.id | _TOP, writable=_CONTROLS),
+        Field(TD, 0x9110000000000019, "TOPOLOGY_ENUM_CONFIGURED", readable=BYTE),
+        Field(TD, VE_REDUCTION_VALID, "VE_REDUCTION_VALID", readable=BYTE),
+        Field(TD, FEATURE_PARAVIRT_CTLS, "FEATURE_PARAVIRT_CTLS", 1, PARAVIRT_BITS, PARAVIRT_BITS),
     )
-)
+
+
+NEWER_FIELDS = tuple(field for each in FIELDS for field in _newer(each))
 
 HOST = {TD: hostfields.TD, VP: hostfields.VP, SYS: hostfields.SYS}

@@ -32,13 +32,18 @@ enum {
     TD_INSN_STORE_TABLE /* SGDT, SIDT, SLDT, STR, SMSW: not for users under CR4.UMIP */
 };
 
+enum { /* bits of the interruptibility state (Intel SDM volume 3, table 25-3) */
+    TD_SHADOW_STI = 1,
+    TD_SHADOW_MOV_SS = 2 /* POP SS, too */
+};
+
 typedef struct {
     uint64_t gpr[16]; /* in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8..R15 */
     uint64_t rip, rflags, cr0, cr2, cr3, cr4, efer;
     uint64_t tr_base, gdt_base, idt_base;
     uint32_t gdt_limit, idt_limit;
     uint32_t cs, ss, cpl, mode; /* mode: 16, 32 or 64, of the code segment */
-    uint32_t shadow;            /* behind STI or MOV SS: no interrupt before the next instruction */
+    uint32_t shadow;            /* TD_SHADOW_*: no interrupt before the next instruction; 0 if there may be one */
 } td_regs;
 
 typedef struct {

@@ -82,6 +82,16 @@ void td_forget(td_vcpu *v, block *b) {
 }
 
 /* Fills b; returns the number of sites that were not hooked before. */
+/* What an instruction leaves: TD_SHADOW_*, or 0. */
+static int shadow_of(const insn *in) {
+    if (in->map != 0)
+        return 0;
+    if (in->opcode == 0xFB)
+        return TD_SHADOW_STI;
+    int loads_ss = in->opcode == 0x17 || (in->opcode == 0x8E && ((in->modrm >> 3) & 7) == SEG_SS);
+    return loads_ss ? TD_SHADOW_MOV_SS : 0;
+}
+
 static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t page) {
     int fresh = 0;
     uint64_t at = address, end = address + size;
@@ -117,8 +127,7 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
             b->rep_end = (uint64_t)NO_ADDRESS;
         }
         b->pause = in.map == 0 && in.opcode == 0x90 && in.rep == 0xF3;
-        b->shadow = in.map == 0 && (in.opcode == 0xFB || in.opcode == 0x17 ||
-                                    (in.opcode == 0x8E && ((in.modrm >> 3) & 7) == SEG_SS));
+        b->shadow = (uint8_t)shadow_of(&in);
         if (td_classify(&in, code, b->mode) != TD_INSN_NONE && !site_known(v, at)) {
             site_add(v, at);
             fresh++;
@@ -204,6 +213,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     if (b->excluded)
         v->excluded += n;
     v->last_rep = b->rep_end;
+    v->shadow_before = v->shadow;
     v->shadow = b->shadow;
     v->paused = b->pause;
     v->current = b;
@@ -218,6 +228,8 @@ void td_uncount(td_vcpu *v, uint64_t rip) {
         return;
     if (rip < b->address || rip >= b->address + b->size)
         return;
+    if (rip == b->address) /* nothing of it ran, so the shadow is still that of the block before */
+        v->shadow = v->shadow_before;
     uint64_t at = b->address, before = 0;
     while (at < rip) {
         uint8_t code[16];

@@ -30,7 +30,7 @@ typedef struct {
     uint32_t size;
     uint16_t insns;
     uint8_t starts_rep, excluded, mode, user; /* user: at CPL 3 */
-    uint8_t shadow, pause; /* ends in STI, MOV SS or POP SS; ends in PAUSE */
+    uint8_t shadow, pause; /* TD_SHADOW_* that its last instruction leaves; ends in PAUSE */
 } block;
 
 typedef struct {
@@ -98,6 +98,7 @@ struct td_vcpu {
     int rescan;
     int window;          /* stop when an interrupt can be taken */
     int shadow, paused;  /* of the block that ran last */
+    int shadow_before;   /* and the shadow that this block began with */
     uint32_t spin_limit, spins;
     uint64_t alias;      /* while translations of this page are dropped: every address leads to it */
 

@@ -19,6 +19,13 @@ static bool on_invalid(uc_engine *uc, void *data) {
     return true;
 }
 
+/* TD_SHADOW_* of this moment: whether there is one, the engine knows, and the last block which. */
+static uint32_t shadow_now(td_vcpu *v) {
+    if (!(env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ))
+        return 0;
+    return v->shadow ? (uint32_t)v->shadow : TD_SHADOW_STI;
+}
+
 void td_load_context(td_vcpu *v) {
     uc_context_save(v->uc, v->context);
     td_regs *r = &v->regs;
@@ -31,7 +38,7 @@ void td_load_context(td_vcpu *v) {
     r->cr4 = env64(v, ENV_CR + 32);
     r->efer = env64(v, ENV_EFER);
     uint32_t h = env32(v, ENV_HFLAGS);
-    r->shadow = (h & HF_INHIBIT_IRQ) != 0;
+    r->shadow = shadow_now(v);
     r->cpl = h & 3;
     r->mode = h & HF_CS64 ? 64 : h & HF_CS32 ? 32 : 16;
     r->cs = env_seg(v, SEG_CS)->selector;
@@ -225,7 +232,7 @@ static int advance(td_vcpu *v) {
     uint64_t rip = v->regs.rip;
     td_put_regs(v);
     memset(&v->stop, 0, sizeof v->stop);
-    v->shadow = (env32(v, ENV_HFLAGS) & HF_INHIBIT_IRQ) != 0;
+    v->shadow = (int)shadow_now(v);
     v->paused = 0;
     v->stopped = 0;
     v->exception = -1;
@@ -236,6 +243,7 @@ static int advance(td_vcpu *v) {
     uc_err e = uc_emu_start(v->uc, rip, 0, 0, 0);
     td_load_context(v);
     td_uncount(v, v->regs.rip);
+    v->regs.shadow = shadow_now(v);
     if (v->sites_full) {
         td_sites_clear(v);
         return 0;

@@ -172,13 +172,6 @@ def _others() -> Iterator[Row]:
         ("enqcmd", "ENQCMD with a bad PASID is #GP(0)"),
     ):
         yield absent(f"async.{key}", what, OTHER, "no such event is made by this VMM", DISPATCH)
-    yield absent(
-        "reduce_ve",
-        "REDUCE_VE, ENUM_TOPOLOGY, VEINFO.GET version 1",
-        REASONS,
-        "features of later modules; this one is 1.5.01",
-        "later modules",
-    )
 
 
 def rows() -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""What does a TDX module after 1.5.01 tell of the topology, and what is no #VE any more?"""
+"""What can a TD choose under a TDX module after 1.5.01: TD_CTLS, FEATURE_PARAVIRT_CTLS, CR4.MCE?"""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .common import ID_INCORRECT, VALUE_NOT_VALID
-from .rows import ALL_ONES, Row, Step, tdcall
-from .rows_cpuid import BIT, ZERO, answered, bit, cpuid
-from .rows_msr import GP, READ, VE, WRITE, outcome, rdmsr, wrmsr
+from .rows import Row, Step, code, tdcall
+from .rows_control import BASE4, GP, reads, write4
 
 SECTION = "5.7 Newer modules"
-METADATA, CPUID = "newer metadata_td.c md_td_write_element", "newer td_cpuid.c td_cpuid_exit"
-MSR = "newer td_msr_access.c td_rdmsr_exit, td_wrmsr_exit, newer msr_config_lookup.c msr_lookup"
-FLAGS = "newer helpers.c update_mutable_cpuid_flags, newer td_cpuid.c td_cpuid_exit"
+METADATA, FIELDS = "newer metadata_td.c md_td_write_element", "newer tdr_tdcs_fields_lookup.c tdr_tdcs_lookup"
+CR4, DISPATCH = "newer helpers.c write_guest_cr4", "newer tdx_td_dispatcher.c tdx_td_dispatcher"
 CONFIGURED, TD_CTLS = 0x9100000000000019, 0x1110000300000017
-TOPOLOGY, CPUID2, REDUCE = 2, 4, 8
+VE_REDUCTION_VALID, PARAVIRT = 0x911000000000001A, 0x9110000300000022
+TOPOLOGY, CPUID2, REDUCE, LOCK = 2, 4, 8, 1 << 63
 NEWER: Mapping[str, Any] = {"module": "newer", "apic_ids": "291"}
 ID = 291
-CPUID_VE = {"1.vector": 20, "1.ve_rcx": 10, "1.at": 0}
+# Bits of FEATURE_PARAVIRT_CTLS
+CORE_CAPABILITIES, EST, MCA, MTRR, TSC_DEADLINE = 1 << 0, 1 << 2, 1 << 3, 1 << 4, 1 << 11
 
 
 def control(bits: int) -> Step:
@@ -26,26 +26,32 @@ def control(bits: int) -> Step:
     return tdcall(8, rcx=0, rdx=TD_CTLS, r8=bits, r9=bits)
 
 
-READ_CONTROLS = tdcall(7, rcx=0, rdx=TD_CTLS)
+def paravirt(bits: int, mask: int = 0xFFF) -> Step:
+    """TDG.VM.WR of FEATURE_PARAVIRT_CTLS."""
+    return tdcall(8, rcx=0, rdx=PARAVIRT, r8=bits, r9=mask)
 
 
-def _row(
+READ_CONTROLS, READ_PARAVIRT = tdcall(7, rcx=0, rdx=TD_CTLS), tdcall(7, rcx=0, rdx=PARAVIRT)
+
+
+def newer(
     key: str, what: str, source: str, steps: tuple[Step, ...], expect: dict[str, int], **more: Any
 ) -> Row:
+    """A row in a TD of a newer module, unless `td` says otherwise."""
     more.setdefault("td", NEWER)
-    return Row(f"newer.{key}", what, SECTION, source, steps, expect, **more)
+    return Row(f"newer.{key}", what, more.pop("section", SECTION), source, steps, expect, **more)
 
 
 def _controls() -> Iterator[Row]:
     read = tdcall(7, rcx=0, rdx=CONFIGURED)
-    yield _row(
+    yield newer(
         "configured",
         "TOPOLOGY_ENUM_CONFIGURED is 1: the host gave ids",
         METADATA,
         (read,),
         {"rax": 0, "r8": 1},
     )
-    yield _row(
+    yield newer(
         "configured.old", "Module 1.5.01 has no such field",
         "metadata_generic.c md_check_as_single_element_id", (read,), {"rax": ID_INCORRECT, "r8": 0}, td={},
     )  # fmt: skip
@@ -59,7 +65,7 @@ def _controls() -> Iterator[Row]:
             ": REDUCE_VE implies both" if bits == REDUCE else ""
         )
         mask = tdcall(8, rcx=0, rdx=TD_CTLS, r8=bits, r9=bits or 0xE)
-        yield _row(
+        yield newer(
             f"ctls.{name}",
             what,
             METADATA,
@@ -67,197 +73,116 @@ def _controls() -> Iterator[Row]:
             {"0.rax": 0, "0.r8": 1, "rax": 0, "r8": becomes},
         )
     clear = tdcall(8, rcx=0, rdx=TD_CTLS, r8=0, r9=TOPOLOGY)
-    yield _row(
+    yield newer(
         "ctls.clear", "ENUM_TOPOLOGY can be cleared again", METADATA,
         (control(TOPOLOGY), clear, READ_CONTROLS), {"1.rax": 0, "1.r8": 3, "r8": 1},
     )  # fmt: skip
-    yield _row(
+    yield newer(
         "ctls.reserved", "A reserved bit of TD_CTLS", METADATA,
         (tdcall(8, rcx=0, rdx=TD_CTLS, r8=0x20 | TOPOLOGY, r9=0x20 | TOPOLOGY), READ_CONTROLS),
         {"0.rax": VALUE_NOT_VALID, "r8": 1},
     )  # fmt: skip
-    yield _row(
+    yield newer(
         "ctls.old", "Module 1.5.01 keeps bits 1 to 3", "metadata_td.c md_td_write_element",
         (control(TOPOLOGY),), {"rax": 0xC0000C0100000000, "r8": 0}, td={},
     )  # fmt: skip
-    yield _row(
-        "features", "TDX_FEATURES0[20]: topology enumeration", "newer helpers.c get_tdx_features_enum0",
+    yield newer(
+        "features", "TDX_FEATURES0[20, 29, 30, 46]: topology enumeration, CPUID leaf 2, #VE reduction, "
+        "interruptibility state", "newer helpers.c get_tdx_features_enum0",
         (tdcall(11, rcx=0, rdx=0x0A00000300000008), tdcall(11, rcx=0, rdx=0x0A00000300000008)),
-        {"rax": 0, "r8": 0xF0FBF | 1 << 20},
+        {"rax": 0, "r8": 0x4000601F0FBF},
         status="simplified", why="bits of features that this emulator lacks are 0",
     )  # fmt: skip
 
 
-def _cpuid() -> Iterator[Row]:
-    for leaf in (0xB, 0x1F):
-        yield _row(
-            f"cpuid.{leaf:x}.off",
-            f"Leaf {leaf:X} without ENUM_TOPOLOGY: #VE",
-            CPUID,
-            (control(0), cpuid(leaf)),
-            CPUID_VE,
-        )
-        yield _row(
-            f"cpuid.{leaf:x}", f"Leaf {leaf:X} with ENUM_TOPOLOGY: EDX is the x2APIC id", CPUID,
-            (control(TOPOLOGY), cpuid(leaf, 0, "89d0")), {"1.vector": 3, "1.rax": ID},
-        )  # fmt: skip
-        levels = answered(9, 1, 0x201, ID)
-        yield _row(
-            f"cpuid.{leaf:x}.core", f"Leaf {leaf:X} sub-leaf 1: the core level", CPUID,
-            (control(TOPOLOGY), cpuid(leaf, 1)), {f"1.{name}": value for name, value in levels.items()},
-            status="simplified", why="levels below and above cores are what the id's bits say",
-        )  # fmt: skip
-        high = answered(0, 0, 0x40, ID)
-        yield _row(
-            f"cpuid.{leaf:x}.high", f"Leaf {leaf:X} beyond its sub-leaves with REDUCE_VE", CPUID,
-            (control(REDUCE), cpuid(leaf, 0x40)), {f"1.{name}": value for name, value in high.items()},
-        )  # fmt: skip
-        yield _row(
-            f"cpuid.{leaf:x}.none", f"Leaf {leaf:X} beyond its sub-leaves, ENUM_TOPOLOGY alone: #VE", CPUID,
-            (control(TOPOLOGY), cpuid(leaf, 0x40)), CPUID_VE,
-        )  # fmt: skip
-    yield _row(
-        "cpuid.1.id", "Leaf 1 with ENUM_TOPOLOGY: EBX[31:24] is the id's low byte", CPUID,
-        (control(TOPOLOGY), cpuid(1, 0, "89d8c1e818")), {"1.vector": 3, "1.rax": ID & 0xFF},
+def _paravirt() -> Iterator[Row]:
+    yield newer(
+        "valid", "VE_REDUCTION_VALID is 1", FIELDS,
+        (tdcall(7, rcx=0, rdx=VE_REDUCTION_VALID),), {"rax": 0, "r8": 1},
     )  # fmt: skip
-    yield _row(
-        "cpuid.1.index", "Leaf 1 without it: the vCPU index", CPUID,
-        (control(0), cpuid(1, 0, "89d8c1e818")), {"1.vector": 3, "1.rax": 0},
+    config_flags, mrtd = 0x9110000300000016, 0x1310000300000000
+    order = (config_flags, 0x9110000300000017, 0x9110000000000019, VE_REDUCTION_VALID, PARAVIRT, mrtd)
+    yield newer(
+        "order", "VM.RD version 1 goes from CONFIG_FLAGS by TD_CTLS and the new fields to MRTD", FIELDS,
+        tuple(tdcall(1 << 16 | 7, rcx=0, rdx=field) for field in order[:-1]),
+        {f"{step}.rdx": field for step, field in enumerate(order[1:])},
     )  # fmt: skip
-    yield _row(
-        "cpuid.2.off", "Leaf 2 without VIRT_CPUID2: #VE", CPUID, (control(TOPOLOGY), cpuid(2)), CPUID_VE
-    )
-    yield _row(
-        "cpuid.2", "Leaf 2 with VIRT_CPUID2", CPUID, (control(CPUID2), cpuid(2)),
-        {f"1.{name}": value for name, value in answered(0xFEFF01, 0xF0, 0, 0).items()},
-        status="simplified", why="the numbers are those of the emulated CPU; a real one has its own",
+    yield newer(
+        "paravirt", "FEATURE_PARAVIRT_CTLS is 0 at first and keeps bits 11:0", METADATA,
+        (paravirt(0xFFF), READ_PARAVIRT), {"0.rax": 0, "0.r8": 0, "rax": 0, "r8": 0xFFF},
     )  # fmt: skip
-    for leaf in (6, 9, 0xC, 0xF, 0x10, 0x16, 0x17, 0x1B, 0x80000002, 0x80000003, 0x80000004, 0x80000005):
-        yield _row(
-            f"cpuid.{leaf:x}.ve",
-            f"Leaf {leaf:X} without REDUCE_VE: #VE",
-            CPUID,
-            (control(TOPOLOGY), cpuid(leaf)),
-            CPUID_VE,
-        )
-        yield _row(
-            f"cpuid.{leaf:x}.reduced", f"Leaf {leaf:X} with REDUCE_VE is answered", CPUID,
-            (control(REDUCE), cpuid(leaf)), {f"1.{name}": value for name, value in ZERO.items()},
-            status="simplified", why="zeros; a real CPU has its own numbers in some of them",
-        )  # fmt: skip
-    yield _row(
-        "cpuid.hypervisor",
-        "Leaf 40000000 with REDUCE_VE is still #VE",
-        CPUID,
-        (control(REDUCE), cpuid(0x40000000)),
-        CPUID_VE,
-    )
-    for register, number, what in (
-        ("ecx", 24, "TSC deadline"),
-        ("edx", 7, "MCE"),
-        ("edx", 12, "MTRR"),
-        ("edx", 14, "MCA"),
-    ):
-        assert register in BIT
-        yield _row(
-            f"cpuid.1.{register}{number}",
-            f"Leaf 1 {register.upper()}[{number}], {what}, is hidden with REDUCE_VE", FLAGS,
-            (bit(1, register, number), control(REDUCE), bit(1, register, number)), {"0.rax": 1, "rax": 0},
-        )  # fmt: skip
+    yield newer(
+        "paravirt.reserved", "Bit 12 of FEATURE_PARAVIRT_CTLS is reserved", METADATA,
+        (paravirt(0x1001, 0x1FFF), READ_PARAVIRT), {"0.rax": VALUE_NOT_VALID, "r8": 0},
+    )  # fmt: skip
+    yield newer(
+        "paravirt.old", "Module 1.5.01 has no such field",
+        "metadata_generic.c md_check_as_single_element_id", (READ_PARAVIRT,), {"rax": ID_INCORRECT, "r8": 0},
+        td={},
+    )  # fmt: skip
+    lock = control(LOCK | REDUCE)
+    yield newer(
+        "lock", "LOCK is kept, with what was chosen", METADATA,
+        (lock, READ_CONTROLS), {"0.rax": 0, "r8": LOCK | 0xF},
+    )  # fmt: skip
+    yield newer(
+        "lock.ctls", "After LOCK, TD_CTLS does not change, and LOCK stays", METADATA,
+        (lock, tdcall(8, rcx=0, rdx=TD_CTLS, r8=0, r9=LOCK | REDUCE), READ_CONTROLS),
+        {"1.rax": VALUE_NOT_VALID, "r8": LOCK | 0xF},
+    )  # fmt: skip
+    yield newer(
+        "lock.same", "After LOCK, the same value of TD_CTLS is fine", METADATA,
+        (lock, control(LOCK | REDUCE)), {"rax": 0, "r8": LOCK | 0xF},
+    )  # fmt: skip
+    yield newer(
+        "lock.paravirt", "After LOCK, FEATURE_PARAVIRT_CTLS does not change", METADATA,
+        (paravirt(MTRR), lock, paravirt(0), READ_PARAVIRT), {"2.rax": VALUE_NOT_VALID, "r8": MTRR},
+    )  # fmt: skip
+    yield newer(
+        "lock.paravirt.same", "After LOCK, the same value of FEATURE_PARAVIRT_CTLS is fine", METADATA,
+        (paravirt(MTRR), lock, paravirt(MTRR)), {"rax": 0, "r8": MTRR},
+    )  # fmt: skip
 
 
-def _msrs() -> Iterator[Row]:
-    yield _row(
-        "msr.id.off",
-        "x2APIC id without ENUM_TOPOLOGY: #VE",
-        MSR,
-        (control(0), rdmsr(0x802)),
-        outcome(1, VE, READ),
+def _instructions() -> Iterator[Row]:
+    for key, text in (("mwait", "0f01c9"), ("monitor", "0f01c8")):
+        yield newer(
+            key, f"{key.upper()} is #UD, whatever TD_CTLS says", DISPATCH,
+            (code(text), control(REDUCE), code(text)), {"0.vector": 6, "vector": 6, "at": 0},
+        )  # fmt: skip
+    clear, both = write4(BASE4 & ~0x40), control(REDUCE)
+    yield newer(
+        "cr4.mce.clear", "With REDUCE_VE, MCE can be cleared", CR4, (both, clear), reads(BASE4 & ~0x40)
     )
-    read = {**outcome(1, "native", READ), "1.rax": ID, "1.rdx": 0}
-    yield _row("msr.id", "x2APIC id with ENUM_TOPOLOGY", MSR, (control(TOPOLOGY), rdmsr(0x802)), read)
-    yield _row(
-        "msr.id.write",
-        "Write of the x2APIC id",
-        MSR,
-        (control(TOPOLOGY), wrmsr(0x802, 0)),
-        outcome(1, GP, WRITE),
+    yield newer(
+        "cr4.mce.set",
+        "With REDUCE_VE, MCE cannot be set again: #GP(0)",
+        CR4,
+        (both, clear, write4(BASE4)),
+        GP,
     )
-    for key, index, is_write, kind in (
-        ("apic_base", 0x1B, False, VE),
-        ("x2apic_version", 0x803, False, VE),
-        ("icr", 0x830, True, VE),
-        ("initial_count", 0x838, True, VE),
-        ("cstar", 0xC0000083, True, VE),
-        ("outside", 0x4000, False, VE),
-        ("kvm", 0x4B564D00, False, VE),
-        ("mtrrcap", 0xFE, False, GP),
-        ("mtrr_fixed", 0x250, True, GP),
-        ("mcg_cap", 0x179, False, GP),
-        ("mc0_ctl", 0x400, True, GP),
-        ("tsc_deadline", 0x6E0, True, GP),
-        ("tsc_adjust", 0x3B, False, GP),
-        ("energy_perf_bias", 0x1B0, False, GP),
-        ("therm_status", 0x19C, False, GP),
-        ("mcu_opt_ctrl", 0x123, False, GP),
-        ("unknown", 0x1F00, False, GP),
-    ):
-        step, reason = (wrmsr(index, 0), WRITE) if is_write else (rdmsr(index), READ)
-        what = f"{'WRMSR' if is_write else 'RDMSR'} {index:X} with REDUCE_VE: {kind}"
-        yield _row(f"msr.{key}", what, MSR, (control(REDUCE), step), outcome(1, kind, reason))
-        if kind == GP:
-            what = what.replace(f"with REDUCE_VE: {kind}", "without REDUCE_VE: #VE")
-            yield _row(f"msr.{key}.ve", what, MSR, (control(TOPOLOGY), step), outcome(1, VE, reason))
-    for key, index, value in (
-        ("feature_control", 0x3A, 1),
-        ("ppin_ctl", 0x4E, 1),
-        ("bios_sign_id", 0x8B, 0xFFFFFFFF),
-        ("platform_info", 0xCE, 0),
-        ("feature_enables", 0x140, 0),
-        ("misc_enable", 0x1A0, 0x1001),
-    ):
-        expect = {**outcome(1, "native", READ), "1.rax": value, "1.rdx": 0}
-        yield _row(
-            f"msr.{key}", f"RDMSR {index:X} with REDUCE_VE", MSR, (control(REDUCE), rdmsr(index)), expect
-        )
-    for key, index, value in (("smi_count", 0x34, 0x123456789), ("misc_enable.write", 0x1A0, 0x1000)):
-        expect = {**outcome(1, "native", WRITE), "rax": value & 0xFFFFFFFF, "rdx": value >> 32}
-        yield _row(
-            f"msr.{key}",
-            f"WRMSR {index:X} with REDUCE_VE is kept",
-            MSR,
-            (control(REDUCE), wrmsr(index, value), rdmsr(index)),
-            expect,
-        )
-    yield _row(
-        "msr.misc_enable.gp",
-        "WRMSR 1A0 of a bit that is 0",
-        MSR,
-        (control(REDUCE), wrmsr(0x1A0, 2)),
-        outcome(1, GP, WRITE),
-    )
-    yield _row(
-        "msr.misc_enable.limit",
-        "WRMSR 1A0 of the CPUID limit",
-        MSR,
-        (control(REDUCE), wrmsr(0x1A0, 1 << 22)),
-        outcome(1, VE, WRITE),
-    )
-    for key, index, value, kind in (
-        ("bios_updt_trig", 0x79, ALL_ONES >> 1, "native"),
-        ("feature_enables.write", 0x140, 1, GP),
-    ):
-        yield _row(
-            f"msr.{key}",
-            f"WRMSR {index:X} with REDUCE_VE",
-            MSR,
-            (control(REDUCE), wrmsr(index, value)),
-            outcome(1, kind, WRITE),
-        )
+    yield newer(
+        "cr4.mce.paravirt", "It can where FEATURE_PARAVIRT_CTLS has MCA", CR4,
+        (paravirt(MCA), both, clear, write4(BASE4)), reads(BASE4),
+    )  # fmt: skip
+    yield newer(
+        "cr4.mce.only", "A write that changes MCE changes nothing else", CR4,
+        (both, write4(BASE4 & ~0x40 | 1 << 7)), reads(BASE4 & ~0x40),
+    )  # fmt: skip
+    for key, bit in (("vmxe", 13), ("smxe", 14)):
+        yield newer(
+            f"cr4.{key}", f"With REDUCE_VE, setting {key.upper()} does nothing", CR4,
+            (both, write4(BASE4 | 1 << bit)), reads(BASE4),
+        )  # fmt: skip
+    yield newer(
+        "cr4.late", "MCE cleared under REDUCE_VE and set without it: #VE(28)", CR4,
+        (both, clear, tdcall(8, rcx=0, rdx=TD_CTLS, r8=0, r9=REDUCE), write4(BASE4)),
+        {"vector": 20, "ve_rcx": 28, "at": 0},
+    )  # fmt: skip
 
 
 def rows() -> Iterator[Row]:
-    """This section."""
+    """This part of the section."""
     yield from _controls()
-    yield from _cpuid()
-    yield from _msrs()
+    yield from _paravirt()
+    yield from _instructions()

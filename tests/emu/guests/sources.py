@@ -139,12 +139,19 @@ MODULE: dict[str, dict[str, int]] = {
 }
 # Files of Linux and QEMU. Their functions move from release to release, and rows name the functions.
 NEWER = "intel/tdx-module commit db57c638520a"
+TABLES = "intel/tdx-module 1666adc494db, include/auto_gen_2_0"  # of the newest commit that has them
 OTHERS = {
     "newer td_cpuid.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_cpuid.c",
     "newer td_msr_access.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_msr_access.c",
     "newer metadata_td.c": f"{NEWER}, src/common/metadata_handlers/metadata_td.c",
     "newer helpers.c": f"{NEWER}, src/common/helpers/helpers.c",
-    "newer msr_config_lookup.c": "intel/tdx-module 1666adc494db, include/auto_gen_2_0/msr_config_lookup.c",
+    "newer tdx_td_dispatcher.c": f"{NEWER}, src/td_dispatcher/tdx_td_dispatcher.c",
+    "newer tdg_vp_veinfo_get.c": f"{NEWER}, src/td_dispatcher/vm_exits/tdg_vp_veinfo_get.c",
+    "newer td_ept_violation.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_ept_violation.c",
+    "newer td_other_exits.c": f"{NEWER}, src/td_dispatcher/vm_exits/td_other_exits.c",
+    "newer tdr_tdcs_fields_lookup.c": f"{NEWER}, include/auto_gen_2_0/tdr_tdcs_fields_lookup.c",
+    "newer cpuid_configurations.c": f"{TABLES}/cpuid_configurations.c",
+    "newer msr_config_lookup.c": f"{TABLES}/msr_config_lookup.c",
     "KVM tdx.c": "Linux 6.16, arch/x86/kvm/vmx/tdx.c",
     "KVM x86.c": "Linux 6.16, arch/x86/kvm/x86.c",
     "KVM lapic.c": "Linux 6.16, arch/x86/kvm/lapic.c",

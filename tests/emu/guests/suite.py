@@ -16,6 +16,9 @@ from . import (
     rows_measure,
     rows_msr,
     rows_newer,
+    rows_newer_cpuid,
+    rows_newer_msr,
+    rows_newer_ve,
     rows_pages,
     rows_q35,
     rows_tdcall,
@@ -41,6 +44,9 @@ PARTS = (
     rows_msr,
     rows_q35,
     rows_newer,
+    rows_newer_cpuid,
+    rows_newer_msr,
+    rows_newer_ve,
 )
 
 

@@ -195,7 +195,8 @@ OTHERS = {
     "td_vcpu": {
         "of the machine": "vm uc context env_size index ranges range_count debug",
         "translations": "sites site_hooks site_count sites_full code blocks removals_seen",
-        "of one td_run": "limit current rescan stop stopped exception miss alias regs regs_loaded shadow_before",
+        "of one td_run": "limit current rescan stop stopped exception miss alias regs regs_loaded"
+        " shadow_before",
         "set before each turn": "window spin_limit",
     },
     "td_layout": {"of the machine": "span shared_bit"},

@@ -30,6 +30,8 @@ def pattern(number: int, size: int, kernel: bytes = b"") -> bytes:
             unit = other_kernel(kernel).ljust(1 << 13, b"\0") if kernel else b"\1"
         case 5:
             unit = (1).to_bytes(8, "little")
+        case 6:  # begins as zeros do
+            unit = bytes(64) + b"\xff" * 64
         case _:
             return Random(number).randbytes(size)
     return (unit * (size // len(unit) + 1))[:size]

@@ -10,6 +10,7 @@ from random import Random
 import interferencecampaign
 import pytest
 from interference import proof
+from interference.choices import BASE, file_choices, literals_of, numbers_of
 from interference.expressions import Impossible
 from interference.generator import Generator, check, prepared
 from interference.maker import Maker
@@ -17,16 +18,7 @@ from interference.moves import AIMED, MOVES, WAYS, Moves, moved
 from interference.proof import Proof, without
 from interference.scope import survey
 from interference.shrink import shrunk
-from interference.trial import (
-    BASE,
-    Builder,
-    Counterexample,
-    file_choices,
-    judged,
-    numbers_of,
-    outcomes,
-    tried,
-)
+from interference.trial import Builder, Counterexample, judged, outcomes, tried
 from interferencecampaign import ALL_RULES, Result, Summary, broken_without, campaign
 
 from dsl.api import shipped_flows
@@ -235,6 +227,11 @@ def test_answers_lie_around_the_literals_of_the_flow() -> None:
     first, rest = numbers_of("firmware x { 77 }\nflow boot() {\nrequire n <= 0x20\nprint 1_000\n}")
     assert {31, 32, 33} <= set(first)
     assert set(rest) == {999, 1000, 1001}
+
+
+def test_exact_answers_are_what_the_flow_selects_by() -> None:
+    text = "firmware x { 77 }\nflow boot() {\nlet a = 9\nif n == 0x20 {\n3, 4 -> { }\nrequire n < 1_000\n}"
+    assert literals_of(text) == [3, 4, 32, 1000]
 
 
 def test_the_shipped_flow_is_judged_clean_and_its_twin_is_not(builder: Builder) -> None:

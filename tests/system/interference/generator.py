@@ -84,7 +84,7 @@ class Generator:
         self.checks = 0
         self.begin = False  # the next change brings something of the VMM's
         self.changes = (self._insert, self._replace, self._aimed, self._remove)
-        self.weights = (2, 2, 20, 1) if rule else (6, 6, 14, 2)
+        self.weights = (2, 2, 20, 1) if rule else (5, 5, 16, 2)
         self.moves = AIMED.get(rule, MOVES)
         self.types: dict[str, Type] = {}
 

@@ -230,7 +230,7 @@ WAYS: tuple[Move, ...] = (
     *("served", "written_between", "compared_between", "hands_over_before", "enters_again", "event_behind"),
     *("leaves_late", "returned", "files_again"),
 )
-SHARE = 4  # of each of these, for one of the others
+SHARE = 6  # of each of these, for one of the others
 MOVES = (*dict.fromkeys(name for names in AIMED.values() for name in names), *WAYS * SHARE)
 
 

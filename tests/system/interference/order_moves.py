@@ -127,8 +127,9 @@ class OrderMoves(WayMoves):
                 [f"let {self.maker.name()} = {enter}({placement})", "fail requirement_failed"],
             )
         )
-        ways = [f"if {own} {{", f"    {other}", *("    " + each for each in end), "}"]
-        return inserted(self.text, line, [*lines, *ways])
+        ways = [f"if {own} {{", f"    {other}", *("    " + each for each in end), "}", filled]
+        text = inserted(self.text, line, [*lines, *ways])
+        return "\n".join(each for n, each in enumerate(text.split("\n"), 1) if n != pages[-1])
 
     def enters_again(self) -> str:
         """A handoff is tried again."""
@@ -157,6 +158,8 @@ class OrderMoves(WayMoves):
             body = self.tried(REFUSABLE, [event], [])
         flow = self.flow_of("(p0: untrusted bytes) fails", *body)
         ways = self.tried(f"{flow}({name})", [], [])
+        if self.maker.chance(0.7):  # the event is there once more
+            return inserted(self.text, line + self.random.choice((0, 1)), ways)
         return inserted(self.without(line), line, ways if self.maker.chance(0.8) else [f"{flow}({name})?"])
 
     def leaves_late(self) -> str:

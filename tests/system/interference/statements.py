@@ -7,7 +7,8 @@ from interference.expressions import BOOL, NEW, U64, Expressions, from_vmm
 from interference.scope import Scope
 
 PORTS = (0x60, 0x64, 0x71, 0x80, 0xCF8)
-FUNCTIONS = (0x10000, 0x10004, 0x0A)  # GHCI: GetTdVmCallInfo, SetupEventNotifyInterrupt, CPUID
+# GHCI: GetTdVmCallInfo, SetupEventNotifyInterrupt, CPUID; and an R12 that an honest VMM takes
+FUNCTIONS = {0x10000: 0, 0x10004: 64, 0x0A: 0}
 SOURCE_WEIGHT = 4
 
 
@@ -22,8 +23,12 @@ class Statements(Expressions):
             usual = [
                 g for g in self.given.get((primitive.name, number), ()) if g.isidentifier() and g in names
             ]
-            if p.name in ("port", "function"):
-                arguments.append(str(self.random.choice(PORTS if p.name == "port" else FUNCTIONS)))
+            if p.name == "port":
+                arguments.append(str(self.random.choice(PORTS)))
+            elif p.name == "function":
+                arguments.append(str(self.random.choice(list(FUNCTIONS))))
+            elif p.name == "r12" and self.chance(0.9):
+                arguments.append(str(FUNCTIONS[int(arguments[0])]))
             elif p.name == "size" and isinstance(p.type, Scalar):
                 arguments.append(str(self.random.choice((1, 2, 4))))
             elif usual and self.chance(0.6):

@@ -11,23 +11,20 @@ from random import Random
 from dsl import api
 from dsl.model import Firmware
 from emu.api import EmuError, RunConfig
-from emu.oracle import files
 from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
-from emu.oracle.contents import INITRDS, LINES, SAME
 from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
 from formats.registers import RCX, RSI
 from gen.build import build_model
 from gen.errors import BuildError
+from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20
 MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
 MAX_INSTRUCTIONS = 200_000_000
 FILES_BY = "qemu"  # the VMM with a fw_cfg device
 GENERATED = "flow"  # the object that differs from flow to flow
-BASE = Choice(initrd=1)
-SAME_LINE, SAME_INITRD = LINES.index(SAME), INITRDS.index(SAME.encode())
 
 
 @dataclass(frozen=True)
@@ -120,92 +117,6 @@ def arguments_of(link_map: str) -> dict[str, Argument]:
         if place := re.search(rf"^ *([0-9a-f]+) .* {function}$", link_map, re.M):
             found[part] = Argument(int(place[1], 16), register)
     return found
-
-
-NUMBER = re.compile(r"\b(?:0x[0-9A-Fa-f_]+|\d[\d_]*)\b")
-DECIDES = re.compile(r"\b(if|match|require|while)\b|->|[-<>=]=? ")
-
-
-def numbers_of(text: str) -> tuple[list[int], list[int]]:
-    """The flow's own literals and what lies beside them: of lines that may decide by one, and all others."""
-    code = text[text.index("\nflow ") :] if "\nflow " in text else text
-    found: tuple[set[int], set[int]] = ({0, 1, 5}, set())
-    for line in code.split("\n"):
-        for number in NUMBER.findall(line):
-            digits = number.replace("_", "")
-            value = int(digits, 16 if digits.startswith("0x") else 10)  # as the language reads it: 007 is 7
-            kind = 0 if DECIDES.search(line) and "measure" not in line else 1
-            found[kind].update(value + d for d in (-1, 0, 1) if 0 <= value + d < 1 << 64)
-    return sorted(found[0]), sorted(found[1] - found[0])
-
-
-def answers_of(text: str, random: Random, count: int) -> list[int]:
-    """Numbers to answer with, those that the flow may decide by first."""
-    first, rest = numbers_of(text)
-    random.shuffle(first)
-    random.shuffle(rest)
-    return (first[: count - 2] + rest)[:count]
-
-
-def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
-    """VMMs that give a firmware what it may wait for: a kernel or a text where none was, an answer."""
-    yield replace(BASE, tempmem=4, behind_kernel=4, shared=4, behind_hob=4)
-    yield replace(BASE, tempmem=2, shared=2, behind_hob=2)
-    if first.asked:
-        yield from (replace(BASE, answers=(n,)) for n in answers_of(text, random, 6))
-        yield replace(BASE, refuse=-1)
-
-
-def file_choices(random: Random, base: Choice) -> Iterator[Choice]:
-    """VMMs whose fw_cfg device answers otherwise."""
-    lies = [replace(base, sizes=n) for n in range(1, len(files.SIZES))]
-    lies += [replace(base, directory=n) for n in range(1, len(files.DIRECTORIES))]
-    lies += [replace(base, transfers=n) for n in range(1, len(files.TRANSFERS))]
-    yield from random.sample(lies, 6)
-    yield replace(base, shared=random.randrange(8), unsteady=1, order=random.choice((2, 3)))
-
-
-def quiet_choices(random: Random, base: Choice, by_files: bool) -> Iterator[Choice]:
-    """VMMs that differ from one in what a firmware does not ask for."""
-
-    def some() -> int:
-        return random.choice((1, 2, 3, 4, 5, 7))
-
-    for _ in range(2):
-        noise = replace(base, tempmem=some(), behind_hob=some(), behind_line=some(), behind_kernel=some())
-        noise = replace(noise, settings=some(), order=random.choice((1, 2)), seed=random.randrange(99))
-        yield replace(noise, entry=random.choice((0, 1 << 23)))
-    yield replace(base, initrd=2)
-    yield replace(base, line=random.choice((1, 2, 3)))
-    yield replace(base, line=1, initrd=SAME_INITRD)  # the same bytes in one place or in another
-    yield replace(base, line=SAME_LINE, initrd=0)
-    yield replace(base, kernel=random.choice((1, 2)))
-    yield replace(base, vcpus=random.choice((-1, 1)))
-    extra = [replace(base, initrd=0), replace(base, memory=16), replace(base, gpaw=1)]
-    if by_files:
-        yield from file_choices(random, base)
-    else:
-        yield replace(base, preset=random.choice((1, 2, 3)), vcpus=random.choice((0, 1)))
-    yield from random.sample(extra, 2)
-    if random.random() < 0.1:
-        yield replace(base, small=1, busy=3)
-
-
-def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
-    """VMMs that answer differently, for a firmware that asks."""
-    base = first.choice
-    if first.asked:
-        numbers = answers_of(text, random, 12)
-        for number in numbers:
-            yield replace(base, answers=(number,))
-        yield replace(base, answers=tuple(random.choices(numbers, k=3)))
-        yield from (replace(base, answers=tuple(random.sample(numbers[:6], 2))) for _ in range(2))
-        yield from (replace(base, refuse=which) for which in (1, 2, 3, -1))
-        yield replace(base, refuse=1, answers=(random.choice(numbers),))
-    if first.shares:
-        for number in random.sample(range(1, 8), 4):
-            yield replace(base, shared=number)
-        yield replace(base, shared=random.randrange(8), unsteady=1)
 
 
 def outcomes(built: Built, choices: Iterable[Choice]) -> Iterator[Outcome]:

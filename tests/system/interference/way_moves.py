@@ -127,7 +127,9 @@ class WayMoves(MemoryMoves):
         if not lists:
             raise Impossible
         inner = self.flow_of("(p0: Vmm) fails", "for q0 in p0.resources {", f"    {REFUSABLE}?", "}")
-        step = ["leave_out(p0, q0, q0 + 1 MiB)", "q0 = q0 + 2 MiB"]
+        step, start = ["leave_out(p0, q0, q0 + 1 MiB)", "q0 = q0 + 2 MiB"], ["let q0 = 40 MiB"]
+        if self.maker.chance(0.5):  # nothing but the plan tells the rounds apart
+            step, start = ["leave_out(p0, q1.start, q1.start + 1 MiB)"], []
         number, limit = ["let q2 = io_read(0x60, 1)?"], self.random.choice(SMALL)
         end = self.random.choice(
             (
@@ -140,7 +142,8 @@ class WayMoves(MemoryMoves):
             )
         )
         rounds = [*step, *end] if self.maker.chance(0.5) else [*end, *step]
-        body = ["let q0 = 40 MiB", "for q1 in p1.resources {", *("    " + line for line in rounds), "}"]
+        items = self.random.choice(("p1.resources", "p0.ranges")) if not start else "p1.resources"
+        body = [*start, f"for q1 in {items} {{", *("    " + line for line in rounds), "}"]
         call = f"{self.flow_of('(p0: mut Ram, p1: Vmm) fails', *body)}({ram}, {lists[-1]})"
         ways = (self.tried(call, [], []), [f"retry 3 times {call}?"], [f"{call}?"])
         return inserted(self.text, place.line, self.random.choice(ways))

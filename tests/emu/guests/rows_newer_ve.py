@@ -167,6 +167,9 @@ def _interruptibility() -> Iterator[Row]:
 
     yield row("sti", "HLT behind STI: blocking by STI, bit 0", "fbf4", 1)
     yield row("sti_nop", "HLT two behind STI: no blocking", "fb90f4", 0)
+    again = row("sti_again", "HLT behind STI where interrupts were on already", "fb90fbf4", 1)
+    why = "blocking by STI, as behind the first; a CPU blocks only where IF was 0 (Intel SDM volume 2, STI)"
+    yield replace(again, status="simplified", why=why)
     yield row("mov_ss", "HLT behind MOV SS: blocking by MOV SS, bit 1", "8ed0f4", 2, rax=at.DATA)
     yield row("pop_ss", "HLT behind POP SS in 32-bit mode: bit 1", "6a1817f4", 2, cs=at.CS32)
     yield row("before", "IN between STI and MOV SS: blocking by STI", "fbec8ed0", 1, rdx=0x3F8)

@@ -14,6 +14,7 @@ COVERS = {
     "td_hob": "the VMM's description of the machine",
     "td_cpus": "the number of CPUs and their ids",
     "td_payload_info": "the kernel's command line",
+    "td_entry": "where the kernel is entered",
     "td_payload": "the kernel, over the length in its header",
     "initrd": "the initrd",
     "separator 00000000": "the firmware finished without an error",

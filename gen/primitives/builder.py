@@ -35,7 +35,7 @@ from gen.flow.frame import Frame
 from gen.x86 import MOVCR, Symbol, cr3, rsp
 
 _ACCESS = dict(prelude().enumerations["Access"].members)
-READ, READ_WRITE, READ_EXECUTE, ALL = (_ACCESS[name] for name in ("r", "rw", "rx", "rwx"))
+NONE, READ, READ_WRITE, READ_EXECUTE, ALL = (_ACCESS[name] for name in ("none", "r", "rw", "rx", "rwx"))
 
 
 @dataclass

@@ -1,20 +1,24 @@
-"""How does RAM become usable? Acceptance, and the carved regions."""
+"""How does RAM become usable? Acceptance, what the VMM had added there, and the carved regions."""
 
 from __future__ import annotations
 
 from peachpy.x86_64 import (
+    ADD,
+    AND,
     CALL,
     JMP,
     JZ,
     LABEL,
     LEA,
     MOV,
+    SHR,
     TEST,
     XOR,
     Label,
     eax,
     edx,
     r8,
+    r8d,
     rax,
     rcx,
     rdi,
@@ -23,13 +27,49 @@ from peachpy.x86_64 import (
 )
 
 from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
+from formats.units import LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
-from gen.primitives.builder import READ_WRITE, Body, Builder, map_arguments, reload_cr3
-from gen.x86 import REP_STOSB, Symbol, rsp
+from gen.primitives.builder import NONE, READ_WRITE, Body, Builder, map_arguments, reload_cr3
+from gen.x86 import REP_STOSB, REP_STOSQ, Symbol, rsp
+
+# Where pages that are to be cleared are mapped for as long as that takes: at the end of the lower half, a
+# page off from their place in 2 MiB, so that no large page is ever put in place of a table.
+WINDOW = (1 << 47) - 2 * LARGE_PAGE + PAGE
+
+
+def clear_added(b: Builder, run: int, paging: int) -> None:
+    """Clears what the run says, if anything: at most 2 MiB, which need not be mapped."""
+    clear, size = (b.offset("AcceptRun", name) for name in ("clear", "clear_size"))
+    window, nothing = b.frame.slot(8), Label("nothing_to_clear")
+    MOV(rcx, [rsp + run + size])
+    TEST(rcx, rcx)
+    JZ(nothing)
+    MOV(rdx, [rsp + run + clear])
+    MOV(rsi, rdx)
+    AND(rsi, LARGE_PAGE - 1)
+    MOV(rax, WINDOW)
+    ADD(rsi, rax)
+    MOV([rsp + window], rsi)
+    MOV(rdi, [rsp + paging])
+    MOV(r8d, READ_WRITE)
+    b.checked("page_map")
+    reload_cr3()
+    MOV(rdi, [rsp + window])
+    MOV(rcx, [rsp + run + size])
+    SHR(rcx, 3)
+    XOR(eax, eax)
+    REP_STOSQ()
+    MOV(rdi, [rsp + paging])
+    MOV(rsi, [rsp + window])
+    MOV(rdx, [rsp + run + clear])
+    MOV(rcx, [rsp + run + size])
+    MOV(r8d, NONE)
+    b.checked("page_map")
+    LABEL(nothing)
 
 
 def accept(b: Builder) -> None:  # (ram, limit, level, paging)
-    """Accepts run by run as C plans it, then maps, publishes and clears the carved regions."""
+    """Accepts and clears run by run as C plans it, then maps, publishes and clears the carved regions."""
     ram, limit, level, paging = b.save(rdi, rsi, rdx, rcx)
     at, run = b.record_slot("Acceptance"), b.record_slot("AcceptRun")
     done, status, index = (b.frame.slot(8) for _ in range(3))
@@ -50,6 +90,7 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
     MOV(rcx, [rsp + status])
     LEA(r8, [rsp + run])
     b.checked("accept_next")
+    clear_added(b, run, paging)
     MOV(rsi, [rsp + run + count])
     TEST(rsi, rsi)
     JZ(accepted)

@@ -67,6 +67,7 @@ void accept_begin(struct ram *ram, uint64_t limit, uint32_t level, struct accept
     out->fallback = PACK(0, 0, NOT_ASKED);
     out->pages_4k = 0;
     out->pages_2m = 0;
+    out->found_start = out->found_end = 0;
 }
 
 /* Takes `done` accepted pages of the level asked into the books. */
@@ -83,44 +84,6 @@ static status_t advance(struct acceptance *at, uint64_t done) {
         at->pages_4k += done;
     at->fallback = PACK(0, 0, asked);
     return TDF_OK;
-}
-
-/* A page that is mapped already, at level `found`, is skipped whole. Only a TD's own launch pages are: a range is never
- * accepted twice, so nothing of value can be wiped or replaced here. */
-static status_t skip(struct acceptance *at, uint32_t found) {
-    uint32_t asked = ASKED(at);
-    if (found > LEVEL_1G)
-        return TDF_E_ACCEPT_FAILED;
-    uint64_t size = found == LEVEL_1G ? (uint64_t)PAGE_TABLE_ENTRIES * TDF_PAGE_2M : page_size(found);
-    uint64_t next = tdf_align_down(at->next, size) + size;
-    if (found < asked || next <= at->next)
-        return TDF_E_ACCEPT_FAILED;
-    at->next = next;
-    at->fallback = PACK(0, 0, asked);
-    return TDF_OK;
-}
-
-static status_t digest_status(struct acceptance *at, uint64_t status) {
-    if (status == 0)
-        return TDF_OK;
-    if (ASKED(at) == NOT_ASKED)
-        return TDF_E_ACCEPT_FAILED;
-    switch (STATUS_CLASS(status)) {
-    case TDX_PAGE_ALREADY_ACCEPTED:
-        return skip(at, STATUS_LEVEL(status));
-    case TDX_PAGE_SIZE_MISMATCH:
-        if (ASKED(at) == 0)
-            return TDF_E_ACCEPT_FAILED;
-        at->fallback = PACK(1, 0, 1);
-        return TDF_OK;
-    case TDX_OPERAND_BUSY:
-        if (BUSY(at) == TDX_BUSY_RETRIES)
-            return TDF_E_ACCEPT_FAILED;
-        at->fallback += PACK(0, 1, 0);
-        return TDF_OK;
-    default:
-        return TDF_E_ACCEPT_FAILED;
-    }
 }
 
 /* The end of unaccepted memory from at->next on, over all ranges that touch; 0 if none is left. */
@@ -145,19 +108,77 @@ static uint64_t find_end(const struct ram *ram, struct acceptance *at) {
     return end;
 }
 
+/* A page that is mapped already, at level `found`: the VMM added it, for a range is never accepted twice. What it holds
+ * is the VMM's choice, and it is not a section's, so it is to be cleared: of a large page what lies before the next
+ * section, in steps of 2 MiB. */
+static status_t take_added(const struct ram *ram, struct acceptance *at, uint32_t found) {
+    uint32_t asked = ASKED(at);
+    uint64_t end = find_end(ram, at);
+    if (found > LEVEL_1G || found < asked || end == 0)
+        return TDF_E_ACCEPT_FAILED;
+    uint64_t size = page_size(found);
+    uint64_t next = tdf_align_down(at->next, size) + size;
+    if (next <= at->next)
+        return TDF_E_ACCEPT_FAILED;
+    if (at->found_end != at->next)
+        at->found_start = at->next;
+    at->next = at->found_end = next < end ? next : end;
+    at->fallback = PACK(0, 0, asked);
+    return TDF_OK;
+}
+
+static status_t digest_status(const struct ram *ram, struct acceptance *at, uint64_t status) {
+    if (status == 0)
+        return TDF_OK;
+    if (ASKED(at) == NOT_ASKED)
+        return TDF_E_ACCEPT_FAILED;
+    switch (STATUS_CLASS(status)) {
+    case TDX_PAGE_ALREADY_ACCEPTED:
+        return take_added(ram, at, STATUS_LEVEL(status));
+    case TDX_PAGE_SIZE_MISMATCH:
+        if (ASKED(at) == 0)
+            return TDF_E_ACCEPT_FAILED;
+        at->fallback = PACK(1, 0, 1);
+        return TDF_OK;
+    case TDX_OPERAND_BUSY:
+        if (BUSY(at) == TDX_BUSY_RETRIES)
+            return TDF_E_ACCEPT_FAILED;
+        at->fallback += PACK(0, 1, 0);
+        return TDF_OK;
+    default:
+        return TDF_E_ACCEPT_FAILED;
+    }
+}
+
+/* Found pages are cleared together, as far as they touch and lie in one area of 2 MiB. While some wait for that, pages
+ * are asked for one by one, so that the answer is for the next one. */
+static void plan_clear(struct acceptance *at, int found, struct accept_run *out) {
+    out->clear = at->found_start;
+    out->clear_size = 0;
+    if (found && out->count != 0 && out->start == at->found_end && !tdf_aligned(at->found_end, TDF_PAGE_2M)) {
+        out->count = 1;
+        return;
+    }
+    out->clear_size = at->found_end - at->found_start;
+    at->found_start = at->found_end;
+}
+
 status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done, uint64_t status,
                      struct accept_run *out) {
     status_t result = advance(at, done);
     if (result == TDF_OK)
-        result = digest_status(at, status);
+        result = digest_status(ram, at, status);
     if (result != TDF_OK)
         return result;
     out->count = 0;
     out->level = 0;
     uint64_t end = find_end(ram, at);
     out->start = at->next;
-    if (end == 0)
+    const int found = STATUS_CLASS(status) == TDX_PAGE_ALREADY_ACCEPTED;
+    if (end == 0) {
+        plan_clear(at, found, out);
         return TDF_OK;
+    }
     uint64_t stop = end;
     if (REFUSED(at)) {
         if (end - at->next > TDF_PAGE_2M)
@@ -171,6 +192,7 @@ status_t accept_next(const struct ram *ram, struct acceptance *at, uint64_t done
         }
     }
     out->count = (stop - at->next) / page_size((uint32_t)out->level);
+    plan_clear(at, found, out);
     at->fallback = PACK(REFUSED(at), BUSY(at), out->level);
     return TDF_OK;
 }

@@ -1,4 +1,4 @@
-/* What is RAM, what was already added at launch, and where do the flow's memory regions go?
+/* What is RAM, where do the image's sections lie, and where do the flow's memory regions go?
  *
  * Each image section and each carved region stays a range of its own, never merged with a neighbour, so that later
  * steps can tell free RAM from what must survive. Rules: td-shim specification, "TD HOB"; forms of HOB by VMM. */
@@ -30,21 +30,19 @@ static int counts(const struct resource *resource) {
            !(resource->start >= FIRMWARE_WINDOW && resource->start + resource->size <= TDF_4G);
 }
 
-/* RAM as the VMM lists it. Without a type 7, type 0 is unaccepted and type 5 was added: td-shim's legacy form. */
-static int classify(const struct resource *resource, int legacy, uint32_t *state) {
-    switch (resource->kind) {
-    case HOB_RESOURCE_UNACCEPTED:
-        *state = TDF_RAM_STATE_UNACCEPTED;
-        return 1;
-    case HOB_RESOURCE_SYSTEM_MEMORY:
-        *state = legacy ? TDF_RAM_STATE_UNACCEPTED : TDF_RAM_STATE_ADDED;
-        return 1;
-    case HOB_RESOURCE_MEMORY_RESERVED:
-        *state = TDF_RAM_STATE_ADDED;
-        return legacy;
-    default:
-        return 0;
-    }
+/* RAM as the VMM lists it. Without a type 7, type 5 is RAM too, which was added: td-shim's legacy form. What was added
+ * outside of the image's sections is accepted like the rest, for only the TDX module knows, and `accept` clears it. */
+static int is_ram(const struct resource *resource, int legacy) {
+    return resource->kind == HOB_RESOURCE_UNACCEPTED || resource->kind == HOB_RESOURCE_SYSTEM_MEMORY ||
+           (legacy && resource->kind == HOB_RESOURCE_MEMORY_RESERVED);
+}
+
+/* Is nothing listed as unaccepted? */
+static int is_legacy(const struct vmm *vmm) {
+    for (uint64_t i = 0; i < vmm->resources.count; i++)
+        if (counts(&vmm->resources.items[i]) && vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
+            return 0;
+    return 1;
 }
 
 static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *range) {
@@ -67,14 +65,12 @@ static uint64_t place_of(const struct ram *ram, uint64_t start) {
 
 /* The VMM's RAM, sorted and disjoint, one range for each resource. */
 static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram) {
-    int legacy = 1;
-    for (uint64_t i = 0; i < vmm->resources.count; i++)
-        if (counts(&vmm->resources.items[i]) && vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
-            legacy = 0;
+    const int legacy = is_legacy(vmm);
     for (uint64_t i = 0; i < vmm->resources.count; i++) {
         const struct resource *resource = &vmm->resources.items[i];
-        struct ram_range range = {resource->start, resource->start + resource->size, 0, E820_RAM};
-        if (!counts(resource) || !classify(resource, legacy, &range.state))
+        const struct ram_range range = {resource->start, resource->start + resource->size, TDF_RAM_STATE_UNACCEPTED,
+                                        E820_RAM};
+        if (!counts(resource) || !is_ram(resource, legacy))
             continue;
         if (!tdf_aligned(range.start, TDF_PAGE) || !tdf_aligned(range.end, TDF_PAGE) || range.end > gpa_end)
             return TDF_E_RAM_RANGE_INVALID;
@@ -93,11 +89,12 @@ static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram
 
 /* MMIO and reserved ranges may not be RAM at the same time. */
 static status_t check_disjoint(const struct vmm *vmm, const struct ram *ram) {
+    const int legacy = is_legacy(vmm);
     for (uint64_t i = 0; i < ram->ranges.count; i++) {
         const struct ram_range *range = &ram->ranges.items[i];
         for (uint64_t k = 0; k < vmm->resources.count; k++) {
             const struct resource *other = &vmm->resources.items[k];
-            int reserved = other->kind == HOB_RESOURCE_MEMORY_RESERVED && range->state == TDF_RAM_STATE_UNACCEPTED;
+            int reserved = other->kind == HOB_RESOURCE_MEMORY_RESERVED && !legacy;
             if ((other->kind == HOB_RESOURCE_MMIO || reserved) && other->size != 0 &&
                 tdf_overlap(range->start, range->end, other->start, other->start + other->size))
                 return TDF_E_RAM_RANGE_OVERLAP;
@@ -195,8 +192,8 @@ static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end
     return status;
 }
 
-/* Carves one region as high as it fits below `limit`, which moves down to its start. RAM that was added at launch is
- * left alone: it is a section of the image, or the VMM says so, and if that is false, touching it ends the TD. */
+/* Carves one region as high as it fits below `limit`, which moves down to its start. Sections of the image are left
+ * alone. */
 static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_t *limit) {
     if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
         return TDF_E_RAM_TOO_SMALL;

@@ -33,6 +33,21 @@ static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
     return TDF_OK;
 }
 
+/* A setup header for a kernel that came without one: what Linux looks at in boot_params. boot.rst, "The real-mode kernel
+ * header". */
+static void fill_header(struct setup_header *header, const struct placement *placement) {
+    header->boot_flag = LINUX_BOOT_FLAG;
+    header->header = LINUX_HEADER_MAGIC;
+    header->version = LINUX_PROTOCOL;
+    header->loadflags = LINUX_LOADFLAG_LOADED_HIGH;
+    header->initrd_addr_max = (uint32_t)placement->kernel.initrd_max;
+    header->kernel_alignment = (uint32_t)placement->kernel.alignment;
+    header->xloadflags = (uint16_t)placement->kernel.xloadflags;
+    header->cmdline_size = (uint32_t)placement->kernel.command_line_max;
+    header->pref_address = placement->kernel.pref_address;
+    header->init_size = (uint32_t)placement->kernel.init_size;
+}
+
 /* What is written here must survive the kernel: its window, itself where it lies, and its initrd are not ours any more. */
 static int is_apart(const struct span *page, const struct placement *placement) {
     uint64_t start = tdf_gpa(page->data), end = start + page->size;
@@ -60,6 +75,8 @@ status_t zero_page(const struct span *page, const struct placement *placement, c
     memset(params, 0, page->size);
     /* The kernel reads up to a NUL. In a copy it can only be ours, and nothing that was not measured comes before it. */
     memcpy(line, command_line->data, command_line->size);
+    if (header_size == 0)
+        fill_header(&params->hdr, placement);
     memcpy(page->data + LINUX_SETUP_HEADER_OFFSET, image->data + LINUX_SETUP_HEADER_OFFSET, header_size);
     params->hdr.root_dev = 0;
     params->hdr.ram_size = 0;

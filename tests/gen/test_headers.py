@@ -28,6 +28,7 @@ from dsl.model import (
 )
 from formats import ports
 from formats.cstructs import c_header
+from formats.hob import PayloadImage
 from formats.tdx import td
 from formats.units import LARGE_PAGE, PAGE
 from gen.core.headers import primitives_h, snake_case
@@ -144,6 +145,7 @@ def test_names(name: str, expected: str) -> None:
 def test_the_preludes_numbers_are_those_of_formats() -> None:
     """The prelude is written in the language, which imports nothing: this holds the two together."""
     same = {"SEPT_VE_DISABLE": td.SEPT_VE_DISABLE, "DEBUG": td.DEBUG, "COM1": ports.COM1}
+    same["PAYLOAD_VMLINUX"] = PayloadImage.RAW_VMLINUX
     levels = {"LEVEL_4K": 0, "LEVEL_2M": 1}  # of TDG.MEM.PAGE.ACCEPT: PAGE << 9 * level
     own = {"MAX_CPUS": 1024}  # a limit of the firmware, of no specification
     assert {name: each.value for name, each in prelude().constants.items()} == same | levels | own

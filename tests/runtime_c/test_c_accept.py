@@ -37,8 +37,18 @@ class Sept:
     def __init__(self, small=lambda area: False, mapped=(), busy=()):
         self.small = small
         self.accepted: set[tuple[int, int]] = set(mapped)  # (start, level)
+        self.given = {page for start, level in mapped for page in pages_of(start, level)}  # not yet cleared
+        self.cleared: set[int] = set()
         self.busy = list(busy)
         self.calls = 0
+
+    def clear(self, start: int, size: int) -> None:
+        assert start % PAGE == size % PAGE == 0
+        assert not size or start // LARGE == (start + size - 1) // LARGE
+        for page in range(start // PAGE, (start + size) // PAGE):
+            assert page in self.given, "a page that the TD has accepted, or cleared"
+            assert page not in self.cleared
+            self.cleared.add(page)
 
     def accept(self, gpa: int, level: int) -> int:
         self.calls += 1
@@ -65,6 +75,7 @@ def run(ram, sept, limit=(1 << 64) - 1, level=1):
     done = status = runs = 0
     while True:
         check(LIB.accept_next(ram, at, done, status, run))
+        sept.clear(run.clear, run.clear_size)
         if run.count == 0:
             return at, runs
         runs += 1
@@ -75,12 +86,12 @@ def run(ram, sept, limit=(1 << 64) - 1, level=1):
             done += not status
 
 
+def pages_of(start: int, level: int) -> range:
+    return range(start // PAGE, start // PAGE + (512 if level else 1))
+
+
 def pages(sept) -> set[int]:
-    return {
-        page
-        for start, level in sept.accepted
-        for page in range(start // PAGE, start // PAGE + (512 if level else 1))
-    }
+    return {page for start, level in sept.accepted for page in pages_of(start, level)}
 
 
 def wanted(ranges, state=UNACCEPTED) -> set[int]:
@@ -129,6 +140,34 @@ def test_already_accepted_is_skipped_by_its_level():
     at, _ = run(ram, sept)
     assert pages(sept) == set(range(8 * MIB // PAGE))
     assert (at.pages_2m, at.pages_4k) == (1, 511)
+    assert sept.cleared == sept.given - {0}
+
+
+def test_of_a_large_page_around_a_section_all_but_the_section_is_cleared():
+    """A host may join pages that it added (TDH.MEM.PAGE.PROMOTE)."""
+    section = Range(2 * MIB + 64 * PAGE, 2 * MIB + 96 * PAGE, ADDED, RAM)
+    ram = make_ram(
+        [Range(0, section.start, UNACCEPTED, RAM), section, Range(section.end, 8 * MIB, UNACCEPTED, RAM)]
+    )
+    sept = Sept(mapped=[(2 * MIB, 1)])
+    run(ram, sept)
+    assert sept.cleared == sept.given - set(range(section.start // PAGE, section.end // PAGE))
+
+
+def test_pages_that_touch_are_cleared_at_once():
+    ram = make_ram([Range(0, 4 * MIB, UNACCEPTED, RAM)])
+    at, run = CORE.new("acceptance"), CORE.new("accept_run")
+    LIB.accept_begin(ram, 1 << 40, 0, at)
+    check(LIB.accept_next(ram, at, 0, 0, run))
+    for number in range(511):
+        check(LIB.accept_next(ram, at, 0, ALREADY, run))
+        assert (run.clear_size, run.start) == (0, (number + 1) * PAGE)
+    check(LIB.accept_next(ram, at, 0, ALREADY, run))
+    assert (run.clear, run.clear_size, run.start) == (0, LARGE, LARGE)
+    check(LIB.accept_next(ram, at, 3, ALREADY, run))
+    assert run.clear_size == 0
+    check(LIB.accept_next(ram, at, 1, 0, run))
+    assert (run.clear, run.clear_size) == (LARGE + 3 * PAGE, PAGE)
 
 
 @pytest.mark.parametrize("there", [0, 1, 511])
@@ -248,13 +287,14 @@ def test_more_pages_than_addresses_are_no_answer(done):
         check(LIB.accept_next(ram, at, done, 0, run))
 
 
-def test_a_page_of_1_gib_is_skipped_to_its_end():
+def test_a_page_of_1_gib_is_cleared_and_skipped_in_steps():
     ram = make_ram([Range(LARGE, 3 * GIB, UNACCEPTED, RAM)])
     at, run = CORE.new("acceptance"), CORE.new("accept_run")
     LIB.accept_begin(ram, 1 << 40, 1, at)
     check(LIB.accept_next(ram, at, 0, 0, run))
     check(LIB.accept_next(ram, at, 3, ALREADY | 2, run))
-    assert (run.start, run.count, run.level) == (GIB, 1024, 1)
+    assert (run.start, run.level) == (5 * LARGE, 1)
+    assert (run.clear, run.clear_size) == (4 * LARGE, LARGE)
 
 
 def test_a_page_of_1_gib_that_ends_above_all_addresses_is_not_skipped():
@@ -276,6 +316,21 @@ def memory(draw):
         at = start + PAGE * draw(st.sampled_from([1, 3, 511, 512, 513, 1024, 1500]))
         ranges.append(Range(start, at, draw(st.sampled_from([UNACCEPTED, UNACCEPTED, ADDED])), RAM))
     return ranges
+
+
+@settings(max_examples=150, deadline=None)
+@given(memory(), st.sets(st.integers(0, 3000), max_size=60), st.sets(st.integers(0, 6)), st.integers(0, 1))
+def test_every_page_that_the_vmm_had_added_is_cleared_and_no_other(ranges, small, large, level):
+    """Single pages, runs of them, and whole areas; sections may lie anywhere among them."""
+    single = {number for first in small for number in range(first, first + first % 5 + 1)}
+    areas = [(area * LARGE, 1) for area in large]
+    mapped = [(number * PAGE, 0) for number in single if number // 512 not in large] + areas
+    ram = make_ram(ranges)
+    sept = Sept(mapped=mapped)
+    at, _ = run(ram, sept, level=level)
+    assert sept.cleared == sept.given & wanted(ranges)
+    assert pages(sept) >= wanted(ranges)
+    assert at.pages_2m * 512 + at.pages_4k == len(wanted(ranges) - sept.given)
 
 
 @settings(max_examples=150, deadline=None)

@@ -122,7 +122,7 @@ def test_carves_top_down_in_order(size):
     ]
 
 
-def test_type_5_is_not_ram_beside_type_7_and_added_without():
+def test_type_5_is_not_ram_beside_type_7_and_is_without():
     sections = [Section(TEMP_MEM, 0x10000, 0x11000)]
     with_type_7 = plan([(7, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
     assert [(r.start, r.end) for r in ranges_of(with_type_7)] == [
@@ -131,7 +131,8 @@ def test_type_5_is_not_ram_beside_type_7_and_added_without():
         (0x11000, MIB),
     ]
     legacy = plan([(0, 0, MIB), (5, 2 * MIB, 3 * MIB)], sections)
-    assert ranges_of(legacy)[-1].state == ADDED
+    last = ranges_of(legacy)[-1]
+    assert (last.start, last.end, last.state) == (2 * MIB, 3 * MIB, UNACCEPTED)
 
 
 def test_carved_regions_avoid_sections_and_skip_small_holes():
@@ -278,11 +279,12 @@ def test_any_plan_is_sorted_disjoint_and_inside_what_was_listed(resources, place
     assert sum(r.e820 == ACPI for r in ranges) == 1
 
 
-def test_regions_are_never_carved_from_ram_that_is_only_said_to_be_added():
-    layout = [Section(CARVED, 0, 8 * KIB, NVS)]
-    assert carved_of(plan([(7, 0, 64 * MIB), (0, 64 * MIB, 128 * MIB)], layout)) == [
-        (64 * MIB - 8 * KIB, 8 * KIB)
-    ]
+def test_ram_that_is_only_said_to_be_added_is_accepted_like_the_rest():
+    """Whether it was, the TDX module says: then it is cleared, else it would stop the TD."""
+    layout = [Section(TEMP_MEM, 72 * MIB, 73 * MIB), Section(CARVED, 0, 8 * KIB, NVS)]
+    planned = plan([(7, 0, 64 * MIB), (0, 64 * MIB, 128 * MIB)], layout)
+    assert carved_of(planned) == [(128 * MIB - 8 * KIB, 8 * KIB)]
+    assert [(r.start, r.end) for r in ranges_of(planned) if r.state == ADDED] == [(72 * MIB, 73 * MIB)]
 
 
 def test_a_row_without_bytes_says_nothing():

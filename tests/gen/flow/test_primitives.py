@@ -88,7 +88,7 @@ def ram(cpu: FlowCpu, regions: list[tuple[int, int]]) -> int:
 
 
 def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: FlowCpu) -> None:
-    runs = [(0x100000, 3, 0), (0x200000, 5, 1), (0, 0, 0)]
+    runs = [(0x100000, 3, 0, 0, 0), (0x200000, 5, 1, 0, 0), (0, 0, 0, 0, 0)]
     outcomes = [(3, 0), (2, 0xC0000B0B00000001)]
     told: list[tuple[int, int]] = []
 
@@ -99,7 +99,7 @@ def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: Flo
 
     def accept_run(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
         at = len(told) - 1
-        assert arguments[:3] == runs[at]
+        assert arguments[:3] == runs[at][:3]
         cpu.put(arguments[3], outcomes[at][0])
         return outcomes[at][1]
 
@@ -117,6 +117,41 @@ def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: Flo
     for (start, size), place in zip(regions, cpu.context.carved.values(), strict=True):
         assert cpu.read(start, 0x1800) == bytes(0x1000) + b"\xaa" * 0x800
         assert (cpu.u64(cpu.state(place)), cpu.u64(cpu.state(place) + 8)) == (start, size)
+
+
+def test_what_the_vmm_had_added_is_cleared_through_a_window(cpu: FlowCpu) -> None:
+    """Mapped by C (here: where the window is), cleared, unmapped, before the next run is asked for."""
+    clear, size, window = 0x12_3456_7000, 0x3000, (1 << 47) - 0x3F_F000
+    runs = [(0x100000, 1, 0, 0, 0), (0x200000, 1, 0, clear, size), (0, 0, 0, clear, PAGE)]
+    at = window + clear % 0x20_0000
+    cpu.cpu.mem_map(at, 0x4000)
+    cpu.write(at, b"\xaa" * 0x4000)
+    seen: list[tuple[str, int]] = []
+
+    def accept_next(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.put(arguments[4], *runs[sum(name == "next" for name, _ in seen)])
+        seen.append(("next", 0))
+        return 0
+
+    def accept_run(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        seen.append(("run", arguments[0]))
+        cpu.put(arguments[3], 1)
+        return 0
+
+    def page_map(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        if arguments[1] == arguments[2]:
+            return 0  # the carved regions, at the end
+        assert arguments[1:3] == (at, clear)
+        seen.append(("map" if arguments[4] else "unmap", arguments[3]))
+        return 0
+
+    cpu.callees = {"accept_next": accept_next, "tdcall_accept_run": accept_run, "page_map": page_map}
+    regions = [(HEAP + 0x80000 + PAGE * i, PAGE) for i in range(3)]
+    assert cpu.call("prim_accept", ram(cpu, regions), 1 << 32, 1, cpu.place(bytes(24))) == 0
+    cleared = [("map", size), ("unmap", size)], [("map", PAGE), ("unmap", PAGE)]
+    first, second, end = ("run", 0x100000), ("run", 0x200000), ("next", 0)
+    assert seen == [end, first, end, *cleared[0], second, end, *cleared[1]]
+    assert cpu.read(at, 0x4000) == bytes(size) + b"\xaa" * (0x4000 - size)
 
 
 def test_a_failed_acceptance_ends_it(cpu: FlowCpu) -> None:

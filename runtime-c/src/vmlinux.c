@@ -1,0 +1,53 @@
+/* What of a window did the VMM fill, and where is the vmlinux in it entered?
+ *
+ * Neither an ELF header nor a setup header lands in memory, so the window itself says how far the kernel goes.
+ * Source: docs/decisions/0021; Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol". */
+#include "formats.h"
+#include "primitives.h"
+
+#define ENTRY_SIZE 16u /* of the code at the entry that has to lie in the window: more than any one instruction */
+
+static int is_zero(const uint8_t *page) {
+    const uint64_t *words = (const uint64_t *)page;
+    uint64_t sum = 0;
+#pragma clang loop unroll_count(8)
+    for (uint32_t i = 0; i < TDF_PAGE / sizeof *words; i++)
+        sum |= words[i];
+    return sum == 0;
+}
+
+void used_extent(const struct span *region, struct span *out) {
+    uint64_t size = tdf_align_down(region->size, TDF_PAGE);
+    out->data = region->data;
+    out->size = region->size;
+    if (size != region->size || !tdf_aligned(tdf_gpa(region->data), TDF_PAGE))
+        return; /* no whole pages: all of it */
+    while (size > 0 && is_zero(region->data + size - TDF_PAGE))
+        size -= TDF_PAGE;
+    out->size = size;
+}
+
+status_t place_vmlinux(const struct span *window, const struct span *kernel, uint64_t entry,
+                       const struct span *initrd, struct placement *out) {
+    const uint64_t start = tdf_gpa(window->data);
+    /* An entry below the window is far beyond it by this difference. */
+    if (kernel->data != window->data || kernel->size > window->size ||
+        !tdf_inside(kernel->size, entry - start, ENTRY_SIZE))
+        return TDF_E_KERNEL_ENTRY_OUTSIDE;
+    memset(out, 0, sizeof *out);
+    out->kernel.image = *kernel;
+    out->kernel.protected_size = window->size;
+    out->kernel.init_size = window->size;
+    out->kernel.pref_address = start;
+    out->kernel.alignment = TDF_PAGE_2M;
+    out->kernel.initrd_max = LINUX_INITRD_MAX;
+    out->kernel.command_line_max = LINUX_CMDLINE_COPY_SIZE - 1;
+    out->kernel.xloadflags = LINUX_XLF_KERNEL_64;
+    out->load = start;
+    out->entry = entry;
+    out->window_start = start;
+    out->window_end = start + window->size;
+    out->initrd_start = initrd->size ? tdf_gpa(initrd->data) : 0;
+    out->initrd_size = initrd->size;
+    return TDF_OK;
+}

@@ -7,7 +7,7 @@ from transcript import ROOT
 
 TEXT = (ROOT / "docs" / "threat-model.md").read_text()
 RULES = dict(re.findall(r"^\| (T\d\d) \|.*\| (.*) \|$", TEXT, re.MULTILINE))
-PLACES = ("tests/dsl/cases", "tests/dsl", "")
+PLACES = ("tests/dsl/cases", "tests/dsl", "tests/system/interference", "")
 
 
 @pytest.mark.parametrize("rule", [f"T{number:02}" for number in range(1, 11)])

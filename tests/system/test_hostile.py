@@ -36,7 +36,9 @@ def test_the_attacks_reach_far(outcome: Outcome) -> None:
 
 def test_a_defect_is_found(linux: Firmware) -> None:
     """A firmware that accepts nothing: the campaign must not call that a refusal."""
-    nothing_left = b"\x49\xc7\x00\0\0\0\0\x49\xc7\x40\x08\0\0\0\0\x49\xc7\x40\x10\0\0\0\0\x31\xc0\xc3"
+    # mov qword [r8 + n], 0 for each field of the run; xor eax, eax; ret
+    clear = b"".join(b"\x49\xc7\x40" + bytes((at, 0, 0, 0, 0)) for at in range(0, 40, 8))
+    nothing_left = clear + b"\x31\xc0\xc3"
     broken = replace(linux, config=linux.patched("accept_next", nothing_left))
     found = campaign(broken, range(12))
     assert found.by_reason["sept-violation"]

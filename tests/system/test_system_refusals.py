@@ -118,6 +118,8 @@ def test_a_firmware_that_forgets_to_accept_is_found_out(linux: Firmware) -> None
         b"\x49\xc7\x00\0\0\0\0"  # mov qword [r8], 0: the run's start
         b"\x49\xc7\x40\x08\0\0\0\0"  # its count
         b"\x49\xc7\x40\x10\0\0\0\0"  # its level
+        b"\x49\xc7\x40\x18\0\0\0\0"  # what to clear
+        b"\x49\xc7\x40\x20\0\0\0\0"  # how much of it
         b"\x31\xc0\xc3"  # xor eax, eax; ret
     )
     report = run(linux.patched("accept_next", nothing_left))

@@ -172,6 +172,7 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
         sections,
         bfv_used=linked.used,
         files={s.name: (s.file, contents[s.name]) for s in firmware.image if s.file is not None},
+        declared={s.name: f"{Path(s.span.path).name}:{s.span.line}" for s in firmware.image},
         tools=tool_versions(),
     )
     _replace(result.manifest, manifest_bytes(facts))

@@ -37,9 +37,11 @@ def manifest(
     bfv_used: int,
     tools: Mapping[str, str],
     files: Mapping[str, tuple[str, bytes]] | None = None,
+    declared: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account;
-    `files`: name and content of the file that fills a section, by section."""
+    `files`: name and content of the file that fills a section, by section; `declared`: FILE:LINE of the
+    flow's declaration, by section."""
     measured = mrtd(image, Order.SINGLE_PASS)
     return {
         "format": FORMAT,
@@ -67,6 +69,7 @@ def manifest(
                 "raw_size": section.raw_size,
                 "attributes": section.attributes,
                 **_file(files or {}, placed.name),
+                **({"declared": declared[placed.name]} if declared and placed.name in declared else {}),
             }
             for placed, section in zip(sections, metadata_sections(sections), strict=True)
         ],

@@ -71,13 +71,14 @@ def boot(given: argparse.Namespace) -> int:
         say(f"kernel: {kernel.path}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
-    check_payload(image, data, str(kernel.path))
+    initrd = read(given.initrd, "initrd") if given.initrd else None
+    check_payload(image, image_path, data, str(kernel.path), initrd)
     config = RunConfig(
         image=image,
         image_name=str(image_path),
         elf=symbols_of(image_path),
         kernel=data,
-        initrd=read(given.initrd, "initrd") if given.initrd else None,
+        initrd=initrd,
         cmdline=given.cmdline,
         memory=given.memory,
         vcpus=given.vcpus,

@@ -1,6 +1,8 @@
 """Which options say what runs in the emulated TD, and which run do they describe?"""
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +14,7 @@ from emu.tdx import topology
 from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS, Kernel
-from formats import linux, tdvf
+from formats import bundle, linux, tdvf
 from formats.errors import FormatError
 from image.hosts import verdicts
 from tdforge import td_options
@@ -158,11 +160,11 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     kernel = read(given.kernel, "kernel") if given.kernel else None
     preset = parse_vmm(given.vmm)[0]
     check_host(image, str(image_file), preset.name)
-    if kernel is not None and preset.kernel is Kernel.SECTION:
-        check_payload(image, kernel, str(given.kernel))
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
+    if kernel is not None and preset.kernel is Kernel.SECTION:
+        check_payload(image, image_file, kernel, str(given.kernel), initrd, given.cmdline)
     return RunConfig(
         image=image,
         image_name=str(image_file),
@@ -199,10 +201,14 @@ def check_host(image: bytes, name: str, preset: str) -> None:
         raise UserError(f"{vmm} refuses {name}: {verdict.refusals[0].text}")
 
 
-def check_payload(image: bytes, kernel: bytes, name: str) -> None:
-    """The VMM's look at what it is to load: is it a bzImage, is there a section, does it fit? UserError."""
-    sections = tdvf.metadata(image).sections
-    payload = next((item for item in sections if item.type == tdvf.SectionType.PAYLOAD), None)
+def check_payload(
+    image: bytes, image_file: Path, kernel: bytes, name: str, initrd: bytes | None = None, cmdline: str = ""
+) -> None:
+    """The VMM's look at what it is to load: is it a bzImage, are there sections, does all fit? UserError."""
+    first = {item.type: item for item in reversed(tdvf.metadata(image).sections)}
+    payload, parameters = (
+        first.get(kind) for kind in (tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
+    )
     if payload is None:
         raise UserError("this image has no Payload section, so it takes no --kernel")
     try:
@@ -212,5 +218,27 @@ def check_payload(image: bytes, kernel: bytes, name: str) -> None:
     if len(kernel) > payload.memory_size:
         raise UserError(
             f"{name} ({len(kernel):,} bytes) is larger than the image's Payload section "
-            f"({payload.memory_size:,} bytes)"
+            f"({payload.memory_size:,} bytes{declared(image, image_file, payload)})"
         )
+    size = len(bundle.write(kernel, initrd)) if initrd else 0
+    for what, needed, section in (
+        ("kernel and initrd", size, payload),
+        ("the command line", len(cmdline.encode()) + 1, parameters),
+    ):
+        if section is not None and needed > section.memory_size:
+            raise UserError(
+                f"{what}: {needed:,} bytes do not fit into the {section.type_name} section "
+                f"({section.memory_size:,} bytes{declared(image, image_file, section)})"
+            )
+
+
+def declared(image: bytes, image_file: Path, section: tdvf.Section) -> str:
+    """Where the flow declares a section, if the manifest of this image lies beside it."""
+    try:
+        facts = json.loads(image_file.with_suffix(".json").read_text())
+        if facts["image"]["sha256"] == hashlib.sha256(image).hexdigest():
+            found = (item for item in facts["sections"] if item["gpa"] == section.address)
+            return "".join(f", declared in {item['declared']}" for item in found)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return ""

@@ -161,7 +161,17 @@ def test_a_kernel_larger_than_its_section(
     big = tmp_path / "big"
     big.write_bytes(kernel.read_bytes().ljust(room + 1, b"\0"))
     assert run(image, big) == 1
-    assert "is larger than the image's Payload section" in last_line(capsys)
+    said = last_line(capsys)
+    assert f"is larger than the image's Payload section ({room:,} bytes, declared in linux.tdf:" in said
+    line = int(said.rpartition(":")[2].rstrip(")"))
+    assert (
+        "Payload " in (Path(__file__).parents[2] / "dsl/flows/linux.tdf").read_text().splitlines()[line - 1]
+    )
+    other = tmp_path / "other.bin"
+    other.write_bytes(image.read_bytes())
+    other.with_suffix(".json").write_bytes(b"no manifest")
+    assert run(other, big) == 1
+    assert last_line(capsys).endswith(f"Payload section ({room:,} bytes)")
 
 
 def test_only_qemu_takes_a_kernel_for_an_image_without_a_payload_section(
@@ -179,16 +189,18 @@ def test_an_initrd_larger_than_its_section(
     image: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     initrd = tmp_path / "initrd"
-    initrd.write_bytes(bytes(17 << 20))
+    initrd.write_bytes(bytes(65 << 20))
     assert run(image, kernel, "--initrd", str(initrd)) == 1
-    assert "do not fit into the Payload section" in last_line(capsys)
+    said = "bytes do not fit into the Payload section (67,108,864 bytes, declared in linux.tdf:"
+    assert said in last_line(capsys)
 
 
 def test_a_command_line_larger_than_its_section(
     image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(image, kernel, "--cmdline", "x" * 4096) == 1
-    assert "command line" in last_line(capsys)
+    said = "command line: 4,097 bytes do not fit into the PayloadParam section (4,096 bytes"
+    assert said in last_line(capsys)
 
 
 def test_an_initrd_needs_a_kernel(image: Path, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:

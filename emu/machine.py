@@ -27,6 +27,7 @@ from emu.vcpu import Vcpu, instruction_names
 from emu.vmm.devices.bus import Host, Ports
 from emu.vmm.devices.clock import cmos_memory, parse_time
 from emu.vmm.devices.power import PmTimer, Power
+from emu.vmm.hosts import alioth
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from emu.vmm.q35 import board
@@ -234,6 +235,8 @@ def host(launch: Launch, memory: Memory, elapsed: Callable[[], float], policy: P
     """What the host that launches has and others do not; `policy` may put other devices on its board."""
     if launch.q35 is not None:
         honest = board.host(memory, launch.q35, launch.topology.ids, elapsed)
+    elif launch.alioth is not None:
+        honest = alioth.host(memory, launch.alioth, launch.topology.ids, elapsed, launch.power)
     else:
         timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
         honest = Host(lambda set_line: (Power(launch.power), *timer))

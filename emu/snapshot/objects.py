@@ -29,6 +29,7 @@ from emu.vmm.devices.power import PmTimer, Power
 from emu.vmm.devices.uart import Uart
 from emu.vmm.hostile.fw_cfg import HostileFwCfg, LyingFwCfg, LyingPci
 from emu.vmm.hostile.policy import Hostile
+from emu.vmm.hosts.alioth import AliothFwCfg
 from emu.vmm.policy import Policy
 from emu.vmm.vmcall import Vmm
 
@@ -49,6 +50,7 @@ PARTS: Mapping[type, frozenset[str]] = {
     Function: frozenset(("mask",)),
     Pm: frozenset(("pci", "elapsed", "line")),
     FwCfg: frozenset(("dma", "items", "late", "build", "writable")),
+    AliothFwCfg: frozenset(("dma", "items", "late", "build", "writable")),
     Clock: frozenset(("elapsed", "epoch", "cmos")),
     Policy: frozenset(),
     Hostile: frozenset(("device",)),

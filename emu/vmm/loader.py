@@ -25,6 +25,7 @@ from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
 
 IN_LOW_RAM = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
+BY_FW_CFG = (Kernel.FW_CFG, Kernel.ALIOTH)
 LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 
 
@@ -32,8 +33,8 @@ LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
     TDH.VP.INIT, the vCPUs' APIC ids; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the
-    vCPUs, ports that end the run, and what a host that is a q35 has in fw_cfg. Each of `sections` lies in one
-    of the regions, which may be larger.
+    vCPUs, ports that end the run, and what a q35, or Alioth's machine, has in fw_cfg. Each of `sections` lies
+    in one of the regions, which may be larger.
     """
 
     ram: tuple[Range, ...]
@@ -47,6 +48,7 @@ class Launch:
     power: tuple[Switch, ...] = ()
     pm_timer: int = 0
     q35: Q35 | None = None
+    alioth: Q35 | None = None
 
     def holder(self, section: Section) -> tuple[int, int]:
         """Which region has the section's pages, and where in it they begin (bytes)."""
@@ -108,7 +110,7 @@ def _load_kernel(
     if load := LOADERS.get(preset.kernel):
         payload = hob.Payload(PayloadImage.RAW_VMLINUX, load(config, memory, ram))
         command_line = preset.kernel is Kernel.SEGMENTS
-    elif preset.kernel is Kernel.FW_CFG:
+    elif preset.kernel in BY_FW_CFG:
         return None
     else:
         payload, command_line = _load_section(config, sections, memory), True
@@ -212,9 +214,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
     large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
-    q35 = None
-    if preset.kernel is Kernel.FW_CFG:
-        q35 = Q35(preset.ram(config.memory), _direct_boot(config))
+    files = Q35(preset.ram(config.memory), _direct_boot(config))
     return Launch(
         ram,
         regions,
@@ -226,5 +226,6 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         preset.mcg_cap,
         preset.power,
         preset.pm_timer,
-        q35,
+        files if preset.kernel is Kernel.FW_CFG else None,
+        files if preset.kernel is Kernel.ALIOTH else None,
     )

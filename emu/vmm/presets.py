@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from emu.vmm import hob as lists
 from emu.vmm.devices.power import CHIPSET, KEYBOARD, OFF, RESET, SLEEP, SLEEP_ENABLE, SLEEP_TYPE_5, Switch
 from emu.vmm.hob import Facts
-from emu.vmm.hosts import cloud_hypervisor, dragonball, libkrun
+from emu.vmm.hosts import alioth, cloud_hypervisor, dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM, MCG_CAP_QEMU
 from formats.hob import Hob
 from formats.tdvf import SectionType
@@ -27,7 +27,8 @@ class Kernel(enum.Enum):
     SECTION = "a bzImage in the Payload section"
     SEGMENTS = "a vmlinux, its segments at their addresses"
     BUNDLE = "a vmlinux and an initrd as libkrunfw bundles them"
-    FW_CFG = "a bzImage through fw_cfg"
+    FW_CFG = "a bzImage through QEMU's fw_cfg"
+    ALIOTH = "a bzImage through Alioth's fw_cfg"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,17 @@ PRESETS = {
             kernel=Kernel.FW_CFG,
             mcg_cap=MCG_CAP_QEMU,
             whole_pages=True,
+            types=range(SectionType.TEMP_MEM + 1),
+        ),
+        Preset(
+            "alioth",
+            lists.qemu,
+            2 * GIB,
+            2 * GIB,
+            kernel=Kernel.ALIOTH,
+            power=(_OFF, Switch(alioth.RESET, RESET, alioth.RESET_VALUE, shows=0)),
+            whole_pages=True,
+            last_hob=True,
             types=range(SectionType.TEMP_MEM + 1),
         ),
     )

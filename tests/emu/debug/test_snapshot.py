@@ -42,7 +42,7 @@ ON_Q35 = ("qemu", "hostile-fw_cfg:6")
 
 def config(**settings: object) -> RunConfig:
     image = guest.build(BODY).image
-    image = guest.for_qemu(image) if settings.get("vmm") in ON_Q35 else image
+    image = guest.for_qemu(image) if settings.get("vmm") in (*ON_Q35, "alioth") else image
     plain = RunConfig(image, "guest.bin", memory=guest.MEMORY, until="halt", vcpus=2)
     return dataclasses.replace(plain, **settings)  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def test_only_what_is_no_state_is_left_out() -> None:
     machine = prepare(config(vmm="hostile:1"))
     plain, q35 = prepare(config(vmm="cloud-hypervisor")), prepare(config(vmm="qemu"))
     lying = prepare(config(vmm=ON_Q35[1]))  # and its chipset is another
-    every = [machine, plain, q35, lying]
+    every = [machine, plain, q35, lying, prepare(config(vmm="alioth"))]
     try:
         found = {type(part): part for whole in every for part in parts(whole)}
         assert set(found) == set(objects.PARTS)

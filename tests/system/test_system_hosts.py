@@ -13,6 +13,7 @@ import oracle
 import pytest
 from tdbox import GIB, LINUX, MIB, Firmware, made, stopped
 
+from emu.api import run
 from formats import acpi, hob
 from formats.acpi import LapicFlags, MadtType
 
@@ -150,3 +151,9 @@ def test_the_list_of_a_host(firmware: dict[int, Firmware], name: str) -> None:
     enabled = [e for e in oracle.madt_entries(tables[b"APIC"]) if e[0] in (0, 9) and e[8 if e[0] else 4] & 1]
     assert len(enabled) == host.vcpus
     assert td.report.aps == [] if host.vcpus == 1 else all(ap["parked"] for ap in td.report.aps)
+
+
+def test_alioths_machine_is_no_q35(qemu: Firmware, tiny: bytes) -> None:
+    """It takes the image and gives the files, but has another chipset."""
+    report = run(replace(qemu.config, vmm="alioth", kernel=tiny + bytes(8192)))
+    assert report.end["detail"] == "tdforge: q35: another chipset, or it does not obey"

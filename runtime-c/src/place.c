@@ -4,7 +4,7 @@
  * it lies if that is so (docs/decisions/0006). Free is accepted type-1 RAM that is no image section and not carved, and
  * the section that holds the kernel itself. Source: Linux boot.rst; arch/x86/boot/compressed/head_64.S. */
 #include "formats.h"
-#include "primitives.h"
+#include "plan.h"
 
 struct area {
     uint64_t start, end;
@@ -43,6 +43,11 @@ static int is_free(const struct ram *ram, const struct area *area, uint64_t home
         at = range->end;
     }
     return at >= area->end;
+}
+
+int plan_is_free(const struct ram *ram, uint64_t start, uint64_t end, uint64_t home) {
+    const struct area area = {start, end};
+    return is_free(ram, &area, home);
 }
 
 /* The lowest place for `size` bytes in one range, not below `from`; 0 if there is none. */

@@ -3,7 +3,7 @@
  * Neither an ELF header nor a setup header lands in memory, so the window itself says how far the kernel goes.
  * Source: docs/decisions/0021; Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol". */
 #include "formats.h"
-#include "primitives.h"
+#include "plan.h"
 
 #define ENTRY_SIZE 16u /* of the code at the entry that has to lie in the window: more than any one instruction */
 
@@ -27,13 +27,34 @@ void used_extent(const struct span *region, struct span *out) {
     out->size = size;
 }
 
+/* Is nothing in `region` behind its first `size` bytes? */
+static int rest_is_zero(const struct span *region, uint64_t size) {
+    for (; size < region->size; size++) {
+        const uint8_t *at = region->data + size;
+        if (tdf_aligned(tdf_gpa(at), TDF_PAGE) && region->size - size >= TDF_PAGE && is_zero(at))
+            size += TDF_PAGE - 1;
+        else if (*at != 0)
+            return 0;
+    }
+    return 1;
+}
+
 status_t place_vmlinux(const struct span *window, const struct span *kernel, uint64_t entry,
-                       const struct span *initrd, struct placement *out) {
-    const uint64_t start = tdf_gpa(window->data);
+                       const struct span *initrd, const struct ram *ram, struct placement *out) {
+    const uint64_t start = tdf_gpa(window->data), end = start + window->size;
+    const uint64_t initrd_start = tdf_gpa(initrd->data), initrd_end = initrd_start + initrd->size;
     /* An entry below the window is far beyond it by this difference. */
     if (kernel->data != window->data || kernel->size > window->size ||
         !tdf_inside(kernel->size, entry - start, ENTRY_SIZE))
         return TDF_E_KERNEL_ENTRY_OUTSIDE;
+    if (!rest_is_zero(window, kernel->size))
+        return TDF_E_KERNEL_NOT_WHOLE;
+    /* The kernel writes all over its window, and takes its initrd where the E820 says RAM. */
+    if (!plan_is_free(ram, start, end, start))
+        return TDF_E_WINDOW_NO_ROOM;
+    if (initrd->size != 0 && (tdf_overlap(start, end, initrd_start, initrd_end) ||
+                              !plan_is_free(ram, initrd_start, initrd_end, initrd_start)))
+        return TDF_E_INITRD_NO_ROOM;
     memset(out, 0, sizeof *out);
     out->kernel.image = *kernel;
     out->kernel.protected_size = window->size;
@@ -46,8 +67,8 @@ status_t place_vmlinux(const struct span *window, const struct span *kernel, uin
     out->load = start;
     out->entry = entry;
     out->window_start = start;
-    out->window_end = start + window->size;
-    out->initrd_start = initrd->size ? tdf_gpa(initrd->data) : 0;
+    out->window_end = end;
+    out->initrd_start = initrd->size ? initrd_start : 0;
     out->initrd_size = initrd->size;
     return TDF_OK;
 }

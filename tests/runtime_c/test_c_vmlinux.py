@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ccore import CORE, LIB, MIB, PAGE, CoreError, below_2_gib, check, plan
+from ccore import CORE, GIB, LIB, MIB, PAGE, CoreError, below_2_gib, check, plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,13 +51,46 @@ def test_of_what_is_no_whole_pages_nothing_is_left_out(size: int, offset: int) -
 INITRD = 3 * PAGE
 
 
-def placed(entry: int, size: int = 5 * PAGE, initrd: int = INITRD, shift: int = 0) -> Any:
-    """The placement of a kernel of `size` bytes, entered `entry` bytes behind its beginning."""
+def placed(
+    entry: int, size: int = 5 * PAGE, initrd: int = INITRD, shift: int = 0, at: int = 0x50_0000, rest: int = 0
+) -> Any:
+    """The placement of a kernel of `size` bytes, entered `entry` bytes behind its beginning.
+
+    `at`: where its initrd is, from the window's beginning if that is small. `rest`: where a byte is not zero.
+    """
     memory, out = window({}), CORE.new("placement")
-    data = CORE.span(0x50_0000, initrd)
+    if rest:
+        memory.memory[rest] = 1
+    data = CORE.span(at if at > 1 << 20 else memory.address + at, initrd)
     kernel = span(memory, size, shift)
-    check(LIB.place_vmlinux(span(memory), kernel, memory.address + entry, data, out))
+    ram = plan([(7, 0, 2 * GIB)])
+    check(LIB.place_vmlinux(span(memory), kernel, memory.address + entry, data, ram, out))
     return memory, out
+
+
+@pytest.mark.parametrize("size", [5 * PAGE, 5 * PAGE - 1, 5 * PAGE + 7, PAGES * PAGE - 1])
+def test_nothing_lies_behind_what_was_measured(size: int) -> None:
+    placed(0, size, rest=size - 1)
+    for at in {size, min(size + PAGE, PAGES * PAGE - 1), PAGES * PAGE - 1}:
+        with pytest.raises(CoreError, match="kernel_not_whole"):
+            placed(0, size, rest=at)
+
+
+def test_an_initrd_in_the_window_or_where_no_ram_is() -> None:
+    for at in (0, (PAGES - 1) * PAGE, 3 * GIB):
+        with pytest.raises(CoreError, match="initrd_no_room"):
+            placed(0, at=at)
+
+
+def test_a_window_that_is_no_ram_to_the_os() -> None:
+    memory, out = window({}), CORE.new("placement")
+    empty = CORE.span(0, 0)
+    ram = plan([(7, 0, 2 * GIB)])
+    for range_ in ram.ranges.items[0 : ram.ranges.count]:
+        if range_.start <= memory.address < range_.end:
+            range_.e820 = 4
+    with pytest.raises(CoreError, match="window_no_room"):
+        check(LIB.place_vmlinux(span(memory), span(memory, PAGE), memory.address, empty, ram, out))
 
 
 @pytest.mark.parametrize("entry", [0, 0xB53, 5 * PAGE - 16])

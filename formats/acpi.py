@@ -83,6 +83,10 @@ class FadtBootArch(IntFlag):
 
 SPACE_IO = 1  # table 5.1
 NO_C2, NO_C3 = 101, 1001  # 5.2.9, P_LVL2_LAT and P_LVL3_LAT: the state is not there
+SCI_IRQ = 9  # where PCs have it
+IO_APIC = 0xFEC0_0000  # Intel 82093AA, 2.0: the first I/O APIC of a PC
+# Ports of PM1 blocks where no device is: Kata's Dragonball names them so (dbs_acpi/src/fadt.rs)
+UNUSED_PM1_EVT, UNUSED_PM1_CNT = 0xB000, 0xB004
 INTI_LEVEL_HIGH = 0x0D  # table 5.26: active high, level triggered
 
 
@@ -174,9 +178,13 @@ FADT = (
             132: "x_firmware_ctrl" / Int64ul,
             140: "x_dsdt" / Int64ul,
             148: "x_pm1a_evt_blk" / GAS,
+            160: "x_pm1b_evt_blk" / GAS,
             172: "x_pm1a_cnt_blk" / GAS,
+            184: "x_pm1b_cnt_blk" / GAS,
+            196: "x_pm2_cnt_blk" / GAS,
             208: "x_pm_tmr_blk" / GAS,
             220: "x_gpe0_blk" / GAS,
+            232: "x_gpe1_blk" / GAS,
             244: "sleep_control_reg" / GAS,
             256: "sleep_status_reg" / GAS,
             268: "hypervisor_vendor" / Bytes(8),

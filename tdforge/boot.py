@@ -10,26 +10,23 @@ from pathlib import Path
 from rich.console import Console
 
 from emu.config import RunConfig
-from tdforge import show
+from tdforge import initramfs, show
+from tdforge.apt import Say
 from tdforge.building import build_flow
 from tdforge.errors import UserError, exit_code
-from tdforge.files import read
+from tdforge.files import read, write
 from tdforge.flows import find_flow, short
 from tdforge.kernel import Kernel, find_kernel
 from tdforge.machine_options import check_payload, memory, size, until, vcpus
-from tdforge.running import run_td, symbols_of
+from tdforge.running import run_td, symbols_of, typed_keys
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER
 
 FLOW = "linux"
 OUT = Path("build")
 KERNEL = OUT / "vmlinuz"
-# Early text by TDVMCALL; the rest takes away what a TD without devices need not have: random placement,
-# 5-level paging, machine-check MSRs, a bus scan, an IOAPIC, more serial ports.
-CMDLINE = (
-    "console=ttyS0 earlyprintk=serial,ttyS0,115200 nokaslr no5lvl mce=off pci=off noapic "
-    "8250.nr_uarts=1 panic=-1"
-)
+INITRD = OUT / "initrd"
+CMDLINE = "console=ttyS0"
 # Where a kernel without a root file system ends, and the line after its banner.
 LAST_WORDS = "Unable to mount root fs"
 AFTER_BANNER = "Command line:"
@@ -41,16 +38,22 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="./run boot",
         description="Build linux.tdf and boot a kernel with it in the emulated TD.",
-        epilog="example: ./run boot --kernel /boot/vmlinuz --memory 512M",
+        epilog="examples: ./run boot --kernel /boot/vmlinuz --memory 512M; ./run boot --shell --vcpus 2",
     )
     made.add_argument(
         "--kernel", type=Path, metavar="FILE", help="default: Debian's current 6.12 cloud kernel"
     )
     made.add_argument("--initrd", type=Path, metavar="FILE")
+    made.add_argument("--shell", action="store_true", help="busybox with a shell; `poweroff` ends it")
     made.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
     made.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     made.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
-    made.add_argument("--until", type=until, metavar="CONDITION", help=f"default: console:{LAST_WORDS}")
+    made.add_argument(
+        "--until",
+        type=until,
+        metavar="CONDITION",
+        help=f"default: console:{LAST_WORDS}, or shutdown with an initrd",
+    )
     return made
 
 
@@ -71,7 +74,7 @@ def boot(given: argparse.Namespace) -> int:
         say(f"kernel: {kernel.path}")
     say(f"starting it in an emulated TD with {show_size(given.memory)}, vCPUs: {given.vcpus}")
     data = read(kernel.path, "kernel")
-    initrd = read(given.initrd, "initrd") if given.initrd else None
+    initrd = _initrd(given, say)
     check_payload(image, image_path, data, str(kernel.path), initrd)
     config = RunConfig(
         image=image,
@@ -85,8 +88,14 @@ def boot(given: argparse.Namespace) -> int:
     )
     _show_handoff(page, config)
     page.print(f"\n{show.NOT_REAL}\n\nThe guest's console:\n")
-    condition = given.until or f"console:{BANNER if kernel.tiny else LAST_WORDS}"
-    report = run_td(replace(config, until=condition), lambda text: print(text, end="", flush=True))
+    ending = BANNER if kernel.tiny else LAST_WORDS
+    condition = given.until or ("shutdown" if initrd else f"console:{ending}")
+    with typed_keys(initrd is not None) as keyboard:
+        report = run_td(
+            replace(config, until=condition),
+            lambda text: print(text, end="", flush=True),
+            keyboard=keyboard,
+        )
     print(flush=True)
     end = show.end_line(report.end)
     missing = [text for text in _expected(kernel) if text not in report.console]
@@ -109,6 +118,16 @@ def link(name: Path, target: Path) -> None:
     partial = name.with_name(f".{name.name}.{os.getpid()}")
     partial.symlink_to(target.absolute())
     partial.replace(name)
+
+
+def _initrd(given: argparse.Namespace, say: Say) -> bytes | None:
+    """The initrd that the options ask for, if any. UserError."""
+    if given.shell and given.initrd:
+        raise UserError("--shell makes an initrd: give it or --initrd, not both")
+    if given.shell:
+        write(INITRD, initramfs.with_init(initramfs.SHELL, initramfs.busybox(say)))
+    named = INITRD if given.shell else given.initrd
+    return read(named, "initrd") if named else None
 
 
 def _show_handoff(page: Console, config: RunConfig) -> None:

@@ -10,12 +10,12 @@ from tdforge.apt import Apt, Say, alone
 
 DIRECTORY, CHARACTER, PROGRAM, LINK = 0o40755, 0o20600, 0o100755, 0o120777  # st_mode
 
-# What a person gets who wants a look around; `poweroff` ends the run.
+# What a person gets who wants a look around; `poweroff`, which asks init, ends the run.
 SHELL = b"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-setsid cttyhack sh
-poweroff -f
+mkdir -p /etc; echo "::once:/bin/sh -c 'setsid cttyhack sh; poweroff'" > /etc/inittab
+exec init
 """
 # What a program gets: a look around by itself.
 TOUR = b"""#!/bin/busybox sh

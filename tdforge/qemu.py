@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdforge import initramfs, show
-from tdforge.boot import OUT
+from tdforge.boot import INITRD, OUT
 from tdforge.building import build_flow
 from tdforge.commands.launch import run_qemu
 from tdforge.errors import exit_code
@@ -17,7 +17,6 @@ from tdforge.kernel import find_kernel, modules
 from tdforge.machine_options import memory, size, vcpus
 
 FLOW = "qemu"
-INITRD = OUT / "initrd"
 DISK_MODULES = ("drivers/block/virtio_blk.ko",)
 
 

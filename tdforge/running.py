@@ -1,13 +1,15 @@
 """How does a command run an image in the emulated TD, and what does the person see meanwhile?"""
 
 import codecs
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.status import Status
 
 from emu.api import EmuError, Report, RunConfig, run
-from emu.keyboard import Keyboard
+from emu.keyboard import Keyboard, raw_terminal
 from emu.observe import Observer
 from emu.snapshot.file import Snapshot
 from tdforge import show
@@ -18,6 +20,16 @@ def symbols_of(image: Path) -> Path | None:
     """The ELF file that lies beside an image, if there is one."""
     elf = image.with_suffix(".elf")
     return elf if elf.is_file() else None
+
+
+@contextmanager
+def typed_keys(wanted: bool) -> Iterator[Keyboard | None]:
+    """The terminal as the guest's keyboard, if there is one and `wanted`."""
+    if not wanted or sys.stdin is None or not sys.stdin.isatty():  # None: closed by the caller
+        yield None
+        return
+    with raw_terminal(sys.stdin.fileno()) as keyboard:
+        yield keyboard
 
 
 def run_td(

@@ -1,6 +1,4 @@
-"""Which ACPI tables does the VMM pass in its TD HOB? A hardware-reduced machine: processors, an I/O APIC, a
-serial port, power-off.
-"""
+"""Which ACPI tables does the VMM pass in its TD HOB? Processors, I/O APIC, serial port, power control."""
 
 from __future__ import annotations
 
@@ -8,12 +6,11 @@ from collections.abc import Sequence
 
 from emu.vmm import aml
 from emu.vmm.devices import ioapic
-from emu.vmm.devices.power import ACPI_SLEEP
+from emu.vmm.devices.power import FULL_RESET, PM1_CONTROL, PM1_EVENTS, RESET_CONTROL
 from formats import acpi
 from formats.ports import COM1, COM1_IRQ, COM1_PORTS
 
 SLEEP_TYPE_OFF = 5
-IO_SPACE, BYTE = 1, 1  # generic address structure: space and access size (ACPI 6.5, 5.2.3.2)
 
 
 def dsdt() -> bytes:
@@ -28,19 +25,29 @@ def dsdt() -> bytes:
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, off + aml.scope("\\_SB_", serial))
 
 
+def _port(number: int, size: int) -> dict[str, int]:
+    """A register of 1, 2 or 4 bytes behind a port (ACPI 6.5, 5.2.3.2)."""
+    access = size.bit_length()
+    return {"space_id": acpi.SPACE_IO, "bit_width": 8 * size, "access_size": access, "address": number}
+
+
 def fadt() -> bytes:
-    """A hardware-reduced FADT; its DSDT address is left to whoever places the tables."""
-    flags = acpi.FadtFlags.HW_REDUCED | acpi.FadtFlags.WBINVD
-    boot = acpi.FadtBootArch.NO_VGA | acpi.FadtBootArch.NO_CMOS_RTC
-    sleep = {
-        "space_id": IO_SPACE,
-        "bit_width": 8,
-        "bit_offset": 0,
-        "access_size": BYTE,
-        "address": ACPI_SLEEP,
-    }
+    """A PM1 block without fixed buttons and a reset register; the DSDT's address is left to whoever places
+    the tables.
+    """
+    flags = acpi.FadtFlags
     return acpi.fadt(
-        flags=int(flags), iapc_boot_arch=int(boot), sleep_control_reg=sleep, sleep_status_reg=sleep
+        flags=int(flags.WBINVD | flags.PWR_BUTTON | flags.SLP_BUTTON | flags.RESET_REG_SUP),
+        iapc_boot_arch=int(acpi.FadtBootArch.NO_VGA),
+        sci_int=acpi.SCI_IRQ,
+        pm1a_evt_blk=PM1_EVENTS,
+        pm1_evt_len=4,
+        pm1a_cnt_blk=PM1_CONTROL,
+        pm1_cnt_len=2,
+        x_pm1a_evt_blk=_port(PM1_EVENTS, 4),
+        x_pm1a_cnt_blk=_port(PM1_CONTROL, 2),
+        reset_reg=_port(RESET_CONTROL, 1),
+        reset_value=FULL_RESET,
     )
 
 

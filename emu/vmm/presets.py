@@ -12,7 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from emu.vmm import hob as lists
-from emu.vmm.devices.power import CHIPSET, KEYBOARD, OFF, RESET, SLEEP, SLEEP_ENABLE, SLEEP_TYPE_5, Switch
+from emu.vmm.devices.power import (
+    CHIPSET,
+    KEYBOARD,
+    OFF,
+    PM1,
+    RESET,
+    SLEEP,
+    SLEEP_ENABLE,
+    SLEEP_TYPE_5,
+    Switch,
+)
 from emu.vmm.hob import Facts
 from emu.vmm.hosts import alioth, cloud_hypervisor, dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM, MCG_CAP_QEMU
@@ -64,7 +74,7 @@ class Preset:
 _SPEC = Preset(
     "td-shim-spec",
     lists.td_shim_spec,
-    power=(SLEEP, KEYBOARD, CHIPSET),
+    power=(PM1, KEYBOARD, CHIPSET),
     large_pages=True,
     page_aug=True,
     types=range(SectionType.TD_PARAMS + 1),

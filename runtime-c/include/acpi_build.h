@@ -28,6 +28,8 @@ void acpi_seal(uint8_t *table, uint64_t size);
 int acpi_is(const struct span *table, const char *signature);
 /* A table of the VMM over its true length. Fails: acpi_malformed. */
 status_t acpi_check(const struct span *hob, struct span *out);
+/* A DSDT of ours, with the devices that the flow gave it; 0: no room. */
+uint8_t *acpi_add_dsdt(struct acpi_builder *builder, const struct vmm *vmm);
 /* The log's table, and the two roots, whose room was reserved first. */
 status_t acpi_add_ccel(struct acpi_builder *builder, const struct log *log);
 status_t acpi_begin_roots(struct acpi_builder *builder);

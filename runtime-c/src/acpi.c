@@ -1,4 +1,5 @@
-/* Which ACPI tables does the OS get? RSDP, XSDT, FADT, DSDT, MADT and CCEL of ours, the VMM's by the flow's choice.
+/* Which ACPI tables does the OS get? RSDP, XSDT, DSDT, MADT and CCEL of ours, what describes the VMM's hardware, its AML
+ * by the flow's choice.
  *
  * What the VMM passed is measured, but no length in it is believed. Source: ACPI specification 6.5, chapter 5. */
 #include "acpi_build.h"
@@ -31,20 +32,52 @@ static status_t copy_table(struct acpi_builder *builder, const struct span *tabl
     return TDF_OK;
 }
 
-/* A DSDT without AML: enough for an OS to bring up its interpreter, and with it /sys/firmware/acpi. */
-static status_t add_dsdt(struct acpi_builder *builder, const struct span *theirs, uint8_t **dsdt) {
-    if (theirs->size != 0) {
-        status_t status = copy_table(builder, theirs, dsdt);
-        if (status == TDF_OK)
-            acpi_seal(*dsdt, theirs->size);
-        return status;
-    }
-    *dsdt = acpi_reserve(builder, HEAD_SIZE);
-    if (!*dsdt)
-        return TDF_E_ACPI_NO_ROOM;
-    acpi_name(*dsdt, "DSDT", ACPI_DSDT_REVISION);
-    acpi_seal(*dsdt, HEAD_SIZE);
-    return TDF_OK;
+/* The VMM's DSDT by the flow's choice, else ours. */
+static status_t add_dsdt(struct acpi_builder *builder, const struct vmm *vmm, const struct span *theirs,
+                         uint8_t **dsdt) {
+    status_t status = TDF_OK;
+    if (theirs->size == 0)
+        *dsdt = acpi_add_dsdt(builder, vmm);
+    else if ((status = copy_table(builder, theirs, dsdt)) == TDF_OK)
+        acpi_seal(*dsdt, theirs->size);
+    return status == TDF_OK && !*dsdt ? TDF_E_ACPI_NO_ROOM : status;
+}
+
+/* For a VMM that says nothing: not hardware reduced, or Linux would take IRQ 0 to 15 from virtio_mmio.device= of the
+ * command line; so there is an SCI and a PM1 block, but at ports where nothing is. No power-off, no reset register. */
+static void fill_fadt(struct acpi_fadt *fadt) {
+    const struct acpi_gas events = {ACPI_SPACE_IO, 32, 0, 3, ACPI_UNUSED_PM1_EVT};
+    const struct acpi_gas control = {ACPI_SPACE_IO, 16, 0, 2, ACPI_UNUSED_PM1_CNT};
+    fadt->minor_revision = ACPI_FADT_MINOR_REVISION;
+    fadt->sci_int = ACPI_SCI_IRQ;
+    fadt->pm1a_evt_blk = ACPI_UNUSED_PM1_EVT;
+    fadt->pm1_evt_len = 4;
+    fadt->pm1a_cnt_blk = ACPI_UNUSED_PM1_CNT;
+    fadt->pm1_cnt_len = 2;
+    fadt->flags = ACPI_FADT_FLAG_WBINVD | ACPI_FADT_FLAG_PWR_BUTTON | ACPI_FADT_FLAG_SLP_BUTTON; /* no fixed buttons */
+    fadt->iapc_boot_arch = ACPI_BOOT_ARCH_NO_VGA;
+    fadt->x_pm1a_evt_blk = events;
+    fadt->x_pm1a_cnt_blk = control;
+}
+
+/* Where a FADT has registers. */
+static const uint16_t registers[] = {
+    offsetof(struct acpi_fadt, reset_reg),         offsetof(struct acpi_fadt, x_pm1a_evt_blk),
+    offsetof(struct acpi_fadt, x_pm1b_evt_blk),    offsetof(struct acpi_fadt, x_pm1a_cnt_blk),
+    offsetof(struct acpi_fadt, x_pm1b_cnt_blk),    offsetof(struct acpi_fadt, x_pm2_cnt_blk),
+    offsetof(struct acpi_fadt, x_pm_tmr_blk),      offsetof(struct acpi_fadt, x_gpe0_blk),
+    offsetof(struct acpi_fadt, x_gpe1_blk),        offsetof(struct acpi_fadt, sleep_control_reg),
+    offsetof(struct acpi_fadt, sleep_status_reg),
+};
+
+/* An OS writes to these. One that is no port could be any memory of the TD. */
+static int only_ports(const struct span *fadt) {
+    struct acpi_gas gas;
+    for (uint32_t i = 0; i < sizeof registers / sizeof registers[0]; i++)
+        if (tdf_read(fadt, registers[i], &gas, sizeof gas) && gas.address != 0 &&
+            (gas.space_id != ACPI_SPACE_IO || gas.address > UINT16_MAX))
+            return 0;
+    return 1;
 }
 
 static status_t add_fadt(struct acpi_builder *builder, const struct span *theirs, const uint8_t *dsdt) {
@@ -62,10 +95,7 @@ static status_t add_fadt(struct acpi_builder *builder, const struct span *theirs
         if (!table)
             return TDF_E_ACPI_NO_ROOM;
         acpi_name(table, "FACP", ACPI_FADT_REVISION);
-        struct acpi_fadt *ours = (struct acpi_fadt *)table;
-        ours->minor_revision = ACPI_FADT_MINOR_REVISION;
-        ours->flags = ACPI_FADT_FLAG_HW_REDUCED;
-        ours->iapc_boot_arch = ACPI_BOOT_ARCH_NO_VGA;
+        fill_fadt((struct acpi_fadt *)table);
     }
     struct acpi_fadt *fadt = (struct acpi_fadt *)table;
     fadt->firmware_ctrl = 0; /* a FACS would lie in the VMM's memory, not in ours */
@@ -81,14 +111,21 @@ static status_t add_fadt(struct acpi_builder *builder, const struct span *theirs
     return TDF_OK;
 }
 
-/* All other tables of the VMM. FACS has no common header; a MADT, a CCEL and the roots are ours alone. */
-static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm) {
+/* Is it a table without AML that only describes hardware? */
+static int is_data(const struct span *table) {
+    return acpi_is(table, "MCFG") || acpi_is(table, "SRAT") || acpi_is(table, "SLIT");
+}
+
+/* All other tables of the VMM, or those without AML. FACS has no common header; a MADT, a CCEL and the roots are ours alone. */
+static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm, int aml) {
     static const char ours[][5] = {"FACP", "DSDT", "APIC", "CCEL", "FACS", "XSDT", "RSDT"};
     for (uint64_t i = 0; i < vmm->tables.count; i++) {
         struct span table;
         uint8_t *copy;
         int skip = 0;
         status_t status = acpi_check(&vmm->tables.items[i], &table);
+        if (status == TDF_OK)
+            skip = !aml && !is_data(&table);
         for (uint32_t k = 0; status == TDF_OK && k < sizeof ours / sizeof ours[0]; k++)
             skip |= acpi_is(&table, ours[k]);
         if (status == TDF_OK && !skip) {
@@ -126,22 +163,26 @@ uint64_t acpi_end_roots(struct acpi_builder *builder) {
     return tdf_gpa(rsdp);
 }
 
+/* `aml`: the VMM's DSDT and SSDTs too, and any FADT. */
 static status_t build(const struct span *area, const struct vmm *vmm, const struct cpus *cpus,
-                      const struct span *mailbox, const struct log *log, int theirs, uint64_t *out) {
+                      const struct span *mailbox, const struct log *log, int aml, uint64_t *out) {
     struct acpi_builder builder = {.area = *area};
     struct span fadt = {0, 0}, dsdt = {0, 0};
     uint8_t *dsdt_at = 0;
     status_t status = acpi_begin_roots(&builder);
-    if (status != TDF_OK)
+    if (status != TDF_OK || (status = acpi_find(vmm, "FACP", &fadt)) != TDF_OK ||
+        (aml && (status = acpi_find(vmm, "DSDT", &dsdt)) != TDF_OK))
         return status;
-    if (theirs && ((status = acpi_find(vmm, "FACP", &fadt)) != TDF_OK ||
-                   (status = acpi_find(vmm, "DSDT", &dsdt)) != TDF_OK))
-        return status;
-    if ((status = add_dsdt(&builder, &dsdt, &dsdt_at)) != TDF_OK ||
+    if (!aml) {
+        if (!only_ports(&fadt))
+            return TDF_E_ACPI_MALFORMED;
+        if (fadt.size > sizeof(struct acpi_fadt)) /* a newer one, with registers that are not known here */
+            fadt.size = sizeof(struct acpi_fadt);
+    }
+    if ((status = add_dsdt(&builder, vmm, &dsdt, &dsdt_at)) != TDF_OK ||
         (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
         (status = acpi_add_madt(&builder, vmm, cpus, mailbox)) != TDF_OK ||
-        (status = acpi_add_ccel(&builder, log)) != TDF_OK ||
-        (theirs && (status = add_others(&builder, vmm)) != TDF_OK))
+        (status = acpi_add_ccel(&builder, log)) != TDF_OK || (status = add_others(&builder, vmm, aml)) != TDF_OK)
         return status;
     *out = acpi_end_roots(&builder);
     return TDF_OK;

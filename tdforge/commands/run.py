@@ -3,14 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from emu.api import Report
 from emu.config import RunConfig
-from emu.keyboard import Keyboard, raw_terminal
 from emu.signals import EmuError
 from emu.snapshot import file as snapshot
 from emu.snapshot.file import Snapshot
@@ -18,7 +15,7 @@ from tdforge import debug_options, machine_options, show
 from tdforge.command import Command
 from tdforge.errors import OK, UsageError, UserError
 from tdforge.files import write
-from tdforge.running import run_td
+from tdforge.running import run_td, typed_keys
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     stream = sys.stderr if given.json else sys.stdout
     with (
         debug_options.observers(given, Path(config.image_name).name) as seen,
-        _keyboard(given.stdin) as keyboard,
+        typed_keys(given.stdin is None) as keyboard,
     ):
         report = run_td(
             config,
@@ -85,16 +82,6 @@ def _resumed(given: argparse.Namespace) -> tuple[RunConfig, Snapshot]:
     if point.handed_over and given.until == "handoff":
         raise UserError(f"{given.resume} was saved after the handoff: give another --until")
     return replace(config, until=given.until), point
-
-
-@contextmanager
-def _keyboard(input_file: Path | None) -> Iterator[Keyboard | None]:
-    """The terminal as the guest's keyboard, if there is one and the guest's input is not a file."""
-    if input_file or sys.stdin is None or not sys.stdin.isatty():  # None: closed by the caller
-        yield None
-        return
-    with raw_terminal(sys.stdin.fileno()) as keyboard:
-        yield keyboard
 
 
 def _publish(report: Report, seen: debug_options.Observers, given: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ def test_time_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("port", "size", "value", "reason"),
     [
-        (0x600, 1, 0x34, "shutdown"),
+        (0x604, 2, 0x3401, "shutdown"),
         (0x64, 1, 0xFE, "reset"),
         (0xCF9, 1, 6, "reset"),
         (0xF4, 4, 0x10, "debug-exit"),
@@ -85,15 +85,16 @@ def test_ports_that_end_the_run(port: int, size: int, value: int, reason: str) -
     with pytest.raises(End) as end:
         ports.write(port, size, value)
     assert end.value.reason == reason
-    ports.write(0x600, 1, 0x14)  # a sleep type without the enable bit
+    ports.write(0x604, 2, 0x1400)  # a sleep type without the enable bit
     ports.write(0x64, 1, 0xAA)
 
 
 @pytest.mark.parametrize(
-    ("port", "value", "wish"), [(0x600, 0x34, "shutdown"), (0xF4, 3, "debug-exit"), (0x64, 0xFE, "reset")]
+    ("port", "size", "value", "wish"),
+    [(0x604, 2, 0x3400, "shutdown"), (0xF4, 1, 3, "debug-exit"), (0x64, 1, 0xFE, "reset")],
 )
-def test_such_an_end_may_be_the_wish(port: int, value: int, wish: str) -> None:
-    registers = f"movl $1, %r12d; movl $1, %r13d; movl ${port}, %r14d; movl ${value}, %r15d"
+def test_such_an_end_may_be_the_wish(port: int, size: int, value: int, wish: str) -> None:
+    registers = f"movl ${size}, %r12d; movl $1, %r13d; movl ${port}, %r14d; movl ${value}, %r15d"
     image = guest.build(f"main: {registers}\n vmcall 0x1E\n halt\n").image
     for until in (wish, "halt"):
         report = run(RunConfig(image, "guest.bin", memory=guest.MEMORY, until=until))

@@ -176,7 +176,7 @@ def test_a_user_space_from_fw_cfg_powers_off(tmp_path: Path) -> None:
         td=TdParams(),
         memory=512 << 20,
         kernel=kernel().read_bytes(),
-        initrd=initrd.archive(initrd.program(tmp_path, polled=False)),
+        initrd=initrd.archive(initrd.program(tmp_path)),
         cmdline="console=ttyS0 printk.devkmsg=on",
         stdin=b"hello there\n",
         until="shutdown",

@@ -257,7 +257,7 @@ def test_uart_as_linux_probes_it() -> None:
 def test_power_off() -> None:
     with guest.machine(guest.build("main: halt\n").image) as td:
         r = [0] * 16
-        r[RCX], r[R11], r[R12], r[R13], r[R14], r[R15] = 0xFC00, 0x1E, 1, 1, 0x600, 0x34
+        r[RCX], r[R11], r[R12], r[R13], r[R14], r[R15] = 0xFC00, 0x1E, 2, 1, 0x604, 0x3400
         with pytest.raises(End, match="shutdown"):
             td.vmm.handle(0, r)
 

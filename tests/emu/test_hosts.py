@@ -313,8 +313,10 @@ def test_what_is_no_executable_for_this_machine() -> None:
 # ---- power
 
 WRITES = {
-    (0x600, 0x34): {"td-shim-spec": "shutdown", "cloud-hypervisor": "shutdown"},
-    (0x600, 0x20): {"td-shim-spec": "shutdown"},
+    (0x600, 0x34): {"cloud-hypervisor": "shutdown"},
+    (0x600, 0x20): {},
+    (0x604, 0x3401): {"td-shim-spec": "shutdown"},
+    (0x604, 0x1400): {},
     (0x600, 0x01): {"cloud-hypervisor": "reset"},
     (0xCF9, 0x06): {"td-shim-spec": "reset"},
     (0x604, 0x72): {},

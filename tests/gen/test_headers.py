@@ -145,8 +145,9 @@ def test_names(name: str, expected: str) -> None:
 def test_the_preludes_numbers_are_those_of_formats() -> None:
     """The prelude is written in the language, which imports nothing: this holds the two together."""
     same = {"SEPT_VE_DISABLE": td.SEPT_VE_DISABLE, "DEBUG": td.DEBUG, "COM1": ports.COM1}
+    same["COM1_IRQ"] = ports.COM1_IRQ
     same["PAYLOAD_VMLINUX"] = PayloadImage.RAW_VMLINUX
     levels = {"LEVEL_4K": 0, "LEVEL_2M": 1}  # of TDG.MEM.PAGE.ACCEPT: PAGE << 9 * level
-    own = {"MAX_CPUS": 1024}  # a limit of the firmware, of no specification
+    own = {"MAX_CPUS": 1024, "NO_POWER_OFF": 0xFF}  # of the firmware, of no specification
     assert {name: each.value for name, each in prelude().constants.items()} == same | levels | own
     assert [PAGE << 9 * level for level in levels.values()] == [PAGE, LARGE_PAGE]

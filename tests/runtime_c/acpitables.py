@@ -27,6 +27,7 @@ WAKEUP = acpi.madt_entry(MadtType.MP_WAKEUP, mailbox_address=0xDEAD000)
 # AML of `Name (A, 1)`: table 20.2.5.1 of the specification.
 AML = bytes([0x08, 0x41, 0x5F, 0x5F, 0x5F, 0x01])
 DSDT = acpi.table(b"DSDT", 2, AML)
+SRAT, SLIT = acpi.table(b"SRAT", 3, bytes(12)), acpi.table(b"SLIT", 1, bytes(8) + b"\n")
 SSDTS = [acpi.table(b"SSDT", 2, AML.replace(b"A", letter)) for letter in (b"B", b"C")]
 MCFG = acpi.table(b"MCFG", 1, bytes(24))
 VMM_TABLES = [
@@ -41,6 +42,8 @@ VMM_TABLES = [
     DSDT,
     *SSDTS,
     MCFG,
+    SRAT,
+    SLIT,
 ]
 
 
@@ -55,17 +58,17 @@ class Tables:
         size: int = 65536,
         low: bool = False,
         before: int = 0,
+        devices: tuple[int, int, int] | None = None,
     ) -> None:
         self.memory = below_2_gib(size) if low else CORE.guarded(size)
         area = CORE.span(self.memory.address, size)
         CORE.ffi.buffer(area.data, size)[:] = bytes([before]) * size
         log, out = CORE.new("log"), CORE.ffi.new("uint64_t *")
         log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
-        check(
-            getattr(LIB, build)(
-                area, make_vmm([], tables), make_cpus(cpus), CORE.span(MAILBOX, 4096), log, out
-            )
-        )
+        vmm = make_vmm([], tables)
+        if devices:
+            check(LIB.acpi_devices(vmm, *devices))
+        check(getattr(LIB, build)(area, vmm, make_cpus(cpus), CORE.span(MAILBOX, 4096), log, out))
         self.rsdp = CORE.bytes_at(out[0], 36)
         root = acpi.RSDP.parse(self.rsdp)
         assert sum(self.rsdp[:20]) & 255 == sum(self.rsdp) & 255 == 0

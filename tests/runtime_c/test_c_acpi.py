@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -20,13 +21,17 @@ from acpitables import (
     Tables,
     lapic,
 )
-from ccore import CORE, CoreError
+from ccore import CORE, LIB, CoreError, check, make_vmm
 from debian import tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from formats import acpi
 from formats.acpi import MadtType
+
+ASL = Path(__file__).resolve().parents[2] / "runtime-c/acpi/devices.asl"
+OFF = re.search(r"    Name \(\\_S5.*\n", ASL.read_text())[0]
+SERIAL = re.search(r"    Device[^~]*?\n    }\n", ASL.read_text())[0]
 
 
 @pytest.mark.parametrize("build", ["acpi_tables", "acpi_tables_of_vmm"])
@@ -50,7 +55,12 @@ def test_our_own_tables():
     built = Tables(cpus=3)
     assert [table[:4] for table in built.tables] == [b"XSDT", b"FACP", b"APIC", b"CCEL", b"DSDT"]
     fadt = acpi.FADT.parse(built.one(b"FACP"))
-    assert (fadt.header.revision, fadt.header.length, fadt.flags) == (6, 276, acpi.FadtFlags.HW_REDUCED)
+    assert (fadt.header.revision, fadt.header.length, fadt.flags) == (6, 276, 0x31)  # no fixed buttons
+    assert (fadt.sci_int, fadt.smi_cmd, fadt.pm1a_evt_blk, fadt.pm1a_cnt_blk) == (9, 0, 0xB000, 0xB004)
+    for block, width in ((fadt.x_pm1a_evt_blk, 32), (fadt.x_pm1a_cnt_blk, 16)):
+        assert (block.space_id, block.bit_width, block.bit_offset) == (1, width, 0)
+    assert (fadt.x_pm1a_evt_blk.address, fadt.x_pm1a_cnt_blk.address) == (0xB000, 0xB004)
+    assert fadt.reset_reg.address == fadt.sleep_control_reg.address == fadt.x_pm_tmr_blk.address == 0
     assert len(built.dsdt) == 36
     ccel = acpi.CCEL.parse(built.one(b"CCEL"))
     assert (ccel.cc_type, ccel.cc_subtype, ccel.log_area_length, ccel.log_area_address) == (
@@ -60,6 +70,8 @@ def test_our_own_tables():
         LOG_AREA,
     )
     assert built.cpus == [(MadtType.LAPIC, 0), (MadtType.LAPIC, 1), (MadtType.LAPIC, 2)]
+    kind, ioapic = built.madt[-2]
+    assert (kind, ioapic.address, ioapic.gsi_base) == (MadtType.IOAPIC, 0xFEC00000, 0)
     kind, wakeup = built.madt[-1]
     assert (kind, wakeup.length, wakeup.mailbox_version, wakeup.mailbox_address) == (16, 16, 0, MAILBOX)
 
@@ -67,7 +79,11 @@ def test_our_own_tables():
 def test_the_vmms_aml_only_by_policy():
     own = Tables(VMM_TABLES, 2)
     assert len(own.dsdt) == 36
-    assert not own.all(b"SSDT")
+    assert [table[:4] for table in own.tables] == [
+        b"XSDT", b"FACP", b"APIC", b"CCEL", b"MCFG", b"SRAT", b"SLIT", b"DSDT"
+    ]  # fmt: skip
+    assert own.one(b"MCFG") == MCFG
+    assert acpi.FADT.parse(own.one(b"FACP")).flags == acpi.FadtFlags.HW_REDUCED
     theirs = Tables(VMM_TABLES, 2, "acpi_tables_of_vmm")
     assert theirs.dsdt == DSDT
     assert theirs.all(b"SSDT") == SSDTS
@@ -75,8 +91,86 @@ def test_the_vmms_aml_only_by_policy():
     fadt = acpi.FADT.parse(theirs.one(b"FACP"))
     assert (fadt.x_firmware_ctrl, fadt.firmware_ctrl) == (0, 0)
     assert [table[:4] for table in theirs.tables] == [
-        b"XSDT", b"FACP", b"APIC", b"CCEL", b"SSDT", b"SSDT", b"MCFG", b"DSDT"
+        b"XSDT", b"FACP", b"APIC", b"CCEL", b"SSDT", b"SSDT", b"MCFG", b"SRAT", b"SLIT", b"DSDT"
     ]  # fmt: skip
+
+
+REGISTERS = (
+    "reset_reg", "x_pm1a_evt_blk", "x_pm1b_evt_blk", "x_pm1a_cnt_blk", "x_pm1b_cnt_blk", "x_pm2_cnt_blk",
+    "x_pm_tmr_blk", "x_gpe0_blk", "x_gpe1_blk", "sleep_control_reg", "sleep_status_reg",
+)  # fmt: skip
+
+
+def test_every_register_of_a_fadt_is_known() -> None:
+    """ACPI 6.5, table 5.9: nothing else is as long."""
+    long = [field.name for field in acpi.FADT.subcons if field.sizeof() >= acpi.GAS.sizeof()]
+    assert sorted(long) == sorted(("header", *REGISTERS))
+
+
+@pytest.mark.parametrize("register", REGISTERS)
+def test_a_register_of_the_vmms_fadt_is_a_port(register: str) -> None:
+    """An OS writes there: in memory it could be any byte of the TD."""
+    for space, address, good in (
+        *((1, 0x600, True), (1, 0xFFFF, True), (0, 0, True)),
+        *((1, 0x10000, False), (0, 0x604, False), (2, 0x604, False), (0x7F, 1, False)),
+    ):
+        gas = {"space_id": space, "bit_width": 8, "access_size": 1, "address": address}
+        theirs = acpi.fadt(**{register: gas})
+        assert Tables([theirs], 1, "acpi_tables_of_vmm").one(b"FACP")
+        if good:
+            found = acpi.FADT.parse(Tables([theirs], 1).one(b"FACP"))[register]
+            assert (found.space_id, found.address) == (space, address)
+        else:
+            with pytest.raises(CoreError, match="acpi_malformed"):
+                Tables([theirs], 1)
+
+
+def test_a_newer_fadt_is_cut_to_what_is_known() -> None:
+    theirs = acpi.fadt(flags=1)
+    newer = longer(theirs + bytes(60), len(theirs) + 60)
+    assert Tables([newer], 1).one(b"FACP")[132:] == Tables([theirs], 1).one(b"FACP")[132:]
+    assert len(Tables([newer], 1, "acpi_tables_of_vmm").one(b"FACP")) == 336
+
+
+def test_an_old_fadt_has_fewer_registers() -> None:
+    whole = acpi.fadt(sleep_control_reg={"space_id": 0, "address": 0x1000})
+    # What follows the table in its HOB is none of its registers.
+    assert len(Tables([longer(whole, 244)], 1, low=True).one(b"FACP")) == 244
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [
+        ((0x3F8, 4, 5), ()),
+        ((0x2F8, 3, 2), (("3F8", "2F8"), ("() { 4 }", "() { 3 }"), ("{ 5,", "{ 2,"))),
+        ((0xFFF8, 15, 7), (("3F8", "FFF8"), ("() { 4 }", "() { 15 }"), ("{ 5,", "{ 7,"))),
+        ((0, 4, 5), ((SERIAL, ""),)),
+        ((0x3F8, 4, 0xFF), ((OFF, ""),)),
+        ((0, 0, 0xFF), ((SERIAL, ""), (OFF, ""))),
+    ],
+)
+def test_our_dsdt_is_what_iasl_compiles(devices, changes, tmp_path: Path) -> None:
+    source = ASL.read_text()
+    for old, new in changes:
+        assert old in source
+        source = source.replace(old, new)
+    (tmp_path / "devices.asl").write_text(source)
+    command = [*tool("iasl", "acpica-tools"), "-p", str(tmp_path / "devices"), "devices.asl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert " 0 Errors, 0 Warnings" in done.stdout, done.stdout
+    compiled = (tmp_path / "devices.aml").read_bytes()
+    assert Tables([VMM_TABLES[0], DSDT], devices=devices).dsdt[36:] == compiled[36:]
+    assert Tables(build="acpi_tables_of_vmm", devices=devices).dsdt[36:] == compiled[36:]
+
+
+@pytest.mark.parametrize("devices", [(0x3F8, 16, 5), (0x3F8, 4, 8), (0x3F8, 4, 0xFE)])
+def test_devices_that_are_none(devices) -> None:
+    with pytest.raises(CoreError, match="out_of_bounds"):
+        check(LIB.acpi_devices(make_vmm([]), *devices))
+
+
+def test_sleep_type_zero_is_one() -> None:
+    assert Tables(devices=(0, 0, 0)).dsdt[36:] == bytes.fromhex("08 5f53355f 12 07 04 0a00 00 00 00")
 
 
 @pytest.mark.parametrize("signature", [b"CCEL", b"FACS", b"RSDT", b"XSDT"])

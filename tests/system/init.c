@@ -1,5 +1,4 @@
-/* The first process of a TD under test: tells through /dev/kmsg what works, echoes a line of the console, powers off.
- * Built with IRQ0=1 it first takes the interrupt away from the serial port, which the driver then polls. */
+/* The first process of a TD under test: tells through /dev/kmsg what works, echoes a line of the console, powers off. */
 typedef unsigned long ulong;
 
 static long call(long number, long a, long b, long c, long d) {
@@ -14,7 +13,7 @@ enum {
     WAIT4 = 61, MKDIR = 83, MKNOD = 133, REBOOT = 169, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204,
     CLOCK_GETTIME = 228, GETCPU = 309
 };
-enum { CHARACTER = 0020600, SIGFPE = 8, SIGSEGV = 11, TCSBRK = 0x5409, TIOCGSERIAL = 0x541E, TIOCSSERIAL = 0x541F };
+enum { CHARACTER = 0020600, SIGFPE = 8, SIGSEGV = 11, TCSBRK = 0x5409 };
 enum { PAGES = 256 };
 
 static int kmsg;
@@ -107,18 +106,7 @@ static void clocks(void) {
 
 static void console(void) {
     char line[64];
-    int serial[18]; /* struct serial_struct: the interrupt is its fourth word */
-    long tty = 0;
-    if (IRQ0) { /* the port could not be opened with its interrupt: only a new open clears that error */
-        for (int fd = 0; fd < 3; fd++) call(CLOSE, fd, 0, 0, 0);
-        call(MKNOD, (long)"/dev/ttyS0", CHARACTER, 4 << 8 | 64, 0);
-        tty = call(OPEN, (long)"/dev/ttyS0", 2, 0, 0);
-        call(IOCTL, tty, TIOCGSERIAL, (long)serial, 0);
-        serial[3] = 0;
-        call(IOCTL, tty, TIOCSSERIAL, (long)serial, 0);
-        call(CLOSE, tty, 0, 0, 0);
-        tty = call(OPEN, (long)"/dev/ttyS0", 2, 0, 0);
-    }
+    const long tty = 0;
     call(WRITE, tty, (long)"say something: ", 15, 0);
     long got = call(READ, tty, (long)line, sizeof line, 0);
     call(WRITE, tty, (long)"you said: ", 10, 0);

@@ -6,22 +6,33 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tdforge.initramfs import with_init
+from debian import HOME
+
+from tdforge.initramfs import busybox, with_init
 
 SOURCE = Path(__file__).parent / "init.c"
 FLAGS = ("-target", "x86_64-linux-musl", "-mcpu=x86_64", "-O1", "-static", "-nostdlib", "-ffreestanding")
 STRICT = ("-fno-stack-protector", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
 
 
-def program(folder: Path, polled: bool) -> bytes:
-    """init.c; `polled` makes it take the serial port's interrupt away."""
+def program(folder: Path) -> bytes:
+    """init.c."""
     out = folder / "init"
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *STRICT, f"-DIRQ0={int(polled)}"]
+    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *STRICT]
     done = subprocess.run(
         [*command, str(SOURCE), "-o", str(out)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return out.read_bytes()
+
+
+def _say(text: str) -> None:
+    del text
+
+
+def script(text: bytes) -> bytes:
+    """A shell script as /init, and busybox."""
+    return with_init(text, busybox(_say, HOME))
 
 
 def archive(init: bytes) -> bytes:

@@ -19,6 +19,7 @@ from emu.tdx.measure import AddedRegion
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from image.hosts import verdicts
+from tdforge import initramfs
 
 WINDOW, INITRDS, ENTRY = 0x1000000, 0xA00000, 0x1000B53
 PAGE, LINE = 4096, b"console=ttyS0 ro"
@@ -232,9 +233,30 @@ def test_libkrun_boots_debians_kernel_to_user_space(
     config: RunConfig, kernel_file: bytes, tmp_path: Path
 ) -> None:
     """The command line is the firmware's own: libkrun's does not reach it. Its MP table is gone."""
-    archive = initrds.archive(initrds.program(tmp_path, polled=True))
+    archive = initrds.archive(initrds.program(tmp_path))
     report = debian(replace(config, initrd=archive), kernel_file, "console:works: sleep")
     assert report.met, report.end
     for said in ("Command line: console=ttyS0\r\n", "init: processors 2", "init: works: page fault"):
         assert said in report.console
     assert "MPTABLE" not in report.console
+
+
+@pytest.mark.parametrize("vmm", ["libkrun"])
+@pytest.mark.parametrize(
+    ("last", "reason", "said"),
+    [
+        (b"poweroff -f", "halt", "Power off not available: System halted instead"),
+        (b"reboot -f", "reset", "machine restart"),
+    ],
+)
+def test_a_host_without_power_control(
+    config: RunConfig, kernel_file: bytes, last: bytes, reason: str, said: str
+) -> None:
+    """Linux knows of no soft off and halts; it resets by the keyboard controller."""
+    archive = initrds.script(initramfs.TOUR.replace(b"poweroff -f", last))
+    report = debian(replace(config, initrd=archive), kernel_file, "halt")
+    text = report.console.replace("\r", "")
+    assert "tour: ACPI tables: APIC CCEL DSDT FACP \n" in text
+    assert text.count("tour: done\n") == 1
+    assert f"reboot: {said}\n" in text
+    assert report.end["reason"] == reason, report.end

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from debian import kernel as debian_kernel
 
-from tdforge import boot
+from tdforge import boot, initramfs
 from tdforge.kernel import named_kernel
 from tdforge.tiny import BANNER, tiny_payload
 
@@ -57,6 +57,23 @@ def test_no_kernel_at_all(kernel: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_run_to_the_handoff_asks_for_no_banner(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert boot.main(["--kernel", str(kernel), "--memory", "256M", "--until", "handoff"]) == 0
     assert "tdforge: done: handoff" in capsys.readouterr().out
+
+
+def test_a_shell_runs_until_it_powers_off(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny payload halts instead, behind the same initrd."""
+    monkeypatch.setattr(initramfs, "busybox", lambda say: b"no busybox")
+    assert boot.main(["--kernel", str(kernel), "--memory", "256M", "--shell"]) == 1
+    said = capsys.readouterr()
+    assert "tdforge: the run ended before shutdown: halt" in said.err
+    archive = Path("build/initrd").read_bytes()
+    assert hashlib.sha384(archive).hexdigest() in said.out
+    assert initramfs.SHELL in archive
+    words = ["--kernel", str(kernel), "--memory", "256M", "--initrd", "build/initrd"]
+    assert boot.main([*words, "--until", "handoff"]) == 0
+    assert boot.main([*words, "--shell"]) == 1
+    assert "give it or --initrd, not both" in capsys.readouterr().err
 
 
 def test_the_kernel_that_was_found_is_linked(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

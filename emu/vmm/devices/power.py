@@ -13,6 +13,7 @@ RESET_CONTROL, FULL_RESET = 0xCF9, 0x06  # Intel chipsets, CPU reset with system
 ACPI_SLEEP = 0x600  # sleep control register, named in the FADT
 SLEEP_ENABLE = 1 << 5  # ACPI 6.5, 4.8.3.7
 SLEEP_TYPE_5 = 5 << 2
+PM1_EVENTS, PM1_CONTROL = 0x600, 0x604  # of the specification's host, which specifies none
 TIMER_HZ = 3579545  # ACPI 6.5, 4.8.3.3
 OFF, RESET = "shutdown", "reset"
 SAID = {OFF: "the guest powered off", RESET: "the guest requested a reset"}
@@ -20,7 +21,7 @@ SAID = {OFF: "the guest powered off", RESET: "the guest requested a reset"}
 
 @dataclass(frozen=True)
 class Switch:
-    """A byte that ends the run when it is written to a port; only the bits of `mask` count. The port reads
+    """What ends the run when it is written to a port; only the bits of `mask` count. The port reads
     `shows` in each byte.
     """
 
@@ -32,6 +33,8 @@ class Switch:
 
 
 KEYBOARD = Switch(KEYBOARD_COMMAND, RESET, PULSE_RESET)
+# The upper byte of a PM1 control register is laid out as a sleep control register (ACPI 6.5, 4.8.3.2.1).
+PM1 = Switch(PM1_CONTROL, OFF, (SLEEP_ENABLE | SLEEP_TYPE_5) << 8, (SLEEP_ENABLE | 7 << 2) << 8)
 SLEEP = Switch(ACPI_SLEEP, OFF, SLEEP_ENABLE, SLEEP_ENABLE)
 CHIPSET = Switch(RESET_CONTROL, RESET, FULL_RESET)
 

@@ -326,6 +326,7 @@ def test_the_shipped_flow_calls_its_primitives_in_order(cpu: FlowCpu) -> None:
         "place_linux",
         "prim_load_linux",
         "prim_park_aps",
+        "acpi_devices",
         "acpi_tables",
         "zero_page",
         "prim_separate",

@@ -95,12 +95,12 @@ def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice
     """VMMs that answer differently, for a firmware that asks."""
     base = first.choice
     if first.asked:
-        numbers = answers_of(text, random, 12)
+        numbers = answers_of(text, random, 9)
         exact = literals_of(text) or numbers
         for number in numbers:
             yield replace(base, answers=(number,))
-        yield replace(base, answers=tuple(random.choices(numbers, k=3)))
-        yield replace(base, answers=(random.choice(exact), random.choice(numbers)))
+        for number in random.sample(exact, min(len(exact), 3)):  # then another, if it asks again
+            yield replace(base, answers=(number, random.choice(numbers), random.choice(numbers)))
         yield from (replace(base, refuse=which) for which in (1, 2, 3, -1))
         for number in random.sample(exact, min(len(exact), 5)):
             yield replace(base, refuse=random.choice((1, 2, 2, 3)), answers=(number,))

@@ -44,6 +44,7 @@ class Context:
         self.last_object = 0
         self.places: dict[int, tuple[Place, ...]] = {}
         self.named_first: dict[int, int] = {}  # an object, and the one of which it is another name
+        self.part_of: dict[int, int] = {}  # a part of a record or a list, and the whole
         self.frames: list[Frame] = []
         self.region_objects: dict[str, Object] = {}
         self.values: dict[int, Value] = {}  # of each expression, by its id, when it was last evaluated

@@ -109,10 +109,11 @@ class StepRules(ValueWalker):
         return state
 
     def root(self, named: object) -> object:
-        """The first name of the object, or of the identity of one."""
+        """The first name of the object, or of the identity of one; of a part, that of the whole, in which it
+        is looked at: a loop and a flow have an element by its address."""
         name = named.id if isinstance(named, Object) else named
-        while isinstance(name, int) and name in self.named_first:
-            name = self.named_first[name]
+        while isinstance(name, int) and (name in self.named_first or name in self.part_of):
+            name = self.named_first[name] if name in self.named_first else self.part_of[name]
         return name
 
     def makes(self, marks: tuple[Mark, ...], given: Given, state: State) -> None:

@@ -170,7 +170,10 @@ class ValueWalker(Context, ABC):
         if obj is None:
             return self.new_value(state, trust, self.unknown_place(), None, whole.recorded)
         places = tuple({Place(p.root) for p in obj.places})
-        return self.new_value(state, trust, places, obj.size_limit, whole.recorded, obj.found_by)
+        value = self.new_value(state, trust, places, obj.size_limit, whole.recorded, obj.found_by)
+        assert value.object is not None
+        self.part_of[value.object.id] = obj.id
+        return value
 
     def _bound(self, e: Expression, state: State, what: str, where: str) -> tuple[State | None, Value]:
         """An index or a bound of a slice. Memory safety asks that it cannot leave its range; a measurement

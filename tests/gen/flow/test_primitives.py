@@ -67,10 +67,11 @@ def test_measuring_logs_extends_and_commits(cpu: FlowCpu, primitive: str, log: s
     assert cpu.calls[2][1][0] == state
 
 
-def test_a_failed_extend_commits_nothing(cpu: FlowCpu) -> None:
+def test_a_failed_extend_ends_the_boot(cpu: FlowCpu) -> None:
     cpu.callees = {"log_separator": logs(2), "tdcall_rtmr_extend": extends(0, 0x8000020000000000 | 168)}
-    assert cpu.call("prim_separate", 0, cpu.place(bytes(32))) == cpu.error("rtmr_extend_failed")
-    assert names(cpu) == ["log_separator", "tdcall_rtmr_extend"]
+    with pytest.raises(Fatal, match=r"TDG\.MR\.RTMR\.EXTEND failed"):
+        cpu.call("prim_separate", 0, cpu.place(bytes(32)))
+    assert names(cpu) == ["log_separator", "tdcall_rtmr_extend", "fatal"]
 
 
 def test_a_full_log_extends_nothing(cpu: FlowCpu) -> None:

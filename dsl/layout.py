@@ -11,6 +11,9 @@ from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MA
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
+# From here to 1 MiB, Linux looks for tables without an EFI: drivers/firmware/iscsi_ibft_find.c, dmi_scan.c,
+# arch/x86/kernel/probe_roms.c, ebda.c (which reads page 0 too, where no section lies)
+SEARCHED = 0x8_0000
 
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
@@ -201,6 +204,9 @@ class Layout:
             if end > limit:
                 message = f"{where} is not in low RAM, which may end at {shown(limit)}"
                 self._error("T06", section.span, message)
+            if address < MIB and end > SEARCHED:
+                message = f"{where} is where an OS looks for tables of a BIOS, and would find them"
+                self._error("T06", section.span, message, f"place it at {shown(MIB)} or above")
         for start, stop, other in self.placed:
             if address < stop and start < end:
                 own, its = f"[{shown(address)}, {shown(end)})", f"[{shown(start)}, {shown(stop)})"

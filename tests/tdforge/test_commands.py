@@ -191,7 +191,7 @@ def test_an_initrd_larger_than_its_section(
     initrd = tmp_path / "initrd"
     initrd.write_bytes(bytes(65 << 20))
     assert run(image, kernel, "--initrd", str(initrd)) == 1
-    said = "bytes do not fit into the Payload section (67,108,864 bytes, declared in linux.tdf:"
+    said = "bytes do not fit into the Payload section (50,331,648 bytes, declared in linux.tdf:"
     assert said in last_line(capsys)
 
 

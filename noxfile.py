@@ -174,6 +174,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def kernels(session: nox.Session) -> None:
+    """Boot every TDX kernel of Debian's mirrors in the emulated TD, print the table; `-- --help`."""
+    prepare(session)
+    python(session, "-m", "tdforge.kernels", *session.posargs)
+
+
+@nox.session(python=False)
 def campaign(session: nox.Session) -> None:
     """Boot with 2,000 mutated TD HOBs, then 2,000 mutated payloads; `-- N` chooses another number."""
     prepare(session)

@@ -124,13 +124,19 @@ class Apt:
         return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
     def unpack(
-        self, packages: Sequence[str], into: Path, only: tuple[str, ...] = ("",), digest: str | None = None
+        self,
+        packages: Sequence[str],
+        into: Path,
+        only: tuple[str, ...] = ("",),
+        digest: str | None = None,
+        pinned: bool = True,
     ) -> None:
         """Download the candidate versions of `packages` and put their files below `into`, which is emptied
         first.
 
         `only`: prefixes of the paths to keep, such as "boot/"; a kernel package is mostly modules.
-        `digest`: files_digest of the packages, which a named suite must have. UserError if it differs.
+        `digest`: files_digest of the packages, which a named suite must have unless `pinned` is False, for
+        work that wants whatever the suite has today. UserError if it differs.
         """
         self._require()
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +144,7 @@ class Apt:
             tree = Path(scratch) / "tree"
             tree.mkdir()
             debs = self._download(packages, Path(scratch))
-            if (self._suite or digest) and (found := files_digest(debs)) != digest:
+            if (digest or (self._suite and pinned)) and (found := files_digest(debs)) != digest:
                 names = ", ".join(deb.name for deb in debs)
                 raise UserError(f"{names}: digest is {found}, expected {digest or 'a pinned digest'}")
             for deb in debs:

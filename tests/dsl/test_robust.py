@@ -142,7 +142,7 @@ def chain(count: int, body: str) -> str:
         ("0 else sept", "9" * 5000 + " else sept", "E06", "does not fit in 64 bits"),
         ("0 else sept", "0x" + "F" * 5000 + " else sept", "E06", "does not fit in 64 bits"),
         ("0 else sept", "0x_ else sept", "S01", "found `else`"),
-        ("64 MiB", "9" * 5000 + " MiB", "T06", "reaches into BFV"),
+        ("48 MiB", "9" * 5000 + " MiB", "T06", "reaches into BFV"),
         ("svn 1", "svn " + "9" * 5000, "E06", "an svn is at most 4294967295"),
         ("1.0.0", "9" * 5000 + ".0.0", "E06", "a part of a version is at most 4294967295"),
         ("start_log", "s" * 100_000, "N01", "there is no flow or primitive `sss"),

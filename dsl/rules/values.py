@@ -155,7 +155,7 @@ class ValueWalker(Context, ABC):
                 message, hint = step.says("region", argument=describe(e))
                 self.error("carved", e.span, message, hint, step.rule)
         section = self.program.sections.get(e.name)
-        if e.name in OWNED and section is not None:
+        if section is not None and (e.name in OWNED or section.kind == "BFV"):  # the code has its data there
             message = f"`{e.name}` belongs to generated code"
             self.error("owned", e.span, message, "declare a region of its own for this")
         obj = self.region_objects[e.name]

@@ -35,6 +35,9 @@ REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
 LINUX, QEMU = (shipped_flows()[name].read_text() for name in ("linux", "qemu"))
 
+# Unmeasured bytes of which a primitive makes nothing: all but the measured kernel there is zero, or it fails
+ONLY_CHECKED = {("place_vmlinux", "window")}
+
 # Channels of fw_cfg, and how many choices each has
 LIES = {"sizes": len(SIZES), "directory": len(DIRECTORIES), "transfers": len(TRANSFERS)}
 
@@ -47,6 +50,7 @@ WITHOUT = (
     ("interference_command_line_overflow", ("error decides",), LINE),
     ("interference_command_line_bounded", CUT, LINE),
     ("interference_command_line_refused_call", CUT, LINE),
+    ("interference_data_of_the_code", ("owned",), ("interference", "initrd")),
     ("page_of_another_kernel", ("repeated step", "missing mark"), ("attribution", "")),
 )
 
@@ -345,7 +349,8 @@ def test_no_list_is_made_of_what_was_not_measured() -> None:
     assert {"parse_hob", "plan_memory", "place_linux"} <= {p.name for p in makers}
     for primitive in makers:
         assert primitive.result_provenance == Provenance.TRUSTED
-        assert all(p.provenance.value >= Provenance.MEASURED.value for p in primitive.parameters)
+        sources = [p for p in primitive.parameters if (primitive.name, p.name) not in ONLY_CHECKED]
+        assert all(p.provenance.value >= Provenance.MEASURED.value for p in sources)
 
 
 def test_each_rule_has_changes_that_are_aimed_at_it() -> None:

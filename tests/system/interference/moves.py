@@ -138,7 +138,8 @@ class Moves(OrderMoves):
         place = self.place()
         kind = self.random.choice(("platform_config", "platform_config", "blob"))
         known = [n for n, t in place.scope if t == Bytes()] + list(self.maker.sizes)
-        what = self.random.choice([*known, "code"])  # the size of the code is known to the linker alone
+        parts = [n for n in self.maker.named(Bytes(), place.scope) if "." in n]  # of some no size is known
+        what = self.random.choice([*known, *parts * 2])
         lines = [
             f'measure {what} into RTMR[1] as {kind}("e{n}")' for n in range(self.random.choice((1, 2, 6)))
         ]

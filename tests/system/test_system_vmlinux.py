@@ -232,9 +232,12 @@ def window_digest(kernel_file: bytes) -> str:
 def test_libkrun_boots_debians_kernel_to_user_space(
     config: RunConfig, kernel_file: bytes, tmp_path: Path
 ) -> None:
-    """The command line is the firmware's own: libkrun's does not reach it. Its MP table is gone."""
+    """The command line is the firmware's own: libkrun's does not reach it. Its MP table is gone. The serial
+    port has its interrupt, so one can type.
+    """
     archive = initrds.archive(initrds.program(tmp_path))
-    report = debian(replace(config, initrd=archive), kernel_file, "console:works: sleep")
+    given = replace(config, initrd=archive, stdin=b"hello there\n")
+    report = debian(given, kernel_file, "console:you said: hello there")
     assert report.met, report.end
     for said in ("Command line: console=ttyS0\r\n", "init: processors 2", "init: works: page fault"):
         assert said in report.console

@@ -13,7 +13,21 @@ from uuid import UUID
 
 import construct as c
 
-from formats import acpi, bundle, eventlog, fw_cfg, ghci, guids, hob, linux, paging, q35, tdvf, units
+from formats import (
+    acpi,
+    bundle,
+    eventlog,
+    fw_cfg,
+    ghci,
+    guids,
+    hob,
+    linux,
+    paging,
+    q35,
+    table_loader,
+    tdvf,
+    units,
+)
 from formats.structs import plain
 from formats.tdx import leaves, status
 
@@ -50,6 +64,10 @@ STRUCTS = (
     acpi.MCFG,
     fw_cfg.DMA_ACCESS,
     fw_cfg.FILE,
+    table_loader.ALLOCATE,
+    table_loader.ADD_POINTER,
+    table_loader.ADD_CHECKSUM,
+    table_loader.FILE_HEAD,
     linux.E820_ENTRY,
     linux.SETUP_HEADER,
     linux.EFI_INFO,
@@ -87,6 +105,8 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("PAGE", paging.PageBit),
     ("FW_CFG", fw_cfg.Key),
     ("FW_CFG_DMA", fw_cfg.Control),
+    ("LOADER", table_loader.Command),
+    ("LOADER_ZONE", table_loader.Zone),
 )
 
 STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
@@ -97,6 +117,9 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("TDF_PAGE_2M", units.LARGE_PAGE),
     ("TDF_4G", units.FOUR_GIB),
     ("PAGE_TABLE_ENTRIES", paging.ENTRIES),
+    ("FW_CFG_NAME_SIZE", fw_cfg.NAME_SIZE),
+    ("LOADER_ENTRY_SIZE", table_loader.ENTRY_SIZE),
+    ("LOADER_FILE_ALIGNMENT", table_loader.FILE_ALIGNMENT),
     ("PAGE_ADDRESS", paging.ADDRESS),
     ("TDVF_VERSION", tdvf.VERSION),
     ("LAYOUT_CARVED", tdvf.LAYOUT_CARVED),
@@ -170,6 +193,7 @@ TEXTS: tuple[tuple[str, bytes], ...] = (
     ("CC_SPEC_ID_SIGNATURE", eventlog.SPEC_ID_SIGNATURE.rstrip(b"\0")),
     ("ACPI_RSDP_SIGNATURE", acpi.RSDP_SIGNATURE),
     ("FW_CFG_TEXT", fw_cfg.SIGNATURE),
+    ("LOADER_FILE_NAME", table_loader.LOADER_FILE.encode()),
 )
 
 _INTEGERS = {"B": "uint8_t", "H": "uint16_t", "L": "uint32_t", "Q": "uint64_t"}

@@ -5,17 +5,19 @@ Source: QEMU hw/acpi/bios-linker-loader.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
 import construct as c
-from construct import Bytes, Int8ul, Int32ul
+from construct import Bytes, Int8ul, Int32ul, Int64ul
 
 from formats.fw_cfg import NAME_SIZE
 from formats.structs import pack, unpack
 
 ENTRY_SIZE = 128
+LOADER_FILE = "etc/table-loader"
+FILE_ALIGNMENT = 8  # of the files that the firmware keeps
 
 
 class Command(IntEnum):
@@ -64,6 +66,10 @@ WRITE_POINTER = (
     )
 ) * "Write the address of a place in `src` back into a file of the host"
 
+FILE_HEAD = (
+    "loader_file" / c.Struct("name" / Bytes(NAME_SIZE), "size" / Int64ul)
+) * "What precedes a file of the host's where the firmware keeps and measures it"
+
 COMMANDS = {
     Command.ALLOCATE: ALLOCATE,
     Command.ADD_POINTER: ADD_POINTER,
@@ -76,6 +82,12 @@ def command(kind: Command, **fields: Any) -> bytes:
     """One entry; names of files as text."""
     values = {name: value.encode() if isinstance(value, str) else value for name, value in fields.items()}
     return pack(COMMANDS[kind], command=kind, **values)
+
+
+def stored(files: Mapping[str, bytes]) -> bytes:
+    """The files in their order as the firmware keeps and measures them: name, size, content, zeros."""
+    parts = (pack(FILE_HEAD, name=name.encode(), size=len(data)) + data for name, data in files.items())
+    return b"".join(part + bytes(-len(part) % FILE_ALIGNMENT) for part in parts)
 
 
 def read(script: bytes) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -188,8 +188,8 @@ def _tables(read: Read, root: bytes) -> tuple[tuple[tuple[int, bytes], ...], lis
     body = xsdt[acpi.HEADER.sizeof() :]
     for (address,) in struct.iter_unpack("<Q", body[: len(body) // 8 * 8]):
         table = follow(address, "an entry of the XSDT")
-        if table[:4] == b"FACP" and len(table) >= acpi.FADT.sizeof():
-            fadt = acpi.FADT.parse(table)
+        if table[:4] == b"FACP":
+            fadt = acpi.FADT.parse(table.ljust(acpi.FADT.sizeof(), b"\0"))  # older ones are shorter
             follow(int(fadt.x_dsdt or fadt.dsdt), "the DSDT")
             follow(int(fadt.x_firmware_ctrl or fadt.firmware_ctrl), "FACS")
     return tuple(sorted(found.items())), faults

@@ -235,7 +235,7 @@ def _is_header_of(image: bytes, shown: Shown) -> bool:
     """Whether `image` holds the loaded kernel behind the setup part that boot_params repeat."""
     at = image.find(shown.kernel)
     while at >= 0 and shown.kernel:
-        start = at - (shown.header["setup_sects"] + 1) * SETUP_SECTOR
+        start = at - ((shown.header["setup_sects"] or linux.DEFAULT_SETUP_SECTS) + 1) * SETUP_SECTOR
         if start >= 0 and len(image) >= start + linux.SETUP_HEADER_OFFSET + linux.SETUP_HEADER.sizeof():
             own = linux.SETUP_HEADER.parse(image[start + linux.SETUP_HEADER_OFFSET :])
             if all(own[name] == shown.header[name] for name in KEPT):

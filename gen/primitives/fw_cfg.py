@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from peachpy.x86_64 import (
     CALL,
     CMP,
@@ -35,12 +37,33 @@ from gen.x86 import REP_STOSB, Symbol, rsp
 
 
 def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
+    """Sizes, then room, then bytes; then what the host wrote into the kernel is taken out."""
+    window, ram, td, paging, out = b.save(rdi, rsi, rdx, rcx, r8)
+
+    def ask(fetch: int, request: int) -> None:
+        LEA(rdi, [rsp + fetch])
+        MOV(rsi, [rsp + window])
+        MOV(rdx, [rsp + ram])
+        MOV(rcx, [rsp + out])
+        LEA(r8, [rsp + request])
+        b.checked("fetch_next")
+
+    fetch = transfers(b, window, td, paging, "Fetch", ask)
+    LEA(rdi, [rsp + fetch])
+    MOV(rsi, [rsp + out])
+    b.checked("fetch_end")
+
+
+def transfers(
+    b: Builder, window: int, td: int, paging: int, state: str, ask: Callable[[int, int], None]
+) -> int:
     """Shares the window, carries out one request after the other, makes the window private again.
 
-    Also if a request failed: a flow may go on after an error, and must not find the window shared.
+    Also if a request failed: a flow may go on after an error, and must not find the window shared. `ask`
+    calls what gives the next request, by the slots of a cleared record `state` and of the request. The slot
+    of the record comes back.
     """
-    window, ram, td, paging, out = b.save(rdi, rsi, rdx, rcx, r8)
-    fetch, request, shared = b.record_slot("Fetch"), b.record_slot("FetchRequest"), b.frame.slot(16)
+    fetch, request, shared = b.record_slot(state), b.record_slot("FetchRequest"), b.frame.slot(16)
     status = b.frame.slot(8)
     action, key, start, size = (
         request + b.offset("FetchRequest", name) for name in ("action", "key", "start", "size")
@@ -56,16 +79,11 @@ def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
     TEST(eax, eax)
     JNZ(b.fail)
     LEA(rdi, [rsp + fetch])
-    MOV(rcx, b.firmware.records["Fetch"].size)
+    MOV(rcx, b.firmware.records[state].size)
     XOR(eax, eax)
     REP_STOSB()
     LABEL(more)
-    LEA(rdi, [rsp + fetch])
-    MOV(rsi, [rsp + window])
-    MOV(rdx, [rsp + ram])
-    MOV(rcx, [rsp + out])
-    LEA(r8, [rsp + request])
-    b.checked("fetch_next")
+    ask(fetch, request)
     CMP(dword[rsp + action], actions["done"])
     JE(end)
     CMP(dword[rsp + action], actions["map"])
@@ -107,9 +125,7 @@ def fw_cfg_linux(b: Builder) -> None:  # (window, ram, td, paging, out)
     MOV(eax, [rsp + status])
     TEST(eax, eax)
     JNZ(b.fail)
-    LEA(rdi, [rsp + fetch])
-    MOV(rsi, [rsp + out])
-    b.checked("fetch_end")
+    return fetch
 
 
 def _window(window: int, td: int, paging: int) -> None:

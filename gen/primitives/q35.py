@@ -36,13 +36,21 @@ from gen.x86 import rsp
 def q35_tables(b: Builder) -> None:  # (area, ram, cpus, mailbox, log, out)
     """The accesses, then the tables."""
     area, ram, cpus, mailbox, log, out = b.save(rdi, rsi, rdx, rcx, r8, r9)
+    configure(b)
+    for register, slot in ((rdi, area), (rsi, ram), (rdx, cpus), (rcx, mailbox), (r8, log), (r9, out)):
+        MOV(register, [rsp + slot])
+    b.checked("q35_acpi")
+
+
+def configure(b: Builder) -> None:
+    """Carries out the accesses of q35_config."""
     step, answer = b.frame.slot(8), b.frame.slot(8)
     access = b.record_slot("ConfigAccess")
     address, port, size, write, value, done = (
         access + b.offset("ConfigAccess", name)
         for name in ("address", "port", "size", "write", "value", "done")
     )
-    more, read, tables = Label("more"), Label("read"), Label("tables")
+    more, read, configured = Label("more_config"), Label("read_config"), Label("configured")
     XOR(eax, eax)
     MOV([rsp + step], rax)
     MOV([rsp + answer], rax)
@@ -53,7 +61,7 @@ def q35_tables(b: Builder) -> None:  # (area, ram, cpus, mailbox, log, out)
     b.checked("q35_config")
     ADD(qword[rsp + step], 1)
     CMP(dword[rsp + done], 0)
-    JNE(tables)
+    JNE(configured)
     MOV(edi, CONFIG_ADDRESS)
     MOV(esi, 4)
     MOV(edx, [rsp + address])
@@ -69,10 +77,7 @@ def q35_tables(b: Builder) -> None:  # (area, ram, cpus, mailbox, log, out)
     LEA(rdx, [rsp + answer])
     b.vmm("tdvmcall_io_read")
     JMP(more)
-    LABEL(tables)
-    for register, slot in ((rdi, area), (rsi, ram), (rdx, cpus), (rcx, mailbox), (r8, log), (r9, out)):
-        MOV(register, [rsp + slot])
-    b.checked("q35_acpi")
+    LABEL(configured)
 
 
 BODIES: dict[str, Body] = {"q35_tables": q35_tables}

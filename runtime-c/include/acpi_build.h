@@ -44,8 +44,8 @@ status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *s
 status_t acpi_madt_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const void *entry);
 status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *mailbox);
 void acpi_madt_end(struct acpi_builder *builder, uint8_t *madt, uint64_t size);
-/* All of it, around the VMM's entries if it gave any. */
-status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct cpus *cpus,
+/* All of it, around the entries of the VMM's MADT if it gave one; without a mailbox if the CPUs do not wait there. */
+status_t acpi_add_madt(struct acpi_builder *builder, const struct span *theirs, const struct cpus *cpus,
                        const struct span *mailbox);
 
 #endif

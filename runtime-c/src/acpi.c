@@ -167,7 +167,7 @@ uint64_t acpi_end_roots(struct acpi_builder *builder) {
 static status_t build(const struct span *area, const struct vmm *vmm, const struct cpus *cpus,
                       const struct span *mailbox, const struct log *log, int aml, uint64_t *out) {
     struct acpi_builder builder = {.area = *area};
-    struct span fadt = {0, 0}, dsdt = {0, 0};
+    struct span fadt = {0, 0}, dsdt = {0, 0}, madt;
     uint8_t *dsdt_at = 0;
     status_t status = acpi_begin_roots(&builder);
     if (status != TDF_OK || (status = acpi_find(vmm, "FACP", &fadt)) != TDF_OK ||
@@ -181,7 +181,8 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
     }
     if ((status = add_dsdt(&builder, vmm, &dsdt, &dsdt_at)) != TDF_OK ||
         (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
-        (status = acpi_add_madt(&builder, vmm, cpus, mailbox)) != TDF_OK ||
+        (status = acpi_find(vmm, "APIC", &madt)) != TDF_OK ||
+        (status = acpi_add_madt(&builder, &madt, cpus, mailbox)) != TDF_OK ||
         (status = acpi_add_ccel(&builder, log)) != TDF_OK || (status = add_others(&builder, vmm, aml)) != TDF_OK)
         return status;
     *out = acpi_end_roots(&builder);

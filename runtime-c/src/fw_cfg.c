@@ -8,7 +8,7 @@
 #include "fw_cfg.h"
 #include "plan.h"
 
-#define DATA_OFFSET TDF_PAGE /* in the window; the descriptor lies at its start */
+#define DATA_OFFSET FW_CFG_DATA_OFFSET
 #define COMMAND_LINE_ROOM 0x10000u /* Linux takes 2 KiB */
 #define KERNEL_FILE "etc/boot/kernel"
 
@@ -26,20 +26,24 @@ static const struct {
     [PART_COMMAND_LINE] = {FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA},
 };
 
-/* The next request: up to `size` bytes, from the start of the item `key` or, with NO_KEY, where the last one ended. */
-static status_t ask(struct fetch *fetch, struct span *window, uint32_t key, uint64_t size, struct fetch_request *out) {
+uint64_t fw_cfg_ask(struct span *window, uint32_t key, uint64_t size, struct fetch_request *out) {
     const uint64_t room = window->size - DATA_OFFSET;
     struct fw_cfg_dma_access dma;
-    fetch->chunk = size < room ? size : room;
-    memset(window->data + DATA_OFFSET, 0, fetch->chunk); /* a device may give less than it was asked for */
+    const uint64_t chunk = size < room ? size : room;
+    memset(window->data + DATA_OFFSET, 0, chunk); /* a device may give less than it was asked for */
     dma.control = __builtin_bswap32(FW_CFG_DMA_READ);
-    dma.length = __builtin_bswap32((uint32_t)fetch->chunk);
+    dma.length = __builtin_bswap32((uint32_t)chunk);
     dma.address = __builtin_bswap64(tdf_gpa(window->data) + DATA_OFFSET);
     memcpy(window->data, &dma, sizeof dma);
     out->action = key == NO_KEY ? TDF_FETCH_ACTION_READ : TDF_FETCH_ACTION_SELECT;
     out->key = key;
     out->start = __builtin_bswap32((uint32_t)tdf_gpa(window->data));
-    out->size = fetch->chunk;
+    out->size = chunk;
+    return chunk;
+}
+
+static status_t ask(struct fetch *fetch, struct span *window, uint32_t key, uint64_t size, struct fetch_request *out) {
+    fetch->chunk = fw_cfg_ask(window, key, size, out);
     return TDF_OK;
 }
 
@@ -108,8 +112,7 @@ status_t fetch_next(struct fetch *fetch, struct span *window, struct ram *ram, s
         return TDF_E_OUT_OF_BOUNDS;
     if (fetch->chunk == 0 && fetch->step == STEP_SIGNATURE)
         return ask(fetch, window, FW_CFG_SIGNATURE, sizeof(uint32_t), out);
-    /* The device answers before the request's last instruction is over: 0, or it failed. */
-    if (fetch->chunk != 0 && *(const volatile uint32_t *)window->data != 0)
+    if (fetch->chunk != 0 && fw_cfg_failed(window))
         return fetch->step == STEP_SIGNATURE ? TDF_E_FW_CFG_MISSING : TDF_E_FW_CFG_FAILED;
     switch (fetch->step) {
     case STEP_SIGNATURE:

@@ -177,23 +177,20 @@ status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t 
     return acpi_madt_entry(builder, madt, size, &wakeup);
 }
 
-status_t acpi_add_madt(struct acpi_builder *builder, const struct vmm *vmm, const struct cpus *cpus,
+status_t acpi_add_madt(struct acpi_builder *builder, const struct span *theirs, const struct cpus *cpus,
                        const struct span *mailbox) {
     static const struct acpi_madt_ioapic ioapic = {
         .type = ACPI_MADT_IOAPIC, .length = sizeof ioapic, .address = ACPI_IO_APIC};
-    struct span theirs;
     uint64_t size = 0;
-    status_t status = acpi_find(vmm, "APIC", &theirs);
+    status_t status;
     uint8_t *madt = acpi_madt_begin(builder, &size);
-    if (status == TDF_OK && !madt)
-        status = TDF_E_ACPI_NO_ROOM;
-    if (status != TDF_OK)
-        return status;
-    if (theirs.size != 0)
-        status = take_entries(builder, madt, &size, &theirs, cpus);
+    if (!madt)
+        return TDF_E_ACPI_NO_ROOM;
+    if (theirs->size != 0)
+        status = take_entries(builder, madt, &size, theirs, cpus);
     else if ((status = acpi_madt_cpus(builder, madt, &size, cpus)) == TDF_OK)
         status = acpi_madt_entry(builder, madt, &size, &ioapic);
-    if (status == TDF_OK)
+    if (status == TDF_OK && cpus->wait)
         status = acpi_madt_wakeup(builder, madt, &size, mailbox);
     if (status == TDF_OK)
         acpi_madt_end(builder, madt, size);

@@ -12,13 +12,16 @@ from qemuguest import BUFFER, DESCRIPTOR, INITRD, KERNEL, LINE, device, image, l
 
 from emu.api import RunConfig, prepare
 from emu.machine import Machine
-from emu.vmm.hostile import items
+from emu.vmm.hostile import acpi_files, items
 from emu.vmm.hostile.fw_cfg import MANNERS, PCI_LIES, LyingFwCfg, LyingPci, meddled
 from emu.vmm.q35 import items as honest_items
+from emu.vmm.q35 import tables
 from emu.vmm.q35.items import Q35, DirectBoot
+from emu.vmm.q35.tables import Facts
 from formats.fw_cfg import Control, Key
 from formats.units import MIB, PAGE
 
+ACPI_FILES = dict(enumerate(tables.build(Facts((0, 1), ((0, 64 * MIB),), None, 0x600)).values()))
 HONEST = honest_items.build(
     Q35(((0, 64 * MIB),), DirectBoot(KERNEL, INITRD, LINE.encode())), (0,), {}
 ).content
@@ -41,6 +44,30 @@ def test_each_lie_about_items_changes_them_and_survives_any(lie: items.Lie) -> N
         assert all(isinstance(data, bytes) for data in content.values())
         assert lie(rng, {})
     assert changed >= 20
+
+
+@pytest.mark.parametrize("lie", [lie for lie, _ in acpi_files.SCRIPT_LIES], ids=lambda lie: lie.__name__)
+def test_each_lie_about_the_loader_script_changes_it_and_survives_any(lie: acpi_files.Script) -> None:
+    honest = acpi_files.rows(ACPI_FILES[2])
+    changed = 0
+    for seed in range(40):
+        rng, script = Random(seed), [bytearray(row) for row in honest]
+        assert lie(rng, script).startswith("loader script: ")
+        changed += script != honest
+        for _ in range(6):
+            assert rng.choice(acpi_files.SCRIPT_LIES)[0](rng, script)
+            assert lie(rng, script)
+    assert changed >= 20
+
+
+def test_acpi_files_lie_by_their_seed() -> None:
+    made = [acpi_files.lied(Random(seed), ACPI_FILES) for seed in range(60)]
+    assert made == [acpi_files.lied(Random(seed), ACPI_FILES) for seed in range(60)]
+    assert sum(files != ACPI_FILES for files, _ in made) > 30
+    assert all(files == ACPI_FILES for files, texts in made if not texts)
+    said = {text.split(":")[0] for _, texts in made for text in texts}
+    assert said == {"loader script", "ACPI tables"}
+    assert acpi_files.tables_lie(Random(1), bytearray(9)) == "ACPI tables: none"
 
 
 @pytest.fixture

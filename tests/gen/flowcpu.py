@@ -58,7 +58,7 @@ Callee = Callable[["FlowCpu", tuple[int, ...]], int | None]
 def firmware_with(flows: str) -> Firmware:
     """The shipped firmware with further flows."""
     return check_source(
-        SHIPPED.read_text() + "uses vmm, quote, fw_cfg, q35\n" + flows, "tests/flow.tdf"
+        SHIPPED.read_text() + "uses vmm, quote, fw_cfg, q35, host_acpi\n" + flows, "tests/flow.tdf"
     ).require()
 
 

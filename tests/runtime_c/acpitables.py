@@ -9,6 +9,7 @@ from ccore import CORE, LIB, below_2_gib, check, make_cpus, make_vmm
 
 from formats import acpi
 from formats.acpi import MadtType
+from gen.core.hostlib import Guarded
 
 MAILBOX, LOG_AREA, LOG_SIZE = 0x7FFF_F000, 0x826000, 0x20000
 
@@ -47,29 +48,19 @@ VMM_TABLES = [
 ]
 
 
-class Tables:
-    """All tables as an OS finds them from the RSDP on; `area` ends at a page nobody may touch."""
+def make_log() -> Any:
+    """The event log that a CCEL names."""
+    log = CORE.new("log")
+    log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
+    return log
 
-    def __init__(
-        self,
-        tables: Any = (),
-        cpus: int | Sequence[int] = 1,
-        build: str = "acpi_tables",
-        size: int = 65536,
-        low: bool = False,
-        before: int = 0,
-        devices: tuple[int, int, int] | None = None,
-    ) -> None:
-        self.memory = below_2_gib(size) if low else CORE.guarded(size)
-        area = CORE.span(self.memory.address, size)
-        CORE.ffi.buffer(area.data, size)[:] = bytes([before]) * size
-        log, out = CORE.new("log"), CORE.ffi.new("uint64_t *")
-        log.area.data, log.area.size = CORE.ffi.cast("uint8_t *", LOG_AREA), LOG_SIZE
-        vmm = make_vmm([], tables)
-        if devices:
-            check(LIB.acpi_devices(vmm, *devices))
-        check(getattr(LIB, build)(area, vmm, make_cpus(cpus), CORE.span(MAILBOX, 4096), log, out))
-        self.rsdp = CORE.bytes_at(out[0], 36)
+
+class Found:
+    """All tables as an OS finds them from an RSDP on, in `memory`."""
+
+    def __init__(self, memory: Guarded, rsdp: int) -> None:
+        self.memory = memory
+        self.rsdp = CORE.bytes_at(rsdp, 36)
         root = acpi.RSDP.parse(self.rsdp)
         assert sum(self.rsdp[:20]) & 255 == sum(self.rsdp) & 255 == 0
         xsdt = self._read(root.xsdt_address)
@@ -106,3 +97,27 @@ class Tables:
             for kind, entry in self.madt
             if kind in (MadtType.LAPIC, MadtType.X2APIC)
         ]
+
+
+class Tables(Found):
+    """Those that a builder makes of the VMM's; `area` ends at a page nobody may touch."""
+
+    def __init__(
+        self,
+        tables: Any = (),
+        cpus: int | Sequence[int] = 1,
+        build: str = "acpi_tables",
+        size: int = 65536,
+        low: bool = False,
+        before: int = 0,
+        devices: tuple[int, int, int] | None = None,
+    ) -> None:
+        memory = below_2_gib(size) if low else CORE.guarded(size)
+        area = CORE.span(memory.address, size)
+        CORE.ffi.buffer(area.data, size)[:] = bytes([before]) * size
+        out, mailbox = CORE.ffi.new("uint64_t *"), CORE.span(MAILBOX, 4096)
+        vmm = make_vmm([], tables)
+        if devices:
+            check(LIB.acpi_devices(vmm, *devices))
+        check(getattr(LIB, build)(area, vmm, make_cpus(cpus), mailbox, make_log(), out))
+        super().__init__(memory, out[0])

@@ -1,8 +1,8 @@
 """Does the firmware survive a lying fw_cfg device? `python tests/system/fwcfgcampaign.py 1000 --json OUT`
 
-Each seed boots qemu.tdf under a host whose device lies; every fourth host attacks in all other ways too. The
-boot must end in a handoff, with registers that stand for the bytes that were really used, or in `fatal` with
-registers that stand for no others; never otherwise.
+Each seed boots qemu.tdf, or host_acpi.tdf, under a host whose device lies; every fourth host attacks in all
+other ways too. The boot must end in a handoff, with registers that stand for the bytes that were really used,
+or in `fatal` with registers that stand for no others; never otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
 import oracle
-from hostilecampaign import CALLS, ERROR, GOOD, Given, Ledger, Outcome, Told, judge, mrtd
+from hostilecampaign import CALLS, GOOD, Given, Ledger, Outcome, Told, judge, mrtd, refused
 from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
 
 from emu.api import RunConfig
@@ -31,6 +31,8 @@ from emu.vmm.hostile.policy import Hostile
 from tdforge.tiny import tiny_payload
 
 QEMU = LINUX.with_name("qemu.tdf")
+HOST_ACPI = Path(__file__).parents[1] / "dsl" / "flows" / "host_acpi.tdf"
+BLOB = 0x8000000A  # EV_EFI_PLATFORM_FIRMWARE_BLOB2
 SEEDS, EVERY = 1000, 4
 NONE = bytes(48).hex()
 ECAM = 0xE0000000, 0xF0000000  # where the firmware puts PCIe configuration space (docs/decisions/0019)
@@ -79,11 +81,33 @@ def files(device: LyingFwCfg) -> Files:
 def handed_over(td: Stopped) -> Files:
     """As the payload gets them: the kernel where its event says, the others where boot_params say."""
     log = oracle.events(td.report.event_log.rstrip(b"\xff"))
-    blobs = [e.blob() for e in log if e.type == 0x8000000A]
+    blobs = [e.blob() for e in log if e.type == BLOB]
     kernel = next((td.read(at, size) for name, at, size in blobs if name == "td_payload"), b"")
     page = oracle.boot_params(td.read, td.boot_params)
     line = td.read(page.command_line, 4096).split(b"\0", 1)[0] + b"\0"
     return Files(kernel, line, td.read(*page.initrd))
+
+
+def loader(firmware: Firmware, td: Stopped) -> tuple[bytes, ...]:
+    """What was measured as acpi_loader, where its event says; nothing if there is no such event."""
+    try:
+        log = oracle.events(td.read(*firmware.section("event_log")).rstrip(b"\xff"))
+    except (AssertionError, struct.error):
+        return ()  # refused before the log was started
+    blobs = [event.blob() for event in log if event.type == BLOB]
+    return tuple(td.read(at, size) for name, at, size in blobs if name == "acpi_loader")
+
+
+def came(data: bytes, device: LyingFwCfg) -> bool:
+    """Whether each file in an acpi_loader is what the device gave."""
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at + 56 : at + 64], "little")
+        content = data[at + 64 : at + 64 + size]
+        if not any(given[:size] == content for given in device.given.values()):
+            return False
+        at += 64 + -(-size // 8) * 8
+    return True
 
 
 @dataclass(frozen=True)
@@ -97,8 +121,8 @@ class GivenByFwCfg(Given):
         return self.files.initrd
 
     def measured(self) -> list[bytes]:
-        """What RTMR[2] stands for."""
-        return [self.line, *([self.initrd] if self.initrd else [])]
+        """What RTMR[2] stands for: an initrd is measured even if it is empty."""
+        return [self.line, self.initrd]
 
     def registers(self) -> tuple[str, ...]:
         kernel = oracle.extended(oracle.kernel_extent(self.payload), GOOD)
@@ -140,13 +164,16 @@ def judge_fw_cfg(firmware: Firmware, td: Stopped, given: GivenByFwCfg, seen: Led
     if td.report.handoff:
         assert found
         assert len(found.kernel) > HEADER_END, "no such kernel was given"
+    given = replace(given, more=loader(firmware, td))
+    if RESTLESS not in policy.done:
+        assert all(came(data, policy.device) for data in given.more), "other files than were given"
     if found is not None:
         given = replace(given, files=found, payload=found.kernel, parameters=found.line)
     judge(firmware, td, given, seen)
     if td.report.handoff or found is None:
         return
     kernel = oracle.kernel_extent(found.kernel) if len(found.kernel) > 0x1F8 else b""
-    assert td.report.rtmr[1] in (oracle.extended(ERROR), oracle.extended(kernel, ERROR)), "another kernel"
+    assert td.report.rtmr[1] in (*refused(td), *refused(td, kernel)), "another kernel"
     ways = [given.measured()[:count] for count in range(3)]
     assert td.report.rtmr[2] in (NONE, *(oracle.extended(*way) for way in ways if way)), "another file"
 
@@ -166,11 +193,19 @@ def campaign(
     return outcome
 
 
-def show_progress(outcome: Outcome) -> None:
-    """A line for every hundred runs."""
-    if outcome.runs % 100 == 0:
-        ends = ", ".join(f"{count} {reason}" for reason, count in outcome.by_reason.most_common())
-        print(f"... {outcome.runs}: {ends}, {len(outcome.failures)} wrong", file=sys.stderr, flush=True)
+class Progress:
+    """Lines on stderr: each failure at once, the counts after every hundred runs."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def __call__(self, outcome: Outcome) -> None:
+        for failure in outcome.failures[self.failures :]:
+            print(f"WRONG {failure}", file=sys.stderr, flush=True)
+        self.failures = len(outcome.failures)
+        if outcome.runs % 100 == 0:
+            ends = ", ".join(f"{count} {reason}" for reason, count in outcome.by_reason.most_common())
+            print(f"... {outcome.runs}: {ends}, {self.failures} wrong", file=sys.stderr, flush=True)
 
 
 def main(words: list[str]) -> int:
@@ -178,12 +213,14 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./run fw_cfg --", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("seeds", metavar="N", nargs="?", type=int, default=SEEDS, help="default: %(default)s")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="default: %(default)s")
+    parser.add_argument("--host-acpi", action="store_true", help="a flow that takes the host's tables")
     parser.add_argument("--json", type=Path, help="file for the figures")
     given = parser.parse_args(words)
     if given.seeds < 1 or given.first < 0:
         parser.error(f"{given.seeds} seeds from {given.first}: expected 1 or more, from 0 or more")
     seeds = range(given.first, given.first + given.seeds)
-    outcome = campaign(made(QEMU, Path("build"), tiny_payload()), seeds, show_progress)
+    flow = HOST_ACPI if given.host_acpi else QEMU
+    outcome = campaign(made(flow, Path("build"), tiny_payload()), seeds, Progress())
     print(f"{outcome.runs} seeds")
     print_counts(end=outcome.by_reason, text=outcome.by_detail, attack=outcome.by_attack)
     for failure in outcome.failures[:20]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fwcfgcampaign
 import pytest
-from fwcfgcampaign import QEMU, Files, campaign, judge_fw_cfg, what_is_given
+from fwcfgcampaign import HOST_ACPI, QEMU, Files, campaign, judge_fw_cfg, what_is_given
 from hostilecampaign import Outcome
 from tdbox import Firmware, finish, launched, made
 
@@ -29,6 +29,16 @@ def test_seeds_end_in_a_true_handoff_or_in_a_refusal(outcome: Outcome) -> None:
     assert outcome.failures == []
     assert outcome.runs == CI_SEEDS
     assert outcome.by_reason.keys() == {"handoff", "fatal"}
+
+
+def test_seeds_of_the_hosts_tables(tmp_path: Path, tiny: bytes) -> None:
+    """The loader script and its tables lie, too."""
+    found = campaign(made(HOST_ACPI, tmp_path, tiny), range(CI_SEEDS // 2))
+    assert found.failures == []
+    assert found.by_reason["handoff"] >= 4
+    lies = [line for line in found.by_attack if line.startswith(("loader script", "ACPI tables"))]
+    assert len(lies) >= 10
+    assert any("ACPI loader" in line or "ACPI: malformed" in line for line in found.by_detail)
 
 
 def test_the_lies_reach_far(outcome: Outcome) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import oracle
 import pytest
-from debian import HOME, kernel, tool
+from debian import kernel, tool
+from qemubox import console, initrd
 from tdbox import LINUX, MIB, Firmware
 
 from emu import api
@@ -18,9 +19,7 @@ from emu.oracle.compare import differences
 from emu.oracle.shown import Shown, gather
 from gen.build import build
 from tdforge import initramfs
-from tdforge.hosts import Launch, plain_qemu
-from tdforge.kernel import find_kernel, modules
-from tdforge.qemu import DISK_MODULES
+from tdforge.hosts import Launch
 
 NOT_A_TD = "tdforge: not in a TD: this image needs Intel TDX"
 
@@ -45,25 +44,6 @@ def test_an_ordinary_vm_says_that_it_is_no_td(linux: Firmware, tmp_path: Path) -
 @pytest.fixture(scope="module")
 def qemu_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(LINUX.with_name("qemu.tdf"), tmp_path_factory.mktemp("qemu")).image
-
-
-def initrd(folder: Path, script: bytes) -> Path:
-    def say(text: str) -> None:
-        del text
-
-    package = find_kernel(None, say, cache=HOME).package
-    disk = modules(package, DISK_MODULES, say, HOME) if package else {}
-    path = folder / "initrd"
-    path.write_bytes(initramfs.with_init(script, initramfs.busybox(say, HOME), disk))
-    return path
-
-
-def console(launch: Launch) -> str:
-    """What the guest says until it powers off by itself."""
-    command = plain_qemu(launch, tool("qemu-system-x86_64", "qemu-system-x86"))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
-    return done.stdout.replace("\r", "")
 
 
 @pytest.mark.parametrize(("vcpus", "memory"), [(1, 512), (4, 3072)])

@@ -4,7 +4,7 @@ elsewhere, memory that changes while it is read, a chipset that does not obey.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -12,7 +12,7 @@ from emu.view import Vcpu
 from emu.vmm.devices.bus import Device
 from emu.vmm.devices.fw_cfg import FwCfg
 from emu.vmm.devices.pci import Pci
-from emu.vmm.hostile import items
+from emu.vmm.hostile import acpi_files, items
 from emu.vmm.policy import Policy
 from formats.fw_cfg import DMA_ACCESS
 from formats.structs import pack, unpack
@@ -180,7 +180,7 @@ def lying(board: Board, seed: int, done: list[str]) -> tuple[Board, LyingFwCfg |
     devices: list[Device] = []
     for device in board:
         if isinstance(device, FwCfg):
-            found = _device(rng, device, done)
+            found = _device(rng, seed, device, done)
             devices.append(found)
         elif isinstance(device, Pci) and rng.random() < 0.06:
             lie = rng.choice(PCI_LIES)
@@ -191,14 +191,22 @@ def lying(board: Board, seed: int, done: list[str]) -> tuple[Board, LyingFwCfg |
     return tuple(devices), found
 
 
-def _device(rng: Random, honest: FwCfg, done: list[str]) -> LyingFwCfg:
-    """One aim for each seed: one lie too many, and the first check hides all that come after it."""
+def _device(rng: Random, seed: int, honest: FwCfg, done: list[str]) -> LyingFwCfg:
+    """One aim for each seed: one lie too many, and the first check hides all that come after it. The ACPI
+    files lie by themselves, for a firmware that reads them.
+    """
+
+    def build() -> Mapping[int, bytes]:
+        made, texts = acpi_files.lied(Random(f"hostile ACPI files {seed}"), honest.build())
+        done.extend(texts)
+        return made
+
     aim = rng.choice(("items", "items", "items", "transfers", "transfers", "memory", "everything"))
     content: items.Items = dict(honest.items)
     texts: list[str] = []
     if aim in ("items", "everything"):
         content, texts = items.lied(rng, content, rng.choice((1, 1, 1, 2, 3)))
-    made = LyingFwCfg(honest.dma, content, honest.late, honest.build, honest.writable, random=rng, done=done)
+    made = LyingFwCfg(honest.dma, content, honest.late, build, honest.writable, random=rng, done=done)
     done += texts
     if aim in ("transfers", "everything"):
         manners = [manner for manner in MANNERS if manner]

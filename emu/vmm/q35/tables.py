@@ -17,10 +17,10 @@ from formats.acpi import FadtFlags, MadtType
 from formats.ports import COM1, COM1_IRQ, COM1_PORTS
 from formats.q35 import CONFIG_ADDRESS, RESET_PORT, RESET_VALUE, SCI_IRQ
 from formats.structs import offset_of, pack
-from formats.table_loader import Command, Zone
+from formats.table_loader import LOADER_FILE, Command, Zone
 from formats.units import FOUR_GIB, GIB, KIB, align_up
 
-FILES = TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader"
+FILES = TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", LOADER_FILE
 TABLES_UNIT, LOADER_UNIT = 128 * KIB, 4 * KIB  # the blobs grow in such steps
 TABLES_ALIGN, RSDP_ALIGN = 64, 16
 QEMU = acpi.Maker(b"BOCHS ", b"BXPC    ", b"BXPC")

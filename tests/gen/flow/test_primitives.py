@@ -442,6 +442,49 @@ def test_files_are_fetched_by_the_requests_of_the_core(cpu: FlowCpu, broken: str
     assert names(cpu)[-1] == "fetch_end"
 
 
+@pytest.mark.parametrize("broken", ["", "q35_config", "tables_next", "prim_share"])
+def test_the_hosts_tables_are_fetched_once_the_chipset_is_programmed(cpu: FlowCpu, broken: str) -> None:
+    requests = [request(cpu, "select", 0x19, 0x1122, 4), request(cpu, "done")]
+    fetch = cpu.firmware.records["TableFetch"]
+    used = next(each.offset for each in fetch.fields if each.name == "used")
+    ports: list[tuple[int, ...]] = []
+
+    def config(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert "tdvmcall_map_gpa" not in names(cpu)
+        cpu.write(arguments[2], access(cpu, 0x8000_0000, 4, 1, 5, done=int(arguments[0] == 1)))
+        return cpu.error("q35_missing") if broken == "q35_config" else 0
+
+    def tables_next(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[1:3] == (region, store)
+        assert (
+            broken
+            or cpu.read(arguments[0], fetch.size)[used:]
+            == (bytes(8), b"\x34\x12" + bytes(6))[len(requests) == 1]
+        )
+        cpu.put(arguments[0] + used, 0x1234)
+        cpu.write(arguments[3], requests.pop(0))
+        return cpu.error("fw_cfg_failed") if broken == "tables_next" else 0
+
+    def port(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        ports.append(arguments[:3])
+        return 0
+
+    cpu.callees = {"q35_config": config, "tables_next": tables_next, "tdvmcall_io_write": port}
+    cpu.callees |= {"tdvmcall_map_gpa": lambda cpu, arguments: 1 << 63 if broken == sharing(cpu) else 0}
+    region = cpu.place(WINDOW.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    store, out = (
+        cpu.place((0x700_0000).to_bytes(8, "little") + (0x10_0000).to_bytes(8, "little")),
+        cpu.place(bytes(16)),
+    )
+    status = cpu.call("prim_fw_cfg_acpi", region, store, cpu.place(VP_INFO), cpu.place(bytes(24)), out)
+    shared = [arguments[0] >> 47 for name, arguments in cpu.calls if name == "tdvmcall_map_gpa"]
+    assert (status != 0) == bool(broken)
+    assert shared == {"q35_config": [], "prim_share": [1]}.get(broken, [1, 0])
+    if not broken:
+        assert ports == [(0xCF8, 4, 0x8000_0000), (0xCFC, 4, 5), (0x510, 2, 0x19), (0x518, 4, 0x1122)]
+        assert cpu.read(out, 16) == (0x700_0000).to_bytes(8, "little") + (0x1234).to_bytes(8, "little")
+
+
 def test_a_window_that_stays_shared_ends_the_boot(cpu: FlowCpu) -> None:
     cpu.callees = {"fetch_next": lambda cpu, arguments: cpu.error("fw_cfg_failed")}
     cpu.callees |= {"tdvmcall_map_gpa": lambda cpu, arguments: 0 if arguments[0] >> 47 else 1 << 63}

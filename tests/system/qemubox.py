@@ -1,0 +1,41 @@
+"""How does a test boot Debian's kernel on a real QEMU, with an initrd that looks around?"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from debian import HOME, tool
+
+from tdforge import initramfs
+from tdforge.hosts import Launch, plain_qemu
+from tdforge.kernel import find_kernel, modules
+from tdforge.qemu import DISK_MODULES
+
+
+def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:
+    """Busybox, the modules for a disk, and a script as init."""
+
+    def say(text: str) -> None:
+        del text
+
+    package = find_kernel(None, say, cache=HOME).package
+    disk = modules(package, DISK_MODULES, say, HOME) if package else {}
+    path = folder / "initrd"
+    path.write_bytes(initramfs.with_init(script, initramfs.busybox(say, HOME), disk))
+    return path
+
+
+def console(launch: Launch, qemu: Sequence[str] = ()) -> str:
+    """What the guest says until it powers off by itself; `qemu` is the command, else the system's."""
+    command = plain_qemu(launch, tuple(qemu) or tool("qemu-system-x86_64", "qemu-system-x86"))
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    return done.stdout.replace("\r", "")
+
+
+def tour(text: str) -> list[str]:
+    """What the script said."""
+    return re.findall(r"^tour: (.*)$", text.replace("\r", ""), re.MULTILINE)

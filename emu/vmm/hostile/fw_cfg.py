@@ -14,7 +14,7 @@ from emu.vmm.devices.fw_cfg import FwCfg
 from emu.vmm.devices.pci import Pci
 from emu.vmm.hostile import acpi_files, items
 from emu.vmm.policy import Policy
-from formats.fw_cfg import DMA_ACCESS
+from formats.fw_cfg import DMA_ACCESS, Key
 from formats.structs import pack, unpack
 from formats.units import MIB, PAGE
 
@@ -32,7 +32,7 @@ class LyingFwCfg(FwCfg):
     random: Random = field(default_factory=Random)
     done: list[str] = field(default_factory=list)
     lies: dict[int, str] = field(default_factory=dict)  # by the number of the transfer
-    fickle: bool = False  # an item that is selected again has other bytes
+    fickle: bool = False  # an item that is selected again has other bytes, the directory if shifting
     shifting: bool = False  # an item changes between two transfers
     restless: int = 0  # turns that are left
     transfers: int = 0
@@ -51,7 +51,7 @@ class LyingFwCfg(FwCfg):
         data = super().content()
         again = self.selections.get(self.selected, 0)
         changed = bytearray(data)
-        if self.fickle and again > 1:
+        if self.fickle and again > 1 and (self.shifting or self.selected != Key.FILE_DIR):
             for at in range(0, len(changed), 61):
                 changed[at] ^= again
         if self.shifting and self.offset:

@@ -8,13 +8,10 @@ from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS
+from formats.linux import SEARCHED
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
-# From here to 1 MiB, Linux looks for tables without an EFI: drivers/firmware/iscsi_ibft_find.c, dmi_scan.c,
-# arch/x86/kernel/probe_roms.c, ebda.c (which reads page 0 too, where no section lies)
-SEARCHED = 0x8_0000
-
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")

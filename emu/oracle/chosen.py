@@ -26,6 +26,7 @@ from formats.ports import COM1, COM1_PORTS
 from formats.q35 import CONFIG_ADDRESS, CONFIG_DATA
 from formats.registers import R11, R12, R13, R14
 from formats.structs import unpack
+from formats.tdx.status import BUSY_RETRIES
 from formats.tdx.td import CONFIG_GPAW52
 from formats.units import PAGE
 
@@ -35,7 +36,8 @@ IO, MAP_GPA, FATAL, HLT = Function.IO, Function.MAP_GPA, Function.REPORT_FATAL_E
 CONSOLE = range(COM1, COM1 + COM1_PORTS)
 FW_CFG = range(SELECTOR, DMA_LOW + 4)
 # What is refused or answered otherwise at these ends the boot of whoever needs them; `lie` is subtler
-PLATFORM = (*FW_CFG, *range(CONFIG_ADDRESS, CONFIG_DATA + 4))
+CHIPSET = range(CONFIG_ADDRESS, CONFIG_DATA + 4)
+PLATFORM = (*FW_CFG, *CHIPSET)
 EVERY = -1
 REFUSAL = "fatal"  # how a run may end that hands nothing over
 PIECE = 5000  # instructions of an odd turn at most
@@ -62,12 +64,14 @@ class Choice:
     unsteady: int = 0  # shared memory changes with every call and turn
     answers: tuple[int, ...] = ()  # of reads and other calls, one after the other and again
     refuse: int = 0  # which call that is not a line for the console is refused; -1: each
+    chipset: int = 0  # which access to q35's configuration space is refused; -1: each
     order: int = 0  # of ORDERS
     seed: int = 0  # of the schedule
     entry: int = 0  # RCX and R8 at the first instruction
     gpaw: int = 0  # 1: 52 bits
     small: int = 0  # 1: no 2 MiB pages
     busy: int = 0  # how often the host holds a lock that the guest wants
+    locked: int = 0  # at which extension it holds the RTMRs for as long as a firmware tries
     sizes: int = 0  # of files in fw_cfg: of emu.oracle.files.SIZES
     directory: int = 0  # of fw_cfg: of DIRECTORIES there
     transfers: int = 0  # of fw_cfg: of TRANSFERS there
@@ -98,7 +102,7 @@ class Chosen(Policy):
         self.machine: Machine | None = None
         self.pages: list[Range] = []  # shared memory, by address and size
         self.files: Transfers | None = None  # of the fw_cfg device, if the machine has one
-        self.answered = self.asked = self.changed = 0
+        self.answered = self.asked = self.changed = self.configured = 0
 
     # ---- launch
 
@@ -155,6 +159,9 @@ class Chosen(Policy):
             self._change()
         spared = call.function in (FATAL, HLT) or (call.function, call.given[R12]) in IDENTITY
         port = call.given[R14] if call.function == IO else None
+        if port in CHIPSET:
+            self.configured += 1
+            return INVALID_OPERAND if self.choice.chipset in (EVERY, self.configured) else None
         if spared or port in CONSOLE or port in PLATFORM:
             return None
         self.asked += 1
@@ -227,6 +234,9 @@ def configuration(config: RunConfig, choice: Choice) -> RunConfig:
         td = replace(td, config_flags=td.config_flags | CONFIG_GPAW52)
     if choice.busy:
         td = replace(td, choices=replace(td.choices, accept_busy=choice.busy))
+    if choice.locked:
+        held = replace(td.choices, rtmr_free=choice.locked - 1, rtmr_busy=BUSY_RETRIES + 1)
+        td = replace(td, choices=held)
     return replace(
         config,
         vmm=names[(start + choice.preset) % len(names)],

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
 from formats.errors import FormatError
+from formats.linux import SEARCHED
 from formats.structs import unpack
-from formats.units import PAGE
+from formats.units import MIB, PAGE
 
 if TYPE_CHECKING:
     from emu.machine import Machine
@@ -52,6 +53,7 @@ KINDS = {
     "place": "what is handed over lies in RAM that was accepted, and in memory that the OS leaves alone",
     "overlap": "nothing that is handed over overlaps",
     "e820": "the memory map is sorted, disjoint, and calls RAM, ACPI or NVS only what is private RAM",
+    "unasked": "nothing lies where an OS looks without being given an address",
     "cpus": "the MADT lists each vCPU of the TD once, in order, by ids that a register records",
     "attribution": "kernel, initrd and command line are bytes that were measured",
     "passed on": "what the firmware's own code was given is what the payload gets",
@@ -72,6 +74,7 @@ def judge(
         Finding("aps", f"vCPU {ap['index']} is not parked: {ap['end']}") for ap in aps if not ap["parked"]
     ]
     found += _map(machine, shown)
+    found += _unasked(machine)
     found += _places(machine, shown)
     found += _overlaps(shown)
     found += _passed_on(shown, given)
@@ -121,6 +124,13 @@ def _map(machine: Machine, shown: Shown) -> Iterable[Finding]:
         if kind in PRIVATE and not _accepted(machine, (start, end)):
             text = f"{start:#x}-{end:#x} has type {kind} and is not private, accepted RAM"
             yield Finding("e820", text)
+
+
+def _unasked(machine: Machine) -> Iterable[Finding]:
+    content = machine.read_guest(SEARCHED, MIB - SEARCHED)
+    if any(content):
+        first = SEARCHED + len(content) - len(content.lstrip(b"\0"))
+        yield Finding("unasked", f"bytes at {first:#x}, where an OS looks for tables of a BIOS")
 
 
 def _accepted(machine: Machine, piece: Range) -> bool:

@@ -45,7 +45,9 @@ def rtmr_extend(module: TdxModule, vcpu: VcpuModel, r: Gpr) -> int:
     gpa, _ = module.reach(r[RCX], LEAF_NAMES[Leaf.MR_RTMR_EXTEND])
     if r[RDX] >= RTMRS:
         return status.OPERAND_INVALID | status.RDX
-    if module.busy("RTMR", module.params.choices.rtmr_busy):
+    choices = module.params.choices
+    free = module.tdcalls[LEAF_NAMES[Leaf.MR_RTMR_EXTEND]] <= choices.rtmr_free
+    if not free and module.busy("RTMR", choices.rtmr_busy):
         return status.OPERAND_BUSY | status.RTMR
     module.rtmr[r[RDX]] = measure.rtmr_extend(module.rtmr[r[RDX]], module.memory.read(gpa, RTMR_DATA_SIZE))
     return status.SUCCESS

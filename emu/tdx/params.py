@@ -32,12 +32,13 @@ DIGEST = 48
 @dataclass(frozen=True)
 class Choices:
     """What a host or a platform may do either way. `rtmr_busy` and `accept_busy`: how many times the host
-    holds the lock when the guest asks. `seamverifyreport`: whether the CPU has that instruction.
-    `stop_at_refused_vmcall` ends the run with a diagnosis where a real guest would go on with an error
-    status that most never look at.
+    holds the lock when the guest asks; `rtmr_free`: how many extensions come before that.
+    `seamverifyreport`: whether the CPU has that instruction. `stop_at_refused_vmcall` ends the run with a
+    diagnosis where a real guest would go on with an error status that most never look at.
     """
 
     rtmr_busy: int = 0
+    rtmr_free: int = 0
     accept_busy: int = 0
     seamverifyreport: bool = True
     stop_at_refused_vmcall: bool = True

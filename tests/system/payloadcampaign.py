@@ -19,10 +19,11 @@ if __name__ == "__main__":
 
 import oracle
 from hostilecampaign import ERROR, PAGE, Given, Ledger, Outcome, judge, what_is_given
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts, wanted_runs
+from tdbox import LINUX, Firmware, Stopped, finish, launched, made, print_counts, wanted_runs
 
 from emu.snapshot import file as snapshot
 from formats import bundle, linux
+from formats.limits import LEAST_RAM
 from formats.structs import offset_of, plain
 from tdforge.tiny import tiny_payload
 
@@ -79,7 +80,7 @@ def judge_payload(firmware: Firmware, td: Stopped, given: Given, seen: Ledger) -
 def campaign(firmware: Firmware, runs: int) -> Outcome:
     """The runs 0 to `runs` - 1, the same each time."""
     outcome = Outcome()
-    config = replace(firmware.config, memory=64 * MIB, max_instructions=1_000_000_000)
+    config = replace(firmware.config, memory=LEAST_RAM, max_instructions=1_000_000_000)
     places = [firmware.section(name) for name in ("payload", "parameters")]
     with launched(config) as machine:
         honest = what_is_given(firmware, machine)

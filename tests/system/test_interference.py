@@ -292,7 +292,7 @@ def test_files_are_lied_about_by_one_channel_at_a_time() -> None:
     for choice in file_choices(Random(1), BASE):
         assert len(choice.channels(BASE) & set(LIES)) <= 1
     steady = [c for c in file_choices(Random(1), BASE) if not c.unsteady]
-    assert len(steady) == len({str(c) for c in steady}) == 6
+    assert len(steady) == len({str(c) for c in steady}) == 8
 
 
 # ---- what is documented

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 
 import oracle
 import pytest
-from tdbox import MIB, Firmware, finish, launched
+from tdbox import Firmware, finish, launched
 
 from emu.api import Machine
 from emu.oracle.chosen import CHANNELS, HONEST, Choice, configuration, run
@@ -17,6 +17,7 @@ from emu.oracle.compare import differences
 from emu.oracle.contents import INITRDS, pattern
 from emu.oracle.shown import PARTS, Shown, gather
 from emu.oracle.single import KINDS, judge
+from formats.limits import LEAST_RAM
 
 PARKED = {"index": 1, "parked": True, "end": ""}
 
@@ -24,7 +25,7 @@ PARKED = {"index": 1, "parked": True, "end": ""}
 @contextmanager
 def handed_over(firmware: Firmware) -> Iterator[Machine]:
     """A TD with two vCPUs that stands at the payload's first instruction."""
-    config = configuration(replace(firmware.config, memory=64 * MIB, vcpus=2), Choice(initrd=1))
+    config = configuration(replace(firmware.config, memory=LEAST_RAM, vcpus=2), Choice(initrd=1))
     with launched(config) as machine:
         assert finish(machine, config).report.met
         yield machine
@@ -138,7 +139,8 @@ BROKEN: dict[str, Callable[[Machine, Shown], Undo]] = {
     "pointers": lambda m, s: put(m, page(s) + 0x70, struct.pack("<Q", 0x1000)),
     "place": to_ram,
     "overlap": lambda m, s: put(m, page(s) + 0x218, struct.pack("<I", s.ranges["kernel"][0])),
-    "e820": lambda m, s: put(m, page(s) + 0x2D0 + 8, struct.pack("<Q", 64 * MIB)),
+    "e820": lambda m, s: put(m, page(s) + 0x2D0 + 8, struct.pack("<Q", LEAST_RAM)),
+    "unasked": lambda m, s: flipped(m, 0xF_0000),
     "cpus": lambda m, s: in_table(m, s, b"APIC", 44 + 3, b"\x07"),
     "attribution": lambda m, s: flipped(m, s.ranges["command line"][0]),
 }
@@ -181,9 +183,22 @@ def test_a_register_of_the_os_that_was_extended_is_reported(machine: Machine, sh
 
 
 def test_a_run_that_ends_otherwise_is_reported(linux: Firmware) -> None:
-    outcome = run(replace(linux.config, memory=64 * MIB, max_instructions=1000), HONEST)
+    outcome = run(replace(linux.config, memory=LEAST_RAM, max_instructions=1000), HONEST)
     assert [f.kind for f in outcome.findings] == ["end"]
     assert outcome.shown is None
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_registers_held_at_any_event_end_the_boot(at: int, linux: Firmware) -> None:
+    outcome = run(replace(linux.config, memory=LEAST_RAM), Choice(locked=at))
+    assert (outcome.reason, outcome.findings) == ("fatal", ())
+    assert outcome.detail == "tdforge: TDG.MR.RTMR.EXTEND failed"
+
+
+@pytest.mark.parametrize("which", [-1, 1, 2, 5])
+def test_a_refused_access_to_the_chipset_ends_the_boot(which: int, qemu: Firmware) -> None:
+    outcome = run(replace(qemu.config, memory=LEAST_RAM), Choice(chipset=which))
+    assert (outcome.reason, outcome.findings) == ("fatal", ())
 
 
 def test_the_oracle_reads_what_an_independent_reader_reads(machine: Machine, shown: Shown) -> None:

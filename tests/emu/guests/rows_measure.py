@@ -93,6 +93,13 @@ def _rtmr() -> Iterator[Row]:
         {"0.rax": 0x80000200000000A8, "1.rax": 0},
         td={"rtmr_busy": 1},
     )
+    yield row(
+        "busy_later",
+        "A lock that the host takes after the first extension",
+        busy,
+        {"0.rax": 0, "1.rax": 0x80000200000000A8},
+        td={"rtmr_busy": 1, "rtmr_free": 1},
+    )
     index = tdcall(2, rcx=B, rdx=4)
     yield row(
         "busy_order", "The index is checked before the lock", index, {"rax": INVALID | 2}, td={"rtmr_busy": 1}

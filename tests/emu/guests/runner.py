@@ -16,7 +16,7 @@ from .rows import Row
 
 METADATA = at.SIZE - 0x400
 LIMIT = 400_000
-CHOICES = ("rtmr_busy", "accept_busy", "seamverifyreport")
+CHOICES = ("rtmr_busy", "rtmr_free", "accept_busy", "seamverifyreport")
 
 
 class Remover(Policy):

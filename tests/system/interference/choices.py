@@ -54,6 +54,7 @@ def file_choices(random: Random, base: Choice) -> Iterator[Choice]:
     lies += [replace(base, directory=n) for n in range(1, len(files.DIRECTORIES))]
     lies += [replace(base, transfers=n) for n in range(1, len(files.TRANSFERS))]
     yield from random.sample(lies, 6)
+    yield from (replace(base, chipset=which) for which in (-1, random.randrange(1, 12)))
     yield replace(base, shared=random.randrange(8), unsteady=1, order=random.choice((2, 3)))
 
 
@@ -79,6 +80,7 @@ def quiet_choices(random: Random, base: Choice, by_files: bool) -> Iterator[Choi
     else:
         yield replace(base, preset=random.choice((1, 2, 3)), vcpus=random.choice((0, 1)))
     yield from random.sample(extra, 2)
+    yield replace(base, locked=random.randrange(1, 8))
     if random.random() < 0.1:
         yield replace(base, small=1, busy=3)
 

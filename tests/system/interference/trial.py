@@ -15,13 +15,14 @@ from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
 from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
+from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
 from gen.build import build_model
 from gen.errors import BuildError
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20
-MEMORY = 64 * MIB  # what the tiny payload's window at 16 MiB needs, and the sections
+MEMORY = LEAST_RAM
 MAX_INSTRUCTIONS = 200_000_000
 FILES_BY = "qemu"  # the VMM with a fw_cfg device
 GENERATED = "flow"  # the object that differs from flow to flow

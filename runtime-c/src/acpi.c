@@ -6,8 +6,9 @@
 
 #define HEAD_SIZE sizeof(struct acpi_header)
 
-/* An FADT of ACPI 1.0 ends behind its flags; from revision 3 on it has X_DSDT. */
+/* An FADT of ACPI 1.0 ends behind its flags; one of revision 2 before X_FIRMWARE_CTRL; from 3 on it has X_DSDT. */
 #define FADT_SIZE_MIN offsetof(struct acpi_fadt, reset_reg)
+#define FADT_SIZE_32 offsetof(struct acpi_fadt, x_firmware_ctrl)
 #define FADT_SIZE_64 (offsetof(struct acpi_fadt, x_dsdt) + sizeof(uint64_t))
 
 status_t acpi_add_ccel(struct acpi_builder *builder, const struct log *log) {
@@ -70,13 +71,18 @@ static const uint16_t registers[] = {
     offsetof(struct acpi_fadt, sleep_status_reg),
 };
 
-/* An OS writes to these. One that is no port could be any memory of the TD. */
+/* An OS writes to these. One that is no port could be any memory of the TD. Of a register in which the table ends, the
+ * OS reads zeros for the rest (ACPICA tbfadt.c, acpi_tb_create_local_fadt). */
 static int only_ports(const struct span *fadt) {
-    struct acpi_gas gas;
-    for (uint32_t i = 0; i < sizeof registers / sizeof registers[0]; i++)
-        if (tdf_read(fadt, registers[i], &gas, sizeof gas) && gas.address != 0 &&
-            (gas.space_id != ACPI_SPACE_IO || gas.address > UINT16_MAX))
+    for (uint32_t i = 0; i < sizeof registers / sizeof registers[0]; i++) {
+        struct acpi_gas gas = {0};
+        if (fadt->size <= registers[i])
+            continue;
+        const uint64_t left = fadt->size - registers[i];
+        memcpy(&gas, fadt->data + registers[i], left < sizeof gas ? left : sizeof gas);
+        if (gas.address != 0 && (gas.space_id != ACPI_SPACE_IO || gas.address > UINT16_MAX))
             return 0;
+    }
     return 1;
 }
 
@@ -173,6 +179,9 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
     if (status != TDF_OK || (status = acpi_find(vmm, "FACP", &fadt)) != TDF_OK ||
         (aml && (status = acpi_find(vmm, "DSDT", &dsdt)) != TDF_OK))
         return status;
+    /* It would end in an address of a FACS or DSDT, whose lower bytes an OS takes, and which would be the VMM's. */
+    if (fadt.size > FADT_SIZE_32 && fadt.size < FADT_SIZE_64)
+        fadt.size = FADT_SIZE_32;
     if (!aml) {
         if (!only_ports(&fadt))
             return TDF_E_ACPI_MALFORMED;

@@ -8,7 +8,6 @@
 #define HEAD_SIZE sizeof(struct acpi_header)
 #define MAX_SEEN (ACPI_MAX_TABLES + 3u) /* DSDT, FACS, RSDT */
 #define FADT_SIZE_DSDT (offsetof(struct acpi_fadt, dsdt) + sizeof(uint32_t))
-#define FADT_SIZE_X_DSDT (offsetof(struct acpi_fadt, x_dsdt) + sizeof(uint64_t))
 #define FACS_SIZE 64u
 
 /* The tables so far: none may share a byte with another, so that sealing one does not change another. */
@@ -64,7 +63,8 @@ static status_t find_root(const struct script_files *files, struct seen *seen, s
     return status;
 }
 
-/* A FADT leads to a DSDT, by one address or the same one twice, and to a FACS or to none. */
+/* A FADT leads to a DSDT, by one address or the same one twice, and to a FACS or to none. Of an address in which it
+ * ends, an OS takes what is there and zeros (ACPICA tbfadt.c, acpi_tb_create_local_fadt). */
 static status_t check_fadt(const struct script_files *files, struct seen *seen, const struct span *table) {
     struct acpi_fadt fadt;
     struct span dsdt, facs;
@@ -72,8 +72,6 @@ static status_t check_fadt(const struct script_files *files, struct seen *seen, 
         return TDF_E_ACPI_MALFORMED;
     memset(&fadt, 0, sizeof fadt);
     memcpy(&fadt, table->data, table->size < sizeof fadt ? table->size : sizeof fadt);
-    if (table->size < FADT_SIZE_X_DSDT)
-        fadt.x_dsdt = fadt.x_firmware_ctrl = 0;
     const uint64_t address = fadt.x_dsdt ? fadt.x_dsdt : fadt.dsdt;
     const uint64_t control = fadt.x_firmware_ctrl ? fadt.x_firmware_ctrl : fadt.firmware_ctrl;
     if ((fadt.dsdt != 0 && fadt.dsdt != address) || (fadt.firmware_ctrl != 0 && fadt.firmware_ctrl != control))

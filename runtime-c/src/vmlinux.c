@@ -39,6 +39,17 @@ static int rest_is_zero(const struct span *region, uint64_t size) {
     return 1;
 }
 
+/* Does a section reach to `end` and no further, if one is there? Behind a window that is only its beginning would lie
+ * what nobody looked at, where the kernel may take its memory to be zero. */
+static int ends_section(const struct ram *ram, uint64_t end) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+        const struct ram_range *range = &ram->ranges.items[i];
+        if (range->state == TDF_RAM_STATE_ADDED && range->start < end && end < range->end)
+            return 0;
+    }
+    return 1;
+}
+
 status_t place_vmlinux(const struct span *window, const struct span *kernel, uint64_t entry,
                        const struct span *initrd, const struct ram *ram, struct placement *out) {
     const uint64_t start = tdf_gpa(window->data), end = start + window->size;
@@ -50,7 +61,7 @@ status_t place_vmlinux(const struct span *window, const struct span *kernel, uin
     if (!rest_is_zero(window, kernel->size))
         return TDF_E_KERNEL_NOT_WHOLE;
     /* The kernel writes all over its window, and takes its initrd where the E820 says RAM. */
-    if (!plan_is_free(ram, start, end, start))
+    if (!plan_is_free(ram, start, end, start) || !ends_section(ram, end))
         return TDF_E_WINDOW_NO_ROOM;
     if (initrd->size != 0 && (tdf_overlap(start, end, initrd_start, initrd_end) ||
                               !plan_is_free(ram, initrd_start, initrd_end, initrd_start)))

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from formats import acpi
 from formats.acpi import MadtType
+from formats.structs import offset_of
 
 ASL = Path(__file__).resolve().parents[2] / "runtime-c/acpi/devices.asl"
 OFF = re.search(r"    Name \(\\_S5.*\n", ASL.read_text())[0]
@@ -123,6 +124,38 @@ def test_a_register_of_the_vmms_fadt_is_a_port(register: str) -> None:
         else:
             with pytest.raises(CoreError, match="acpi_malformed"):
                 Tables([theirs], 1)
+
+
+@pytest.mark.parametrize("register", REGISTERS)
+def test_a_fadt_that_ends_in_a_register(register: str) -> None:
+    """An OS takes what is there for its lowest bytes, and zeros for the rest."""
+    start = offset_of(acpi.FADT, register)
+    for space, good in ((0, False), (1, True)):
+        gas = {"space_id": space, "bit_width": 8, "access_size": 1, "address": 0x604}
+        whole = acpi.fadt(**{register: gas})
+        for size in (start + 6, start + 11):  # of the address two bytes, or all but one
+            theirs = longer(whole, size)[:size] + b"\xff" * 8  # what follows is none of it
+            if good:
+                assert len(Tables([theirs], 1, low=True).one(b"FACP")) == size
+            else:
+                with pytest.raises(CoreError, match="acpi_malformed"):
+                    Tables([theirs], 1, low=True)
+
+
+@pytest.mark.parametrize("build", ["acpi_tables", "acpi_tables_of_vmm"])
+def test_no_fadt_however_long_leads_to_tables_in_memory_of_the_vmms_choice(build: str) -> None:
+    """An OS takes X_DSDT before DSDT, and of a field in which the table ends what is there of it.
+
+    ACPICA tbfadt.c, acpi_tb_select_address and acpi_tb_create_local_fadt.
+    """
+    theirs = {"dsdt": 0x1234, "firmware_ctrl": 0xDEF0, "x_dsdt": 0x80_F000, "x_firmware_ctrl": 0x80_E000}
+    whole = acpi.fadt(**theirs)
+    for size in range(116, len(whole) + 1):
+        built = Tables([longer(whole, size)], 1, build, low=True).one(b"FACP")
+        found = acpi.FADT.parse(built.ljust(len(whole), b"\0"))
+        assert (found.firmware_ctrl, found.x_firmware_ctrl) == (0, 0), size
+        assert found.x_dsdt in (0, found.dsdt), size
+        assert found.dsdt not in (0, 0x1234), size
 
 
 def test_a_newer_fadt_is_cut_to_what_is_known() -> None:

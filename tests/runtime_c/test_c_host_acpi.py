@@ -245,6 +245,31 @@ def with_two_facs(made: Script) -> None:
 ROOTS["two DSDTs"], ROOTS["two FACS"] = with_two_dsdts, with_two_facs
 
 
+def ends_in(size: int, **fields: int) -> Change:
+    """A FADT of `size` bytes with plain numbers, whose DSDT is named by the older address alone."""
+
+    def change(made: Script) -> None:
+        made.listed.clear()
+        whole = acpi.fadt(dsdt=0, **({"x_dsdt": 0} | fields))
+        short = whole[:4] + size.to_bytes(4, "little") + whole[8:size]
+        made.add(short, {40: (made.add(DSDT, listed=False), 4)})
+
+    return change
+
+
+ROOTS["a FADT that ends in X_DSDT"] = ends_in(147, x_dsdt=0x80_F000)
+ROOTS["a FADT that ends behind a byte of it"] = ends_in(141, x_dsdt=0x12)
+ROOTS["a FADT that ends in X_FIRMWARE_CTRL"] = ends_in(139, x_firmware_ctrl=0x80_E000)
+
+
+@pytest.mark.parametrize("size", [116, 132, 139, 147, 244])
+def test_a_short_fadt_whose_dsdt_is_in_a_file(size: int) -> None:
+    made = plain()
+    ends_in(size)(made)
+    fadt = made.run().one(b"FACP")
+    assert (len(fadt), int.from_bytes(fadt[140:], "little") & (1 << 56) - 1) == (size, 0)
+
+
 @pytest.mark.parametrize("change", ROOTS.values(), ids=ROOTS)
 def test_tables_that_are_none_are_refused(change: Change) -> None:
     made = plain()

@@ -93,6 +93,24 @@ def test_a_window_that_is_no_ram_to_the_os() -> None:
         check(LIB.place_vmlinux(span(memory), span(memory, PAGE), memory.address, empty, ram, out))
 
 
+def test_a_window_that_is_only_the_beginning_of_its_section() -> None:
+    """What follows it there is the VMM's, and no register records it."""
+    memory, empty = window({}), CORE.span(0, 0)
+    ram = plan([(7, 0, 2 * GIB)])
+    section = next(r for r in ram.ranges.items[0 : ram.ranges.count] if r.start <= memory.address < r.end)
+    section.state = 1  # added at launch
+    for more in (PAGE, 1, 0):
+        section.end = memory.address + PAGES * PAGE + more
+        status = LIB.place_vmlinux(
+            span(memory), span(memory, PAGE), memory.address, empty, ram, CORE.new("placement")
+        )
+        if more:
+            with pytest.raises(CoreError, match="window_no_room"):
+                check(status)
+        else:
+            check(status)
+
+
 @pytest.mark.parametrize("entry", [0, 0xB53, 5 * PAGE - 16])
 def test_the_kernel_stays_and_its_window_is_the_section(entry: int) -> None:
     memory, out = placed(entry)

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from dsl.rules import RULES
 
 # Rules that another stands behind: what the one lets pass, the other refuses
-BEHIND = {"recorded size": ("measured argument",), "recorded place": ("measured argument",)}
+BEHIND = {
+    "recorded size": ("measured argument",),
+    "recorded place": ("measured argument",),
+    "write rw": ("owned",),
+}
 # Rules that a check of the running firmware stands behind: of the size and the alignment of what a step fills
 CHECKED_AT_RUN_TIME = ("carved", "span")
 

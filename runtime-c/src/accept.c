@@ -3,7 +3,7 @@
  * Runs are as long as they can be, across ranges that touch, so that the TDCALL loop is what costs.
  * Source: Intel TDX module ABI, TDG.MEM.PAGE.ACCEPT and table "Completion status codes". */
 #include "formats.h"
-#include "primitives.h"
+#include "plan.h"
 
 #define STATUS_CLASS(status) ((uint32_t)((status) >> 32))
 #define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
@@ -42,8 +42,11 @@ static void cut(struct ram *ram, uint64_t index, uint64_t at) {
 }
 
 void leave_out(struct ram *ram, uint64_t start, uint64_t end) {
-    start = tdf_align_down(start, TDF_PAGE);
+    /* Below 1 MiB an OS looks for tables of a BIOS, whatever the E820 says: what is RAM there becomes zero. */
+    start = start < LOW_MEMORY_END ? LOW_MEMORY_END : tdf_align_down(start, TDF_PAGE);
     end = end > UINT64_MAX - TDF_PAGE ? UINT64_MAX : tdf_align_up(end, TDF_PAGE);
+    if (end <= start)
+        return;
     for (uint64_t i = 0; i < ram->ranges.count; i++) {
         struct ram_range *range = &ram->ranges.items[i];
         /* Carved regions are needed wherever they lie; what was added at launch needs no acceptance. */

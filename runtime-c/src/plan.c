@@ -13,8 +13,6 @@
 /* The image, the I/O APIC (0xFEC00000) and the local APIC (0xFEE00000) lie here: no RAM, whatever a list says.
  * Dragonball lists the image here as memory. td-shim-interface, TD_SHIM_FIRMWARE; SDM volume 3, 11.4.1. */
 #define FIRMWARE_WINDOW (TDF_4G - 0x4000000u)
-/* Legacy structures and the kernel's real-mode trampoline lie below; nothing of ours goes there. */
-#define LOW_MEMORY_END 0x100000u
 
 static int is_window_section(const struct layout_entry *entry) {
     return entry->kind == TDVF_TYPE_BFV || entry->kind == TDVF_TYPE_CFV;

@@ -367,10 +367,11 @@ def test_answers_that_make_no_sense_do_no_harm(answers):
 
 CUT = [
     ((2 * MIB, 4 * MIB), [(0, 2, UNACCEPTED), (2, 4, LEFT_OUT), (4, 8, UNACCEPTED), (16, 32, UNACCEPTED)]),
-    ((0, 8 * MIB), [(0, 8, LEFT_OUT), (16, 32, UNACCEPTED)]),
+    ((0, 8 * MIB), [(0, 1, UNACCEPTED), (1, 8, LEFT_OUT), (16, 32, UNACCEPTED)]),
     ((4 * MIB, 20 * MIB), [(0, 4, UNACCEPTED), (4, 8, LEFT_OUT), (16, 20, LEFT_OUT), (20, 32, UNACCEPTED)]),
     ((8 * MIB, 16 * MIB), [(0, 8, UNACCEPTED), (16, 32, UNACCEPTED)]),
-    ((0, 2**64 - 1), [(0, 8, LEFT_OUT), (16, 32, LEFT_OUT)]),
+    ((0, 2**64 - 1), [(0, 1, UNACCEPTED), (1, 8, LEFT_OUT), (16, 32, LEFT_OUT)]),
+    ((0, MIB), [(0, 8, UNACCEPTED), (16, 32, UNACCEPTED)]),
 ]
 
 
@@ -391,12 +392,24 @@ def test_what_is_left_out_is_whole_pages_and_neither_added_nor_carved() -> None:
         added,
         carved,
     ]
-    LIB.leave_out(ram, 0, PAGE + 1)
-    assert ranges_of(ram)[0] == Range(0, 2 * PAGE, LEFT_OUT, RAM)
+    LIB.leave_out(ram, 0, MIB + PAGE + 1)
+    assert ranges_of(ram)[:2] == [
+        Range(0, MIB, UNACCEPTED, RAM),
+        Range(MIB, MIB + 2 * PAGE, LEFT_OUT, RAM),
+    ]
+
+
+def test_a_limit_below_1_mib_leaves_nothing_there_to_the_vmm() -> None:
+    """Linux looks for tables of a BIOS there (formats/linux.py), and a VMM may have added pages."""
+    ram = make_ram([Range(0, 0xA_0000, UNACCEPTED, RAM), Range(0xC_0000, 2 * MIB, UNACCEPTED, RAM)])
+    sept = Sept(mapped=[(0xF_0000, 0)])
+    run(ram, sept, limit=PAGE)
+    assert pages(sept) == {*range(0xA_0000 // PAGE), *range(0xC_0000 // PAGE, MIB // PAGE)}
+    assert sept.cleared == {0xF_0000 // PAGE}
 
 
 def test_with_no_entry_free_the_upper_part_is_not_listed() -> None:
     ranges = [Range(4 * i * MIB, (4 * i + 2) * MIB, UNACCEPTED, RAM) for i in range(256)]
     ram = make_ram(ranges)
-    LIB.leave_out(ram, 0, MIB)
-    assert ranges_of(ram) == [Range(0, MIB, LEFT_OUT, RAM), *ranges[1:]]
+    LIB.leave_out(ram, 4 * MIB, 5 * MIB)
+    assert ranges_of(ram) == [ranges[0], Range(4 * MIB, 5 * MIB, LEFT_OUT, RAM), *ranges[2:]]

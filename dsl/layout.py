@@ -7,8 +7,7 @@ from dsl import tree
 from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
-from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS
-from formats.linux import SEARCHED
+from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS, SEARCHED
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)

@@ -30,9 +30,6 @@ LOADER_UNDEFINED = 0xFF  # boot.rst: type_of_loader for a loader without an assi
 E820_MAX_ENTRIES = 128  # E820_MAX_ENTRIES_ZEROPAGE
 MIN_PREFERRED_ADDRESS = 0x100_0000  # LOAD_PHYSICAL_ADDR of every distribution kernel
 CMDLINE_COPY_SIZE = 2048  # COMMAND_LINE_SIZE: the decompressor copies so much whatever the text's length
-# From here to 1 MiB, Linux looks for tables without an EFI: drivers/firmware/iscsi_ibft_find.c, dmi_scan.c,
-# arch/x86/kernel/probe_roms.c, ebda.c (which reads page 0 too, where no section lies)
-SEARCHED = 0x8_0000
 
 
 class LoadFlags(IntFlag):

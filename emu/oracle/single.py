@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
 from formats.errors import FormatError
-from formats.linux import SEARCHED
+from formats.limits import SEARCHED
 from formats.structs import unpack
 from formats.units import MIB, PAGE
 

@@ -400,7 +400,7 @@ def test_what_is_left_out_is_whole_pages_and_neither_added_nor_carved() -> None:
 
 
 def test_a_limit_below_1_mib_leaves_nothing_there_to_the_vmm() -> None:
-    """Linux looks for tables of a BIOS there (formats/linux.py), and a VMM may have added pages."""
+    """Linux looks for tables of a BIOS there (formats/limits.py), and a VMM may have added pages."""
     ram = make_ram([Range(0, 0xA_0000, UNACCEPTED, RAM), Range(0xC_0000, 2 * MIB, UNACCEPTED, RAM)])
     sept = Sept(mapped=[(0xF_0000, 0)])
     run(ram, sept, limit=PAGE)

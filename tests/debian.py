@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import shlex
 import struct
 import subprocess
 from functools import cache
@@ -19,6 +20,8 @@ from tdforge.kernel import find_kernel
 HOME = cache_dir()  # read before any test moves it
 # ovmf 2025.02-8+deb13u1, by tdforge.apt.files_digest
 NEW_OVMF = "a3caec81a1f15712131c8203cf945aaf9803ab0abed9a2f14a80a58a43293825"
+# qemu-system-x86 1:10.0.13+ds-0+deb13u1 and the 89 packages below it
+NEW_QEMU = "cd05e1d5aaf326dd774bbfed3fed1c1f7f0e49dbca6f046bab71b43e55a7188b"
 
 
 def _quiet(text: str) -> None:
@@ -46,6 +49,33 @@ def new_ovmf() -> Path:
             apt = Apt(HOME, _quiet, Suite("trixie"))
             apt.unpack(["ovmf"], HOME / "ovmf-trixie", only=("usr/share/ovmf/",), digest=NEW_OVMF)
     return path
+
+
+@cache
+def qemu() -> tuple[str, ...]:
+    """The command of this release's QEMU: the installed one, else Debian's; 7.2 in release 12."""
+    return tool("qemu-system-x86_64", "qemu-system-x86")
+
+
+@cache
+def new_qemu() -> tuple[str, ...]:
+    """The command of Debian 13's QEMU, 10.0: `$TDFORGE_NEW_QEMU`, else fetched once into the cache.
+
+    It runs with its own release's loader and C library, and so does not find its data by itself.
+    """
+    if named := os.environ.get("TDFORGE_NEW_QEMU"):
+        return tuple(shlex.split(named))
+    place = HOME / "qemu-trixie"
+    with alone(HOME):
+        if not place.is_dir():
+            apt = Apt(HOME, _quiet, Suite("trixie"))
+            only = ("usr/bin/qemu", "usr/lib/x86_64-linux-gnu/", "usr/share/qemu/", "usr/share/seabios/")
+            apt.unpack(apt.missing("qemu-system-x86"), place, only, NEW_QEMU)
+    lib = place / "usr/lib/x86_64-linux-gnu"
+    program = place / "usr/bin/qemu-system-x86_64"
+    loader = (str(lib / "ld-linux-x86-64.so.2"), "--library-path", str(lib))
+    data = [word for name in ("qemu", "seabios") for word in ("-L", str(place / "usr/share" / name))]
+    return ("env", f"QEMU_MODULE_DIR={lib / 'qemu'}", *loader, str(program), *data)
 
 
 @cache

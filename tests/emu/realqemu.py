@@ -19,7 +19,7 @@ from typing import TextIO
 
 import guest
 import pytest
-from debian import tool
+from debian import qemu
 from qemuguest import BUFFER, DESCRIPTOR, INITRD, KERNEL, LINE, SHARED, image
 
 from emu.machine import Machine
@@ -108,7 +108,7 @@ def command() -> list[str]:
     """How it is started: `$TDFORGE_QEMU`, else Debian's."""
     if named := os.environ.get("TDFORGE_QEMU"):
         return shlex.split(named)
-    return list(tool("qemu-system-x86_64", "qemu-system-x86"))
+    return list(qemu())
 
 
 def accepted(listener: socket.socket, process: subprocess.Popen[bytes]) -> socket.socket:
@@ -190,8 +190,8 @@ def both(
             (folder / name).write_bytes(content)
         options += ("-kernel", str(folder / "kernel"), "-initrd", str(folder / "initrd"), "-append", LINE)
         settings |= {"kernel": KERNEL, "initrd": INITRD, "cmdline": LINE}
-    with real(*options) as qemu, guest.machine(image(), vmm="qemu", **settings) as td:
-        yield qemu, Emulated(td)
+    with real(*options) as stopped, guest.machine(image(), vmm="qemu", **settings) as td:
+        yield stopped, Emulated(td)
 
 
 def program(machine: RealQemu | Emulated, base: int = 0xB0000000) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from debian import HOME, tool
+from debian import HOME, qemu
 
 from tdforge import initramfs
 from tdforge.hosts import Launch, plain_qemu
@@ -28,10 +28,10 @@ def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:
     return path
 
 
-def console(launch: Launch, qemu: Sequence[str] = ()) -> str:
-    """What the guest says until it powers off by itself; `qemu` is the command, else the system's."""
-    command = plain_qemu(launch, tuple(qemu) or tool("qemu-system-x86_64", "qemu-system-x86"))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def console(launch: Launch, command: Sequence[str] = ()) -> str:
+    """What the guest says until it powers off by itself; `command` starts QEMU, else this release's."""
+    words = plain_qemu(launch, command or qemu())
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     return done.stdout.replace("\r", "")
 

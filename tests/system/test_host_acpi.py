@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import oracle
 import pytest
-from debian import kernel
+from debian import kernel, new_qemu, qemu
 from qemubox import console, initrd, tour
 from tdbox import MIB, Firmware, made, stopped
 
@@ -72,11 +73,15 @@ def test_the_kernel_and_its_files_have_the_registers_of_a_boot_with_our_tables(
     assert reports[0].rtmr[0] != reports[1].rtmr[0]
 
 
-def test_a_real_qemus_tables(firmware: Firmware, tmp_path: Path) -> None:
-    """Those of whatever QEMU is there, with all its AML, without TDX."""
+@pytest.mark.parametrize("command", [qemu, new_qemu])
+def test_a_real_qemus_tables(
+    firmware: Firmware, tmp_path: Path, command: Callable[[], Sequence[str]]
+) -> None:
+    """With all its AML, without TDX."""
     image = tmp_path / "host_acpi.bin"
     image.write_bytes(firmware.image)
-    text = console(Launch(image, kernel(), initrd(tmp_path), "console=ttyS0 no_timer_check", 512 * MIB, 2))
+    launch = Launch(image, kernel(), initrd(tmp_path), "console=ttyS0 no_timer_check", 512 * MIB, 2)
+    text = console(launch, command())
     said = tour(text)
     (tables,) = [line for line in said if line.startswith("ACPI tables: ")]
     assert {"APIC", "CCEL", "DSDT", "FACP", "FACS", "MCFG", "WAET"} <= set(tables.split())

@@ -13,6 +13,9 @@ LEAST_RAM = 128 * MIB
 # RAM of a larger machine goes on at least to here without a hole, where QEMU's q35 may split it (QEMU
 # hw/i386/pc_q35.c); others split at 3 GiB. Payload and PayloadParam, for large kernels, lie below.
 LOWEST_SPLIT = 2 * GIB
+# No section from here to 1 MiB, where Linux looks for tables without an EFI: drivers/firmware/dmi_scan.c and
+# iscsi_ibft_find.c, arch/x86/kernel/probe_roms.c and ebda.c (which reads page 0 too, where no section lies)
+SEARCHED = 0x8_0000
 FILE_UNIT = 64 * KIB  # an image file is a multiple: QEMU hw/i386/x86-common.c x86_bios_rom_init
 MAX_FILE_SIZE = 16 * MIB  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
 MAX_SECTIONS = 28  # of the metadata: what fits between its place and the GUID table (image/write.py)

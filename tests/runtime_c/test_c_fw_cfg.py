@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bzimage import bzimage
 from ccore import CORE, FFI, GIB, LIB, CoreError, Range, below_2_gib, check, make_ram
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dsl.capabilities import prelude
@@ -171,6 +171,7 @@ def room_of(ranges: list[Range], carved: list[tuple[int, int]], host: Device) ->
 PIECES = st.tuples(st.integers(0, 600), st.integers(1, 600), st.integers(0, 2))  # gap, pages, RamState
 
 
+@example([(0, 1, 0), (0, 311, 0)], 56, False)  # room for the one, none for the other
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PIECES, max_size=6), st.integers(0, 2000), st.booleans())
 def test_the_room_is_free_ram_of_any_plan(pieces: list[tuple[int, int, int]], at: int, high: bool) -> None:
@@ -181,7 +182,11 @@ def test_the_room_is_free_ram_of_any_plan(pieces: list[tuple[int, int, int]], at
         end = ranges[-1].end
     lowest = min(4 * GIB, (1 << 20) + at * PAGE)
     room = room_of(ranges, [(lowest, PAGE)], device())
-    assert room == room_of(ranges, [(lowest, PAGE)], device(KERNEL + bytes(PAGE), line=bytes(3 * PAGE)))
+    larger = room_of(ranges, [(lowest, PAGE)], device(KERNEL + bytes(PAGE), line=bytes(3 * PAGE)))
+    if larger is None and room is not None:  # the kernel is larger than the third that it gets
+        assert (room[1] - 0x1_0000) // 3 < len(KERNEL) + 2 * PAGE
+    else:
+        assert larger == room
     if room is not None:
         start, stop = room[0], sum(room)
         assert 1 << 20 <= start < stop <= lowest

@@ -14,6 +14,11 @@ from tdforge.hosts import Launch, plain_qemu
 from tdforge.kernel import find_kernel, modules
 from tdforge.qemu import DISK_MODULES
 
+HANGS = 600  # seconds; a boot takes some
+# Of a kernel with several CPUs: each measures the length of a loop by ticks of the first, and on a busy host
+# QEMU's translated CPUs may wait for one that never comes. The kernel's own message names this option.
+MEASURED_LOOP = "lpj=10000000"
+
 
 def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:
     """Busybox, the modules for a disk, and a script as init."""
@@ -31,7 +36,9 @@ def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:
 def console(launch: Launch, command: Sequence[str] = ()) -> str:
     """What the guest says until it powers off by itself; `command` starts QEMU, else this release's."""
     words = plain_qemu(launch, command or qemu())
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=HANGS
+    )
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     return done.stdout.replace("\r", "")
 

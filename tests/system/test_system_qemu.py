@@ -11,7 +11,7 @@ from pathlib import Path
 import oracle
 import pytest
 from debian import kernel, new_qemu, qemu
-from qemubox import console, initrd
+from qemubox import MEASURED_LOOP, console, initrd
 from tdbox import LINUX, MIB, Firmware
 
 from emu import api
@@ -59,11 +59,12 @@ def test_debians_kernel_reaches_user_space_on_plain_qemu(
     more = ("-drive", f"file={disk},format=raw,if=none,id=disk,readonly=on")
     more += ("-device", "virtio-blk-pci,drive=disk")
     tour = initrd(tmp_path, initramfs.TOUR)
-    launch = Launch(qemu_image, kernel(), tour, "console=ttyS0 quiet", memory * MIB, vcpus, more)
+    line = f"console=ttyS0 quiet {MEASURED_LOOP}"
+    launch = Launch(qemu_image, kernel(), tour, line, memory * MIB, vcpus, more)
     text = console(launch, command())
     assert text.startswith("tdforge: no TDX here: nothing is protected")
     said = re.findall(r"^tour: (.*)$", text, re.MULTILINE)
-    assert "command line: console=ttyS0 quiet" in said
+    assert f"command line: {line}" in said
     assert f"processors: {vcpus}" in said
     assert "ACPI tables: APIC CCEL DSDT FACP MCFG " in said
     assert "event log: 65536 bytes" in said
@@ -83,7 +84,8 @@ def test_six_cpus_of_two_sockets_come_up_by_the_ids_that_qemu_gives(
     """0 1 2 4 5 6: what QEMU numbers by topology has gaps where cores are no power of 2."""
     more = ("-smp", "6,sockets=2,cores=3,threads=1")
     tour = initrd(tmp_path, initramfs.TOUR)
-    text = console(Launch(qemu_image, kernel(), tour, "console=ttyS0", 512 * MIB, 6, more), command())
+    line = f"console=ttyS0 {MEASURED_LOOP}"
+    text = console(Launch(qemu_image, kernel(), tour, line, 512 * MIB, 6, more), command())
     assert "tour: processors: 6\n" in text
     assert "Allowing 6 present CPUs plus 0 hotplug CPUs" in text
     assert re.search(r"Num. cores per package: +3\s", text)

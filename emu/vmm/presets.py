@@ -17,6 +17,7 @@ from emu.vmm.devices.power import (
     KEYBOARD,
     OFF,
     PM1,
+    PM1_NO_EVENTS,
     RESET,
     SLEEP,
     SLEEP_ENABLE,
@@ -74,7 +75,7 @@ class Preset:
 _SPEC = Preset(
     "td-shim-spec",
     lists.td_shim_spec,
-    power=(PM1, KEYBOARD, CHIPSET),
+    power=(PM1, *PM1_NO_EVENTS, KEYBOARD, CHIPSET),
     large_pages=True,
     page_aug=True,
     types=range(SectionType.TD_PARAMS + 1),

@@ -59,7 +59,7 @@ def test_every_line_gives_what_it_says(tour: Firmware, tiny: bytes) -> None:
         ("require depth == 7", "require depth == 8", "tour: a branch is wrong"),
         ("records(vmm, td)?", "require raise(0)? == 0", "tour: raised on purpose"),
         ("numbers()?", "require add(~0, 1)? == 0", "arithmetic overflow in the flow"),
-        ("numbers()?", "require part(code, 2, 1)?.size == 1", "index or slice out of bounds in the flow"),
+        ("spans()?", "require part(window, 2, 1)?.size == 1", "index or slice out of bounds in the flow"),
     ],
 )
 def test_an_error_goes_to_its_target(tiny: bytes, tmp_path: Path, right: str, wrong: str, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emu.signals import End
 
@@ -22,7 +22,7 @@ SAID = {OFF: "the guest powered off", RESET: "the guest requested a reset"}
 @dataclass(frozen=True)
 class Switch:
     """What ends the run when it is written to a port; only the bits of `mask` count. The port reads
-    `shows` in each byte.
+    `shows` in each byte, or what was written if it `keeps` that.
     """
 
     port: int
@@ -30,20 +30,27 @@ class Switch:
     value: int
     mask: int = 0xFF
     shows: int = 0xFF
+    keeps: bool = False
 
 
 KEYBOARD = Switch(KEYBOARD_COMMAND, RESET, PULSE_RESET)
 # The upper byte of a PM1 control register is laid out as a sleep control register (ACPI 6.5, 4.8.3.2.1).
 PM1 = Switch(PM1_CONTROL, OFF, (SLEEP_ENABLE | SLEEP_TYPE_5) << 8, (SLEEP_ENABLE | 7 << 2) << 8)
+# Status and enable register of PM1 events (ACPI 6.5, 4.8.3.1): whichever is enabled, none happens.
+PM1_NO_EVENTS = (
+    Switch(PM1_EVENTS, OFF, value=1, mask=0, shows=0),
+    Switch(PM1_EVENTS + 2, OFF, value=1, mask=0, keeps=True),
+)
 SLEEP = Switch(ACPI_SLEEP, OFF, SLEEP_ENABLE, SLEEP_ENABLE)
 CHIPSET = Switch(RESET_CONTROL, RESET, FULL_RESET)
 
 
 @dataclass
 class Power:
-    """The switches of a host; has no state."""
+    """The switches of a host. `kept`: what was written to those that keep it, by port."""
 
     switches: tuple[Switch, ...]
+    kept: dict[int, int] = field(default_factory=dict)
 
     @property
     def ports(self) -> frozenset[int]:
@@ -55,11 +62,15 @@ class Power:
         for switch in self.switches:
             if switch.port == port and value & switch.mask == switch.value:
                 raise End(switch.reason, f"{SAID[switch.reason]} through port {port:#x}")
+            if switch.port == port and switch.keeps:
+                self.kept[port] = value
 
     def read(self, port: int, size: int) -> int:
-        """As if nobody were there, or zeros."""
-        shows = next(switch.shows for switch in self.switches if switch.port == port)
-        return int.from_bytes(bytes((shows,)) * size, "little")
+        """As if nobody were there, zeros, or what was written."""
+        switch = next(switch for switch in self.switches if switch.port == port)
+        if switch.keeps:
+            return self.kept.get(port, 0) & (1 << 8 * size) - 1
+        return int.from_bytes(bytes((switch.shows,)) * size, "little")
 
 
 @dataclass

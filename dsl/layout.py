@@ -11,6 +11,7 @@ from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MA
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
+
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")

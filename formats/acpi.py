@@ -27,6 +27,7 @@ MCFG_REVISION = 1
 DSDT_REVISION = 2  # 5.2.11.1: 64-bit integers in AML
 CCEL_REVISION = 1  # 5.2.34
 LAPIC_ADDRESS = 0xFEE0_0000  # Intel SDM volume 3, 11.4.1
+BROADCAST_ID = 0xFFFF_FFFF  # SDM volume 3, 11.12.9: the x2APIC id of all
 TYPE0_APIC_ID_LIMIT = 0xFF  # 5.2.12.2: id 0xFF means invalid in a type 0 entry
 
 
@@ -395,6 +396,19 @@ def fadt(maker: Maker = Maker(), **fields: Any) -> bytes:
     """A FADT revision 6; DSDT address, flags and the rest as keywords."""
     blank = pack(FADT, **{"minor_revision": FADT_MINOR_REVISION, **fields})
     return table(b"FACP", FADT_REVISION, blank[HEADER.sizeof() :], maker)
+
+
+def port(address: int, size: int, access: int | None = None) -> dict[str, int]:
+    """Fields of a GAS for a register of `size` bytes behind an I/O port. It is accessed in its own width, 1,
+    2 or 4 bytes, if `access` does not say otherwise: 0 undefined, 1 to 4 byte to quadword (5.2.3.2).
+    """
+    width = size.bit_length() if access is None else access
+    return {"space_id": SPACE_IO, "bit_width": 8 * size, "access_size": width, "address": address}
+
+
+def mcfg(maker: Maker = Maker(), **fields: int) -> bytes:
+    """An MCFG with one window; its fields as keywords."""
+    return table(b"MCFG", MCFG_REVISION, pack(MCFG, **fields)[HEADER.sizeof() :], maker)
 
 
 def rsdp(xsdt_address: int, oem_id: bytes = b"TDFRG") -> bytes:

@@ -153,6 +153,7 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("ACPI_MCFG_REVISION", acpi.MCFG_REVISION),
     ("ACPI_CCEL_REVISION", acpi.CCEL_REVISION),
     ("ACPI_LAPIC_ADDRESS", acpi.LAPIC_ADDRESS),
+    ("APIC_BROADCAST_ID", acpi.BROADCAST_ID),
     ("ACPI_TYPE0_APIC_ID_LIMIT", acpi.TYPE0_APIC_ID_LIMIT),
     *((f"Q35_{name}", value) for name, value in vars(q35).items() if name.isupper()),
     ("LINUX_SETUP_HEADER_OFFSET", linux.SETUP_HEADER_OFFSET),

@@ -122,7 +122,8 @@ static int is_data(const struct span *table) {
     return acpi_is(table, "MCFG") || acpi_is(table, "SRAT") || acpi_is(table, "SLIT");
 }
 
-/* All other tables of the VMM, or those without AML. FACS has no common header; a MADT, a CCEL and the roots are ours alone. */
+/* All other tables of the VMM, or those without AML. FACS has no common header; a MADT, a CCEL and the roots are ours
+ * alone. */
 static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm, int aml) {
     static const char ours[][5] = {"FACP", "DSDT", "APIC", "CCEL", "FACS", "XSDT", "RSDT"};
     for (uint64_t i = 0; i < vmm->tables.count; i++) {

@@ -2,9 +2,8 @@
  * for Linux takes the first entry for it, then ascending, so that the order in which a VMM made its vCPUs means nothing.
  *
  * Source: ACPI specification 6.5, 5.2.12; SDM volume 3, 11.12.9; Linux arch/x86/kernel/cpu/topology.c. */
+#include "formats.h"
 #include "primitives.h"
-
-#define BROADCAST_ID UINT32_MAX
 
 status_t collect_cpus(struct span *slots, const struct vp_info *td, struct cpus *out) {
     const uint32_t count = td->num_vcpus;
@@ -13,7 +12,7 @@ status_t collect_cpus(struct span *slots, const struct vp_info *td, struct cpus 
         return TDF_E_CPUS_MISMATCH;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t id = ids[i] - 1; /* a slot holds id + 1 */
-        if (id == BROADCAST_ID || (i > 0 && id == ids[0]))
+        if (id == APIC_BROADCAST_ID || (i > 0 && id == ids[0]))
             return TDF_E_CPUS_MISMATCH;
         uint32_t at = i;
         for (; at > 1 && ids[at - 1] > id; at--)

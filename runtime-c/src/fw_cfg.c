@@ -4,7 +4,8 @@
  * First the sizes of all parts, then room for them in one piece, then their bytes. Nothing is believed: sizes are
  * bounded by RAM, load addresses are never asked for. No register records the sizes, for a kernel and a command line
  * may have anything behind them, so nothing else depends on them: the room is half of what is free, and no file moves
- * another one. The selector is never part of a DMA request: Alioth takes the bit for the key. Source: QEMU docs/specs/fw_cfg.rst, hw/nvram/fw_cfg.c, hw/i386/x86-common.c x86_load_linux. */
+ * another one. The selector is never part of a DMA request: Alioth takes the bit for the key.
+ * Source: QEMU docs/specs/fw_cfg.rst, hw/nvram/fw_cfg.c, hw/i386/x86-common.c x86_load_linux. */
 #include "fw_cfg.h"
 #include "plan.h"
 

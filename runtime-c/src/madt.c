@@ -4,7 +4,6 @@
  * Source: ACPI specification 6.5, 5.2.12. */
 #include "acpi_build.h"
 
-#define BROADCAST_ID 0xFFFFFFFFu /* SDM volume 3, 11.12.9: x2APIC id of a broadcast */
 #define LAPIC_UID_MAX 0xFFu
 
 /* Adds room for one more MADT entry behind the `size` bytes that are there; 0 if the area is full. */
@@ -77,7 +76,7 @@ static int is_cpu(const struct span *entry, uint32_t *id, uint32_t *uid) {
     struct acpi_madt_x2apic x2apic;
     if (entry->data[0] == ACPI_MADT_LAPIC) {
         memcpy(&lapic, entry->data, sizeof lapic);
-        *id = lapic.apic_id == ACPI_TYPE0_APIC_ID_LIMIT ? BROADCAST_ID : lapic.apic_id;
+        *id = lapic.apic_id == ACPI_TYPE0_APIC_ID_LIMIT ? APIC_BROADCAST_ID : lapic.apic_id;
         *uid = lapic.processor_uid;
         return (lapic.flags & ACPI_LAPIC_ENABLED) != 0;
     }

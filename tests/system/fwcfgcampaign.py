@@ -19,13 +19,13 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
 
+import hostilecampaign
 import oracle
 from hostilecampaign import CALLS, GOOD, Given, Ledger, Outcome, Told, judge, mrtd, refused
-from tdbox import LINUX, MIB, Firmware, Stopped, finish, launched, made, print_counts
+from tdbox import LINUX, Firmware, Stopped, finish, launched, made
 
 from emu.api import RunConfig
 from emu.machine import Machine
-from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
 from emu.vmm.hostile.fw_cfg import RESTLESS, HostileFwCfg, LyingFwCfg
 from emu.vmm.hostile.policy import Hostile
 from tdforge.tiny import tiny_payload
@@ -130,17 +130,10 @@ class GivenByFwCfg(Given):
 
 
 def configuration(firmware: Firmware, seed: int) -> RunConfig:
-    """The run of a seed: small and large initrds, one to three vCPUs, both GPA widths."""
+    """The run of a seed: a hostile one with other hosts, and with small and large initrds."""
     initrd = (None, b"initrd" * 1000, b"large!" * 800_000)[(0, 1, 1, 1, 1, 1, 1, 2)[seed % 8]]
-    return replace(
-        firmware.config,
-        vmm=f"hostile:{seed}:qemu" if seed % EVERY == EVERY - 1 else f"hostile-fw_cfg:{seed}",
-        memory=(64, 64, 128)[seed % 3] * MIB,
-        vcpus=1 + seed // 2 % 3,
-        initrd=initrd,
-        td=TdParams(config_flags=CONFIG_NO_RBP_MOD | (CONFIG_GPAW52 if seed % 5 == 0 else 0)),
-        max_instructions=1_000_000_000,
-    )
+    vmm = f"hostile:{seed}:qemu" if seed % EVERY == EVERY - 1 else f"hostile-fw_cfg:{seed}"
+    return replace(hostilecampaign.configuration(firmware, seed), vmm=vmm, initrd=initrd)
 
 
 def what_is_given(firmware: Firmware, machine: Machine) -> GivenByFwCfg:
@@ -221,11 +214,7 @@ def main(words: list[str]) -> int:
     seeds = range(given.first, given.first + given.seeds)
     flow = HOST_ACPI if given.host_acpi else QEMU
     outcome = campaign(made(flow, Path("build"), tiny_payload()), seeds, Progress())
-    print(f"{outcome.runs} seeds")
-    print_counts(end=outcome.by_reason, text=outcome.by_detail, attack=outcome.by_attack)
-    for failure in outcome.failures[:20]:
-        print(f"WRONG {failure}")
-    print(f"{len(outcome.failures)} ended otherwise than they may")
+    outcome.tell()
     if given.json:
         figures = {name: value for name, value in vars(outcome).items() if name != "seen"}
         given.json.write_text(json.dumps({"first": given.first} | figures, indent=1) + "\n")

@@ -243,6 +243,14 @@ class Outcome:
             what = str(error).splitlines()[0] if str(error) else f"line {error_line(error)}"
             self.failures.append(f"{name}: {what}\n  {'; '.join(told)}")
 
+    def tell(self) -> None:
+        """Prints the counts, and the first failures."""
+        print(f"{self.runs} seeds")
+        print_counts(end=self.by_reason, text=self.by_detail, attack=self.by_attack)
+        for failure in self.failures[:20]:
+            print(f"WRONG {failure}")
+        print(f"{len(self.failures)} ended otherwise than they may")
+
 
 def configuration(firmware: Firmware, seed: int) -> RunConfig:
     """The run of a seed: one to three vCPUs, with and without an initrd, both GPA widths."""
@@ -310,11 +318,7 @@ def main(runs: int, out: Path) -> int:
     from tdforge.tiny import tiny_payload
 
     outcome = campaign(made(LINUX, out, tiny_payload()), range(runs))
-    print(f"{outcome.runs} seeds")
-    print_counts(end=outcome.by_reason, text=outcome.by_detail, attack=outcome.by_attack)
-    for failure in outcome.failures[:20]:
-        print(failure)
-    print(f"{len(outcome.failures)} ended otherwise than they may")
+    outcome.tell()
     return 1 if outcome.failures else 0
 
 

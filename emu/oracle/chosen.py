@@ -162,7 +162,7 @@ class Chosen(Policy):
         if port in CHIPSET:
             self.configured += 1
             return INVALID_OPERAND if self.choice.chipset in (EVERY, self.configured) else None
-        if spared or port in CONSOLE or port in PLATFORM:
+        if spared or port in CONSOLE or port in FW_CFG:
             return None
         self.asked += 1
         return INVALID_OPERAND if self.choice.refuse in (EVERY, self.asked) else None

@@ -25,12 +25,6 @@ def dsdt() -> bytes:
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, off + aml.scope("\\_SB_", serial))
 
 
-def _port(number: int, size: int) -> dict[str, int]:
-    """A register of 1, 2 or 4 bytes behind a port (ACPI 6.5, 5.2.3.2)."""
-    access = size.bit_length()
-    return {"space_id": acpi.SPACE_IO, "bit_width": 8 * size, "access_size": access, "address": number}
-
-
 def fadt() -> bytes:
     """A PM1 block without fixed buttons and a reset register; the DSDT's address is left to whoever places
     the tables.
@@ -44,9 +38,9 @@ def fadt() -> bytes:
         pm1_evt_len=4,
         pm1a_cnt_blk=PM1_CONTROL,
         pm1_cnt_len=2,
-        x_pm1a_evt_blk=_port(PM1_EVENTS, 4),
-        x_pm1a_cnt_blk=_port(PM1_CONTROL, 2),
-        reset_reg=_port(RESET_CONTROL, 1),
+        x_pm1a_evt_blk=acpi.port(PM1_EVENTS, 4),
+        x_pm1a_cnt_blk=acpi.port(PM1_CONTROL, 2),
+        reset_reg=acpi.port(RESET_CONTROL, 1),
         reset_value=FULL_RESET,
     )
 

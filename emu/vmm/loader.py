@@ -13,7 +13,7 @@ from emu.tdx.topology import Topology
 from emu.vmm import hob
 from emu.vmm.backing import Range, backed, union
 from emu.vmm.contents import Contents
-from emu.vmm.devices.power import Switch
+from emu.vmm.devices.power import PowerPorts
 from emu.vmm.hosts import dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Kernel, Preset
@@ -45,7 +45,7 @@ class Launch:
     topology: Topology
     large_pages: bool = True
     mcg_cap: int = MCG_CAP_KVM
-    power: tuple[Switch, ...] = ()
+    power: PowerPorts = ()
     pm_timer: int = 0
     q35: Q35 | None = None
     alioth: Q35 | None = None

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 
 from emu.vmm import hob as lists
 from emu.vmm.devices.power import (
-    CHIPSET,
     KEYBOARD,
+    OF_SPECIFICATION,
     OFF,
-    PM1,
-    PM1_NO_EVENTS,
     RESET,
     SLEEP,
     SLEEP_ENABLE,
     SLEEP_TYPE_5,
+    PowerPorts,
     Switch,
 )
 from emu.vmm.hob import Facts
@@ -54,7 +53,7 @@ class Preset:
     low_top: int = 3 * GIB
     low_border: int = 3 * GIB  # RAM up to this lies wholly below 4 GiB
     kernel: Kernel = Kernel.SECTION
-    power: tuple[Switch, ...] = (KEYBOARD,)
+    power: PowerPorts = (KEYBOARD,)
     pm_timer: int = 0  # its port
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
@@ -75,7 +74,7 @@ class Preset:
 _SPEC = Preset(
     "td-shim-spec",
     lists.td_shim_spec,
-    power=(PM1, *PM1_NO_EVENTS, KEYBOARD, CHIPSET),
+    power=OF_SPECIFICATION,
     large_pages=True,
     page_aug=True,
     types=range(SectionType.TD_PARAMS + 1),

@@ -13,7 +13,7 @@ from emu.vmm.devices import ioapic
 from emu.vmm.devices.clock import EPOCH, Clock
 from emu.vmm.devices.debugcon import DebugConsole
 from emu.vmm.devices.ioapic import IoApic
-from emu.vmm.devices.power import CHIPSET, KEYBOARD, PM1, PM1_NO_EVENTS, DebugExit, Power
+from emu.vmm.devices.power import OF_SPECIFICATION, DebugExit, Power
 from emu.vmm.devices.uart import Uart
 from formats.ports import COM1_IRQ
 from formats.units import PAGE
@@ -52,7 +52,7 @@ SetLine = Callable[[int, bool], None]  # pin of the I/O APIC, level
 
 def power_only(set_line: SetLine) -> tuple[Device, ...]:
     """A host with nothing but power control."""
-    return (Power((PM1, *PM1_NO_EVENTS, KEYBOARD, CHIPSET)),)
+    return (Power(OF_SPECIFICATION),)
 
 
 @dataclass(frozen=True)

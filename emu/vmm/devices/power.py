@@ -22,7 +22,7 @@ SAID = {OFF: "the guest powered off", RESET: "the guest requested a reset"}
 @dataclass(frozen=True)
 class Switch:
     """What ends the run when it is written to a port; only the bits of `mask` count. The port reads
-    `shows` in each byte, or what was written if it `keeps` that.
+    `shows` in each byte.
     """
 
     port: int
@@ -30,26 +30,32 @@ class Switch:
     value: int
     mask: int = 0xFF
     shows: int = 0xFF
+
+
+@dataclass(frozen=True)
+class Register:
+    """A port that is there and ends nothing. It reads zero, or what was written if it `keeps` that."""
+
+    port: int
     keeps: bool = False
 
 
+PowerPorts = tuple[Switch | Register, ...]
 KEYBOARD = Switch(KEYBOARD_COMMAND, RESET, PULSE_RESET)
 # The upper byte of a PM1 control register is laid out as a sleep control register (ACPI 6.5, 4.8.3.2.1).
 PM1 = Switch(PM1_CONTROL, OFF, (SLEEP_ENABLE | SLEEP_TYPE_5) << 8, (SLEEP_ENABLE | 7 << 2) << 8)
 # Status and enable register of PM1 events (ACPI 6.5, 4.8.3.1): whichever is enabled, none happens.
-PM1_NO_EVENTS = (
-    Switch(PM1_EVENTS, OFF, value=1, mask=0, shows=0),
-    Switch(PM1_EVENTS + 2, OFF, value=1, mask=0, keeps=True),
-)
+PM1_NO_EVENTS = (Register(PM1_EVENTS), Register(PM1_EVENTS + 2, keeps=True))
 SLEEP = Switch(ACPI_SLEEP, OFF, SLEEP_ENABLE, SLEEP_ENABLE)
 CHIPSET = Switch(RESET_CONTROL, RESET, FULL_RESET)
+OF_SPECIFICATION: PowerPorts = (PM1, *PM1_NO_EVENTS, KEYBOARD, CHIPSET)
 
 
 @dataclass
 class Power:
-    """The switches of a host. `kept`: what was written to those that keep it, by port."""
+    """The ports of a host. `kept`: what was written to registers that keep it, by port."""
 
-    switches: tuple[Switch, ...]
+    switches: PowerPorts
     kept: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -59,18 +65,21 @@ class Power:
 
     def write(self, port: int, size: int, value: int) -> None:
         """Raises End."""
-        for switch in self.switches:
-            if switch.port == port and value & switch.mask == switch.value:
-                raise End(switch.reason, f"{SAID[switch.reason]} through port {port:#x}")
-            if switch.port == port and switch.keeps:
-                self.kept[port] = value
+        for one in self.switches:
+            if one.port != port:
+                continue
+            if isinstance(one, Register):
+                if one.keeps:
+                    self.kept[port] = value
+            elif value & one.mask == one.value:
+                raise End(one.reason, f"{SAID[one.reason]} through port {port:#x}")
 
     def read(self, port: int, size: int) -> int:
         """As if nobody were there, zeros, or what was written."""
-        switch = next(switch for switch in self.switches if switch.port == port)
-        if switch.keeps:
+        one = next(one for one in self.switches if one.port == port)
+        if isinstance(one, Register):
             return self.kept.get(port, 0) & (1 << 8 * size) - 1
-        return int.from_bytes(bytes((switch.shows,)) * size, "little")
+        return int.from_bytes(bytes((one.shows,)) * size, "little")
 
 
 @dataclass

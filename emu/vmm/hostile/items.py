@@ -62,6 +62,10 @@ def _size(rng: Random) -> int:
     return rng.choice((*SIZES, rng.getrandbits(32), rng.getrandbits(32) >> rng.randrange(32)))
 
 
+def _key(rng: Random) -> int:
+    return rng.choice((*KEYS, FILE_FIRST + rng.randrange(32)))
+
+
 # ---- one lie each; the text says which
 
 
@@ -100,7 +104,7 @@ def twice_lie(rng: Random, items: Items) -> str:
     """Two files called like the kernel, with other sizes and keys."""
     rows = _rows(items)
     name = KERNEL_FILE.encode().ljust(NAME_SIZE, b"\0")
-    size, key = _size(rng), rng.choice((*KEYS, FILE_FIRST + rng.randrange(32)))
+    size, key = _size(rng), _key(rng)
     rows.insert(rng.randrange(len(rows) + 1), (size, key, name))
     _write(items, rows)
     return f"fw_cfg: one more {KERNEL_FILE} of {size:#x} bytes with key {key:#x}"
@@ -117,7 +121,7 @@ def row_lie(rng: Random, items: Items) -> str:
     if rng.random() < 0.6:
         size = rng.choice((_size(rng), max(size - 1, 0), size + 1, size + 0x100000))
     else:
-        key = rng.choice((*KEYS, FILE_FIRST + rng.randrange(32)))
+        key = _key(rng)
     rows[at] = (size & 0xFFFFFFFF, key, name)
     _write(items, rows)
     return f"fw_cfg: a file of {size:#x} bytes with key {key:#x}"

@@ -14,7 +14,7 @@ from emu.vmm import aml
 from emu.vmm.devices import ioapic
 from emu.vmm.devices.bus import Host
 from emu.vmm.devices.fw_cfg import CONTROL_SIZE, FwCfg, HostMemory
-from emu.vmm.devices.power import ACPI_SLEEP, PmTimer, Power, Switch
+from emu.vmm.devices.power import ACPI_SLEEP, PmTimer, Power, PowerPorts
 from emu.vmm.q35.items import Q35
 from formats import acpi, fw_cfg, linux, table_loader
 from formats.fw_cfg import DMA_ACCESS, DMA_HIGH, DMA_LOW, FILE_FIRST, Control, Feature, Key
@@ -25,7 +25,6 @@ from formats.table_loader import Command, Zone
 MAKER = acpi.Maker(b"ALIOTH", b"ALIOTHVM", b"ALTH")
 SLEEP_TYPE_OFF, SLEEP_STATUS, RESET, RESET_VALUE, PM_TIMER = 5, 0x601, 0x604, ord("r"), 0x608
 ECAM = 0xE0000000  # layout.rs PCIE_CONFIG_START
-IO_SPACE, BYTE = 1, 1  # generic address structure (ACPI 6.5, 5.2.3.2)
 PRESENT = 0x0F  # _STA
 LOADER, RSDP, TABLES = "etc/table-loader", "acpi/rsdp", "acpi/tables"
 ALIGNMENT, POINTER = 4, 8
@@ -47,10 +46,6 @@ def dsdt() -> bytes:
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, serial + off, MAKER)
 
 
-def _register(address: int) -> dict[str, int]:
-    return {"space_id": IO_SPACE, "bit_width": 8, "access_size": BYTE, "address": address}
-
-
 def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]:
     """XSDT, DSDT, FADT, MADT, MCFG one after the other; where addresses of tables stand, and which ranges
     need a checksum once these are right. An address here is the distance from the beginning.
@@ -61,11 +56,11 @@ def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]
     fadt = acpi.fadt(
         MAKER,
         flags=int(flags.HW_REDUCED | flags.RESET_REG_SUP),
-        reset_reg=_register(RESET),
+        reset_reg=acpi.port(RESET, 1),
         reset_value=RESET_VALUE,
         x_dsdt=xsdt_size,
-        sleep_control_reg=_register(ACPI_SLEEP),
-        sleep_status_reg=_register(SLEEP_STATUS),
+        sleep_control_reg=acpi.port(ACPI_SLEEP, 1),
+        sleep_status_reg=acpi.port(SLEEP_STATUS, 1),
         hypervisor_vendor=b"ALIOTH  ",
     )
     entries = [acpi.madt_entry(kind.IOAPIC, ioapic_id=0, address=ioapic.BASE, gsi_base=0)]
@@ -73,8 +68,7 @@ def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]
         enabled = int(acpi.LapicFlags.ENABLED)
         entries.append(acpi.madt_entry(kind.X2APIC, processor_uid=uid, x2apic_id=apic_id, flags=enabled))
     madt = acpi.madt(entries, maker=MAKER)
-    space = pack(acpi.MCFG, base=ECAM)[acpi.HEADER.sizeof() :]
-    mcfg = acpi.table(b"MCFG", acpi.MCFG_REVISION, space, MAKER)
+    mcfg = acpi.mcfg(MAKER, base=ECAM)
     places, at = [], xsdt_size + len(definition)
     for table in (fadt, madt, mcfg):
         places.append(at)
@@ -199,7 +193,7 @@ def host(
     machine: Q35,
     ids: Sequence[int],
     elapsed: Callable[[], float],
-    power: tuple[Switch, ...],
+    power: PowerPorts,
 ) -> Host:
     """The machine for `Ports`: power control, timer, fw_cfg; no PCI."""
     device = AliothFwCfg(HostMemory(memory, machine.ram), items(machine, ids))

@@ -13,12 +13,11 @@ from emu.vmm.devices import ioapic
 from emu.vmm.devices.power import ACPI_SLEEP
 from formats import acpi
 from formats.ports import COM1, COM1_IRQ, COM1_PORTS
-from formats.structs import pack
 
 DSDT_REVISION, FADT_MINOR_REVISION, SLEEP_TYPE_OFF = 6, 3, 5
 PM_TIMER = 0x608
 ECAM, ECAM_SIZE = 0xE8000000, 0x10000000  # layout.rs PCI_MMCONFIG_START, PCI_MMCONFIG_SIZE
-IO_SPACE, BYTE, DWORD, QWORD = 1, 1, 3, 4  # generic address structure (ACPI 6.5, 5.2.3.2)
+DWORD, QWORD = 3, 4  # access sizes (ACPI 6.5, 5.2.3.2)
 RESET_VALUE = 1
 
 
@@ -69,21 +68,17 @@ def dsdt(release: Release = NOW) -> bytes:
     return acpi.table(b"DSDT", DSDT_REVISION, body, release.maker(b"CHDSDT"))
 
 
-def _register(address: int, bits: int, access: int) -> dict[str, int]:
-    return {"space_id": IO_SPACE, "bit_width": bits, "access_size": access, "address": address}
-
-
 def facp(release: Release = NOW) -> bytes:
     """Hardware reduced, with one register for sleep and reset; no DSDT address."""
     flags = acpi.FadtFlags
-    sleep = _register(ACPI_SLEEP, 8, BYTE)
+    sleep = acpi.port(ACPI_SLEEP, 1)
     return acpi.fadt(
         release.maker(b"CHFACP"),
         minor_revision=FADT_MINOR_REVISION,
         flags=int(flags.HW_REDUCED | flags.RESET_REG_SUP | flags.TMR_VAL_EXT),
         reset_reg=sleep,
         reset_value=RESET_VALUE,
-        x_pm_tmr_blk=_register(PM_TIMER, 32, release.timer_access),
+        x_pm_tmr_blk=acpi.port(PM_TIMER, 4, release.timer_access),
         sleep_control_reg=sleep,
         sleep_status_reg=sleep,
         hypervisor_vendor=release.vendor,
@@ -111,5 +106,4 @@ def madt(ids: Sequence[int], absent: int = 0, release: Release = NOW) -> bytes:
 
 def mcfg(release: Release = NOW) -> bytes:
     """Where PCI configuration space would be, of one bus."""
-    whole = pack(acpi.MCFG, base=ECAM)
-    return acpi.table(b"MCFG", acpi.MCFG_REVISION, whole[acpi.HEADER.sizeof() :], release.maker(b"CHMCFG"))
+    return acpi.mcfg(release.maker(b"CHMCFG"), base=ECAM)

@@ -20,7 +20,6 @@ MAX_CPUS = 0xFF  # vCPU counts and APIC ids have a byte
 TIMER_OVERRIDE = 2  # the row says that interrupt 2 is pin 2
 # Ports of power management that no device of Dragonball serves: reads give all ones
 PM1_EVENT, PM1_CONTROL, PM_TIMER, GPE0, SCI = 0xB000, 0xB004, 0xB008, 0xB020, 9
-IO_SPACE, WORD, DWORD = 1, 2, 3  # generic address structure (ACPI 6.5, 5.2.3.2)
 
 
 def madt(ids: Sequence[int], absent: int = 0) -> bytes:
@@ -42,10 +41,6 @@ def madt(ids: Sequence[int], absent: int = 0) -> bytes:
     return acpi.madt(entries, maker=MAKER)
 
 
-def _register(address: int, bits: int, access: int) -> dict[str, int]:
-    return {"space_id": IO_SPACE, "bit_width": bits, "access_size": access, "address": address}
-
-
 def fadt() -> bytes:
     """Not hardware reduced, with its power management on ports that nobody serves; no DSDT address."""
     flags = acpi.FadtFlags
@@ -63,9 +58,9 @@ def fadt() -> bytes:
         gpe0_blk_len=2,
         iapc_boot_arch=int(acpi.FadtBootArch.LEGACY_DEVICES),
         flags=int(flags.WBINVD | flags.TMR_VAL_EXT | flags.DCK_CAP | flags.RESET_REG_SUP),
-        x_pm1a_evt_blk=_register(PM1_EVENT, 32, DWORD),
-        x_pm1a_cnt_blk=_register(PM1_CONTROL, 16, WORD),
-        x_pm_tmr_blk=_register(PM_TIMER, 32, DWORD),
+        x_pm1a_evt_blk=acpi.port(PM1_EVENT, 4),
+        x_pm1a_cnt_blk=acpi.port(PM1_CONTROL, 2),
+        x_pm_tmr_blk=acpi.port(PM_TIMER, 4),
     )
 
 

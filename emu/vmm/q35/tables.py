@@ -26,12 +26,12 @@ TABLES_ALIGN, RSDP_ALIGN = 64, 16
 QEMU = acpi.Maker(b"BOCHS ", b"BXPC    ", b"BXPC")
 FADT_REVISION, FADT_SIZE, MADT_REVISION, OTHER_REVISION = 3, 244, 3, 1
 CHECKSUM = offset_of(acpi.HEADER, "checksum")
-IO_SPACE = 1
+UNDEFINED = 0  # access size (ACPI 6.5, 5.2.3.2)
 NO_LATENCY = 0xFFF  # C2 and C3 are not there
 CENTURY = 0x32
 MANY_CPUS = 8  # flat logical destinations end there
 PCI_INTERRUPTS = (5, 9, 10, 11)  # level-triggered, active high
-LEVEL_HIGH, LINT1 = 0x0D, 1
+LINT1 = 1
 ALL_CPUS, ALL_X2APIC_CPUS = 0xFF, 0xFFFFFFFF
 LAST_BUS = 0xFF
 PM_TIMER_GOOD = 1 << 1  # WAET: one read of the timer is enough
@@ -163,7 +163,7 @@ def fadt(facts: Facts, facs_at: int, dsdt_at: int) -> bytes:
     )
 
     def port(address: int, width: int) -> dict[str, int]:
-        return {"space_id": IO_SPACE, "bit_width": 8 * width, "address": address}
+        return acpi.port(address, width, UNDEFINED)
 
     whole = pack(
         acpi.FADT,
@@ -206,9 +206,8 @@ def madt(apic_ids: Sequence[int]) -> bytes:
         entries.append(entry)
     entries.append(acpi.madt_entry(MadtType.IOAPIC, address=ioapic.BASE))
     entries.append(acpi.madt_entry(MadtType.ISO, source=0, gsi=2))
-    entries += [
-        acpi.madt_entry(MadtType.ISO, source=pin, gsi=pin, flags=LEVEL_HIGH) for pin in PCI_INTERRUPTS
-    ]
+    level = acpi.INTI_LEVEL_HIGH
+    entries += [acpi.madt_entry(MadtType.ISO, source=pin, gsi=pin, flags=level) for pin in PCI_INTERRUPTS]
     if max(apic_ids) >= acpi.TYPE0_APIC_ID_LIMIT:
         entries.append(acpi.madt_entry(MadtType.X2APIC_NMI, processor_uid=ALL_X2APIC_CPUS, lint=LINT1))
     else:
@@ -220,8 +219,7 @@ def madt(apic_ids: Sequence[int]) -> bytes:
 def mcfg(ecam: Range) -> bytes:
     """All buses of the window."""
     buses = (ecam[1] - ecam[0]) >> 20
-    whole = pack(acpi.MCFG, base=ecam[0], end_bus=buses - 1)
-    return acpi.table(b"MCFG", OTHER_REVISION, whole[acpi.HEADER.sizeof() :], QEMU)
+    return acpi.mcfg(QEMU, base=ecam[0], end_bus=buses - 1)
 
 
 def waet() -> bytes:

@@ -66,14 +66,17 @@ class SugarLowerer(ChoiceLowerer):
             lowered = self.lower(limit)
             value = lowered.value if isinstance(lowered, model.Literal) else None
             if isinstance(value, int) and value < MIB:
-                message = f"{value} bytes is less than a MiB"
-                written = isinstance(limit, tree.Number) and value
-                hint = f"did you mean `{value} MiB`?" if written else "write `up to 256 MiB`"
-                self.error("E06", limit.span, message, hint)
+                self.below_a_mib(value, limit, "write `up to 256 MiB`")
                 return None
         level = tree.Name(word, s.span)
         accept = self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
         return None if accept is None else [*left_out, *accept]
+
+    def below_a_mib(self, value: int, written: tree.Expression, otherwise: str) -> None:
+        """Reports a bound that is most likely a number of MiB without its unit."""
+        meant = isinstance(written, tree.Number) and value
+        hint = f"did you mean `{value} MiB`?" if meant else otherwise
+        self.error("E06", written.span, f"{value} bytes is less than a MiB", hint)
 
     def left_out(self, s: tree.Accept, ranges: tree.Ranges) -> list[Statement] | None:
         """What lies between the ranges is taken out of the plan before all of it is accepted."""
@@ -81,6 +84,10 @@ class SugarLowerer(ChoiceLowerer):
         numbers = [b for b in bounds if b is not None]
         if len(numbers) != len(bounds):
             return None
+        for number, place in zip(numbers, ranges.bounds, strict=True):
+            if 0 < number < MIB:  # what lies below 1 MiB is accepted in any case
+                self.below_a_mib(number, place, "write `from 0 to 256 MiB`")
+                return None
         for before, after, place in zip(numbers, numbers[1:], ranges.bounds[1:], strict=False):
             if after <= before:
                 self.error("E06", place.span, "ranges of memory ascend, and none is empty")

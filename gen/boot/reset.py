@@ -32,8 +32,19 @@ from peachpy.x86_64 import (
     dx,
     eax,
     ebp,
+    ebx,
+    ecx,
+    edi,
     edx,
     esi,
+    r8d,
+    r9d,
+    r10d,
+    r11d,
+    r12d,
+    r13d,
+    r14d,
+    r15d,
     rax,
     rcx,
     rdx,
@@ -219,6 +230,9 @@ def _identify(unit: Unit, cpu_ids: int) -> None:
         LEA(rcx, [rdx + PAGE])
         MOVCR(cr3, rcx)
         MOV(byte[rdx + rsi * 1 + MAILBOX_FIRMWARE], 1)
+        # The OS finds nothing of what the vCPU was entered with: R8 is the host's, RSI its order of vCPUs.
+        for register in (ebx, esi, edi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
+            XOR(register, register)
         JMP(Symbol("ap_park"))
         LABEL(lost)  # vCPU 0 refuses so many
         PAUSE()
@@ -232,7 +246,8 @@ def _park(unit: Unit) -> None:
     this one would take a wakeup that is not its own. The vector, 64 bits wide, is read before Command is
     given back: from then on the mailbox is the OS's again (ACPI 6.5, 5.2.12.19).
 
-    Entered with RDX = mailbox and EBP = the AP's APIC id.
+    Entered with RDX = mailbox and EBP = the AP's APIC id, all other general registers 0 but RAX and RCX; left
+    with all 0 but RAX, the vector.
 
     There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
     registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
@@ -251,6 +266,8 @@ def _park(unit: Unit) -> None:
         MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before
         MOVCR(cr3, rcx)
         MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
+        for register in (ecx, edx, ebp):  # the others were cleared before
+            XOR(register, register)
         JMP(rax)
 
 

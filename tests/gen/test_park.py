@@ -83,6 +83,8 @@ class Loop:
                 return replace(after, equal=equal), mailbox
             case Mnemonic.SHR if ins.op0_register == Register.RAX:
                 return replace(after, rax=ap.rax >> ins.immediate8), mailbox
+            case Mnemonic.XOR if ins.op0_register == ins.op1_register != Register.EAX:
+                return after, mailbox  # clears what is not read again; RBP goes on to say which AP it is
             case Mnemonic.JNE:
                 return (after if ap.equal else replace(ap, rip=ins.near_branch_target)), mailbox
             case Mnemonic.JMP if ins.op0_register == Register.RAX:

@@ -161,11 +161,18 @@ def test_what_aps_wait_for_is_zero_in_the_measured_image(image: Linked, name: st
     assert image.symbols["__data_start"] <= image.symbols[name] < image.symbols["__data_end"]
 
 
+# What `ap_identify` clears: the park loop needs none of them, and the OS would see them.
+CLEARED = ("RBX", "RSI", "RDI", *(f"R{number}" for number in range(8, 16)))
+
+
 def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
     mailbox, vector = 0x90_0000, 0x1_2345_6000
     cpu = long_mode(image, 5)
     cpu.mem_map(vector, 0x1000)
     cpu.reg_write(x86.UC_X86_REG_RDX, mailbox)
+    for name in CLEARED:
+        cpu.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
+    cpu.reg_write(x86.UC_X86_REG_RCX, 0x90_1000)
     states = [(0, 5), (1, 4), (2, 5), (1, 0x10005), (1, 5)]
     seen = []
 
@@ -181,6 +188,11 @@ def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
     assert len(seen) == len(states)
     content = bytes(cpu.mem_read(mailbox, 32))
     assert content == bytes(4) + (5).to_bytes(4, "little") + vector.to_bytes(8, "little") + b"\x77" * 16
+    assert cpu.reg_read(x86.UC_X86_REG_RAX) == vector
+    shown = {
+        name: cpu.reg_read(getattr(x86, f"UC_X86_REG_{name}")) for name in (*CLEARED, "RCX", "RDX", "RBP")
+    }
+    assert shown == dict.fromkeys(shown, 0)
 
 
 def test_linker_refuses_reset_code_outside_of_the_last_64_kib(link: Link) -> None:

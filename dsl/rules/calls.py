@@ -161,13 +161,16 @@ class CallRules(MemoryRules):
         """The address of bytes that a step fills matters, their content does not."""
         if value.object is not None and self.lost(value.object.found_by, state):
             self.unplaced("recorded place", argument, RECORDED, state)
-        self.check_shared(value, parameter, argument, call)
+        self.check_shared(value, parameter, argument, call, state)
 
     def check_shared(
-        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call
+        self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call, state: State
     ) -> None:
-        """What counts as shared is: a callee asks the VMM to write there."""
-        if parameter.provenance == SHARED and value.trust != SHARED and value.object is not None:
+        """What counts as shared is, all of it and on every path: a callee asks the VMM to write there."""
+        if parameter.provenance != SHARED or value.object is None or self.assume:
+            return
+        is_shared = value.trust == SHARED and all(p.within(state.shared) for p in value.object.places)
+        if not is_shared and self.first((SHARED, self.root(value.object))):
             message = f"{describe(argument)} is private, `{call.callee}` asks the VMM to write there"
             hint = "share it first: `let window = share(region, td)?`"
             self.error("shared argument", argument.span, message, hint)

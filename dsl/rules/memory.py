@@ -40,6 +40,7 @@ class MemoryRules(StepRules):
             for place in places:
                 if primitive.result_provenance == SHARED:
                     self.shareable(place, argument)
+                    state.shared |= {place} if place.exact and len(places) == 1 else set()
                 if parameter.name in effects.keeps:
                     self.survives(place, argument)
             if self.undisturbed(places, argument, effects, call, state):

@@ -3,7 +3,7 @@ join."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dsl.model import Call, Expression, Provenance
@@ -46,6 +46,15 @@ class Place:
         before = self.end is not None and self.end <= other.start
         after = other.end is not None and other.end <= self.start
         return not before and not after
+
+    def within(self, others: Iterable[Place]) -> bool:
+        """Whether one of the others, of which start and end are known, holds all of it."""
+        return any(
+            self.root == o.root
+            and o.start <= self.start
+            and (o.end is None or (self.end is not None and self.end <= o.end))
+            for o in others
+        )
 
 
 def constant_place(content: bytes) -> Place:
@@ -131,7 +140,8 @@ class State:
     `checked`: variables whose numbers are bounded. `optional`: RTMRs whose last event may be missing.
     `logged_by`: objects on which addresses in the event log depend. `changed`: objects that were written over
     before a register recorded them: what was found by them can no more be. `unsure`: states of
-    primitives, such as the page tables, that the VMM may or may not have let the flow change."""
+    primitives, such as the page tables, that the VMM may or may not have let the flow change. `shared`: what
+    the VMM shares on every path."""
 
     trust: dict[int | tuple[int, int], Provenance] = field(default_factory=dict)
     variables: dict[tuple[int, int], Object] = field(default_factory=dict)
@@ -147,6 +157,7 @@ class State:
     logged_by: frozenset[int] = frozenset()
     changed: frozenset[int] = frozenset()
     unsure: frozenset[str] = frozenset()
+    shared: frozenset[Place] = frozenset()
 
     def copy(self) -> State:
         return State(
@@ -164,6 +175,7 @@ class State:
             self.logged_by,
             self.changed,
             self.unsure,
+            self.shared,
         )
 
     def number(self, key: tuple[int, int]) -> Value:
@@ -273,4 +285,5 @@ def join(a: State | None, b: State | None) -> State | None:
         a.logged_by | b.logged_by,
         a.changed | b.changed,
         a.unsure | b.unsure,
+        a.shared & b.shared,
     )

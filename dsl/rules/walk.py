@@ -71,7 +71,7 @@ class Walker(TryRules):
     def call_flow(self, call: model.Call, values: list[Value], state: State) -> tuple[State | None, Value]:
         flow, signature = self.flows[call.callee], self.program.signatures[call.callee]
         for value, parameter, argument in zip(values, signature.parameters, call.arguments, strict=True):
-            self.check_shared(value, parameter, argument, call)
+            self.check_shared(value, parameter, argument, call, state)
             self.check_trust(value, parameter, argument, call, state)
         self.calls += 1
         if self.calls > MAX_CALLS or len(self.frames) > MAX_FLOWS_DEEP:
@@ -244,7 +244,7 @@ class Walker(TryRules):
             places = {u.place for u in state.used} | state.copied
             old = {p for p in places if not isinstance(p.root, int) or p.root <= newest}
             facts = [(state.trust[k], k in state.checked) for k in keys]
-            steps = state.must, state.may, state.marks, state.optional, state.unsure
+            steps = state.must, state.may, state.marks, state.optional, state.unsure, state.shared
             return facts, steps, state.constants, old
 
         start, per_round, rounds = base, 0, 0

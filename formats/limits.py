@@ -19,6 +19,3 @@ SEARCHED = 0x8_0000
 FILE_UNIT = 64 * KIB  # an image file is a multiple: QEMU hw/i386/x86-common.c x86_bios_rom_init
 MAX_FILE_SIZE = 16 * MIB  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
 MAX_SECTIONS = 28  # of the metadata: what fits between its place and the GUID table (image/write.py)
-# From here to 1 MiB, Linux looks for tables without an EFI: drivers/firmware/iscsi_ibft_find.c, dmi_scan.c,
-# arch/x86/kernel/probe_roms.c, ebda.c (which reads page 0 too, where no section lies)
-SEARCHED = 0x8_0000

@@ -75,6 +75,7 @@ class Choice:
     sizes: int = 0  # of files in fw_cfg: of emu.oracle.files.SIZES
     directory: int = 0  # of fw_cfg: of DIRECTORIES there
     transfers: int = 0  # of fw_cfg: of TRANSFERS there
+    tables: int = 0  # in fw_cfg, and the script that places them: a seed
 
     def channels(self, other: Choice) -> set[str]:
         """The names of what the two choose differently."""
@@ -256,22 +257,23 @@ def run(
     choice: Choice,
     log_area: Range | None = None,
     arguments: Mapping[str, Argument] = MappingProxyType({}),
+    window: Range | None = None,
 ) -> Outcome:
     """One run to its end, checked after a hand-over. `arguments`: where to see what the firmware's code is
-    given. EmuError: a TD that cannot be launched.
+    given; `window`: where a vmlinux lies. EmuError: a TD that cannot be launched.
     """
     config = configuration(config, choice)
     policy = Chosen(choice, config.kernel or b"")
     machine = api.prepare(config, policy=policy)
     kernel = config.kernel or b""
-    chosen = Files(choice.sizes, choice.directory, choice.transfers)
+    chosen = Files(choice.sizes, choice.directory, choice.transfers, choice.tables)
     try:
         policy.files = lie(machine.vmm.ports.board, chosen, other_kernel(kernel) if kernel else b"")
         witness = Witness(arguments)
         if arguments:
             machine.observe(witness)
         ending = machine.run(config.max_instructions, None)
-        shown = gather(machine, log_area) if ending.end.reason == "handoff" else None
+        shown = gather(machine, log_area, window) if ending.end.reason == "handoff" else None
         report = api.report(machine, ending)
         evidence = (report.mrtd, report.rtmr)
         reason, detail = str(report.end["reason"]), str(report.end["detail"])

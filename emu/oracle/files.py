@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from random import Random
 
 from emu.vmm.devices.fw_cfg import FwCfg, HostMemory
+from emu.vmm.hostile import acpi_files
 from emu.vmm.q35.kernel import KERNEL_FILE
 from formats.fw_cfg import FILE, NAME_SIZE, Control, Key
 from formats.structs import pack
@@ -46,11 +48,14 @@ CONTENTS = (Key.KERNEL_DATA, Key.SETUP_DATA, Key.INITRD_DATA, Key.CMDLINE_DATA)
 
 @dataclass(frozen=True)
 class Files:
-    """One device. Numbers of SIZES, DIRECTORIES and TRANSFERS; 0 is honest."""
+    """One device. Numbers of SIZES, DIRECTORIES and TRANSFERS, and a seed for what the host's ACPI files and
+    their loader script say; 0 is honest.
+    """
 
     sizes: int = 0
     directory: int = 0
     transfers: int = 0
+    tables: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,10 @@ class Transfers(HostMemory):
         again = self.seen[key] >= len(self.device.content())
         self.seen[key] += len(data)
         other = self.kind == TRANSFERS[6] or (self.kind == TRANSFERS[5] and again)
-        if other and key in CONTENTS and data:
+        content = key in CONTENTS or key in self.device.late
+        if other and content and data:
             data = bytes((data[0] ^ 1, *data[1:]))
-        if self.kind == TRANSFERS[4] and key in CONTENTS:
+        if self.kind == TRANSFERS[4] and content:
             data = data[: len(data) // 2]
         return super().write(gpa, data)
 
@@ -105,6 +111,9 @@ def lie(board: Iterable[object], choice: Files, other_kernel: bytes) -> Transfer
                 size = int.from_bytes(items[key], "little")
                 items[key] = (size + less & 0xFFFF_FFFF).to_bytes(4, "little")
             device.items = items | more
+            if choice.tables:
+                honest = device.build
+                device.build = lambda: acpi_files.lied(Random(f"tables {choice.tables}"), honest())[0]
             kind = TRANSFERS[choice.transfers % len(TRANSFERS)]
             memory = Transfers(device.dma.memory, device.dma.ram, device, kind)
             device.dma = memory

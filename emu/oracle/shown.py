@@ -70,11 +70,13 @@ class Shown:
     line: bytes
     log: bytes
     broken: tuple[str, ...]
+    in_window: bool = False  # a vmlinux, without a setup header of its own
 
 
-def gather(machine: Machine, log_area: Range | None = None) -> Shown:
+def gather(machine: Machine, log_area: Range | None = None, window: Range | None = None) -> Shown:
     """Reads the hand-over of a machine that stopped at the payload's first instruction. `log_area`: address
-    and size of the event log, for a firmware that hands over no table that names it.
+    and size of the event log, for a firmware that hands over no table that names it; `window`: of memory that
+    a vmlinux was loaded into, which no header tells.
     """
     regs = machine.vcpus[0].regs
 
@@ -86,8 +88,8 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     parsed = linux.SETUP_HEADER.parse(page[linux.SETUP_HEADER_OFFSET :])
     header = {name: value for name, value in parsed.items() if isinstance(value, int)}
     broken = [] if header["header"] == linux.HEADER_MAGIC else ["RSI does not point to boot_params"]
-    load = entry - ENTRY_64
-    kernel = read(load, header["syssize"] * linux.SYSSIZE_UNIT)
+    load = window[0] if window else entry - ENTRY_64
+    kernel = read(*window).rstrip(b"\0") if window else read(load, header["syssize"] * linux.SYSSIZE_UNIT)
     initrd_at = header["ramdisk_image"] | _number(page, "ext_ramdisk_image") << 32
     initrd = read(initrd_at, header["ramdisk_size"] | _number(page, "ext_ramdisk_size") << 32)
     line_at = header["cmd_line_ptr"] | _number(page, "ext_cmd_line_ptr") << 32
@@ -107,7 +109,7 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
     ranges = {
         "boot_params": (address, address + PAGE),
         "kernel": (load, load + len(kernel)),
-        "window": _window(header, load, len(kernel)),
+        "window": (load, sum(window)) if window else _window(header, load, len(kernel)),
         "initrd": (initrd_at, initrd_at + len(initrd)),
         "command line": (line_at, line_at + len(line) + 1) if line_at else (0, 0),
         "rsdp": (rsdp, rsdp + len(root)),
@@ -129,7 +131,7 @@ def gather(machine: Machine, log_area: Range | None = None) -> Shown:
         _without(page, "acpi_rsdp_addr", "e820_entries", "e820_table"),
     )
     parts = dict(zip(PARTS, values, strict=True))
-    return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken))
+    return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken), bool(window))
 
 
 @cache

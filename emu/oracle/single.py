@@ -237,7 +237,7 @@ def _attribution(
     for name, data in parts.items():
         if any(data) and not any(data in one for one in known):  # memory that was cleared says nothing
             yield Finding("attribution", f"the {name} that is handed over was never measured")
-    if not any(_is_header_of(one, shown) for one in known):
+    if not shown.in_window and not any(_is_header_of(one, shown) for one in known):
         yield Finding("attribution", "boot_params hold the setup header of another kernel")
 
 

@@ -36,7 +36,9 @@ from tdforge.tiny import tiny_payload
 ALL_RULES: frozenset[str] = frozenset()
 WALKS = 5  # flows made for each that may be tried: few break just one rule
 FLOWS, LIMIT = 500, 30
-BASES = ("linux", "linux", "qemu")  # the shipped flows that are changed, one as often as it stands here
+# The flows that are changed, one as often as it stands here
+BASES = (*("linux",) * 6, *("qemu",) * 4, *("host_acpi",) * 3, "vmlinux")
+FLOWS_OF_TESTS = Path(__file__).resolve().parents[1] / "dsl" / "flows"
 
 
 @dataclass
@@ -92,7 +94,8 @@ def campaign(
     seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
-    bases = tuple(shipped_flows()[name].read_text() for name in BASES)
+    files = {**shipped_flows(), "host_acpi": FLOWS_OF_TESTS / "host_acpi.tdf"}
+    bases = tuple(files[name].read_text() for name in BASES)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:
         yield from map(work, numbers)

@@ -18,7 +18,7 @@ from interference.moves import AIMED, MOVES, WAYS, Moves, moved
 from interference.proof import Proof, without
 from interference.scope import survey
 from interference.shrink import shrunk
-from interference.trial import Builder, Counterexample, judged, outcomes, tried
+from interference.trial import TEXT, Builder, Counterexample, judged, outcomes, tried
 from interferencecampaign import ALL_RULES, Result, Summary, broken_without, campaign
 
 from dsl.api import shipped_flows
@@ -33,7 +33,8 @@ SAMPLE = ("branch", "optional", "shared argument", "span", "late step")  # of ru
 HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
-LINUX, QEMU = (shipped_flows()[name].read_text() for name in ("linux", "qemu"))
+LINUX, QEMU, VMLINUX = (shipped_flows()[name].read_text() for name in ("linux", "qemu", "vmlinux"))
+HOST_ACPI = (interferencecampaign.FLOWS_OF_TESTS / "host_acpi.tdf").read_text()
 
 # Unmeasured bytes of which a primitive makes nothing: all but the measured kernel there is zero, or it fails
 ONLY_CHECKED = {("place_vmlinux", "window")}
@@ -286,6 +287,39 @@ def test_whatever_fw_cfg_answers_the_shipped_flow_is_clean(builder: Builder) -> 
     assert {"tdforge: fw_cfg: the files do not fit in memory", "tdforge: fw_cfg: a transfer failed"} <= ended
     assert sum(o.shown is not None for o in found) > len(lies) // 2
     assert len({o.evidence for o in found if o.shown is not None}) > 4  # what is really other is recorded
+
+
+def test_whatever_the_hosts_tables_say_is_recorded_or_refused(builder: Builder) -> None:
+    text = prepared(HOST_ACPI)
+    built = builder.build(check(text, ALL_RULES).require())
+    assert built is not None
+    lies = [replace(BASE, tables=n) for n in range(1, 40)]
+    lies += [replace(BASE, transfers=n) for n in range(1, len(TRANSFERS))]
+    found = list(outcomes(built, [BASE, *lies]))
+    assert judged(built, found) == []
+    ended = {o.detail for o in found if o.shown is None}
+    assert {
+        "tdforge: ACPI loader: malformed script",
+        "tdforge: ACPI: malformed table from the VMM",
+    } <= ended
+    evidence = {o.evidence for o in found if o.shown is not None}
+    assert len(evidence) > 3
+    assert len({e[1][1:3] for e in evidence}) < len(evidence)  # the host's tables are in RTMR[0]
+
+
+def test_a_vmlinux_is_what_is_measured_of_its_window(builder: Builder) -> None:
+    """libkrun's initrd reaches the payload by its own code in the window, so it is in an event or nowhere."""
+    text = prepared(VMLINUX)
+    built = builder.build(check(text, ALL_RULES).require())
+    assert built is not None
+    assert built.window is not None
+    choices = [replace(BASE, kernel=2), replace(BASE, initrd=2), replace(BASE, behind_kernel=2)]
+    found = list(outcomes(built, [BASE, *choices, replace(BASE, tempmem=2)]))
+    assert judged(built, found) == []
+    shown = [o.shown for o in found if o.shown is not None]
+    assert len(shown) >= 4
+    assert all(s.in_window and s.kernel.startswith(TEXT[:1000]) for s in shown)  # its code lies further on
+    assert len({o.evidence for o in found}) >= 3
 
 
 def test_files_are_lied_about_by_one_channel_at_a_time() -> None:

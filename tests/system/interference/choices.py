@@ -96,6 +96,8 @@ def literals_of(text: str) -> list[int]:
 def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
     """VMMs that answer differently, for a firmware that asks."""
     base = first.choice
+    if "host_tables(" in text:
+        yield from (replace(base, tables=random.randrange(1, 1 << 16)) for _ in range(6))
     if first.asked:
         numbers = answers_of(text, random, 9)
         exact = literals_of(text) or numbers

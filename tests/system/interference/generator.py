@@ -41,6 +41,7 @@ REGIONS = (
 OWN_ABOVE = 2  # regions of the shipped flow that lie above these
 MAX_REGIONS = 8  # that a RAM plan carves: rule T10
 SIZES = {"code": "up to 192 KiB", "stack": "64 KiB", "event_log": "256 KiB", "payload": "256 KiB"}
+SIZES |= {"initrd_window": "64 KiB"}
 MOVED = (*SIZES, "paging")  # what shares 2 MiB with other sections is accepted page by page
 REGION = re.compile(r" {8}\w+ +\d+ [KM]iB")
 
@@ -53,19 +54,20 @@ def prepared(text: str) -> str:
     own = len(REGION.findall(memory[1])) if memory else MAX_REGIONS
     fetched = "fw_cfg" in text  # files take a region each time that they come
     able = [r for r in REGIONS if not fetched or r.split()[0] in ("bounce", "private")]
+    most = MAX_REGIONS - fetched
     seen = 0
     for line in text.split("\n"):
         words = line.split()
         if words and words[0] in SIZES and len(words) > 1 and words[1] in ("BFV", "TempMem", "Payload"):
             line = re.sub(r"(up to )?\d+ [KM]iB", SIZES[words[0]], line, count=1)
-        if words[:1] and words[0] in MOVED:
+        if words[:1] and words[0] in MOVED and "vmlinux" not in text:  # which lies where it is linked to
             line = re.sub(r" at 0x[0-9A-Fa-f_]+", "", line)
         lines.append(line)
         if words[:1] == ["event_log"] and "TempMem" in words:
             lines += [f"        {each}" for each in SECTIONS]
         seen += bool(REGION.match(line))
         if REGION.match(line) and seen == min(own, OWN_ABOVE):
-            lines += [f"        {each}" for each in able[: MAX_REGIONS - own]]
+            lines += [f"        {each}" for each in able[: most - own]]
     return "\n".join(lines)
 
 

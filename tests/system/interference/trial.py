@@ -19,12 +19,19 @@ from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
 from gen.build import build_model
 from gen.errors import BuildError
+from vmlinux import vmlinux
+
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20
+VIRTUAL = 0xFFFFFFFF81000000  # of Linux: __START_KERNEL_map and CONFIG_PHYSICAL_START
 MEMORY = LEAST_RAM
 MAX_INSTRUCTIONS = 200_000_000
 FILES_BY = "qemu"  # the VMM with a fw_cfg device
+VMLINUX_BY = "libkrun"  # which adds all low RAM and measures none of it
+WINDOW = 16 * MIB  # where distributions link Linux to
+TEXT, DATA = bytes(range(1, 256)) * 48, b"data" * 700
+VMLINUX = vmlinux([(VIRTUAL, WINDOW, TEXT), (VIRTUAL + 0x5000, WINDOW + 0x5000, DATA)], WINDOW + 0xB53)
 GENERATED = "flow"  # the object that differs from flow to flow
 
 
@@ -35,6 +42,7 @@ class Built:
     config: RunConfig
     log_area: Range | None
     arguments: Mapping[str, Argument]
+    window: Range | None = None  # of a vmlinux
 
 
 @dataclass(frozen=True)
@@ -89,23 +97,29 @@ class Builder:
         finally:
             for path in (self.folder / ".objects").glob(f"{GENERATED}-*"):
                 path.unlink()
-        log = next((s for s in firmware.image if s.name == "event_log"), None)
-        area = (log.address, log.size) if log and log.address and log.size else None
+        places = {s.name: (s.address, s.size) for s in firmware.image if s.address and s.size}
+        vmlinux = takes_vmlinux(firmware)
         config = RunConfig(
             result.image.read_bytes(),
             "x.bin",
-            vmm=FILES_BY if takes_files(firmware) else RunConfig.vmm,
+            vmm=FILES_BY if takes_files(firmware) else VMLINUX_BY if vmlinux else RunConfig.vmm,
             memory=MEMORY,
             vcpus=2,
-            kernel=self.kernel,
+            kernel=VMLINUX if vmlinux else self.kernel,
             max_instructions=MAX_INSTRUCTIONS,
         )
-        return Built(config, area, arguments_of(result.map.read_text()))
+        arguments = arguments_of(result.map.read_text())
+        return Built(config, places.get("event_log"), arguments, places.get("payload") if vmlinux else None)
 
 
 def takes_files(firmware: Firmware) -> bool:
     """Whether kernel and command line do not come in sections."""
     return all(section.kind != "Payload" for section in firmware.image)
+
+
+def takes_vmlinux(firmware: Firmware) -> bool:
+    """Whether the kernel lies where it is linked to."""
+    return any(s.kind == "Payload" and s.address == WINDOW for s in firmware.image)
 
 
 def arguments_of(link_map: str) -> dict[str, Argument]:
@@ -124,7 +138,7 @@ def outcomes(built: Built, choices: Iterable[Choice]) -> Iterator[Outcome]:
     """A run for each VMM; one that cannot launch this TD at all is left out."""
     for choice in choices:
         try:
-            yield run(built.config, choice, built.log_area, built.arguments)
+            yield run(built.config, choice, built.log_area, built.arguments, built.window)
         except EmuError:
             continue
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+from vmlinux import vmlinux
+
 from dsl import api
 from dsl.model import Firmware
 from emu.api import EmuError, RunConfig
@@ -19,8 +21,6 @@ from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
 from gen.build import build_model
 from gen.errors import BuildError
-from vmlinux import vmlinux
-
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from emu.vmm.devices.fw_cfg import FwCfg, HostMemory
@@ -112,13 +113,17 @@ def lie(board: Iterable[object], choice: Files, other_kernel: bytes) -> Transfer
                 items[key] = (size + less & 0xFFFF_FFFF).to_bytes(4, "little")
             device.items = items | more
             if choice.tables:
-                honest = device.build
-                device.build = lambda: acpi_files.lied(Random(f"tables {choice.tables}"), honest())[0]
+                device.build = partial(_tables, choice.tables, device.build)
             kind = TRANSFERS[choice.transfers % len(TRANSFERS)]
             memory = Transfers(device.dma.memory, device.dma.ram, device, kind)
             device.dma = memory
             return memory
     return None
+
+
+def _tables(seed: int, honest: Callable[[], Mapping[int, bytes]]) -> Mapping[int, bytes]:
+    """The host's ACPI files and the script that places them, as the seed has them."""
+    return acpi_files.lied(Random(f"tables {seed}"), honest())[0]
 
 
 def directory(data: bytes, choice: Files, other_kernel: bytes) -> tuple[bytes, dict[int, bytes]]:

@@ -10,7 +10,7 @@ from tdforge.apt import Apt, Say, alone
 
 DIRECTORY, CHARACTER, PROGRAM, LINK = 0o40755, 0o20600, 0o100755, 0o120777  # st_mode
 
-# What a person gets who wants a look around; `poweroff`, which asks init, ends the run.
+# For a person who wants to look around; `poweroff`, which asks init, ends the run.
 SHELL = b"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev

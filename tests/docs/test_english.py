@@ -18,7 +18,7 @@ STILTED = {
     r"\bno register tells\b|\bno RTMR tells\b|\btold apart\b": "no register records",
     r"\bit is wanted\b|\bthat is wanted\b|\bwhat was asked for\b": "say which",
     r"\bguest of before\b|\bguests before 2\d{3}\b": "a guest from before 2024",
-    r"\bmakes? anew\b|\bmade anew\b|\bwrites? it anew\b": "create again, rewrite",
+    r"\banew\b": "again, rewrite",
     r"\bin the one way they are written\b": "format",
 }
 PAGES = [ROOT / "README.md", ROOT / "run", *sorted((ROOT / "docs").rglob("*.md"))]

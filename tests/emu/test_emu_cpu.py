@@ -398,7 +398,7 @@ def test_same_input_same_run_whatever_the_slices() -> None:
 
 
 def test_ever_new_addresses_of_watched_instructions() -> None:
-    """Code that moves on for ever, as one program after another does, takes no table of the emulator's beyond
+    """Code that moves on forever, as one program after another does, takes no table of the emulator's beyond
     its end.
     """
     body = """

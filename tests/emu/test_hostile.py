@@ -27,7 +27,7 @@ from formats.tdvf import SectionType
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 EXAMPLE = EXAMPLES / "deny_large_pages.py"
 HALT = "main: halt\n"
-# A port read and GetTdVmCallInfo, whose answers are kept, then a report of a fatal error and a halt for ever
+# A port read and GetTdVmCallInfo, whose answers are kept, then a report of a fatal error and a halt forever
 CALLS = """
 main:
     movq $0, %r13

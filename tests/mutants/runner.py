@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .catalogue import ROOT, CatalogueError, Mutant
 
-CPU_SECONDS = 120  # of one run of tests; a mutant that loops for ever is noticed by that
+CPU_SECONDS = 120  # of one run of tests; a mutant that loops forever is noticed by that
 NOT_COMPILED = ("C core for this machine: ", "native core does not compile: ")  # hostlib.py, engine.py
 PYTEST_FAILED, PYTEST_NO_TESTS = 1, 5  # exit codes, pytest documentation "Exit codes"
 

@@ -191,7 +191,7 @@ def judge_handoff(firmware: Firmware, td: Stopped, given: Given, seen: Ledger | 
 
 
 def judge_fatal(td: Stopped, given: Given) -> None:
-    """A boot that was refused: in words, without a handoff, and for ever."""
+    """A boot that was refused: in words, without a handoff, and forever."""
     report = td.report
     assert report.handoff is None
     assert report.vmcalls.keys() <= given.calls, report.vmcalls

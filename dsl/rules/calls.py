@@ -167,9 +167,10 @@ class CallRules(MemoryRules):
         self, value: Value, parameter: Parameter, argument: model.Expression, call: model.Call, state: State
     ) -> None:
         """What counts as shared is, all of it and on every path: a callee asks the VMM to write there."""
-        if parameter.provenance != SHARED or value.object is None or self.assume:
+        if parameter.provenance != SHARED or value.object is None:
             return
-        is_shared = value.trust == SHARED and all(p.within(state.shared) for p in value.object.places)
+        known = self.assume or all(place.within(state.shared) for place in value.object.places)
+        is_shared = value.trust == SHARED and known
         if not is_shared and self.first((SHARED, self.root(value.object))):
             message = f"{describe(argument)} is private, `{call.callee}` asks the VMM to write there"
             hint = "share it first: `let window = share(region, td)?`"

@@ -16,6 +16,7 @@ from tdbox import GIB, LINUX, MIB, PRESETS, Firmware, Stopped, launched, made, p
 from emu.api import run
 from emu.cpu import pagestate
 from emu.signals import End
+from formats.registers import R8, R15, RBX, RDI, RSI
 
 SIZES = {
     "128M": 128 * MIB,
@@ -121,6 +122,8 @@ def test_every_ap_is_parked_and_listed(shipped: Firmware, vcpus: int) -> None:
         assert len(td.report.aps) == vcpus - 1
         where = {(ap["parked"], ap["end"], str(ap["symbol"]).split("+")[0]) for ap in td.report.aps}
         assert where == {(True, "", "ap_park")}
+        parked = [vcpu.regs.gpr for vcpu in td.machine.vcpus[1:]]
+        assert not [n for gpr in parked for n in (RBX, RSI, RDI, *range(R8, R15 + 1)) if gpr[n]]
         entries = oracle.madt_entries(tables_of(td)["APIC"][1])
         assert td.read(mailbox_of(td), 8) == bytes(8)  # no command, no APIC id
     small = [struct.unpack("<BBBBI", entry) for entry in entries if entry[0] == 0]

@@ -108,7 +108,7 @@ class CallRules(MemoryRules):
         self.needs_marks(effects, call, given, state)
         self.limits(effects, given)
         self.measure(effects, call, given, state)
-        self.log(effects, given, state)
+        self.log(effects, call, given, state)
         self.write(primitive, effects, call, given, state)
         self.read_shared(primitive, given, state)
         self.gives(effects, call, given, state)
@@ -265,7 +265,7 @@ class CallRules(MemoryRules):
                 message = f"`{name}` has {len(value.constant)} bytes, its event has room for {limit}"
                 self.error("log text", argument.span, message, "shorten it")
 
-    def log(self, effects: Effects, given: Given, state: State) -> None:
+    def log(self, effects: Effects, call: model.Call, given: Given, state: State) -> None:
         cost = effects.log_bytes
         for name in effects.log_sizes:
             value, argument = given[name]
@@ -281,6 +281,7 @@ class CallRules(MemoryRules):
         self.log_areas += [given[name] for name in effects.log_areas]
         if cost:  # the event lies in the log, which is not what it was
             areas = tuple(p for v, _ in self.log_areas if v.object is not None for p in v.object.places)
+            self.apart_from_log(areas, effects, call, given)
             state.lower(areas, UNTRUSTED, self.places)
 
     def finish(self, flow: model.Flow) -> None:

@@ -79,6 +79,17 @@ class MemoryRules(StepRules):
                 message = f"`{call.callee}` writes to {describe(argument)}, which holds its `{name}`"
                 self.error("write overlap", culprit.span, message, "give each argument memory of its own")
 
+    def apart_from_log(
+        self, log: tuple[Place, ...], effects: Effects, call: model.Call, given: Given
+    ) -> None:
+        """Bytes of the log that are copied into it would not be those that were hashed."""
+        for data in effects.log_sizes:
+            value, argument = given[data]
+            if value.object is not None and overlap(value.object.places, log):
+                message = f"`{call.callee}` copies {describe(argument)} to the log, where it lies itself"
+                hint = "measure it as `blob(...)`, which copies nothing"
+                self.error("write overlap", argument.span, message, hint)
+
     def spans(self, written: str, effects: Effects, call: model.Call, given: Given) -> None:
         """Is what a step writes to large enough, and where it can be? What is not known here is checked when
         the call is made, and the call fails."""

@@ -35,6 +35,7 @@ class Layout:
         self.sections: list[ImageSection] = []
         self.regions: list[MemoryRegion] = []
         self.placed: list[tuple[int, int, str]] = []
+        self.astray = False  # the last section lies wrong, so do those that only follow it
 
     # ---- image
 
@@ -113,8 +114,9 @@ class Layout:
                 )
             if address is not None and kind != "CFV":  # a CFV lies in the image file, far from the rest
                 cursor = align_up(address + (size or 0), PAGE)
-            if address is not None and size:
-                self._placed(section, address, size)
+            if address is not None and size and (section.at is not None or not self.astray):
+                right = self._placed(section, address, size)
+                self.astray = self.astray if kind == "CFV" else not right
         self.sections.append(
             ImageSection(
                 name=section.name.text,
@@ -182,7 +184,9 @@ class Layout:
                 "T06", size.span, f"{size.value} bytes is not a multiple of 4 KiB", f"round up to {up} KiB"
             )
 
-    def _placed(self, section: tree.Section, address: int, size: int) -> None:
+    def _placed(self, section: tree.Section, address: int, size: int) -> bool:
+        """Whether it may lie there; what is wrong with it is reported once."""
+        before = len(self._reporter)
         name, end = section.name.text, address + size
         where = f"`{name}` [{shown(address)}, {shown(end)})"
         kind = section.kind.text
@@ -195,7 +199,7 @@ class Layout:
                     f"{where} is not in [{shown(lowest)}, {shown(highest)}), where the image file is mapped"
                 )
                 self._error("T06", section.span, message, f"write `at {shown(highest - MIB)}`")
-                return  # it takes no room here: what follows lies where it would without it
+                return True  # it takes no room here: what follows lies where it would without it
         else:
             limit = LEAST_RAM if kind in ("TD_HOB", "TempMem") else LOWEST_SPLIT
             if end > limit:
@@ -212,6 +216,7 @@ class Layout:
                     "T06", section.span, message, f"the first free address after `{other}` is {shown(stop)}"
                 )
         self.placed.append((address, end, name))
+        return len(self._reporter) == before
 
     def _section_access(self, section: tree.Section) -> str:
         kind, name = section.kind.text, section.name.text
@@ -256,7 +261,7 @@ class Layout:
                     self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
             e820 = self._one_of(region.attributes, E820, "reserved")
             self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
-            if total > limit.value - MIB:
+            if total > limit.value - MIB >= total - region.size.value:
                 self._error(
                     "T06", region.span, f"the regions do not fit between 1 MiB and {shown(limit.value)}"
                 )

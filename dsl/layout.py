@@ -161,9 +161,10 @@ class Layout:
             self._size(section.size, name)
         address = section.at.value if section.at is not None else cursor
         if address is None:
-            self._error(
-                "T06", section.span, f"the first section, `{name}`, needs an address", "add `at 0x0080_0000`"
-            )
+            if not self.astray:
+                message = f"the first section, `{name}`, needs an address"
+                self._error("T06", section.span, message, "add `at 0x0080_0000`")
+            self.astray = True
             return None, section.size.value if section.size else None
         place = section.at.span if section.at is not None else section.span
         if address % PAGE:

@@ -57,6 +57,9 @@ def recover(error: UnexpectedInput, source: Source, words: Mapping[str, str], re
         return _report_character(line, column, source, reporter)
     known = _Unexpected(error, token, at_end, line, column, source, words)
     known.report(reporter)
+    if known.lacks_brace():
+        source.replace(known.before_line, known.before_end - 1, known.before_end - 1, " {")
+        return True
     return not at_end and source.leave_out(known.culprit)
 
 
@@ -77,10 +80,17 @@ def _report_character(line: int, column: int, source: Source, reporter: Reporter
     if char == '"' or not source.leave_out(line):
         source.complete = False
         code = source.code(line)
-        end = len(source.lines[line - 1]) if char == '"' else column
-        source.replace(line, column - 1, end, '""' if char == '"' else " ")
+        end = _end_of_text(source.lines[line - 1], code, column) if char == '"' else column
+        source.replace(line, column - 1, end, '"?"' if char == '"' else " ")
         return code.count("{") == code.count("}") or char != '"'
     return True
+
+
+def _end_of_text(line: str, code: str, column: int) -> int:
+    """Where a text that is never closed was meant to end: before the `)` of the call that it stands in."""
+    before = code[: column - 1]
+    inside = before.count("(") > before.count(")")
+    return place if inside and (place := line.find(")", column)) >= 0 else len(line)
 
 
 class _Unexpected:
@@ -132,6 +142,12 @@ class _Unexpected:
         if not hint and set(self.allowed) == {"(", "="} and before.isidentifier() and not self.broke_off:
             hint = f"`{before}` begins a call, `{before}(...)`, or an assignment, `{before} = ...`"
         reporter.error("S01", span, message, hint)
+
+    def lacks_brace(self) -> bool:
+        """Whether the line before was meant to end in a `{`, whose `}` is there."""
+        code = [self.source.code(number) for number in range(1, len(self.source.lines) + 1)]
+        more = sum(text.count("}") - text.count("{") for text in code)
+        return self.broke_off and "{" in self.allowed and more > 0
 
     def hint(self) -> str:
         if self.at_end:

@@ -101,13 +101,14 @@ class FlowLowerer(SugarLowerer):
 
     def let(self, s: tree.Let) -> list[Statement] | None:
         value = self.lower(s.value)
+        kind = None if value is None else value.type
         if value is not None and s.type is not None:
             kind = resolve(s.type, self.names, self.program.reporter)
             value = None if isinstance(kind, Unit) else self.fit(value, kind, f"`{s.name.text}`")
         if value is not None and isinstance(value.type, Unit | Never):
             self.error("E01", s.value.span, "this has no value to bind", "write the call as a statement")
             value = None
-        variable = self.scope.bind(s.name, None if value is None else value.type)
+        variable = self.scope.bind(s.name, None if value is None else kind)
         if variable is None or value is None:
             return None
         self.mutable.add(variable.id)

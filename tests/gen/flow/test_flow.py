@@ -83,6 +83,7 @@ flow named(a: bytes) -> u64 {
     if a == ABC or a != hex"00" and not (a == "xyz") { return 3 }
     return 4
 }
+flow widened(a: u32) -> u64 fails { let n: u64 = small() let m: u64 = a n = n + m * 0x1_0000_0000 return n }
 flow known(d: digest) -> bool { return d in KNOWN }
 flow known_digest() -> digest { let own: digest = ZERO return own }
 flow chosen(n: u64) -> u64 { return if n < 3 { 10 } else if n == 3 { n } else { 20 } }
@@ -158,6 +159,10 @@ def test_conditions(cpu: FlowCpu, a: int, b: int) -> None:
 )
 def test_comparisons_are_unsigned(cpu: FlowCpu, a: int, b: int, expected: int) -> None:
     assert cpu.value("flow_compare", a, b) == expected
+
+
+def test_a_variable_is_as_wide_as_declared(cpu: FlowCpu) -> None:
+    assert cpu.value("flow_widened", 0x5555_5555_8000_0001) == 0x8000_0001_0000_00C8
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, 1), (1, 2), (2, 2)])

@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+    sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[:3]]
 
 from interference.generator import Generator, check
 from interference.proof import CHECKED_AT_RUN_TIME, PAGE, UNNOTICED, Proof, with_table, without

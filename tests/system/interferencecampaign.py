@@ -213,14 +213,18 @@ def search(flows: int, seed: str, jobs: int, save: Path | None) -> Summary:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    about = "Do two VMMs that a verifier cannot tell apart show the payload the same?"
+    example = "./run interference -- 100 --seed 7 --save found"
+    made = argparse.ArgumentParser(
+        prog="./run interference --", description=about, epilog=f"Example: {example}"
+    )
     made.add_argument("flows", nargs="?", type=int, help=f"accepted flows to try (default {FLOWS})")
     made.add_argument("--seed", default="1")
     made.add_argument("--jobs", type=int, default=1)
     made.add_argument("--save", type=Path, help="folder for counterexamples, made small")
     made.add_argument("--json", type=Path, help="file for the figures")
     made.add_argument("--prove", action="store_true", help="take out rules, one by one")
-    made.add_argument("--rule", action="append", choices=RULES, help="only these rules")
+    made.add_argument("--rule", action="append", choices=RULES, metavar="RULE", help="only these rules")
     made.add_argument("--limit", type=int, default=LIMIT, help=f"flows for each (default {LIMIT})")
     made.add_argument("--table", action="store_true", help=f"write the table into {PAGE}")
     return made

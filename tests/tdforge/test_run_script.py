@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -70,6 +71,20 @@ def test_the_usage_names_every_session_and_needs_no_python(
         r"^@nox\.session.*\ndef (\w+)", (SCRIPT.parent / "noxfile.py").read_text(), re.MULTILINE
     )
     assert re.findall(r"^  (\w+) ", done.stdout + done.stderr, re.MULTILINE) == sessions
+
+
+@pytest.mark.parametrize(
+    "script", re.findall(r'"(tests/\w+/\w+\.py)"', (SCRIPT.parent / "noxfile.py").read_text())
+)
+def test_a_campaigns_script_runs_by_itself(script: str) -> None:
+    """As its session starts it: Python's path has no folder of pytest's."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT.parent / script, "--help"],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ./run ")
 
 
 @pytest.mark.parametrize("words", [["--vcpus", "4"], ["--", "--vcpus", "4"]])

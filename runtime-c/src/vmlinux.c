@@ -39,12 +39,13 @@ static int rest_is_zero(const struct span *region, uint64_t size) {
     return 1;
 }
 
-/* Does a section reach to `end` and no further, if one is there? Behind a window that is only its beginning would lie
- * what nobody looked at, where the kernel may take its memory to be zero. */
-static int ends_section(const struct ram *ram, uint64_t end) {
+/* Is it all of the section in which it lies, if it lies in one? In front of a window that is only a part, or behind it,
+ * would lie what nobody looked at: code of the kernel's, or what it takes to be zero. */
+static int is_whole_section(const struct ram *ram, uint64_t start, uint64_t end) {
     for (uint64_t i = 0; i < ram->ranges.count; i++) {
         const struct ram_range *range = &ram->ranges.items[i];
-        if (range->state == TDF_RAM_STATE_ADDED && range->start < end && end < range->end)
+        if (range->state == TDF_RAM_STATE_ADDED && tdf_overlap(range->start, range->end, start, end) &&
+            (range->start != start || range->end != end))
             return 0;
     }
     return 1;
@@ -61,7 +62,7 @@ status_t place_vmlinux(const struct span *window, const struct span *kernel, uin
     if (!rest_is_zero(window, kernel->size))
         return TDF_E_KERNEL_NOT_WHOLE;
     /* The kernel writes all over its window, and takes its initrd where the E820 says RAM. */
-    if (!plan_is_free(ram, start, end, start) || !ends_section(ram, end))
+    if (!plan_is_free(ram, start, end, start) || !is_whole_section(ram, start, end))
         return TDF_E_WINDOW_NO_ROOM;
     if (initrd->size != 0 && (tdf_overlap(start, end, initrd_start, initrd_end) ||
                               !plan_is_free(ram, initrd_start, initrd_end, initrd_start)))

@@ -93,22 +93,24 @@ def test_a_window_that_is_no_ram_to_the_os() -> None:
         check(LIB.place_vmlinux(span(memory), span(memory, PAGE), memory.address, empty, ram, out))
 
 
-def test_a_window_that_is_only_the_beginning_of_its_section() -> None:
-    """What follows it there is the VMM's, and no register records it."""
+@pytest.mark.parametrize("front", [PAGE, 0x800, 1, 0])
+@pytest.mark.parametrize("behind", [PAGE, 1, 0])
+def test_a_window_that_is_only_a_part_of_its_section(front: int, behind: int) -> None:
+    """What lies there in front of it and behind it is the VMM's, and no register records it."""
     memory, empty = window({}), CORE.span(0, 0)
     ram = plan([(7, 0, 2 * GIB)])
     section = next(r for r in ram.ranges.items[0 : ram.ranges.count] if r.start <= memory.address < r.end)
     section.state = 1  # added at launch
-    for more in (PAGE, 1, 0):
-        section.end = memory.address + PAGES * PAGE + more
-        status = LIB.place_vmlinux(
-            span(memory), span(memory, PAGE), memory.address, empty, ram, CORE.new("placement")
-        )
-        if more:
-            with pytest.raises(CoreError, match="window_no_room"):
-                check(status)
-        else:
+    section.start = memory.address - front
+    section.end = memory.address + PAGES * PAGE + behind
+    status = LIB.place_vmlinux(
+        span(memory), span(memory, PAGE), memory.address, empty, ram, CORE.new("placement")
+    )
+    if front or behind:
+        with pytest.raises(CoreError, match="window_no_room"):
             check(status)
+    else:
+        check(status)
 
 
 @pytest.mark.parametrize("entry", [0, 0xB53, 5 * PAGE - 16])

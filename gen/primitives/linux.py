@@ -5,6 +5,7 @@ from __future__ import annotations
 from peachpy.x86_64 import (
     ADD,
     AND,
+    CALL,
     CLD,
     CMP,
     JAE,
@@ -41,10 +42,12 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.layout import OWNED
+from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.paging import ENTRIES, PageBit
 from formats.units import GIB, LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
-from gen.primitives.builder import ALL, READ_WRITE, Body, Builder, pages_arguments, reload_cr3
+from gen.primitives.builder import ALL, READ_WRITE, Body, Builder, map_arguments, pages_arguments, reload_cr3
 from gen.x86 import CLI, MOVSEG, REP_MOVSB, Symbol, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
@@ -110,6 +113,8 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
         MOV(rcx, [rax + b.offset("Placement", "kernel") + b.offset("Linux", "protected_size")])
 
     _open_park_tables(b)
+    if "clear_rest" in b.firmware.primitives:
+        _clear_sections(b, placement, page, paging)
     for part in (low_memory, window, protected_part):
         MOV(rdi, [rsp + paging])
         part()
@@ -121,6 +126,33 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
     MOV(rsi, [rsp + page])
     MOV(rsi, [rsi])
     _enter()
+
+
+def _clear_sections(b: Builder, placement: int, page: int, paging: int) -> None:
+    """Of the sections that are RAM to the OS, what is not handed over; but for the stack and the page tables,
+    which are in use and hold what the firmware put there.
+
+    A vmlinux may be entered by way of code of its host's, which gives the kernel addresses of its own.
+    """
+    span = b.frame.slot(16)
+    for section in b.firmware.image:
+        if section.e820 != "ram" or section.name in OWNED:
+            continue
+        assert section.address is not None
+        assert section.size is not None
+        MOV(eax, section.address)
+        MOV([rsp + span + SPAN_DATA], rax)
+        MOV(eax, section.size)
+        MOV([rsp + span + SPAN_SIZE], rax)
+        LEA(rsi, [rsp + span])
+        MOV(rdi, [rsp + paging])
+        map_arguments(rsi, READ_WRITE)
+        b.checked("page_map")
+        reload_cr3()
+        LEA(rdi, [rsp + span])
+        MOV(rsi, [rsp + placement])
+        MOV(rdx, [rsp + page])
+        CALL(Symbol("clear_rest"))
 
 
 def _open_park_tables(b: Builder) -> None:

@@ -84,3 +84,27 @@ status_t place_vmlinux(const struct span *window, const struct span *kernel, uin
     out->initrd_size = initrd->size;
     return TDF_OK;
 }
+
+void clear_rest(struct span *section, const struct placement *placement, const struct span *page) {
+    const struct placement *p = placement;
+    const uint64_t kept[][2] = {
+        {p->window_start, p->window_end},
+        {p->load, p->load + p->kernel.protected_size},
+        {p->initrd_start, p->initrd_start + p->initrd_size},
+        {tdf_gpa(page->data), tdf_gpa(page->data) + page->size},
+    };
+    const uint64_t start = tdf_gpa(section->data), end = start + section->size;
+    uint64_t at = start;
+    while (at < end) {
+        uint64_t stop = end, behind = 0;
+        for (uint32_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+            if (kept[i][0] <= at && at < kept[i][1])
+                behind = kept[i][1];
+            else if (at < kept[i][0] && kept[i][0] < stop)
+                stop = kept[i][0];
+        }
+        if (behind == 0)
+            memset(section->data + (at - start), 0, stop - at);
+        at = behind ? behind : stop;
+    }
+}

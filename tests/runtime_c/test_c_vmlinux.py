@@ -165,3 +165,29 @@ def test_boot_params_have_a_header_of_ours() -> None:
     assert (params.acpi_rsdp_addr, params.e820_entries > 0) == (0x7000, True)
     assert raw[PAGE : PAGE + 3] == b"ro\0"
     assert b"\xee" not in raw[:PAGE]
+
+
+AREAS = ("window", "load", "initrd", "page")
+
+
+@given(st.lists(st.tuples(st.integers(-PAGE, 9 * PAGE), st.integers(0, 4 * PAGE)), min_size=4, max_size=4))
+def test_of_a_section_stays_what_is_handed_over(areas: list[tuple[int, int]]) -> None:
+    """Wherever kernel, initrd and boot_params lie, within the section, over its ends, over each other."""
+    size = 8 * PAGE
+    memory, placement = below_2_gib(3 * size), CORE.new("placement")
+    memory.memory[: 3 * size] = b"\xaa" * (3 * size)
+    start = memory.address + size
+    found = ((start + low, start + low + length) for low, length in areas)
+    places = dict(zip(AREAS, found, strict=True))
+    placement.window_start, placement.window_end = places["window"]
+    placement.load = places["load"][0]
+    placement.kernel.protected_size = places["load"][1] - placement.load
+    placement.initrd_start = places["initrd"][0]
+    placement.initrd_size = places["initrd"][1] - placement.initrd_start
+    page = CORE.span(places["page"][0], places["page"][1] - places["page"][0])
+    LIB.clear_rest(CORE.span(start, size), placement, page)
+    for at in range(0, 3 * size, 64):
+        for byte in (memory.address + at, memory.address + at + 63):
+            inside = start <= byte < start + size
+            kept = any(low <= byte < high for low, high in places.values())
+            assert memory.memory[byte - memory.address] == (0 if inside and not kept else 0xAA)

@@ -175,6 +175,30 @@ def test_nothing_else_of_the_hosts_is_left(config: RunConfig, image: Firmware, v
         machine.close()
 
 
+@pytest.mark.parametrize("vmm", ["libkrun"])
+def test_what_a_flow_does_not_hand_over_is_cleared(config: RunConfig, tmp_path: Path) -> None:
+    """libkrun's code leads the kernel to an initrd and a line that this flow neither measured nor wants."""
+    text = LINUX.with_name("vmlinux.tdf").read_text()
+    changes = (
+        ("let initrd = used_extent(initrd_window)", "let initrd = kernel[0 .. 0]"),
+        ("boot_params    TempMem         8 KiB  at 0x0001_F000", "unused TempMem 8 KiB at 0x0001_F000"),
+        ("        wakeup  32 KiB  nvs", "        boot_params 8 KiB ram\n        wakeup  32 KiB  nvs"),
+    )
+    for line, other in changes:
+        assert line in text
+        text = text.replace(line, other)
+    flow = tmp_path / "without.tdf"
+    flow.write_text(text)
+    other = made(flow, tmp_path, KERNEL)
+    given = replace(config, image=other.config.image, image_name=other.config.image_name)
+    with stopped(given) as td:
+        assert td.report.met, td.report.end
+        assert oracle.boot_params(td.read, td.boot_params).initrd == (0, 0)
+        assert td.read(INITRDS, len(INITRD)) == bytes(len(INITRD))
+        assert td.read(0x1F000, 2 * PAGE) == bytes(2 * PAGE)
+        assert td.read(WINDOW, len(loaded("libkrun"))) == loaded("libkrun")
+
+
 REFUSED = "tdforge: kernel: entry outside the measured window"
 OUTSIDE = [(0, WINDOW, TEXT), (0, 0x6000000, b"\x90" * 64)]
 

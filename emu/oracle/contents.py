@@ -10,7 +10,7 @@ from formats.structs import offset_of
 LINE_SIZE = linux.SETUP_HEADER_OFFSET + offset_of(linux.SETUP_HEADER, "cmdline_size")
 SAME = "initrd" * 100  # both a command line and an initrd: one may pass for the other
 LINES = ("ro quiet", "", "ro quiet lockdown=integrity init=/bin/sh", "x" * 300, SAME)
-INITRDS = (b"", SAME.encode(), b"I" + bytes(5000), b"\xff" * 4096)
+INITRDS = (b"", SAME.encode(), b"I" + bytes(5000), b"\xff" * 4096, b"\xff" * len(SAME))
 
 
 def pattern(number: int, size: int, kernel: bytes = b"") -> bytes:

@@ -25,6 +25,7 @@ from dsl.api import shipped_flows
 from dsl.model import ListOf, Provenance
 from dsl.rules import RULES
 from emu.oracle.compare import EXEMPTIONS
+from emu.oracle.contents import INITRDS
 from emu.oracle.files import DIRECTORIES, SIZES, TRANSFERS
 from emu.oracle.shown import PARTS
 
@@ -320,6 +321,25 @@ def test_a_vmlinux_is_what_is_measured_of_its_window(builder: Builder) -> None:
     assert len(shown) >= 4
     assert all(s.in_window and s.kernel.startswith(TEXT[:1000]) for s in shown)  # its code lies further on
     assert len({o.evidence for o in found}) >= 3
+
+
+def test_an_initrd_that_the_hosts_own_code_names_is_seen(builder: Builder) -> None:
+    """boot_params say none. The firmware clears it; before, two of one size gave equal registers."""
+    text = prepared(VMLINUX)
+    for line, other in (
+        ("    let initrd = used_extent(initrd_window)\n", ""),
+        ('    measure initrd into RTMR[1] as blob("initrd") unless empty\n', ""),
+        ("entry, initrd, ram)", "entry, kernel[0 .. 0], ram)"),
+    ):
+        assert line in text
+        text = text.replace(line, other)
+    built = builder.build(check(text, ALL_RULES).require())
+    assert built is not None
+    one, other_one = outcomes(built, [BASE, replace(BASE, initrd=len(INITRDS) - 1)])
+    assert one.evidence == other_one.evidence
+    assert judged(built, [one, other_one]) == []
+    assert one.shown is not None
+    assert one.shown.parts["initrd"] == (0, b"", b"")
 
 
 def test_files_are_lied_about_by_one_channel_at_a_time() -> None:

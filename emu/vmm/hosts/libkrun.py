@@ -17,7 +17,8 @@ from formats.errors import FormatError
 from formats.structs import offset_of
 from formats.units import KIB, align_up
 
-INITRD, COMMAND_LINE, MP_TABLE = 0xA00000, 0x20000, 0x9FC00  # arch/src/x86_64/layout.rs, mptable.rs
+INITRD, COMMAND_LINE = linux.VMLINUX_INITRD, linux.VMLINUX_LINE
+MP_TABLE = 0x9FC00  # arch/src/x86_64/mptable.rs
 COMMAND_LINE_MAX = 0x10000
 MAX_CPUS = 254  # mptable.rs MAX_SUPPORTED_CPUS
 BUNDLE_MASK, BUNDLE_UNIT = 0xFFFFFFF, 64 * KIB  # bin2cbundle.py: the bundle's address and size

@@ -72,6 +72,7 @@ def quiet_choices(random: Random, base: Choice, by_files: bool) -> Iterator[Choi
     yield replace(base, line=random.choice((1, 2, 3)))
     yield replace(base, line=1, initrd=SAME_INITRD)  # the same bytes in one place or in another
     yield replace(base, line=SAME_LINE, initrd=0)
+    yield replace(base, initrd=len(INITRDS) - 1)  # as long as the first one
     yield replace(base, kernel=random.choice((1, 2)))
     yield replace(base, vcpus=random.choice((-1, 1)))
     extra = [replace(base, initrd=0), replace(base, memory=16), replace(base, gpaw=1)]

@@ -325,7 +325,8 @@ class CallRules(MemoryRules):
             if value.object is not None:
                 places = tuple(p.bounds() for p in value.object.places)
                 others = [v.object for name, (v, _) in given.items() if name != of and v.object is not None]
-                found_by = (*value.object.found_by, *(other.id for other in others))
+                located = (name for other in others for name in (other.id, *other.found_by))
+                found_by = (*value.object.found_by, *located)  # what located one, located this
                 limit = value.object.size_limit
                 return self.new_value(state, value.trust, places, limit, found_by=found_by)
         if primitive.result_provenance == UNTRUSTED and primitive.result != Bytes():  # the VMM's, of any size

@@ -231,7 +231,10 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Ranges(tuple(c), self._span(meta))
 
     def park(self, meta: Meta, c: list[Any]) -> tree.Park:
-        return tree.Park(c[0], self._span(meta))
+        return tree.Park(c[0], bool(c[1]), self._span(meta))
+
+    def with_reset(self, meta: Meta, c: list[Any]) -> bool:
+        return True
 
     def handoff(self, meta: Meta, c: list[Any]) -> tree.Handoff:
         return tree.Handoff(c[0], self._span(meta))

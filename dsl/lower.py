@@ -91,7 +91,8 @@ class FlowLowerer(SugarLowerer):
             case tree.Accept():
                 return self.accept(s)
             case tree.Park():
-                return self.effect(self.sugar(tree.Name("park_aps", s.span), (s.region,), s))
+                callee = tree.Name("park_aps_with_reset" if s.reset else "park_aps", s.span)
+                return self.effect(self.sugar(callee, (s.region,), s))
             case tree.Handoff():
                 return self.named("handoff_", s.call.callee, s.call.arguments, s)
             case tree.Print():

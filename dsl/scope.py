@@ -30,22 +30,9 @@ from dsl.tree import walk
 # Words that begin a statement or an expression cannot be names that a flow declares.
 TAKEN = frozenset(
     (
-        *(
-            "accept",
-            "and",
-            "else",
-            "fail",
-            "false",
-            "firmware",
-            "for",
-            "handoff",
-            "if",
-            "let",
-            "match",
-            "measure",
-            "not",
-        ),
-        *("on", "or", "park", "print", "require", "retry", "return", "separate", "true", "try", "unless"),
+        *("accept", "and", "else", "fail", "false", "firmware", "for", "handoff", "if", "let", "match"),
+        *("measure", "not", "on", "or", "park", "print", "require", "retry", "return", "separate", "true"),
+        *("try", "unless", "with"),
     )
 )
 

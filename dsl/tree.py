@@ -304,7 +304,10 @@ class Accept:
 
 @dataclass(frozen=True)
 class Park:
+    """`reset`: the OS can send the APs back."""
+
     region: Expression
+    reset: bool
     span: Span
 
 

@@ -23,6 +23,7 @@ XSDT_REVISION = 1  # 5.2.8
 FADT_REVISION = 6  # 5.2.9
 FADT_MINOR_REVISION = 5
 MADT_REVISION = 5  # 5.2.12
+MAILBOX_WITH_RESET = 1  # ACPI 6.6, 5.2.12.19: MailBoxVersion of a wakeup structure that has a ResetVector
 MCFG_REVISION = 1
 DSDT_REVISION = 2  # 5.2.11.1: 64-bit integers in AML
 CCEL_REVISION = 1  # 5.2.34
@@ -295,6 +296,14 @@ MP_MAILBOX = (
         "firmware_reserved" / Bytes(2048),
     )
 ) * "Multiprocessor wakeup mailbox, one 4 KiB page, table 5.44"
+
+MP_MAILBOX_OURS = (
+    "acpi_mp_mailbox_ours"
+    / c.Struct(
+        "parked" / Bytes(1024),  # by vCPU index: 1 if it waits here
+        "reset_vector" / Int64ul,  # 0: mailbox version 0
+    )
+) * "What our firmware keeps in its part of the mailbox"
 
 CCEL = (
     "acpi_ccel"

@@ -61,9 +61,14 @@ def _pack(number: int, entry: Entry) -> bytes:
 
 
 def with_init(
-    init: bytes, busybox: bytes | None = None, modules: Mapping[str, bytes] = MappingProxyType({})
+    init: bytes,
+    busybox: bytes | None = None,
+    modules: Mapping[str, bytes] = MappingProxyType({}),
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """An initrd that starts the program or script `init`; busybox goes to /bin, modules to /modules."""
+    """An initrd that starts the program or script `init`; busybox goes to /bin, modules to /modules, files
+    to the root.
+    """
     entries = [Entry("dev", DIRECTORY), Entry("dev/console", CHARACTER, device=(5, 1))]
     if busybox is not None:
         entries += [Entry(name, DIRECTORY) for name in ("bin", "proc", "sys")]
@@ -71,6 +76,7 @@ def with_init(
     if modules:
         entries.append(Entry("modules", DIRECTORY))
     entries += [Entry(f"modules/{name}", PROGRAM, content) for name, content in modules.items()]
+    entries += [Entry(name, PROGRAM, content) for name, content in files.items()]
     return archive([*entries, Entry("init", PROGRAM, init)])
 
 

@@ -25,13 +25,20 @@ GDT_LIMIT = (len(GDT) + 2) * 8 - 1
 # Intel SDM volume 3A, section 2.5; TDX module base specification, "CR0 and CR4 handling".
 CR4 = 0x660
 CR0 = 0x8001_0033
+CR0_PG = 1 << 31
+CR4_LA57 = 1 << 12
 
 
-def enter_long_mode() -> None:
-    """32-bit code: into 64-bit mode with the page tables at EAX, on at `reset_long`."""
+def paging_on() -> None:
+    """32-bit code: the page tables at EAX, and long mode; a far jump to 64-bit code has to follow."""
     MOVCR(cr3, eax)
     MOV(eax, CR4)
     MOVCR(cr4, eax)
     MOV(eax, CR0)
     MOVCR(cr0, eax)
+
+
+def enter_long_mode() -> None:
+    """32-bit code: into 64-bit mode with the page tables at EAX, on at `reset_long`."""
+    paging_on()
     LJMP(SELECTOR_CODE64, Symbol("reset_long"))

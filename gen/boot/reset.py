@@ -14,14 +14,12 @@ from peachpy.x86_64 import (
     CMP,
     JAE,
     JMP,
-    JNE,
     JNZ,
     JZ,
     LABEL,
     LEA,
     MOV,
     PAUSE,
-    SHR,
     TEST,
     UD2,
     XOR,
@@ -32,36 +30,22 @@ from peachpy.x86_64 import (
     dx,
     eax,
     ebp,
-    ebx,
-    ecx,
-    edi,
     edx,
     esi,
-    r8d,
-    r9d,
-    r10d,
-    r11d,
-    r12d,
-    r13d,
-    r14d,
-    r15d,
-    rax,
     rcx,
     rdx,
     rsi,
     si,
-    word,
 )
 
 from dsl.capabilities import prelude
-from formats.acpi import MP_MAILBOX, MailboxCommand
 from formats.ports import COM1, DEBUG_PORT
-from formats.structs import offset_of
 from formats.units import PAGE
 from gen.boot import ordinary
 from gen.boot.apicid import ENUMERATED, emit_apic_id
 from gen.boot.modes import GDT, GDT_LIMIT, SELECTOR_DATA, SELECTOR_TSS, WINDOW, enter_long_mode
 from gen.boot.paging import FirstMap, Mapped, emit_build
+from gen.boot.park import CLEARED, MAILBOX_FIRMWARE, clear, emit_park
 from gen.x86 import (
     BALIGN,
     CLI,
@@ -94,9 +78,6 @@ from gen.x86 import (
 # 64-bit TSS: size, place of IST1 in it, access byte of its descriptor. Intel SDM volume 3A, 8.7 and 3.5.
 TSS_SIZE, TSS_IST1, TSS_AVAILABLE = 104, 36, 0x89
 
-MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR, MAILBOX_FIRMWARE = (
-    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector", "firmware_reserved")
-)
 MAX_CPUS = prelude().constants["MAX_CPUS"].value
 
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
@@ -113,7 +94,7 @@ def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
     _protected_mode(unit, first_map)
     _long_mode(unit, stack)
     _identify(unit, first_map.cpu_ids)
-    _park(unit)
+    emit_park(unit)
     _tables(unit)
     _task(unit, stack)
 
@@ -210,10 +191,11 @@ def _identify(unit: Unit, cpu_ids: int) -> None:
     them.
 
     EBP is the vCPU index. The slot holds id + 1, so that 0 means that the vCPU has not come. That it runs on
-    tables which the OS leaves alone is told in the mailbox's part for firmware, a byte for each index.
+    tables which the OS leaves alone is told in the mailbox's part for firmware, a byte for each index. If the
+    OS may send it back, it leaves its id where it finds it again.
     """
     with unit.code("ap_identify", section=".reset"):
-        lost, wait = Label("lost"), Label("wait")
+        lost, wait, parked = Label("lost"), Label("wait"), Label("parked")
         MOV(esi, ebp)
         CMP(esi, MAX_CPUS)
         JAE(lost)
@@ -229,46 +211,18 @@ def _identify(unit: Unit, cpu_ids: int) -> None:
         JZ(wait)
         LEA(rcx, [rdx + PAGE])
         MOVCR(cr3, rcx)
+        MOV(rcx, [Symbol("ap_ids")])
+        TEST(rcx, rcx)
+        JZ(parked)
+        MOV([rcx + rsi * 4], ebp)
+        LABEL(parked)
         MOV(byte[rdx + rsi * 1 + MAILBOX_FIRMWARE], 1)
         # The OS finds nothing of what the vCPU was entered with: R8 is the host's, RSI its order of vCPUs.
-        for register in (ebx, esi, edi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
-            XOR(register, register)
+        clear(CLEARED)
         JMP(Symbol("ap_park"))
         LABEL(lost)  # vCPU 0 refuses so many
         PAUSE()
         JMP(lost)
-
-
-def _park(unit: Unit) -> None:
-    """The AP's last loop: wait for the OS's wakeup command (ACPI mailbox version 0, one wakeup for each AP).
-
-    Command and ApicId come from one aligned load: between two loads the OS may go on to the next AP, and
-    this one would take a wakeup that is not its own. The vector, 64 bits wide, is read before Command is
-    given back: from then on the mailbox is the OS's again (ACPI 6.5, 5.2.12.19).
-
-    Entered with RDX = mailbox and EBP = the AP's APIC id, all other general registers 0 but RAX and RCX; left
-    with all 0 but RAX, the vector.
-
-    There is no IDT: a handler would need a stack in memory that is the OS's by now, and `fatal` would extend
-    registers of a TD that runs. The loop cannot fault; an NMI, which only the VMM can send, ends the TD.
-    """
-    with unit.code("ap_park", section=".reset"):
-        wait = Label("wait")
-        LABEL(wait)
-        PAUSE()
-        MOV(rax, [rdx + MAILBOX_COMMAND])
-        CMP(ax, int(MailboxCommand.WAKEUP))
-        JNE(wait)
-        SHR(rax, 8 * (MAILBOX_APIC_ID - MAILBOX_COMMAND))
-        CMP(eax, ebp)
-        JNE(wait)
-        MOV(rax, [rdx + MAILBOX_VECTOR])
-        MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before
-        MOVCR(cr3, rcx)
-        MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
-        for register in (ecx, edx, ebp):  # the others were cleared before
-            XOR(register, register)
-        JMP(rax)
 
 
 def _tables(unit: Unit) -> None:
@@ -290,6 +244,8 @@ def _tables(unit: Unit) -> None:
         DD(0, "1: the TDX module says which APIC ids the vCPUs have")
     with unit.data("ap_mailbox", section=".data.reset", align=8):
         DQ(0, "0: APs wait; else the ACPI wakeup mailbox")
+    with unit.data("ap_ids", section=".data.reset", align=8):
+        DQ(0, "0: no AP comes back; else where each leaves its APIC id, by its index")
 
 
 def _task(unit: Unit, stack: Mapped) -> None:

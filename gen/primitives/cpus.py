@@ -23,6 +23,7 @@ from peachpy.x86_64 import (
     PAUSE,
     RDTSC,
     SHL,
+    SHR,
     SUB,
     TEST,
     XOR,
@@ -49,18 +50,16 @@ from peachpy.x86_64 import (
 )
 
 from dsl.sizes import SPAN_SIZE
-from formats.acpi import MP_MAILBOX
-from formats.structs import offset_of
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
-from formats.units import PAGE
+from formats.units import LARGE_PAGE, PAGE
+from gen.boot.park import BLOCK, IDS, MAILBOX_FIRMWARE, MAILBOX_RESET, OWN_ADDRESSES, RESET, VECTOR
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
-from gen.x86 import MOVCR, REP_STOSB, Symbol, cr3, rsp
+from gen.x86 import MOVCR, REP_MOVSB, REP_STOSB, Symbol, cr3, rsp
 
 # TSC ticks that vCPU 0 waits for another one: some seconds at any frequency that the TDX module allows (0.1
 # to 10 GHz).
 PATIENCE = 1 << 34
-FIRMWARE_AREA = offset_of(MP_MAILBOX, "firmware_reserved")
 
 
 def find_cpus(b: Builder) -> None:  # (td, out)
@@ -152,20 +151,84 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     They map the park loop and what it reads; the OS's wakeup code, wherever it lies, is added in the handoff.
     """
     (mailbox,) = b.save(rdi)
-    pool = b.context.ap_paging
-    tables = pool + b.offset("Paging", "tables")
-    MOV(rax, [rdi])
-    ADD(rax, PAGE)
-    MOV([Symbol(CONTEXT, tables)], rax)
     MOV(rcx, [rdi + SPAN_SIZE])
+    _clear(b, mailbox)
+    MOV(rcx, [rax + SPAN_SIZE])
     SUB(rcx, PAGE)
-    MOV([Symbol(CONTEXT, tables + SPAN_SIZE)], rcx)
-    MOV(eax, 1)  # the PML4
-    MOV([Symbol(CONTEXT, pool + b.offset("Paging", "used"))], rax)
-    MOV(rcx, [rdi + SPAN_SIZE])
+    _map(b, mailbox)
+    _send(b, mailbox)
+
+
+def park_aps_with_reset(b: Builder) -> None:  # (mailbox, paging)
+    """The same in the first pages of the region, and behind the page tables what takes APs back: their ids,
+    and the reset code. All lies in 2 MiB, for the OS's tables map no more around the vector (Linux
+    arch/x86/mm/ident_map.c).
+    """
+    (mailbox,) = b.save(rdi)
+    MOV(rax, [rdi])
+    LEA(rcx, [rax + BLOCK - 1])
+    XOR(rcx, rax)
+    SHR(rcx, LARGE_PAGE.bit_length() - 1)
+    MOV(eax, b.error("out_of_bounds"))
+    JNZ(b.fail)
+    MOV(ecx, BLOCK)
+    _clear(b, mailbox)
+    _copy_reset_code(b, mailbox)
+    MOV(ecx, IDS - PAGE)
+    _map(b, mailbox)
+    LEA(rdi, [Symbol(CONTEXT, b.context.ap_paging)])
+    MOV(rax, [rsp + mailbox])
+    MOV(rsi, [rax])
+    ADD(rsi, IDS)
+    MOV(ecx, PAGE)
+    pages_arguments(READ_WRITE)
+    b.checked("page_map")
+    MOV(rax, [rsp + mailbox])
+    MOV(rax, [rax])
+    ADD(rax, IDS)
+    MOV(rdx, [Symbol("paging_cpu_ids")])
+    MOV(edx, [rdx])  # of vCPU 0, which comes first (runtime-c/src/cpus.c)
+    MOV([rax], edx)
+    MOV([Symbol("ap_ids")], rax)
+    _send(b, mailbox)
+
+
+def _clear(b: Builder, mailbox: int) -> None:
+    """RCX bytes of the region; RAX = its span."""
     MOV(rdi, [rdi])
     XOR(eax, eax)
     REP_STOSB()
+    MOV(rax, [rsp + mailbox])
+
+
+def _copy_reset_code(b: Builder, mailbox: int) -> None:
+    """To its page; what it holds of its own addresses moves with it. The mailbox names its vector."""
+    MOV(rdx, [rsp + mailbox])
+    MOV(rdx, [rdx])
+    LEA(rdi, [rdx + RESET])
+    LEA(rax, [rdx + RESET + VECTOR])
+    MOV([rdx + MAILBOX_RESET], rax)
+    LEA(rsi, [Symbol("ap_reset")])
+    LEA(rcx, [Symbol("ap_reset_end")])
+    SUB(rcx, rsi)
+    MOV(rax, rdi)
+    SUB(rax, rsi)
+    REP_MOVSB()
+    for place in OWN_ADDRESSES:
+        ADD([rdx + RESET + place], eax)
+
+
+def _map(b: Builder, mailbox: int) -> None:
+    """The APs' tables, in the RCX bytes behind the mailbox, map code and mailbox."""
+    pool = b.context.ap_paging
+    tables = pool + b.offset("Paging", "tables")
+    MOV([Symbol(CONTEXT, tables + SPAN_SIZE)], rcx)
+    MOV(rax, [rsp + mailbox])
+    MOV(rax, [rax])
+    ADD(rax, PAGE)
+    MOV([Symbol(CONTEXT, tables)], rax)
+    MOV(eax, 1)  # the PML4
+    MOV([Symbol(CONTEXT, pool + b.offset("Paging", "used"))], rax)
     for part, access in (("text", READ_EXECUTE), ("rodata", READ), ("data", READ)):
         LEA(rdi, [Symbol(CONTEXT, pool)])
         LEA(rsi, [Symbol(f"__{part}_start")])
@@ -179,7 +242,10 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     MOV(ecx, PAGE)
     pages_arguments(READ_WRITE)
     b.checked("page_map")
-    # An AP that sees the mailbox finds everything else in place (stores stay in order on x86).
+
+
+def _send(b: Builder, mailbox: int) -> None:
+    """An AP that sees the mailbox finds everything else in place (stores stay in order on x86)."""
     MOV(rax, [rsp + mailbox])
     MOV(rax, [rax])
     MOV([Symbol("ap_mailbox")], rax)
@@ -194,9 +260,13 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     ADD(r8d, 1)
     CMP(r8d, [Symbol(CONTEXT, b.context.td + b.offset("VpInfo", "num_vcpus"))])
     JAE(gone)
-    _await(b, "parked", lambda: CMP(byte[r9 + r8 * 1 + FIRMWARE_AREA], 0))
+    _await(b, "parked", lambda: CMP(byte[r9 + r8 * 1 + MAILBOX_FIRMWARE], 0))
     JMP(more)
     LABEL(gone)
 
 
-BODIES: dict[str, Body] = {"find_cpus": find_cpus, "park_aps": park_aps}
+BODIES: dict[str, Body] = {
+    "find_cpus": find_cpus,
+    "park_aps": park_aps,
+    "park_aps_with_reset": park_aps_with_reset,
+}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import peachpy.stream
 import peachpy.x86_64.options
-from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex
+from peachpy.x86_64.encoding import modrm_sib_disp, optional_rex, rex
 from peachpy.x86_64.instructions import Instruction
 from peachpy.x86_64.operand import MemoryOperand, check_operand, is_imm, is_imm8
 from peachpy.x86_64.registers import (
@@ -401,6 +401,53 @@ class LJMP(SystemInstruction):
                 ),
             )
         )
+        self._issue()
+
+
+class JMP_FAR(SystemInstruction):
+    """Far jump of 32-bit and 64-bit code to the offset u32 and the selector u16 that lie in memory."""
+
+    modes = frozenset({32, 64})
+
+    def __init__(self, memory: Any, **kwargs: Any) -> None:
+        super().__init__("JMP FAR", memory, **kwargs)
+        if not isinstance(self.operands[0], MemoryOperand):
+            self._reject()
+        self.encodings.append(
+            (
+                0x00,
+                lambda op: (
+                    optional_rex(0, op[0].address) + bytearray([0xFF]) + modrm_sib_disp(5, op[0].address)
+                ),
+            )
+        )
+        self.in_regs = (True,)
+        self._issue()
+
+
+class LOCK_CMPXCHG(SystemInstruction):
+    """In one step: if the 8 bytes in memory are RAX, the register goes there; else RAX takes them."""
+
+    modes = frozenset({64})
+
+    def __init__(self, memory: Any, source: Any, **kwargs: Any) -> None:
+        super().__init__("LOCK CMPXCHG", memory, source, **kwargs)
+        to, new = self.operands
+        if not isinstance(to, MemoryOperand) or not isinstance(new, GeneralPurposeRegister64):
+            self._reject()
+        self.encodings.append(
+            (
+                0x00,
+                lambda op: (
+                    bytearray([0xF0])
+                    + rex(1, op[1].hcode, op[0].address)
+                    + bytearray([0x0F, 0xB1])
+                    + modrm_sib_disp(op[1].lcode, op[0].address)
+                ),
+            )
+        )
+        self.in_regs = (True, True)
+        self._implicit((rax,), (rax,))
         self._issue()
 
 

@@ -1,10 +1,13 @@
 /* Which CPUs and interrupt controllers does the MADT list? As many CPUs as the TD has, woken through our mailbox.
  *
  * What the VMM's MADT says is measured, but no length in it is believed and its own mailbox is dropped.
- * Source: ACPI specification 6.5, 5.2.12. */
+ * Source: ACPI specification 6.5, 5.2.12; 6.6, 5.2.12.19 for a mailbox with reset vector. */
 #include "acpi_build.h"
 
 #define LAPIC_UID_MAX 0xFFu
+/* Where the mailbox names the reset vector: ours, or 0. */
+#define RESET_VECTOR (offsetof(struct acpi_mp_mailbox, firmware_reserved) + \
+                      offsetof(struct acpi_mp_mailbox_ours, reset_vector))
 
 /* Adds room for one more MADT entry behind the `size` bytes that are there; 0 if the area is full. */
 static uint8_t *add_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint64_t entry_size) {
@@ -171,8 +174,15 @@ void acpi_madt_end(struct acpi_builder *builder, uint8_t *madt, uint64_t size) {
 }
 
 status_t acpi_madt_wakeup(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct span *mailbox) {
-    const struct acpi_madt_mp_wakeup wakeup = {
-        .type = ACPI_MADT_MP_WAKEUP, .length = sizeof wakeup, .mailbox_address = tdf_gpa(mailbox->data)};
+    struct acpi_madt_mp_wakeup_v1 wakeup = {.type = ACPI_MADT_MP_WAKEUP,
+                                            .length = sizeof(struct acpi_madt_mp_wakeup),
+                                            .mailbox_address = tdf_gpa(mailbox->data)};
+    if (!tdf_read(mailbox, RESET_VECTOR, &wakeup.reset_vector, sizeof wakeup.reset_vector))
+        return TDF_E_OUT_OF_BOUNDS;
+    if (wakeup.reset_vector != 0) {
+        wakeup.length = sizeof wakeup;
+        wakeup.mailbox_version = ACPI_MAILBOX_WITH_RESET;
+    }
     return acpi_madt_entry(builder, madt, size, &wakeup);
 }
 

@@ -190,6 +190,13 @@ static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end
     return status;
 }
 
+/* The end at or below `end` of `size` bytes that do not lie in two blocks of 2 MiB, if they fit into one: a page table
+ * holds their pages, and an OS that maps a large page there maps all of them. */
+static uint64_t end_in_block(uint64_t end, uint64_t size) {
+    const uint64_t block = tdf_align_down(end, TDF_PAGE_2M);
+    return end > block && end - block < size && size <= TDF_PAGE_2M ? block : end;
+}
+
 /* Carves one region as high as it fits below `limit`, which moves down to its start. Sections of the image are left
  * alone. */
 static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_t *limit) {
@@ -198,7 +205,7 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
     uint64_t size = tdf_align_up(entry->end, TDF_PAGE);
     for (uint64_t i = ram->ranges.count; i > 0; i--) {
         const struct ram_range *range = &ram->ranges.items[i - 1];
-        uint64_t end = range->end < *limit ? range->end : *limit;
+        uint64_t end = end_in_block(range->end < *limit ? range->end : *limit, size);
         uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
         if (range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size)
             continue;

@@ -1,4 +1,5 @@
-"""Does each parked AP take its own wakeup and no other, however the OS's stores fall between its steps?
+"""Does each parked AP take its own wakeup and no other, however the OS's stores fall between its steps? Also
+if it was sent back, if the OS tests whether it has come, and if the OS does not wait for the answer?
 
 The loop's machine code is executed instruction by instruction, and every order of the steps of the OS and
 the APs is visited. An instruction has at most one access to memory, an aligned one, and x86 shows stores in
@@ -24,7 +25,12 @@ SIZE = 16
 TWO_LOADS = "f390 66833a01 75f8 396a04 75f3 488b4208 66c7020000 ffe0"
 # One load, but Command is given back before the vector is read.
 EARLY_CLEAR = "f390 488b02 6683f801 75f5 48c1e820 39e8 75ed 66c7020000 488b4208 ffe0"
-# td-shim's order of two loads, ApicId first, which is right as well.
+# A loop of mailbox version 0: no test is answered.
+NO_ANSWER = "f390 488b02 6683f801 75f5 48c1e820 39e8 75ed 488b4208 66c7020000 ffe0"
+# A test is answered by a store, whatever lies in the mailbox by then.
+LATE_ANSWER = "f390 488b02 4889c1 48c1e920 39e9 75f0 6683f801 740d 6683f802 75e4 66c7020000 ebdd"
+LATE_ANSWER += "488b4208 66c7020000 ffe0"
+# td-shim's order of two loads, ApicId first: right as long as none comes back and reads an old ApicId.
 APIC_ID_FIRST = "f390 396a04 75f9 66833a01 75f3 488b4208 66c7020000 ffe0"
 
 
@@ -34,9 +40,11 @@ class Ap:
 
     rip: int = 0
     rax: int = 0
+    rcx: int = 0
     rbp: int = 0
     equal: bool = False
     woken: bool = False
+    leaving: bool = False  # on its way back, by the reset vector
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,13 @@ def get(mailbox: bytes, field: tuple[int, int]) -> int:
     return int.from_bytes(mailbox[offset : offset + size], "little")
 
 
+REGISTERS = {Register.RAX: "rax", Register.RCX: "rcx"}
+
+
+def set_register(ap: Ap, name: str, value: int) -> Ap:
+    return replace(ap, rax=value) if name == "rax" else replace(ap, rcx=value)
+
+
 class Loop:
     """The instructions of a park loop, entered with RDX = mailbox and RBP = the AP's id."""
 
@@ -69,24 +84,36 @@ class Loop:
         """The AP and the mailbox after one instruction. KeyError for an instruction that is not modelled."""
         ins = self.at[ap.rip]
         after = replace(ap, rip=ins.next_ip)
+        register = REGISTERS.get(ins.op0_register)
         match ins.mnemonic:
+            case Mnemonic.CMPXCHG if ins.has_lock_prefix:
+                now = get(mailbox, self._field(ins))
+                if now != ap.rax:
+                    return replace(after, rax=now, equal=False), mailbox
+                new = self._read(ap, mailbox, ins, 1)
+                return replace(after, equal=True), put(mailbox, self._field(ins), new)
             case Mnemonic.PAUSE:
                 return after, mailbox
             case Mnemonic.MOV if ins.op0_kind == OpKind.MEMORY:
                 return after, put(mailbox, self._field(ins), self._read(ap, mailbox, ins, 1))
-            case Mnemonic.MOV if ins.op0_register == Register.RAX:
-                return replace(after, rax=self._read(ap, mailbox, ins, 1)), mailbox
             case Mnemonic.MOV if {ins.op0_register, ins.op1_register} == {Register.RCX, Register.CR3}:
                 return after, mailbox  # forgets translations
+            case Mnemonic.MOV if register:
+                return set_register(after, register, self._read(ap, mailbox, ins, 1)), mailbox
+            case Mnemonic.XOR if ins.op0_register == ins.op1_register == Register.CX:
+                return replace(after, rcx=ap.rcx & ~0xFFFF), mailbox
             case Mnemonic.CMP:
                 equal = self._read(ap, mailbox, ins, 0) == self._read(ap, mailbox, ins, 1)
                 return replace(after, equal=equal), mailbox
-            case Mnemonic.SHR if ins.op0_register == Register.RAX:
-                return replace(after, rax=ap.rax >> ins.immediate8), mailbox
+            case Mnemonic.SHR if register:
+                return set_register(after, register, getattr(ap, register) >> ins.immediate8), mailbox
             case Mnemonic.XOR if ins.op0_register == ins.op1_register != Register.EAX:
                 return after, mailbox  # clears what is not read again; RBP goes on to say which AP it is
-            case Mnemonic.JNE:
-                return (after if ap.equal else replace(ap, rip=ins.near_branch_target)), mailbox
+            case Mnemonic.JNE | Mnemonic.JE:
+                taken = ap.equal == (ins.mnemonic == Mnemonic.JE)
+                return (replace(ap, rip=ins.near_branch_target) if taken else after), mailbox
+            case Mnemonic.JMP if ins.op0_register == Register.NONE:
+                return replace(ap, rip=ins.near_branch_target), mailbox
             case Mnemonic.JMP if ins.op0_register == Register.RAX:
                 return replace(after, woken=True), mailbox
         raise KeyError(str(ins))
@@ -102,7 +129,7 @@ class Loop:
                 return get(mailbox, self._field(ins))
             case OpKind.REGISTER:
                 register = ins.op_register(operand)
-                values = {Register.RAX: ap.rax, Register.RBP: ap.rbp}
+                values = {Register.RAX: ap.rax, Register.RCX: ap.rcx, Register.RBP: ap.rbp}
                 mask = (1 << 8 * iced_x86.RegisterExt.size(register)) - 1
                 return values[iced_x86.RegisterExt.full_register(register)] & mask
         return ins.immediate(operand)
@@ -112,35 +139,84 @@ def vector(apic_id: int) -> int:
     return FIRST_VECTOR + 0x1000 * apic_id
 
 
-def stores(apic_id: int, vector_first: bool) -> list[tuple[tuple[int, int], int]]:
-    """What the OS writes for one AP. Command comes last, the order of the others is not said."""
-    target = [(APIC_ID, apic_id), (VECTOR, vector(apic_id))]
-    return [*(reversed(target) if vector_first else target), (COMMAND, 1)]
+@dataclass(frozen=True)
+class Store:
+    """The OS writes a field of the mailbox."""
+
+    field: tuple[int, int]
+    value: int
 
 
-def explore(loop: Loop, wakeups: tuple[int, ...], vector_first: bool) -> str:
-    """Visits every state that the OS waking the APs in this order can lead to; what goes wrong, or nothing.
+@dataclass(frozen=True)
+class Answered:
+    """The OS waits until Command is 0."""
+
+
+@dataclass(frozen=True)
+class Leave:
+    """The OS has this AP, which is its own, jump to the reset vector. It does not wait for it."""
+
+    apic_id: int
+
+
+Step = Store | Answered | Leave
+
+
+def wake(*apic_ids: int, vector_first: bool = False) -> list[Step]:
+    """One after the other. Command comes last, the order of the other fields is not said."""
+    steps: list[Step] = []
+    for apic_id in apic_ids:
+        target = [Store(APIC_ID, apic_id), Store(VECTOR, vector(apic_id))]
+        steps += [*(reversed(target) if vector_first else target), Store(COMMAND, 1), Answered()]
+    return steps
+
+
+def leave(*apic_ids: int) -> list[Step]:
+    return [Leave(apic_id) for apic_id in apic_ids]
+
+
+def ask(*apic_ids: int, patient: bool = True) -> list[Step]:
+    """Have they come back? Linux waits for a second, then goes on."""
+    steps: list[Step] = []
+    for apic_id in apic_ids:
+        steps += [Store(APIC_ID, apic_id), Store(COMMAND, 2), *([Answered()] if patient else [])]
+    return steps
+
+
+def of_os(state: State, step: Step) -> Iterator[State]:
+    """The state after a step of the OS, if it can make it."""
+    match step:
+        case Store(field, value):
+            yield replace(state, mailbox=put(state.mailbox, field, value), os=state.os + 1)
+        case Answered():
+            if get(state.mailbox, COMMAND) == 0:
+                yield replace(state, os=state.os + 1)
+        case Leave(apic_id):
+            aps = tuple(replace(ap, leaving=ap.leaving or ap.rbp == apic_id) for ap in state.aps)
+            if all(ap.woken for ap in state.aps if ap.rbp == apic_id):
+                yield replace(state, aps=aps, os=state.os + 1)
+
+
+def explore(loop: Loop, plan: list[Step]) -> str:
+    """Visits every state that the OS with this plan can lead to; what goes wrong, or nothing.
 
     Each AP may only ever jump to its own vector, and from each state the end must be in reach: all woken, the
     OS done. A state from which it is not is a lost wakeup, for which the OS would wait forever.
     """
-    plan = [
-        step for each in wakeups for step in (*stores(each, vector_first), None)
-    ]  # None: wait for Command 0
 
     def successors(state: State) -> Iterator[State]:
         for index, ap in enumerate(state.aps):
+            stepped, mailbox = Ap(rbp=ap.rbp), state.mailbox
+            if ap.woken and not ap.leaving:
+                continue
             if not ap.woken:
-                stepped, mailbox = loop.step(ap, state.mailbox)
-                yield State(mailbox, state.os, (*state.aps[:index], stepped, *state.aps[index + 1 :]))
+                stepped, mailbox = loop.step(ap, mailbox)
+            yield State(mailbox, state.os, (*state.aps[:index], stepped, *state.aps[index + 1 :]))
         if state.os < len(plan):
-            store = plan[state.os]
-            if store is not None:
-                yield replace(state, mailbox=put(state.mailbox, *store), os=state.os + 1)
-            elif get(state.mailbox, COMMAND) == 0:
-                yield replace(state, os=state.os + 1)
+            yield from of_os(state, plan[state.os])
 
-    first = State(bytes(SIZE), 0, tuple(Ap(rbp=each) for each in sorted(wakeups)))
+    apic_ids = sorted({step.value for step in plan if isinstance(step, Store) and step.field == APIC_ID})
+    first = State(bytes(SIZE), 0, tuple(Ap(rbp=each) for each in apic_ids))
     before: dict[State, list[State]] = {first: []}
     todo = [first]
     while todo:
@@ -153,8 +229,9 @@ def explore(loop: Loop, wakeups: tuple[int, ...], vector_first: bool) -> str:
                 before[after] = []
                 todo.append(after)
             before[after].append(state)
-    ends = [each for each in before if each.os == len(plan) and all(ap.woken for ap in each.aps)]
-    assert len(before) > 100 * len(wakeups), "the search saw too little"
+    assert len(before) > 100 * len(apic_ids), "the search saw too little"
+    ends = [each for each in before if each.os == len(plan)]
+    ends = [each for each in ends if all(ap.woken and not ap.leaving for ap in each.aps)]
     reaching, todo = set(ends), ends
     while todo:
         new = [each for each in before[todo.pop()] if each not in reaching]
@@ -177,16 +254,50 @@ def park(image: Linked) -> Loop:
 def test_every_interleaving_wakes_each_ap_once_at_its_own_vector(
     park: Loop, wakeups: tuple[int, ...], vector_first: bool
 ) -> None:
-    assert explore(park, wakeups, vector_first) == ""
+    assert explore(park, wake(*wakeups, vector_first=vector_first)) == ""
+
+
+# Offline and online again; kexec, which asks nobody; an OS that asks and goes on.
+BACK = {
+    "one": [*wake(1, 2), *leave(1), *ask(1), *wake(1)],
+    "both": [*wake(1, 2), *leave(1), *ask(1), *leave(2), *ask(2), *wake(2, 1)],
+    "kexec": [*wake(1, 2), *leave(1, 2), *wake(1, 2)],
+    "kexec, in another order": [*wake(1, 2), *leave(1, 2), *wake(2, 1)],
+    "kexec of three": [*wake(1, 2, 3), *leave(3, 1, 2), *wake(1, 2, 3)],
+    "impatient": [*wake(1, 2), *leave(1, 2), *ask(1, 2, patient=False), *wake(2, 1)],
+    "impatient, then the other": [*wake(1, 2), *leave(1, 2), *ask(1, patient=False), *wake(2, 1)],
+}
+
+
+@pytest.mark.parametrize("plan", BACK.values(), ids=BACK)
+def test_every_interleaving_of_aps_that_come_back(park: Loop, plan: list[Step]) -> None:
+    assert explore(park, plan) == ""
+
+
+def test_the_search_finds_an_answer_that_comes_too_late() -> None:
+    loop = Loop(bytes.fromhex(LATE_ANSWER))
+    assert explore(loop, BACK["both"]) == ""
+    assert explore(loop, BACK["impatient, then the other"]) == f"AP 2 jumps to {vector(1):#x}"
+
+
+def test_the_search_finds_a_loop_that_answers_no_test() -> None:
+    loop = Loop(bytes.fromhex(NO_ANSWER))
+    assert explore(loop, BACK["kexec"]) == ""
+    assert explore(loop, BACK["one"]) == "a wakeup is lost"
+
+
+def test_the_search_finds_an_old_apic_id_that_meets_a_new_command() -> None:
+    loop = Loop(bytes.fromhex(APIC_ID_FIRST))
+    assert explore(loop, BACK["kexec"]) == f"AP 2 jumps to {vector(1):#x}"
 
 
 def test_the_search_finds_the_race_of_two_loads() -> None:
-    assert explore(Loop(bytes.fromhex(TWO_LOADS)), (1, 2), False) != ""
+    assert explore(Loop(bytes.fromhex(TWO_LOADS)), wake(1, 2)) != ""
 
 
 def test_the_search_finds_a_vector_that_is_read_too_late() -> None:
-    assert explore(Loop(bytes.fromhex(EARLY_CLEAR)), (1, 2), False) == f"AP 1 jumps to {vector(2):#x}"
+    assert explore(Loop(bytes.fromhex(EARLY_CLEAR)), wake(1, 2)) == f"AP 1 jumps to {vector(2):#x}"
 
 
 def test_the_search_allows_two_loads_in_the_right_order() -> None:
-    assert explore(Loop(bytes.fromhex(APIC_ID_FIRST)), (1, 2, 3), False) == ""
+    assert explore(Loop(bytes.fromhex(APIC_ID_FIRST)), wake(1, 2, 3)) == ""

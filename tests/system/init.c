@@ -1,32 +1,11 @@
 /* The first process of a TD under test: tells through /dev/kmsg what works, echoes a line of the console, powers off. */
-typedef unsigned long ulong;
+#include "user.h"
 
-static long call(long number, long a, long b, long c, long d) {
-    long result;
-    register long r10 __asm__("r10") = d;
-    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
-    return result;
-}
-/* x86-64 system calls (Linux arch/x86/entry/syscalls/syscall_64.tbl) */
-enum {
-    READ = 0, WRITE = 1, OPEN = 2, CLOSE = 3, RT_SIGACTION = 13, IOCTL = 16, NANOSLEEP = 35, FORK = 57, EXIT = 60,
-    WAIT4 = 61, MKDIR = 83, MKNOD = 133, REBOOT = 169, SCHED_SETAFFINITY = 203, SCHED_GETAFFINITY = 204,
-    CLOCK_GETTIME = 228, GETCPU = 309
-};
-enum { CHARACTER = 0020600, SIGFPE = 8, SIGSEGV = 11, TCSBRK = 0x5409 };
+enum { SIGFPE = 8, SIGSEGV = 11, TCSBRK = 0x5409 };
 enum { PAGES = 256 };
 
-static int kmsg;
 static volatile int caught;
 static char memory[PAGES << 12];
-
-static long length(const char *text) {
-    long n = 0;
-    while (text[n]) n++;
-    return n;
-}
-
-static void say(const char *text) { call(WRITE, kmsg, (long)text, length(text), 0); }
 
 /* One record: "init: works: WHAT" or "init: BROKEN: WHAT". */
 static void judge(int good, const char *what) {
@@ -79,14 +58,9 @@ static int child(unsigned processor) {
 }
 
 static void processors(void) {
-    ulong mask = 0;
-    int status, count = 0, good = 0;
+    int status, good = 0;
+    const int count = count_processors();
     long children[64];
-    char text[] = "init: processors 0\n";
-    call(SCHED_GETAFFINITY, 0, 8, (long)&mask, 0);
-    for (int i = 0; i < 64; i++) count += mask >> i & 1;
-    text[17] = (char)('0' + count);
-    say(text);
     for (int i = 0; i < PAGES; i++) memory[i << 12] = (char)i;
     for (int i = 0; i < count; i++)
         if (!(children[i] = call(FORK, 0, 0, 0, 0))) call(EXIT, child((unsigned)i), 0, 0, 0);
@@ -115,19 +89,12 @@ static void console(void) {
 }
 
 void run(void) {
-    long nap[2] = {0, 50000000};
-    call(MKDIR, (long)"/dev", 0755, 0, 0);
-    call(MKNOD, (long)"/dev/kmsg", CHARACTER, 1 << 8 | 11, 0);
-    kmsg = (int)call(OPEN, (long)"/dev/kmsg", 1, 0, 0);
+    open_log();
     say("init: hello from user space\n");
     faults();
     processors();
     clocks();
     console();
     say("init: done\n");
-    call(NANOSLEEP, (long)nap, 0, 0, 0);
-    call(REBOOT, 0xfee1dead, 672274793, 0x4321fedc, 0); /* power off */
-    for (;;) {}
+    power_off();
 }
-
-__attribute__((naked)) void _start(void) { __asm__("and $-16, %rsp; call run"); }

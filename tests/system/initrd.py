@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from debian import HOME
 
@@ -14,13 +16,16 @@ SOURCE = Path(__file__).parent / "init.c"
 FLAGS = ("-target", "x86_64-linux-musl", "-mcpu=x86_64", "-O1", "-static", "-nostdlib", "-ffreestanding")
 STRICT = ("-fno-stack-protector", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
 
+# What a kernel says that met something wrong.
+COMPLAINTS = r"BUG|WARNING|stall|Oops|unchecked MSR|ACPI (Bios )?(Error|Warning)"
 
-def program(folder: Path) -> bytes:
-    """init.c."""
+
+def program(folder: Path, source: Path = SOURCE) -> bytes:
+    """init.c, or another."""
     out = folder / "init"
     command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *STRICT]
     done = subprocess.run(
-        [*command, str(SOURCE), "-o", str(out)], capture_output=True, text=True, check=False
+        [*command, str(source), "-o", str(out)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return out.read_bytes()
@@ -35,6 +40,6 @@ def script(text: bytes) -> bytes:
     return with_init(text, busybox(_say, HOME))
 
 
-def archive(init: bytes) -> bytes:
-    """/dev/console and /init."""
-    return with_init(init)
+def archive(init: bytes, files: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """/dev/console, /init, and files in the root."""
+    return with_init(init, files=files)

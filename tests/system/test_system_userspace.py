@@ -18,7 +18,6 @@ from tdforge import initramfs
 from tdforge.boot import CMDLINE
 
 WORKS = ("page fault", "division by zero", "a child on every processor", "sleep")
-COMPLAINTS = r"BUG|WARNING|stall|Oops|unchecked MSR|ACPI (Bios )?(Error|Warning)"
 
 
 def boot(firmware: Firmware, kernel: bytes, archive: bytes, **more: object) -> RunConfig:
@@ -47,7 +46,7 @@ def test_four_processors_user_space_console_and_power_off(
     assert "BROKEN" not in whole.console
     assert "you said: hello there" in whole.console.replace("\r", "")
     assert "Power down" in whole.console
-    assert not re.search(COMPLAINTS, whole.console)
+    assert not re.search(initrd.COMPLAINTS, whole.console)
 
 
 # ---- busybox

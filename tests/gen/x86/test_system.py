@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 import pytest
-from peachpy.x86_64 import al, ax, cl, cx, dx, eax, ecx, r9, r13, rax, rbx, rcx, rdi, rdx, rsi, si
+from peachpy.x86_64 import al, ax, cl, cx, dx, eax, ecx, r9, r10, r13, rax, rbx, rcx, rdi, rdx, rsi, si
 from peachpy.x86_64.registers import GeneralPurposeRegister64 as R64
 
 import gen.x86.system as system
@@ -19,11 +19,13 @@ from gen.x86 import (
     INVLPG,
     IRETQ,
     JMP16,
+    JMP_FAR,
     LGDT,
     LGDT_CS,
     LIDT,
     LJMP,
     LJMP32,
+    LOCK_CMPXCHG,
     LODSB_CS,
     LTR,
     MOVCR,
@@ -107,6 +109,10 @@ FORMS: list[tuple[Callable[[], SystemInstruction], str]] = [
     (lambda: IN(ax, dx), "in ax, dx"),
     (lambda: IN(eax, 0x60), "in eax, 0x60"),
     (lambda: LJMP(0x10, Symbol("entry")), "jmp 0x10:entry"),
+    (lambda: JMP_FAR([rbx + 40]), "jmp far [rbx + 0x28]"),
+    (lambda: JMP_FAR([r13]), "jmp far [r13]"),
+    (lambda: LOCK_CMPXCHG([rdx], rcx), "lock cmpxchg [rdx], rcx"),
+    (lambda: LOCK_CMPXCHG([r9 + 8], r10), "lock cmpxchg [r9 + 8], r10"),
     (lambda: LJMP32(0x08, Symbol("entry")), "jmp 0x8:entry"),
     (lambda: LGDT_CS(Symbol("pointer") - 0xFFFF0000), "o32 lgdt pointer - 0xffff0000"),
     (lambda: JMP16(Symbol("far") - 0xFFFEFFFF), "jmp far - 0xfffeffff"),
@@ -163,6 +169,8 @@ def test_every_class_is_covered() -> None:
         (lambda: MOVSEG(ds, ecx), {"ecx"}, set()),
         (lambda: LTR(cx), {"cx"}, set()),
         (lambda: LGDT([rsi + rdx * 2]), {"rsi", "rdx"}, set()),
+        (lambda: JMP_FAR([rbx]), {"rbx"}, set()),
+        (lambda: LOCK_CMPXCHG([rdx], rcx), {"rax", "rcx", "rdx"}, {"rax"}),
         (lambda: TDCALL(reads=(rax, rcx), writes=(rax,)), {"rax", "rcx"}, {"rax"}),
     ],
 )
@@ -185,6 +193,9 @@ def test_declares_registers(
         lambda: MOVSEG(ds, rax),
         lambda: LTR(rax),
         lambda: LGDT(rax),
+        lambda: JMP_FAR(rax),
+        lambda: LOCK_CMPXCHG(rax, rcx),
+        lambda: LOCK_CMPXCHG([rdx], ecx),
         lambda: MOVOFFSET(rax, Symbol("s")),
     ],
 )

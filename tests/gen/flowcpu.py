@@ -44,11 +44,14 @@ DATA = (
     "ap_gate",
     "ap_mailbox",
     "ap_enumerated",
+    "ap_ids",
     "paging_cpu_ids",
     "__text_start",
     "__text_end",
     "__rodata_start",
     "__rodata_end",
+    "ap_reset",
+    "ap_reset_end",
 )
 SHIPPED = Path(__file__).resolve().parents[2] / "dsl/flows/linux.tdf"
 

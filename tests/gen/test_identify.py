@@ -133,6 +133,25 @@ def test_an_ap_tells_its_id_then_waits_for_the_mailbox(
     assert not [name for name in cleared if after[name]], "the OS finds what the vCPU was entered with"
 
 
+def test_an_ap_that_may_come_back_leaves_its_id_before_it_says_that_it_has_gone(image: Linked) -> None:
+    td = machine(image, Answers())
+    ids = MAILBOX + 0x1_0000
+    td.cpu.mem_write(MAILBOX, bytes(4096))
+    td.cpu.mem_write(ids, bytes(4096))
+    td.cpu.mem_write(image.symbols["ap_mailbox"], MAILBOX.to_bytes(8, "little"))
+    td.cpu.mem_write(image.symbols["ap_ids"], ids.to_bytes(8, "little"))
+    order: list[int] = []
+    for place in (MAILBOX, ids):
+        td.cpu.hook_add(
+            uc.UC_HOOK_MEM_WRITE, lambda *_, place=place: order.append(place), begin=place, end=place + 4095
+        )
+    td.set(rbp=INDEX)
+    td.start(image.symbols["ap_identify"], STACK, until=image.symbols["ap_park"])
+    told = bytes(td.cpu.mem_read(ids, 4096))
+    assert told == bytes(4 * INDEX) + OF_MSR.to_bytes(4, "little") + bytes(4096 - 4 * INDEX - 4)
+    assert order == [ids, MAILBOX]
+
+
 def test_a_vcpu_that_nobody_waits_for_tells_nothing(image: Linked) -> None:
     td = machine(image, Answers())
     page = slots(image)

@@ -155,7 +155,9 @@ def test_another_vcpu_tells_its_id_and_touches_no_stack(image: Linked) -> None:
     assert cpu.reg_read(x86.UC_X86_REG_RSP) == before
 
 
-@pytest.mark.parametrize(("name", "size"), [("ap_gate", 4), ("ap_enumerated", 4), ("ap_mailbox", 8)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("ap_gate", 4), ("ap_enumerated", 4), ("ap_mailbox", 8), ("ap_ids", 8)]
+)
 def test_what_aps_wait_for_is_zero_in_the_measured_image(image: Linked, name: str, size: int) -> None:
     assert image.read(image.symbols[name], size) == bytes(size)
     assert image.symbols["__data_start"] <= image.symbols[name] < image.symbols["__data_end"]
@@ -173,7 +175,7 @@ def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
     for name in CLEARED:
         cpu.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
     cpu.reg_write(x86.UC_X86_REG_RCX, 0x90_1000)
-    states = [(0, 5), (1, 4), (2, 5), (1, 0x10005), (1, 5)]
+    states = [(0, 5), (1, 4), (2, 4), (3, 5), (1, 0x10005), (1, 5)]
     seen = []
 
     def stop(at: int, code: bytes) -> bool:
@@ -193,6 +195,26 @@ def test_parked_vcpu_wakes_for_its_own_id_only(image: Linked) -> None:
         name: cpu.reg_read(getattr(x86, f"UC_X86_REG_{name}")) for name in (*CLEARED, "RCX", "RDX", "RBP")
     }
     assert shown == dict.fromkeys(shown, 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "apic_id", "answer"), [(2, 5, 0), (2, 4, 2), (2, 0x10005, 2), (0x12, 5, 0x12)]
+)
+def test_parked_vcpu_answers_a_test_of_its_own_id_only(
+    image: Linked, command: int, apic_id: int, answer: int
+) -> None:
+    mailbox, rest = 0x90_0000, apic_id.to_bytes(4, "little") + b"\x77" * 24
+    cpu = long_mode(image, 5)
+    cpu.reg_write(x86.UC_X86_REG_RDX, mailbox)
+    cpu.mem_write(mailbox, command.to_bytes(4, "little") + rest)
+    turns: list[int] = []
+
+    def stop(at: int, code: bytes) -> bool:
+        turns.extend([at] if code == b"\xf3\x90" else [])
+        return len(turns) == 3
+
+    run(cpu, image.symbols["ap_park"], stop)
+    assert bytes(cpu.mem_read(mailbox, 32)) == answer.to_bytes(4, "little") + rest
 
 
 def test_linker_refuses_reset_code_outside_of_the_last_64_kib(link: Link) -> None:

@@ -11,7 +11,8 @@ from formats import acpi
 from formats.acpi import MadtType
 from gen.core.hostlib import Guarded
 
-MAILBOX, LOG_AREA, LOG_SIZE = 0x7FFF_F000, 0x826000, 0x20000
+MAILBOX_PAGE = CORE.guarded(4096)
+MAILBOX, LOG_AREA, LOG_SIZE = MAILBOX_PAGE.address, 0x826000, 0x20000
 
 
 def lapic(cpu: int, flags: int = 1) -> bytes:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
-from acpitables import IOAPIC, ISO, MAILBOX, WAKEUP, Tables, lapic, x2apic
-from ccore import CoreError
+from acpitables import IOAPIC, ISO, MAILBOX, MAILBOX_PAGE, WAKEUP, Tables, lapic, make_log, x2apic
+from ccore import CORE, LIB, CoreError, check, make_cpus, make_vmm
 
 from formats import acpi
 from formats.acpi import MadtType
+
+VECTOR_AT = 0x800 + 1024
 
 
 def test_many_cpus_become_x2apic_entries():
@@ -31,6 +36,42 @@ def test_the_vmms_cpus_and_interrupts_are_taken_but_not_its_wakeup():
     ]
     assert built.madt[-1][1].mailbox_address == MAILBOX
     assert acpi.MADT.parse(built.one(b"APIC")).flags == acpi.MadtFlags.PCAT_COMPAT
+
+
+@pytest.mark.parametrize("vector", [1, 0x7FFF_0050, 2**64 - 1])
+def test_a_mailbox_that_names_a_reset_vector(vector: int) -> None:
+    """Where the firmware's part of the mailbox names it, behind a byte for each vCPU; 0 is no vector."""
+    with reset_vector(vector):
+        (*_, (kind, wakeup)) = Tables(cpus=2).madt
+    assert (kind, wakeup.length, wakeup.mailbox_version) == (MadtType.MP_WAKEUP, 24, 1)
+    assert (wakeup.mailbox_address, wakeup.reset_vector) == (MAILBOX, vector)
+    (*_, (kind, wakeup)) = Tables(cpus=2).madt
+    assert (kind, wakeup.length, wakeup.mailbox_version) == (MadtType.MP_WAKEUP, 16, 0)
+
+
+@contextmanager
+def reset_vector(vector: int) -> Iterator[None]:
+    """In the mailbox of these tests, full of what the firmware keeps elsewhere there."""
+    page = bytearray(b"\x01" * 4096)
+    page[VECTOR_AT : VECTOR_AT + 8] = vector.to_bytes(8, "little")
+    MAILBOX_PAGE.memory[:4096] = bytes(page)
+    yield
+    MAILBOX_PAGE.memory[:4096] = bytes(4096)
+
+
+def test_a_mailbox_too_small_to_name_one() -> None:
+    area, out = CORE.guarded(65536), CORE.ffi.new("uint64_t *")
+    with pytest.raises(CoreError, match="out_of_bounds"):
+        check(
+            LIB.acpi_tables(
+                CORE.span(area.address, 65536),
+                make_vmm([], ()),
+                make_cpus(2),
+                CORE.span(MAILBOX, VECTOR_AT + 7),
+                make_log(),
+                out,
+            )
+        )
 
 
 @pytest.mark.parametrize("vcpus", [0, 1, 3])

@@ -105,6 +105,34 @@ def test_covers_every_byte_once(form, size):
         assert (found.end, found.state, found.e820) == (section.end, ADDED, section.e820)
 
 
+@pytest.mark.parametrize("spare", [4 * KIB, 8 * KIB, 60 * KIB, 64 * KIB, 68 * KIB, 2 * MIB - 4 * KIB])
+def test_no_region_of_up_to_2_mib_lies_in_two_blocks_of_2_mib(spare):
+    """RAM ends `spare` bytes behind such a block."""
+    sizes = (4 * KIB, 64 * KIB, 4 * KIB)
+    top = 512 * MIB + spare
+    found = carved_of(plan([(UNACCEPTED_HOB, 0, top)]))
+    assert [size for _, size in found] == list(sizes)
+    end = top
+    for start, size in found:
+        assert start // (2 * MIB) == (start + size - 1) // (2 * MIB)
+        assert start + size == (end if (end - 1) // (2 * MIB) == start // (2 * MIB) else 512 * MIB)
+        end = start
+
+
+@pytest.mark.parametrize(
+    ("size", "start"),
+    [
+        (2 * MIB, 510 * MIB),
+        (2 * MIB + 4 * KIB, 510 * MIB),
+        (4 * MIB, 508 * MIB + 4 * KIB),
+    ],
+)
+def test_larger_regions_lie_as_high_as_they_can(size, start):
+    layout = (*LAYOUT[:1], *SECTIONS, Section(CARVED, 0, size, NVS))
+    (found,) = carved_of(plan([(UNACCEPTED_HOB, 0, 512 * MIB + 4 * KIB)], layout))
+    assert found == (start, size)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_carves_top_down_in_order(size):
     planned = plan(dragonball(low_and_high(size)))

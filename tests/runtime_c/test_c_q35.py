@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from acpitables import MAILBOX
 from ccore import CORE, GIB, LIB, CoreError, Range, below_2_gib, check, make_cpus, make_ram, ranges_of
 from debian import tool
 
@@ -14,7 +15,6 @@ from formats import acpi, q35
 from formats.acpi import MadtType
 
 ROOT = Path(__file__).resolve().parents[2]
-MAILBOX = 0x7FFF_8000
 
 
 class Chipset:

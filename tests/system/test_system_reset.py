@@ -30,6 +30,7 @@ WAY_OUT, TABLES, AWAKE = 0x9000, 0x1000_0000, 0x1_0000
 # PAE, MCE, PGE, OSFXSR, OSXMMEXCPT, PCIDE; the loop's are PAE, MCE, OSFXSR, OSXMMEXCPT
 OS_CR4, OUR_CR4, OUR_CR0 = 0x2_06E0, 0x660, 0x8001_0033
 RBP, RDX = 5, 2  # in encoding order
+CLEARED = (3, 6, 7, *range(8, 16))  # RBX, RSI, RDI, R8 to R15
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,7 @@ def back(os: Os, vcpu: Vcpu, index: int, symbols: dict[str, int]) -> None:
     assert symbols["ap_park"] <= regs.rip < symbols["ap_park"] + 0x80
     assert (regs.cr0, regs.cr3, regs.cr4) == (OUR_CR0, os.mailbox + PAGE, OUR_CR4)
     assert (regs.gpr[RDX], regs.gpr[RBP]) == (os.mailbox, IDS[index])
+    assert not any(regs.gpr[number] for number in CLEARED)
     assert (regs.rflags >> 9 & 1, regs.idt_limit, regs.mode, regs.cpl) == (0, 0, 64, 0)
 
 

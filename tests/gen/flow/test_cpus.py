@@ -44,7 +44,7 @@ def anywhere(link: Link) -> FlowCpu:
 
 def fresh(cpu: FlowCpu) -> FlowCpu:
     cpu.callees = {}
-    for name in ("ap_gate", "ap_mailbox", "ap_enumerated"):
+    for name in ("ap_gate", "ap_mailbox", "ap_enumerated", "ap_ids"):
         cpu.put(cpu.image.symbols[name], 0)
     cpu.put(cpu.image.symbols["paging_cpu_ids"], SLOTS)
     cpu.write(SLOTS, bytes(2 * PAGE))
@@ -203,6 +203,67 @@ def test_parked_aps_get_tables_of_their_own_and_the_mailbox_last(cpu: FlowCpu) -
     assert cpu.u64(gate) == TABLES
     assert [arguments[4] for _, arguments in cpu.calls] == [3, 1, 1, 2]
     assert cpu.calls[-1][1][1:4] == (REGION, REGION, PAGE)
+
+
+WITH_RESET = HEAP + 0x80000
+BLOCK, CODE_SIZE, IDS, RESET = 0x1_0000, 0x1000, 0xE000, 0xF000
+OF_ITSELF = (0x22, 0x30, 0x38)  # where the reset code holds addresses of its own
+
+
+def block(cpu: FlowCpu, start: int = WITH_RESET, size: int = BLOCK) -> int:
+    """A region of `size` bytes with the reset code beside it, whose bytes are their own offsets."""
+    cpu.write(start, b"\xaa" * size)
+    code = cpu.image.symbols["ap_reset"]
+    cpu.write(code, b"".join(at.to_bytes(2, "little") for at in range(0, CODE_SIZE, 2)))
+    for at in OF_ITSELF:
+        cpu.write(code + at, (code + at).to_bytes(4, "little"))
+    cpu.put(SLOTS, 0x1234_0000_0007)  # the ids of vCPU 0 and another
+    return cpu.place(start.to_bytes(8, "little") + size.to_bytes(8, "little"))
+
+
+def test_aps_that_come_back_find_code_ids_and_tables(cpu: FlowCpu) -> None:
+    region = block(cpu, size=BLOCK + PAGE)
+    mailbox, ids = (cpu.image.symbols[name] for name in ("ap_mailbox", "ap_ids"))
+    td_of(cpu, 2)
+    seen: list[int] = []
+
+    def parked() -> None:
+        seen.append(cpu.u64(ids))
+        cpu.write(WITH_RESET + FIRMWARE_PART + 1, b"\1")
+
+    with on_store(cpu, "ap_mailbox", parked):
+        assert cpu.call("prim_park_aps_with_reset", region, cpu.place(bytes(24))) == 0
+    assert seen == [WITH_RESET + IDS], "an AP that sees the mailbox finds where its id goes"
+    assert cpu.u64(mailbox) == WITH_RESET
+    pool = cpu.state(cpu.context.ap_paging)
+    assert [cpu.u64(pool + at) for at in (0, 8, 16)] == [WITH_RESET + PAGE, IDS - PAGE, 1]
+    assert [arguments[4] for _, arguments in cpu.calls] == [3, 1, 1, 2, 2]
+    assert [arguments[1:4] for _, arguments in cpu.calls[-2:]] == [
+        (WITH_RESET, WITH_RESET, PAGE),
+        (WITH_RESET + IDS, WITH_RESET + IDS, PAGE),
+    ]
+    assert cpu.u64(WITH_RESET + FIRMWARE_PART + 1024) == WITH_RESET + RESET + 0x50
+    assert cpu.read(WITH_RESET + PAGE, IDS - PAGE) == bytes(IDS - PAGE)
+    assert cpu.read(WITH_RESET + IDS, PAGE) == (7).to_bytes(4, "little") + bytes(PAGE - 4)
+    expected = bytearray(cpu.read(cpu.image.symbols["ap_reset"], CODE_SIZE))
+    for at in OF_ITSELF:
+        expected[at : at + 4] = (WITH_RESET + RESET + at).to_bytes(4, "little")
+    assert cpu.read(WITH_RESET + RESET, CODE_SIZE) == expected
+    assert cpu.read(WITH_RESET + BLOCK, PAGE) == b"\xaa" * PAGE
+
+
+@pytest.mark.parametrize(
+    ("start", "fits"), [(0x60_1F_0000, True), (0x60_1F_1000, False), (0x60_20_0000, True)]
+)
+def test_a_block_that_the_oss_tables_may_map_in_part(cpu: FlowCpu, start: int, fits: bool) -> None:
+    cpu.cpu.mem_map(0x60_1F_0000, 0x2_0000)
+    try:
+        td_of(cpu, 1)
+        status = cpu.call("prim_park_aps_with_reset", block(cpu, start), cpu.place(bytes(24)))
+    finally:
+        cpu.cpu.mem_unmap(0x60_1F_0000, 0x2_0000)
+    assert status == (0 if fits else cpu.error("out_of_bounds"))
+    assert bool(cpu.calls) == fits
 
 
 def test_one_that_never_leaves_our_tables(cpu: FlowCpu) -> None:

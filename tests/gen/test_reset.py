@@ -217,6 +217,14 @@ def test_parked_vcpu_answers_a_test_of_its_own_id_only(
     assert bytes(cpu.mem_read(mailbox, 32)) == answer.to_bytes(4, "little") + rest
 
 
+@pytest.mark.parametrize("levels", [0, 1 << 12], ids=["4 levels", "5 levels"])
+def test_the_reset_code_keeps_the_levels_of_paging_until_it_is_off(image: Linked, levels: int) -> None:
+    cpu = long_mode(image, 5)
+    cpu.reg_write(x86.UC_X86_REG_CR4, levels | 0x2_06A0)
+    run(cpu, image.symbols["ap_reset_vector"], lambda _, code: code[:3] == MOV_CR4_EAX)
+    assert cpu.reg_read(x86.UC_X86_REG_RAX) == levels | 0x660
+
+
 def test_linker_refuses_reset_code_outside_of_the_last_64_kib(link: Link) -> None:
     low = SCRIPT.replace(". = 0xFFFF0000;", ". = 0xFFFE0000;")
     with pytest.raises(RuntimeError, match="out of range"):

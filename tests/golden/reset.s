@@ -4,20 +4,21 @@
         .file   3 "gen/boot/modes.py"
         .file   4 "gen/boot/apicid.py"
         .file   5 "gen/boot/tdcall.py"
+        .file   6 "gen/boot/park.py"
 
         .section .resetvec,"ax",@progbits
         .balign 16, 0xcc
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
-        .loc    1 125 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:125
-        .loc    1 126 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:126
-        .loc    1 127 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:127
-        .loc    1 128 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:128
+        .loc    1 106 0
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:106
+        .loc    1 107 0
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:107
+        .loc    1 108 0
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:108
+        .loc    1 109 0
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:109
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -26,10 +27,10 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
-        .loc    1 132 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:132
-        .loc    1 133 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:133
+        .loc    1 113 0
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:113
+        .loc    1 114 0
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:114
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
@@ -38,34 +39,34 @@ reset_vector_16:
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
-        .loc    1 140 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:140
-        .loc    1 141 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:141
+        .loc    1 121 0
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:121
+        .loc    1 122 0
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:122
 .Lreset_real.put:
-        .loc    1 143 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:143
-        .loc    1 144 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:144
-        .loc    1 145 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:145
-        .loc    1 146 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:146
-        .loc    1 147 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:147
-        .loc    1 148 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:148
-        .loc    1 149 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:149
-        .loc    1 150 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:150
+        .loc    1 124 0
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:124
+        .loc    1 125 0
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:125
+        .loc    1 126 0
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:126
+        .loc    1 127 0
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:127
+        .loc    1 128 0
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:128
+        .loc    1 129 0
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:129
+        .loc    1 130 0
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:130
+        .loc    1 131 0
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:131
 .Lreset_real.stop:
-        .loc    1 152 0
-        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:152
-        .loc    1 153 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:153
-        .loc    1 154 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:154
+        .loc    1 133 0
+        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:133
+        .loc    1 134 0
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:134
+        .loc    1 135 0
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:135
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
@@ -74,7 +75,7 @@ reset_real:
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:156
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:137
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -88,8 +89,8 @@ not_a_td:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:159
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:160
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:140
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:141
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -98,14 +99,14 @@ reset_window_check:
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
-        .loc    1 170 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:170
-        .loc    1 171 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:171
-        .loc    1 172 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:172
-        .loc    1 173 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:173
+        .loc    1 151 0
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:151
+        .loc    1 152 0
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:152
+        .loc    1 153 0
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:153
+        .loc    1 154 0
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:154
         .loc    2 227 0
         .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:227
         .loc    2 228 0
@@ -187,37 +188,37 @@ reset_td:
         .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:272
         .loc    2 273 0
         .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:273
-        .loc    1 175 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:175
-        .loc    1 176 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:176
-        .loc    1 177 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:177
+        .loc    1 156 0
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:156
+        .loc    1 157 0
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:157
+        .loc    1 158 0
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:158
 .Lreset_td.hold:
-        .loc    1 181 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:181
+        .loc    1 162 0
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:162
 .Lreset_td.poll:
-        .loc    1 184 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:184
-        .loc    1 185 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:185
-        .loc    1 186 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:186
-        .loc    1 187 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:187
+        .loc    1 165 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:165
+        .loc    1 166 0
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:166
+        .loc    1 167 0
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:167
+        .loc    1 168 0
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:168
 .Lreset_td.enter:
-        .loc    3 32 0
-        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/modes.py:32
-        .loc    3 33 0
-        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/modes.py:33
         .loc    3 34 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/modes.py:34
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/modes.py:34
         .loc    3 35 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/modes.py:35
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/modes.py:35
         .loc    3 36 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/modes.py:36
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/modes.py:36
         .loc    3 37 0
-        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/modes.py:37
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/modes.py:37
+        .loc    3 38 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/modes.py:38
+        .loc    3 44 0
+        .byte   0xea; .long reset_long; .byte 0x10, 0x00                # jmp 0x10:reset_long                           | gen/boot/modes.py:44
         .size   reset_td, . - reset_td
 .Lend.reset_td:
 
@@ -226,30 +227,30 @@ reset_td:
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 195 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:195
-        .loc    1 197 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:197
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:197
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:197
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:197
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:197
-        .loc    1 198 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:198
-        .loc    1 199 0
-        .byte   0x0f, 0x85; .long ap_identify - . - 4                   # jnz ap_identify                               | gen/boot/reset.py:199
-        .loc    1 200 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:200
-        .loc    1 201 0
-        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:201
-        .loc    1 202 0
-        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:202
-        .loc    1 203 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:203
-        .loc    1 204 0
-        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:204
-        .loc    1 205 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:205
+        .loc    1 176 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:176
+        .loc    1 178 0
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:178
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:178
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:178
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:178
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:178
+        .loc    1 179 0
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:179
+        .loc    1 180 0
+        .byte   0x0f, 0x85; .long ap_identify - . - 4                   # jnz ap_identify                               | gen/boot/reset.py:180
+        .loc    1 181 0
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:181
+        .loc    1 182 0
+        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:182
+        .loc    1 183 0
+        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:183
+        .loc    1 184 0
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:184
+        .loc    1 185 0
+        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:185
+        .loc    1 186 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:186
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
@@ -258,12 +259,12 @@ reset_long:
         .globl  ap_identify
         .type   ap_identify, @function
 ap_identify:
-        .loc    1 217 0
-        .byte   0x89, 0xee                                              # mov esi, ebp                                  | gen/boot/reset.py:217
-        .loc    1 218 0
-        .byte   0x81, 0xfe, 0x00, 0x04, 0x00, 0x00                      # cmp esi, 0x400                                | gen/boot/reset.py:218
-        .loc    1 219 0
-        .byte   0x0f, 0x83, 0xe0, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:219
+        .loc    1 199 0
+        .byte   0x89, 0xee                                              # mov esi, ebp                                  | gen/boot/reset.py:199
+        .loc    1 200 0
+        .byte   0x81, 0xfe, 0x00, 0x04, 0x00, 0x00                      # cmp esi, 0x400                                | gen/boot/reset.py:200
+        .loc    1 201 0
+        .byte   0x0f, 0x83, 0xef, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:201
         .loc    4 63 0
         .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:63
         .loc    4 64 0
@@ -345,48 +346,57 @@ ap_identify:
         .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:87
         .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:87
         .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:87
-        .loc    1 221 0
-        .byte   0x89, 0xc5                                              # mov ebp, eax                                  | gen/boot/reset.py:221
-        .loc    1 222 0
-        .byte   0x83, 0xc0, 0x01                                        # add eax, 1                                    | gen/boot/reset.py:222
-        .loc    1 223 0
-        .byte   0xba, 0x00, 0x60, 0x81, 0x00                            # mov edx, 0x816000                             | gen/boot/reset.py:223
-        .loc    1 224 0
-        .byte   0x89, 0x04, 0xb2                                        # mov [rdx + rsi*4], eax                        | gen/boot/reset.py:224
+        .loc    1 203 0
+        .byte   0x89, 0xc5                                              # mov ebp, eax                                  | gen/boot/reset.py:203
+        .loc    1 204 0
+        .byte   0x83, 0xc0, 0x01                                        # add eax, 1                                    | gen/boot/reset.py:204
+        .loc    1 205 0
+        .byte   0xba, 0x00, 0x60, 0x81, 0x00                            # mov edx, 0x816000                             | gen/boot/reset.py:205
+        .loc    1 206 0
+        .byte   0x89, 0x04, 0xb2                                        # mov [rdx + rsi*4], eax                        | gen/boot/reset.py:206
 .Lap_identify.wait:
-        .loc    1 226 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:226
-        .loc    1 227 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:227
-        .loc    1 228 0
-        .byte   0x48, 0x85, 0xd2                                        # test rdx, rdx                                 | gen/boot/reset.py:228
-        .loc    1 229 0
-        .byte   0x74, 0xf2                                              # jz .wait                                      | gen/boot/reset.py:229
-        .loc    1 230 0
-        .byte   0x48, 0x8d, 0x8a, 0x00, 0x10, 0x00, 0x00                # lea rcx, [rdx + 0x1000]                       | gen/boot/reset.py:230
-        .loc    1 231 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:231
-        .loc    1 232 0
-        .byte   0xc6, 0x84, 0x32, 0x00, 0x08, 0x00, 0x00, 0x01          # mov byte [rdx + rsi + 0x800], 1               | gen/boot/reset.py:232
-        .loc    1 235 0
-        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/reset.py:235
-        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/reset.py:235
-        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/reset.py:235
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/reset.py:235
-        .loc    1 236 0
-        .byte   0xe9; .long ap_park - . - 4                             # jmp ap_park                                   | gen/boot/reset.py:236
+        .loc    1 208 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:208
+        .loc    1 209 0
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:209
+        .loc    1 210 0
+        .byte   0x48, 0x85, 0xd2                                        # test rdx, rdx                                 | gen/boot/reset.py:210
+        .loc    1 211 0
+        .byte   0x74, 0xf2                                              # jz .wait                                      | gen/boot/reset.py:211
+        .loc    1 212 0
+        .byte   0x48, 0x8d, 0x8a, 0x00, 0x10, 0x00, 0x00                # lea rcx, [rdx + 0x1000]                       | gen/boot/reset.py:212
+        .loc    1 213 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:213
+        .loc    1 214 0
+        .byte   0x48, 0x8b, 0x0d; .long ap_ids - . - 4                  # mov rcx, [rip + ap_ids]                       | gen/boot/reset.py:214
+        .loc    1 215 0
+        .byte   0x48, 0x85, 0xc9                                        # test rcx, rcx                                 | gen/boot/reset.py:215
+        .loc    1 216 0
+        .byte   0x74, 0x03                                              # jz .parked                                    | gen/boot/reset.py:216
+        .loc    1 217 0
+        .byte   0x89, 0x2c, 0xb1                                        # mov [rcx + rsi*4], ebp                        | gen/boot/reset.py:217
+.Lap_identify.parked:
+        .loc    1 219 0
+        .byte   0xc6, 0x84, 0x32, 0x00, 0x08, 0x00, 0x00, 0x01          # mov byte [rdx + rsi + 0x800], 1               | gen/boot/reset.py:219
+        .loc    6 113 0
+        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:113
+        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:113
+        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:113
+        .loc    1 222 0
+        .byte   0xe9; .long ap_park - . - 4                             # jmp ap_park                                   | gen/boot/reset.py:222
 .Lap_identify.lost:
-        .loc    1 238 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:238
-        .loc    1 239 0
-        .byte   0xeb, 0xfc                                              # jmp .lost                                     | gen/boot/reset.py:239
+        .loc    1 224 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:224
+        .loc    1 225 0
+        .byte   0xeb, 0xfc                                              # jmp .lost                                     | gen/boot/reset.py:225
         .size   ap_identify, . - ap_identify
 .Lend.ap_identify:
 
@@ -396,50 +406,198 @@ ap_identify:
         .type   ap_park, @function
 ap_park:
 .Lap_park.wait:
-        .loc    1 258 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:258
-        .loc    1 259 0
-        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/reset.py:259
-        .loc    1 260 0
-        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/reset.py:260
-        .loc    1 261 0
-        .byte   0x75, 0xf5                                              # jne .wait                                     | gen/boot/reset.py:261
-        .loc    1 262 0
-        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/reset.py:262
-        .loc    1 263 0
-        .byte   0x39, 0xe8                                              # cmp eax, ebp                                  | gen/boot/reset.py:263
-        .loc    1 264 0
-        .byte   0x75, 0xed                                              # jne .wait                                     | gen/boot/reset.py:264
-        .loc    1 265 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/reset.py:265
-        .loc    1 266 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/reset.py:266
-        .loc    1 267 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:267
-        .loc    1 268 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/reset.py:268
-        .loc    1 270 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/reset.py:270
-        .byte   0x31, 0xd2                                              # xor edx, edx                                  | gen/boot/reset.py:270
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:270
-        .loc    1 271 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/reset.py:271
+        .loc    6 141 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/park.py:141
+        .loc    6 142 0
+        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/park.py:142
+        .loc    6 143 0
+        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:143
+        .loc    6 144 0
+        .byte   0x48, 0xc1, 0xe9, 0x20                                  # shr rcx, 0x20                                 | gen/boot/park.py:144
+        .loc    6 145 0
+        .byte   0x39, 0xe9                                              # cmp ecx, ebp                                  | gen/boot/park.py:145
+        .loc    6 146 0
+        .byte   0x75, 0xf0                                              # jne .wait                                     | gen/boot/park.py:146
+        .loc    6 147 0
+        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/park.py:147
+        .loc    6 148 0
+        .byte   0x74, 0x13                                              # je .wake                                      | gen/boot/park.py:148
+        .loc    6 149 0
+        .byte   0x66, 0x83, 0xf8, 0x02                                  # cmp ax, 2                                     | gen/boot/park.py:149
+        .loc    6 150 0
+        .byte   0x75, 0xe4                                              # jne .wait                                     | gen/boot/park.py:150
+        .loc    6 151 0
+        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:151
+        .loc    6 152 0
+        .byte   0x66, 0x31, 0xc9                                        # xor cx, cx                                    | gen/boot/park.py:152
+        .loc    6 153 0
+        .byte   0xf0, 0x48, 0x0f, 0xb1, 0x0a                            # lock cmpxchg [rdx], rcx                       | gen/boot/park.py:153
+        .loc    6 154 0
+        .byte   0xeb, 0xd7                                              # jmp .wait                                     | gen/boot/park.py:154
+.Lap_park.wake:
+        .loc    6 156 0
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/park.py:156
+        .loc    6 157 0
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/park.py:157
+        .loc    6 158 0
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/park.py:158
+        .loc    6 159 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/park.py:159
+        .loc    6 113 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/park.py:113
+        .byte   0x31, 0xd2                                              # xor edx, edx                                  | gen/boot/park.py:113
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/park.py:113
+        .loc    6 161 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:161
         .size   ap_park, . - ap_park
 .Lend.ap_park:
+
+        .section .text.ap_reset,"ax",@progbits
+        .balign 16
+        .globl  ap_reset
+        .type   ap_reset, @object
+ap_reset:
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/park.py:167
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/park.py:167
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/park.py:167
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/park.py:167
+        .short  0x001f                                                  # GDT: limit                                    | gen/boot/park.py:168
+        .quad   ap_reset                                                # base                                          | gen/boot/park.py:169
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:170
+        .long   ap_reset_32                                             # ap_reset_32: offset                           | gen/boot/park.py:172
+        .short  0x0008                                                  # selector                                      | gen/boot/park.py:173
+        .short  0x0000                                                  #                                               | gen/boot/park.py:174
+        .long   ap_reset_64                                             # ap_reset_64: offset                           | gen/boot/park.py:172
+        .short  0x0010                                                  # selector                                      | gen/boot/park.py:173
+        .short  0x0000                                                  #                                               | gen/boot/park.py:174
+        .short  0x0000                                                  # no IDT: limit                                 | gen/boot/park.py:175
+        .quad   0x0000000000000000                                      # base                                          | gen/boot/park.py:176
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:177
+        .size   ap_reset, . - ap_reset
+.Lend.ap_reset:
+
+        .section .text.ap_reset,"ax",@progbits
+        .balign 16, 0xcc
+        .globl  ap_reset_vector
+        .type   ap_reset_vector, @function
+ap_reset_vector:
+        .loc    6 188 0
+        .byte   0xfa                                                    # cli                                           | gen/boot/park.py:188
+        .loc    6 189 0
+        .byte   0x48, 0x8d, 0x1d; .long ap_reset - . - 4                # lea rbx, [rip + ap_reset]                     | gen/boot/park.py:189
+        .loc    6 190 0
+        .byte   0x0f, 0x01, 0x5b, 0x40                                  # lidt [rbx + 0x40]                             | gen/boot/park.py:190
+        .loc    6 191 0
+        .byte   0x0f, 0x20, 0xe0                                        # mov rax, cr4                                  | gen/boot/park.py:191
+        .loc    6 192 0
+        .byte   0x25, 0x00, 0x10, 0x00, 0x00                            # and eax, 0x1000                               | gen/boot/park.py:192
+        .loc    6 193 0
+        .byte   0x0d, 0x60, 0x06, 0x00, 0x00                            # or eax, 0x660                                 | gen/boot/park.py:193
+        .loc    6 194 0
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, rax                                  | gen/boot/park.py:194
+        .loc    6 195 0
+        .byte   0x0f, 0x01, 0x53, 0x20                                  # lgdt [rbx + 0x20]                             | gen/boot/park.py:195
+        .loc    6 196 0
+        .byte   0xff, 0x6b, 0x30                                        # jmp far [rbx + 0x30]                          | gen/boot/park.py:196
+        .size   ap_reset_vector, . - ap_reset_vector
+.Lend.ap_reset_vector:
+
+        .section .text.ap_reset,"ax",@progbits
+        .balign 16, 0xcc
+        .globl  ap_reset_32
+        .type   ap_reset_32, @function
+ap_reset_32:
+        .loc    6 198 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/park.py:198
+        .loc    6 200 0
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/park.py:200
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/park.py:200
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/park.py:200
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/park.py:200
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/park.py:200
+        .loc    6 201 0
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x00                            # mov eax, 0x10033                              | gen/boot/park.py:201
+        .loc    6 202 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/park.py:202
+        .loc    6 203 0
+        .byte   0x8d, 0x83, 0x00, 0x20, 0xff, 0xff                      # lea eax, [ebx - 0xe000]                       | gen/boot/park.py:203
+        .loc    3 34 0
+        .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/modes.py:34
+        .loc    3 35 0
+        .byte   0xb8, 0x60, 0x06, 0x00, 0x00                            # mov eax, 0x660                                | gen/boot/modes.py:35
+        .loc    3 36 0
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, eax                                  | gen/boot/modes.py:36
+        .loc    3 37 0
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/modes.py:37
+        .loc    3 38 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/modes.py:38
+        .loc    6 205 0
+        .byte   0xbe; .long ap_park                                     # mov esi, ap_park                              | gen/boot/park.py:205
+        .loc    6 206 0
+        .byte   0xff, 0x6b, 0x38                                        # jmp far [ebx + 0x38]                          | gen/boot/park.py:206
+        .size   ap_reset_32, . - ap_reset_32
+.Lend.ap_reset_32:
+
+        .section .text.ap_reset,"ax",@progbits
+        .balign 16, 0xcc
+        .globl  ap_reset_64
+        .type   ap_reset_64, @function
+ap_reset_64:
+        .loc    6 208 0
+        .byte   0x89, 0xdb                                              # mov ebx, ebx                                  | gen/boot/park.py:208
+        .loc    6 209 0
+        .byte   0x89, 0xf6                                              # mov esi, esi                                  | gen/boot/park.py:209
+        .loc    5 87 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:87
+        .loc    5 90 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
+        .loc    6 211 0
+        .byte   0x45, 0x89, 0xc9                                        # mov r9d, r9d                                  | gen/boot/park.py:211
+        .loc    6 212 0
+        .byte   0x48, 0x8d, 0x93, 0x00, 0x10, 0xff, 0xff                # lea rdx, [rbx - 0xf000]                       | gen/boot/park.py:212
+        .loc    6 213 0
+        .byte   0x42, 0x8b, 0xac, 0x8a, 0x00, 0xe0, 0x00, 0x00          # mov ebp, [rdx + r9*4 + 0xe000]                | gen/boot/park.py:213
+        .loc    6 214 0
+        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/park.py:214
+        .loc    6 113 0
+        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:113
+        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:113
+        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:113
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:113
+        .loc    6 216 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:216
+        .size   ap_reset_64, . - ap_reset_64
+.Lend.ap_reset_64:
+
+        .section .text.ap_reset,"ax",@progbits
+        .balign 16
+        .globl  ap_reset_end
+        .type   ap_reset_end, @object
+ap_reset_end:
+
+        .size   ap_reset_end, . - ap_reset_end
+.Lend.ap_reset_end:
 
         .section .data.reset,"aw",@progbits
         .balign 8
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:278
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:278
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:278
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:278
-        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:279
-        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:280
-        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:281
-        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:282
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:232
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:232
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:232
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:232
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:233
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:234
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:235
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:236
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -448,8 +606,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:284
-        .long   gdt                                                     # base                                          | gen/boot/reset.py:285
+        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:238
+        .long   gdt                                                     # base                                          | gen/boot/reset.py:239
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -459,7 +617,7 @@ gdt_pointer:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else the first PML4              | gen/boot/reset.py:288
+        .long   0x00000000                                              # 0: APs hold; else the first PML4              | gen/boot/reset.py:242
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -468,7 +626,7 @@ ap_gate:
         .globl  ap_enumerated
         .type   ap_enumerated, @object
 ap_enumerated:
-        .long   0x00000000                                              # 1: the TDX module says which APIC ids the vCPUs have| gen/boot/reset.py:290
+        .long   0x00000000                                              # 1: the TDX module says which APIC ids the vCPUs have| gen/boot/reset.py:244
         .size   ap_enumerated, . - ap_enumerated
 .Lend.ap_enumerated:
 
@@ -477,22 +635,31 @@ ap_enumerated:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # 0: APs wait; else the ACPI wakeup mailbox     | gen/boot/reset.py:292
+        .quad   0x0000000000000000                                      # 0: APs wait; else the ACPI wakeup mailbox     | gen/boot/reset.py:246
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
+
+        .section .data.reset,"aw",@progbits
+        .balign 8
+        .globl  ap_ids
+        .type   ap_ids, @object
+ap_ids:
+        .quad   0x0000000000000000                                      # 0: no AP comes back; else where each leaves its APIC id, by its index| gen/boot/reset.py:248
+        .size   ap_ids, . - ap_ids
+.Lend.ap_ids:
 
         .section .reset,"ax",@progbits
         .balign 128
         .globl  tss
         .type   tss, @object
 tss:
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:301
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:257
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00
-        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:302
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:303
+        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:258
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:259
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
@@ -500,7 +667,7 @@ tss:
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00
-        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:304
+        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:260
         .size   tss, . - tss
 .Lend.tss:
 
@@ -627,5 +794,8 @@ paging_pages_used:
         .quad   reset_long, .Lend.reset_long
         .quad   ap_identify, .Lend.ap_identify
         .quad   ap_park, .Lend.ap_park
+        .quad   ap_reset_vector, .Lend.ap_reset_vector
+        .quad   ap_reset_32, .Lend.ap_reset_32
+        .quad   ap_reset_64, .Lend.ap_reset_64
         .quad   0, 0
         .section .note.GNU-stack,"",@progbits

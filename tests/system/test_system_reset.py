@@ -70,7 +70,7 @@ class Os:
 
     def way_out(self) -> None:
         """Code that leaves for the vector as Linux does, but with more bits of CR4."""
-        code = b"\xb8" + struct.pack("<I", OS_CR4) + b"\x0f\x22\xe0"  # mov eax, CR4; mov cr4, rax
+        code = b"\xfb\xb8" + struct.pack("<I", OS_CR4) + b"\x0f\x22\xe0"  # sti; mov eax, CR4; mov cr4, rax
         code += b"\x48\xb8" + struct.pack("<Q", TABLES) + b"\x0f\x22\xd8"  # mov rax, TABLES; mov cr3, rax
         code += b"\x48\xb8" + struct.pack("<Q", self.vector) + b"\xff\xe0"  # mov rax, vector; jmp rax
         self.td.machine.memory.write(WAY_OUT, code)

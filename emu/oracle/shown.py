@@ -105,9 +105,10 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
     root = read(rsdp, acpi.RSDP.sizeof()) if rsdp else b""
     tables, faults = _tables(read, root) if rsdp else ((), [])
     broken += faults
-    mailbox_at, log_at = _mailbox(tables), _log(tables) or log_area
+    (mailbox_at, vector), log_at = _wakeup(tables), _log(tables) or log_area
     log = read(*log_at) if log_at else b""
     mailbox = read(mailbox_at, PAGE) if mailbox_at else b""
+    reset_code = read(vector, PAGE - vector % PAGE) if vector else b""
     table = page[_place("e820_table")[0] :]
     count = min(_number(page, "e820_entries"), linux.E820_MAX_ENTRIES)
     entries = list(struct.iter_unpack("<QQI", table[: count * linux.E820_ENTRY.sizeof()]))
@@ -120,6 +121,7 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         "command line": (line_at, line_at + len(line) + 1) if line_at else (0, 0),
         "rsdp": (rsdp, rsdp + len(root)),
         "mailbox": (mailbox_at, mailbox_at + len(mailbox)),
+        "reset code": (vector, vector + len(reset_code)),
         "event log": (log_at[0], sum(log_at)) if log_at else (0, 0),
     }
     ranges |= {f"{_name(t)} at {at:#x}": (at, at + len(t)) for at, t in tables}
@@ -131,7 +133,7 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         (line, named[1]) if window else line,
         (rsdp, root),
         tables,
-        (mailbox_at, mailbox),
+        (mailbox_at, mailbox, reset_code),
         e820,
         (log_at, log.rstrip(b"\xff")),
         _without(page, "acpi_rsdp_addr", "e820_entries", "e820_table"),
@@ -214,8 +216,12 @@ def madt(tables: tuple[tuple[int, bytes], ...]) -> list[tuple[int, Any]]:
     return []
 
 
-def _mailbox(tables: tuple[tuple[int, bytes], ...]) -> int:
-    return next((int(e.mailbox_address) for kind, e in madt(tables) if kind == acpi.MadtType.MP_WAKEUP), 0)
+def _wakeup(tables: tuple[tuple[int, bytes], ...]) -> Range:
+    """Addresses of the wakeup mailbox and of its reset vector; 0 for what is not there."""
+    for kind, entry in madt(tables):
+        if kind == acpi.MadtType.MP_WAKEUP:
+            return int(entry.mailbox_address), int(getattr(entry, "reset_vector", 0))
+    return 0, 0
 
 
 def _log(tables: tuple[tuple[int, bytes], ...]) -> Range | None:

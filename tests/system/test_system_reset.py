@@ -18,6 +18,7 @@ import pytest
 from tdbox import MIB, Firmware, Stopped, made, stopped
 
 from emu.api import run
+from emu.oracle.shown import PARTS, gather
 from emu.view import Vcpu
 from tdforge.boot import CMDLINE
 
@@ -121,6 +122,15 @@ def test_without_the_flows_word_there_is_no_vector(linux: Firmware) -> None:
     with stopped(replace(linux.config, vcpus=2)) as td:
         assert wakeup_of(td)[:2] == (0, 16)
         assert "ap_reset_vector" not in linux.symbols()
+
+
+def test_the_oracle_sees_the_reset_code(os: Os) -> None:
+    before = gather(os.td.machine)
+    start, end = before.ranges["reset code"]
+    assert (start, end) == (os.vector, os.vector + PAGE - os.vector % PAGE)
+    os.td.machine.memory.write(start, b"\xf4")
+    after = gather(os.td.machine)
+    assert [name for name in PARTS if before.parts[name] != after.parts[name]] == ["mailbox"]
 
 
 def back(os: Os, vcpu: Vcpu, index: int, symbols: dict[str, int]) -> None:

@@ -50,10 +50,9 @@ from peachpy.x86_64 import (
     word,
 )
 
-from formats.acpi import MP_MAILBOX, MP_MAILBOX_OURS, MailboxCommand
-from formats.structs import offset_of
+from formats import wakeup
+from formats.acpi import MailboxCommand
 from formats.tdx.leaves import Leaf
-from formats.units import PAGE
 from gen.boot.modes import (
     CR0,
     CR0_PG,
@@ -91,24 +90,12 @@ from gen.x86 import (
     ss,
 )
 
-MAILBOX_COMMAND, MAILBOX_APIC_ID, MAILBOX_VECTOR, MAILBOX_FIRMWARE = (
-    offset_of(MP_MAILBOX, name) for name in ("command", "apic_id", "wakeup_vector", "firmware_reserved")
-)
-MAILBOX_RESET = MAILBOX_FIRMWARE + offset_of(MP_MAILBOX_OURS, "reset_vector")
-
-# A mailbox with reset vector begins a block of this size; behind it lie the APs' page tables, then an APIC id
-# for each vCPU index, then the reset code with its GDT.
-BLOCK, IDS, RESET = 16 * PAGE, 14 * PAGE, 15 * PAGE
-# The parts of the reset code, from its start; those that hold addresses of its own move with the copy.
-GDT_POINTER, TO_32, TO_64, NO_IDT, VECTOR = 0x20, 0x30, 0x38, 0x40, 0x50
-OWN_ADDRESSES = (GDT_POINTER + 2, TO_32, TO_64)
-
-
 # What the loop does not use. Entered with less, an AP would show the OS its index, or what the host gave it.
 CLEARED = (ebx, esi, edi, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d)
 
 
 def clear(registers: Iterable[Any]) -> None:
+    """Sets 32-bit registers, and with them the 64-bit ones, to 0."""
     for register in registers:
         XOR(register, register)
 
@@ -139,9 +126,9 @@ def _loop(unit: Unit) -> None:
         wait, wake = Label("wait"), Label("wake")
         LABEL(wait)
         PAUSE()
-        MOV(rax, [rdx + MAILBOX_COMMAND])
+        MOV(rax, [rdx + wakeup.COMMAND])
         MOV(rcx, rax)
-        SHR(rcx, 8 * (MAILBOX_APIC_ID - MAILBOX_COMMAND))
+        SHR(rcx, 8 * (wakeup.APIC_ID - wakeup.COMMAND))
         CMP(ecx, ebp)
         JNE(wait)
         CMP(ax, int(MailboxCommand.WAKEUP))
@@ -150,13 +137,13 @@ def _loop(unit: Unit) -> None:
         JNE(wait)
         MOV(rcx, rax)
         XOR(cx, cx)
-        LOCK_CMPXCHG([rdx + MAILBOX_COMMAND], rcx)
+        LOCK_CMPXCHG([rdx + wakeup.COMMAND], rcx)
         JMP(wait)
         LABEL(wake)
-        MOV(rax, [rdx + MAILBOX_VECTOR])
+        MOV(rax, [rdx + wakeup.VECTOR])
         MOVCR(rcx, cr3)  # the handoff opened the tables; forget what was cached of them before
         MOVCR(cr3, rcx)
-        MOV(word[rdx + MAILBOX_COMMAND], int(MailboxCommand.NOOP))
+        MOV(word[rdx + wakeup.COMMAND], int(MailboxCommand.NOOP))
         clear((ecx, edx, ebp))  # the others were cleared before
         JMP(rax)
 
@@ -167,14 +154,14 @@ def _reset_data(unit: Unit) -> None:
             DQ(descriptor, meaning)
         DW(8 * len(GDT) - 1, "GDT: limit")
         DQ(Symbol("ap_reset"), "base")
-        DB(bytes(TO_32 - GDT_POINTER - 10))
+        DB(bytes(wakeup.TO_32 - wakeup.GDT_POINTER - 10))
         for target, selector in (("ap_reset_32", SELECTOR_CODE32), ("ap_reset_64", SELECTOR_CODE64)):
             DD(Symbol(target), f"{target}: offset")
             DW(selector, "selector")
             DW(0)
         DW(0, "no IDT: limit")
         DQ(0, "base")
-        DB(bytes(VECTOR - NO_IDT - 10))
+        DB(bytes(wakeup.ENTRY - wakeup.NO_IDT - 10))
 
 
 def _reset_code(unit: Unit) -> None:
@@ -187,30 +174,30 @@ def _reset_code(unit: Unit) -> None:
     with unit.code("ap_reset_vector", section=".text.ap_reset"):
         CLI()
         LEA(rbx, [Symbol("ap_reset")])
-        LIDT([rbx + NO_IDT])
+        LIDT([rbx + wakeup.NO_IDT])
         MOVCR(rax, cr4)
         AND(eax, CR4_LA57)
         OR(eax, CR4)
         MOVCR(cr4, rax)
-        LGDT([rbx + GDT_POINTER])
-        JMP_FAR([rbx + TO_32])
+        LGDT([rbx + wakeup.GDT_POINTER])
+        JMP_FAR([rbx + wakeup.TO_32])
     with unit.code("ap_reset_32", section=".text.ap_reset", bits=32):
         MOV(eax, SELECTOR_DATA)
         for segment in (ds, es, ss, fs, gs):
             MOVSEG(segment, eax)
         MOV(eax, CR0 & ~CR0_PG)
         MOVCR(cr0, eax)
-        LEA(eax, [rbx + PAGE - RESET])
+        LEA(eax, [rbx + wakeup.TABLES - wakeup.RESET])
         paging_on()
         MOVOFFSET(esi, Symbol("ap_park"))
-        JMP_FAR([rbx + TO_64])
+        JMP_FAR([rbx + wakeup.TO_64])
     with unit.code("ap_reset_64", section=".text.ap_reset"):
         MOV(ebx, ebx)
         MOV(esi, esi)
         leaf(Leaf.VP_INFO, writes=(rcx, rdx, r8, r9, r10, r11))
         MOV(r9d, r9d)  # the vCPU index
-        LEA(rdx, [rbx - RESET])
-        MOV(ebp, [rdx + r9 * 4 + IDS])
+        LEA(rdx, [rbx - wakeup.RESET])
+        MOV(ebp, [rdx + r9 * 4 + wakeup.IDS])
         MOV(eax, esi)
         clear(CLEARED)
         JMP(rax)

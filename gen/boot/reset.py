@@ -39,13 +39,13 @@ from peachpy.x86_64 import (
 )
 
 from dsl.capabilities import prelude
+from formats import wakeup
 from formats.ports import COM1, DEBUG_PORT
-from formats.units import PAGE
 from gen.boot import ordinary
 from gen.boot.apicid import ENUMERATED, emit_apic_id
 from gen.boot.modes import GDT, GDT_LIMIT, SELECTOR_DATA, SELECTOR_TSS, WINDOW, enter_long_mode
 from gen.boot.paging import FirstMap, Mapped, emit_build
-from gen.boot.park import CLEARED, MAILBOX_FIRMWARE, clear, emit_park
+from gen.boot.park import CLEARED, clear, emit_park
 from gen.x86 import (
     BALIGN,
     CLI,
@@ -209,14 +209,14 @@ def _identify(unit: Unit, cpu_ids: int) -> None:
         MOV(rdx, [Symbol("ap_mailbox")])
         TEST(rdx, rdx)
         JZ(wait)
-        LEA(rcx, [rdx + PAGE])
+        LEA(rcx, [rdx + wakeup.TABLES])
         MOVCR(cr3, rcx)
         MOV(rcx, [Symbol("ap_ids")])
         TEST(rcx, rcx)
         JZ(parked)
         MOV([rcx + rsi * 4], ebp)
         LABEL(parked)
-        MOV(byte[rdx + rsi * 1 + MAILBOX_FIRMWARE], 1)
+        MOV(byte[rdx + rsi * 1 + wakeup.PARKED], 1)
         # The OS finds nothing of what the vCPU was entered with: R8 is the host's, RSI its order of vCPUs.
         clear(CLEARED)
         JMP(Symbol("ap_park"))

@@ -52,7 +52,7 @@ from peachpy.x86_64 import (
 from dsl.sizes import SPAN_SIZE
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
 from formats.units import LARGE_PAGE, PAGE
-from gen.boot.park import BLOCK, IDS, MAILBOX_FIRMWARE, MAILBOX_RESET, OWN_ADDRESSES, RESET, VECTOR
+from formats.wakeup import BLOCK, ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
 from gen.x86 import MOVCR, REP_MOVSB, REP_STOSB, Symbol, cr3, rsp
@@ -154,7 +154,7 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     MOV(rcx, [rdi + SPAN_SIZE])
     _clear(b, mailbox)
     MOV(rcx, [rax + SPAN_SIZE])
-    SUB(rcx, PAGE)
+    SUB(rcx, TABLES)
     _map(b, mailbox)
     _send(b, mailbox)
 
@@ -174,7 +174,7 @@ def park_aps_with_reset(b: Builder) -> None:  # (mailbox, paging)
     MOV(ecx, BLOCK)
     _clear(b, mailbox)
     _copy_reset_code(b, mailbox)
-    MOV(ecx, IDS - PAGE)
+    MOV(ecx, IDS - TABLES)
     _map(b, mailbox)
     LEA(rdi, [Symbol(CONTEXT, b.context.ap_paging)])
     MOV(rax, [rsp + mailbox])
@@ -206,8 +206,8 @@ def _copy_reset_code(b: Builder, mailbox: int) -> None:
     MOV(rdx, [rsp + mailbox])
     MOV(rdx, [rdx])
     LEA(rdi, [rdx + RESET])
-    LEA(rax, [rdx + RESET + VECTOR])
-    MOV([rdx + MAILBOX_RESET], rax)
+    LEA(rax, [rdx + RESET + ENTRY])
+    MOV([rdx + RESET_VECTOR], rax)
     LEA(rsi, [Symbol("ap_reset")])
     LEA(rcx, [Symbol("ap_reset_end")])
     SUB(rcx, rsi)
@@ -225,7 +225,7 @@ def _map(b: Builder, mailbox: int) -> None:
     MOV([Symbol(CONTEXT, tables + SPAN_SIZE)], rcx)
     MOV(rax, [rsp + mailbox])
     MOV(rax, [rax])
-    ADD(rax, PAGE)
+    ADD(rax, TABLES)
     MOV([Symbol(CONTEXT, tables)], rax)
     MOV(eax, 1)  # the PML4
     MOV([Symbol(CONTEXT, pool + b.offset("Paging", "used"))], rax)
@@ -260,7 +260,7 @@ def _send(b: Builder, mailbox: int) -> None:
     ADD(r8d, 1)
     CMP(r8d, [Symbol(CONTEXT, b.context.td + b.offset("VpInfo", "num_vcpus"))])
     JAE(gone)
-    _await(b, "parked", lambda: CMP(byte[r9 + r8 * 1 + MAILBOX_FIRMWARE], 0))
+    _await(b, "parked", lambda: CMP(byte[r9 + r8 * 1 + PARKED], 0))
     JMP(more)
     LABEL(gone)
 

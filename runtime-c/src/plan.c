@@ -190,22 +190,23 @@ static status_t split(struct ram *ram, uint64_t at, uint64_t start, uint64_t end
     return status;
 }
 
-/* The end at or below `end` of `size` bytes that do not lie in two blocks of 2 MiB, if they fit into one: a page table
- * holds their pages, and an OS that maps a large page there maps all of them. */
+/* The end at or below `end` of `size` bytes that do not lie in two blocks of 2 MiB, if they fit into one: an OS that maps
+ * a large page there maps all of them. */
 static uint64_t end_in_block(uint64_t end, uint64_t size) {
     const uint64_t block = tdf_align_down(end, TDF_PAGE_2M);
     return end > block && end - block < size && size <= TDF_PAGE_2M ? block : end;
 }
 
 /* Carves one region as high as it fits below `limit`, which moves down to its start. Sections of the image are left
- * alone. */
-static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_t *limit) {
+ * alone. `whole`: it lies in one block of 2 MiB if it fits. */
+static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_t *limit, int whole) {
     if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
         return TDF_E_RAM_TOO_SMALL;
     uint64_t size = tdf_align_up(entry->end, TDF_PAGE);
     for (uint64_t i = ram->ranges.count; i > 0; i--) {
         const struct ram_range *range = &ram->ranges.items[i - 1];
-        uint64_t end = end_in_block(range->end < *limit ? range->end : *limit, size);
+        uint64_t end = range->end < *limit ? range->end : *limit;
+        end = whole ? end_in_block(end, size) : end;
         uint64_t low = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
         if (range->state != TDF_RAM_STATE_UNACCEPTED || end < low || end - low < size)
             continue;
@@ -241,7 +242,7 @@ status_t plan_take_half(struct ram *ram, struct span *out) {
         limit = end;
     }
     const struct layout_entry entry = {0, tdf_align_down(largest / 2, TDF_PAGE), LAYOUT_CARVED, E820_RAM};
-    status_t status = carve(ram, &entry, &limit);
+    status_t status = carve(ram, &entry, &limit, 0);
     if (status == TDF_OK)
         *out = ram->carved.items[ram->carved.count - 1];
     return status;
@@ -265,7 +266,7 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
     for (uint32_t i = 0; i < layout->count; i++) {
         if (layout->entries[i].kind != LAYOUT_CARVED)
             continue;
-        if ((status = carve(out, &layout->entries[i], &limit)) != TDF_OK)
+        if ((status = carve(out, &layout->entries[i], &limit, 1)) != TDF_OK)
             return status;
     }
     return TDF_OK;

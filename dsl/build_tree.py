@@ -406,10 +406,11 @@ class TreeBuilder(Transformer[Token, Any]):
         return c[0]  # type: ignore[no-any-return]
 
     def spans(self, meta: Meta, c: list[Any]) -> tree.Effect:
-        name, least, align = c
+        name, least, align, block = c
         names = (name, least) if isinstance(least, tree.Name) else (name,)
         number = 0 if isinstance(least, tree.Name) else least.value
-        return tree.Effect("spans", names, number, self._span(meta), align.value if align else 1)
+        units = (align.value if align else 1, block.value if block else 0)
+        return tree.Effect("spans", names, number, self._span(meta), *units)
 
     def limits(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("limits", meta, c[:1], integer(c[1]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dsl import tree
 from dsl.diagnostics import RULES, Reporter, did_you_mean, join_words
 from dsl.model import SpanNeed
-from formats.units import PAGE
+from formats.units import LARGE_PAGE, PAGE
 
 # What is said when ... `{call}`: the callee; `{argument}`: the object; `{rtmr}`: the registers.
 TEXTS = {
@@ -167,9 +167,11 @@ class _Reader:
         if effect.align & (effect.align - 1) or effect.align > PAGE:  # regions begin at a page
             message = f"{effect.align} is not a power of two up to {PAGE}"
             self.reporter.error("E06", effect.span, message)
+        if effect.within not in (0, LARGE_PAGE) or (effect.within and not 0 < effect.number <= effect.within):
+            self.reporter.error("E06", effect.span, "a number of bytes lies within 2 MiB, if it does at all")
         names = [self.parameter(n) for n in effect.names]
         other = names[1] if len(names) == 2 else None
-        return SpanNeed(names[0], effect.number, other, effect.align, self.span_error)
+        return SpanNeed(names[0], effect.number, other, effect.align, effect.within, self.span_error)
 
     def given(self, effect: tree.Effect) -> tuple[str, str | None]:
         step = self.step(effect.names[0], "repeated", "abandoned", "late")

@@ -161,13 +161,15 @@ class Parameter:
 @dataclass(frozen=True)
 class SpanNeed:
     """The bytes given for `parameter` are at least `minimum`, or as many as those of `other`; they begin at a
-    multiple of `align` and their number is one. What is not known at build time is checked before the call,
-    which then fails with `error`."""
+    multiple of `align` and their number is one. The first `minimum` of them cross no multiple of `within`, if
+    that is not 0. What is not known at build time is checked before the call, which then fails with `error`.
+    """
 
     parameter: str
     minimum: int
     other: str | None
     align: int
+    within: int
     error: int
 
 

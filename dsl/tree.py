@@ -521,14 +521,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Effect:
-    """`word` is the effect's first word; `names`, `number` and `align` are its operands, in the order
-    written."""
+    """`word` is the effect's first word; `names`, `number`, `align` and `within` are its operands, in the
+    order written."""
 
     word: str
     names: tuple[Name, ...]
     number: int
     span: Span
     align: int = 1
+    within: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dsl.rules.paths import Paths, Ways
 from dsl.sizes import alignment, size
 from dsl.tree import walk
 from dsl.verify_expression import MAX_ARGUMENTS, Scope, expression, fits, require, value
-from formats.units import PAGE, align_up
+from formats.units import LARGE_PAGE, PAGE, align_up
 
 MAX_ERROR_TEXT = 47  # of the 64 bytes that ReportFatalError carries; "tdforge: " is in front, a NUL behind
 
@@ -90,7 +90,8 @@ def _primitive(firmware: Firmware, primitive: model.Primitive, start: Span) -> N
         known = need.parameter in spans and (need.other is None or need.other in spans)
         require(known, start, f"`{primitive.name}` has no bytes `{need.parameter}`")
         page = need.align in (1 << n for n in range(PAGE.bit_length()))
-        require(page and 0 <= need.minimum < 1 << 31, start, f"`{need.parameter}` fits nowhere")
+        block = need.within in (0, LARGE_PAGE) and (not need.within or 0 < need.minimum <= need.within)
+        require(page and block and 0 <= need.minimum < 1 << 31, start, f"`{need.parameter}` fits nowhere")
         require(need.error in [e.number for e in firmware.errors], start, "a span has no error")
     for error in primitive.errors:
         require(error in names, start, f"`{primitive.name}` gives `{error}`, which has no number")

@@ -9,6 +9,7 @@ from dsl.model import Bytes, Primitive, Provenance
 from dsl.rules.state import Place, State, Use, lowest, overlap
 from dsl.rules.steps import UNTRUSTED, Given, StepRules
 from dsl.rules.words import bytes_text, describe
+from formats.units import MIB
 
 SHARED = Provenance.SHARED
 
@@ -116,6 +117,21 @@ class MemoryRules(StepRules):
                 end = "" if size is None else f" to 0x{start + size:X}"
                 message = f"{message} {describe(argument)} reaches from 0x{start:X}{end}"
                 self.error("span", argument.span, message, "give it a whole region")
+            elif place is not None and place.exact:
+                self.in_one_block(need, place, argument, call)
+
+    def in_one_block(
+        self, need: model.SpanNeed, place: Place, argument: model.Expression, call: model.Call
+    ) -> None:
+        """Of a section the address is known; where a memory region goes, `plan_memory` sees to it."""
+        declared = self.declared(place)
+        if not need.within or not isinstance(declared, model.ImageSection) or declared.address is None:
+            return
+        first = declared.address + place.start
+        if first // need.within != (first + need.minimum - 1) // need.within:
+            message = f"`{call.callee}` needs {bytes_text(need.minimum)} in one block of"
+            message = f"{message} {need.within // MIB} MiB, {describe(argument)} begins at 0x{first:X}"
+            self.error("span", argument.span, message, "place it elsewhere, or take a memory region")
 
     def declared(self, place: Place) -> model.ImageSection | model.MemoryRegion | None:
         if not isinstance(place.root, str):

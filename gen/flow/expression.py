@@ -532,6 +532,12 @@ class ExpressionEmitter:
                 OR(rcx, [rax + SPAN_SIZE])
                 TEST(ecx, need.align - 1)
                 JNZ(target)
+            if need.within:
+                MOV(rcx, [rax])
+                LEA(rax, [rcx + need.minimum - 1])
+                XOR(rax, rcx)
+                SHR(rax, need.within.bit_length() - 1)
+                JNZ(target)
         return unfit
 
     def _arguments(self, value: model.Call, parameters: list[str | None]) -> list[Callable[[Any], None]]:

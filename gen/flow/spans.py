@@ -19,7 +19,23 @@ def _fits(need: SpanNeed, given: dict[str, Expression], firmware: Firmware) -> b
     if span is None or least is None:
         return False
     start, size = span
+    if need.within and not _in_one_block(need, given[need.parameter], start, firmware):
+        return False
     return size >= least[1] and not start % need.align and not size % need.align
+
+
+def _in_one_block(need: SpanNeed, e: Expression, start: int, firmware: Firmware) -> bool:
+    """Of a section the address is known; a memory region that fits into a block lies in one (plan.c)."""
+    while isinstance(e, model.Slice):
+        e = e.base
+    assert isinstance(e, model.RegionOf)
+    for region in firmware.memory:
+        if region.name == e.name:
+            return region.size <= need.within
+    first = next(s.address for s in firmware.image if s.name == e.name)
+    if first is None:
+        return False
+    return (first + start) // need.within == (first + start + need.minimum - 1) // need.within
 
 
 def _known(e: Expression, firmware: Firmware) -> tuple[int, int] | None:

@@ -23,7 +23,6 @@ from peachpy.x86_64 import (
     PAUSE,
     RDTSC,
     SHL,
-    SHR,
     SUB,
     TEST,
     XOR,
@@ -51,7 +50,7 @@ from peachpy.x86_64 import (
 
 from dsl.sizes import SPAN_SIZE
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
-from formats.units import LARGE_PAGE, PAGE
+from formats.units import PAGE
 from formats.wakeup import BLOCK, ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
@@ -161,16 +160,10 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
 
 def park_aps_with_reset(b: Builder) -> None:  # (mailbox, paging)
     """The same in the first pages of the region, and behind the page tables what takes APs back: their ids,
-    and the reset code. All lies in 2 MiB, for the OS's tables map no more around the vector (Linux
-    arch/x86/mm/ident_map.c).
+    and the reset code. All lies in 2 MiB, as declared, for the OS's tables map no more around the vector
+    (Linux arch/x86/mm/ident_map.c).
     """
     (mailbox,) = b.save(rdi)
-    MOV(rax, [rdi])
-    LEA(rcx, [rax + BLOCK - 1])
-    XOR(rcx, rax)
-    SHR(rcx, LARGE_PAGE.bit_length() - 1)
-    MOV(eax, b.error("out_of_bounds"))
-    JNZ(b.fail)
     MOV(ecx, BLOCK)
     _clear(b, mailbox)
     _copy_reset_code(b, mailbox)

@@ -268,7 +268,7 @@ def primitive(firmware: Firmware, name: str, **changes: Any) -> Firmware:
 
 def need(firmware: Firmware, **changes: Any) -> Firmware:
     """`start_log` with a wrong need of its area."""
-    right = model.SpanNeed("area", 1, None, 4096, firmware.errors[0].number)
+    right = model.SpanNeed("area", 1, None, 4096, 0, firmware.errors[0].number)
     verify(primitive(firmware, "start_log", spans=(right,)))
     return primitive(firmware, "start_log", spans=(replace(right, **changes),))
 
@@ -316,6 +316,8 @@ WHOLE: list[tuple[Callable[[Firmware], Firmware], str]] = [
     (lambda f: need(f, other="more"), "`start_log` has no bytes `area`"),
     (lambda f: need(f, align=3), "`area` fits nowhere"),
     (lambda f: need(f, minimum=-1), "`area` fits nowhere"),
+    (lambda f: need(f, within=4096), "`area` fits nowhere"),
+    (lambda f: need(f, within=2 << 20, minimum=(2 << 20) + 1), "`area` fits nowhere"),
     (lambda f: need(f, error=999), "a span has no error"),
     (lambda f: primitive(f, "print", parameters=f.primitives["print"].parameters * 7), "more than six"),
 ]

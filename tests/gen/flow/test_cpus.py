@@ -252,20 +252,6 @@ def test_aps_that_come_back_find_code_ids_and_tables(cpu: FlowCpu) -> None:
     assert cpu.read(WITH_RESET + BLOCK, PAGE) == b"\xaa" * PAGE
 
 
-@pytest.mark.parametrize(
-    ("start", "fits"), [(0x60_1F_0000, True), (0x60_1F_1000, False), (0x60_20_0000, True)]
-)
-def test_a_block_that_the_oss_tables_may_map_in_part(cpu: FlowCpu, start: int, fits: bool) -> None:
-    cpu.cpu.mem_map(0x60_1F_0000, 0x2_0000)
-    try:
-        td_of(cpu, 1)
-        status = cpu.call("prim_park_aps_with_reset", block(cpu, start), cpu.place(bytes(24)))
-    finally:
-        cpu.cpu.mem_unmap(0x60_1F_0000, 0x2_0000)
-    assert status == (0 if fits else cpu.error("out_of_bounds"))
-    assert bool(cpu.calls) == fits
-
-
 def test_one_that_never_leaves_our_tables(cpu: FlowCpu) -> None:
     region = wakeup(cpu)
     td_of(cpu, 4)

@@ -71,6 +71,7 @@ from gen.x86 import (
     DD,
     DQ,
     DW,
+    ENDBR64,
     JMP_FAR,
     LGDT,
     LIDT,
@@ -172,6 +173,7 @@ def _reset_code(unit: Unit) -> None:
     off and on again. There is no stack, and nothing is written: any number of vCPUs may come at once.
     """
     with unit.code("ap_reset_vector", section=".text.ap_reset"):
+        ENDBR64()  # Linux may come by an indirect jump that is tracked: SDM volume 1, 17.3
         CLI()
         LEA(rbx, [Symbol("ap_reset")])
         LIDT([rbx + wakeup.NO_IDT])

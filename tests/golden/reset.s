@@ -378,18 +378,18 @@ ap_identify:
 .Lap_identify.parked:
         .loc    1 219 0
         .byte   0xc6, 0x84, 0x32, 0x00, 0x08, 0x00, 0x00, 0x01          # mov byte [rdx + rsi + 0x800], 1               | gen/boot/reset.py:219
-        .loc    6 100 0
-        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:100
-        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:100
-        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:100
+        .loc    6 101 0
+        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:101
+        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:101
+        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:101
         .loc    1 222 0
         .byte   0xe9; .long ap_park - . - 4                             # jmp ap_park                                   | gen/boot/reset.py:222
 .Lap_identify.lost:
@@ -406,49 +406,49 @@ ap_identify:
         .type   ap_park, @function
 ap_park:
 .Lap_park.wait:
-        .loc    6 128 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/park.py:128
         .loc    6 129 0
-        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/park.py:129
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/park.py:129
         .loc    6 130 0
-        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:130
+        .byte   0x48, 0x8b, 0x02                                        # mov rax, [rdx]                                | gen/boot/park.py:130
         .loc    6 131 0
-        .byte   0x48, 0xc1, 0xe9, 0x20                                  # shr rcx, 0x20                                 | gen/boot/park.py:131
+        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:131
         .loc    6 132 0
-        .byte   0x39, 0xe9                                              # cmp ecx, ebp                                  | gen/boot/park.py:132
+        .byte   0x48, 0xc1, 0xe9, 0x20                                  # shr rcx, 0x20                                 | gen/boot/park.py:132
         .loc    6 133 0
-        .byte   0x75, 0xf0                                              # jne .wait                                     | gen/boot/park.py:133
+        .byte   0x39, 0xe9                                              # cmp ecx, ebp                                  | gen/boot/park.py:133
         .loc    6 134 0
-        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/park.py:134
+        .byte   0x75, 0xf0                                              # jne .wait                                     | gen/boot/park.py:134
         .loc    6 135 0
-        .byte   0x74, 0x13                                              # je .wake                                      | gen/boot/park.py:135
+        .byte   0x66, 0x83, 0xf8, 0x01                                  # cmp ax, 1                                     | gen/boot/park.py:135
         .loc    6 136 0
-        .byte   0x66, 0x83, 0xf8, 0x02                                  # cmp ax, 2                                     | gen/boot/park.py:136
+        .byte   0x74, 0x13                                              # je .wake                                      | gen/boot/park.py:136
         .loc    6 137 0
-        .byte   0x75, 0xe4                                              # jne .wait                                     | gen/boot/park.py:137
+        .byte   0x66, 0x83, 0xf8, 0x02                                  # cmp ax, 2                                     | gen/boot/park.py:137
         .loc    6 138 0
-        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:138
+        .byte   0x75, 0xe4                                              # jne .wait                                     | gen/boot/park.py:138
         .loc    6 139 0
-        .byte   0x66, 0x31, 0xc9                                        # xor cx, cx                                    | gen/boot/park.py:139
+        .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | gen/boot/park.py:139
         .loc    6 140 0
-        .byte   0xf0, 0x48, 0x0f, 0xb1, 0x0a                            # lock cmpxchg [rdx], rcx                       | gen/boot/park.py:140
+        .byte   0x66, 0x31, 0xc9                                        # xor cx, cx                                    | gen/boot/park.py:140
         .loc    6 141 0
-        .byte   0xeb, 0xd7                                              # jmp .wait                                     | gen/boot/park.py:141
+        .byte   0xf0, 0x48, 0x0f, 0xb1, 0x0a                            # lock cmpxchg [rdx], rcx                       | gen/boot/park.py:141
+        .loc    6 142 0
+        .byte   0xeb, 0xd7                                              # jmp .wait                                     | gen/boot/park.py:142
 .Lap_park.wake:
-        .loc    6 143 0
-        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/park.py:143
         .loc    6 144 0
-        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/park.py:144
+        .byte   0x48, 0x8b, 0x42, 0x08                                  # mov rax, [rdx + 8]                            | gen/boot/park.py:144
         .loc    6 145 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/park.py:145
+        .byte   0x0f, 0x20, 0xd9                                        # mov rcx, cr3                                  | gen/boot/park.py:145
         .loc    6 146 0
-        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/park.py:146
-        .loc    6 100 0
-        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/park.py:100
-        .byte   0x31, 0xd2                                              # xor edx, edx                                  | gen/boot/park.py:100
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/park.py:100
-        .loc    6 148 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:148
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/park.py:146
+        .loc    6 147 0
+        .byte   0x66, 0xc7, 0x02, 0x00, 0x00                            # mov word [rdx], 0                             | gen/boot/park.py:147
+        .loc    6 101 0
+        .byte   0x31, 0xc9                                              # xor ecx, ecx                                  | gen/boot/park.py:101
+        .byte   0x31, 0xd2                                              # xor edx, edx                                  | gen/boot/park.py:101
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/park.py:101
+        .loc    6 149 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:149
         .size   ap_park, . - ap_park
 .Lend.ap_park:
 
@@ -457,22 +457,22 @@ ap_park:
         .globl  ap_reset
         .type   ap_reset, @object
 ap_reset:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/park.py:154
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/park.py:154
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/park.py:154
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/park.py:154
-        .short  0x001f                                                  # GDT: limit                                    | gen/boot/park.py:155
-        .quad   ap_reset                                                # base                                          | gen/boot/park.py:156
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:157
-        .long   ap_reset_32                                             # ap_reset_32: offset                           | gen/boot/park.py:159
-        .short  0x0008                                                  # selector                                      | gen/boot/park.py:160
-        .short  0x0000                                                  #                                               | gen/boot/park.py:161
-        .long   ap_reset_64                                             # ap_reset_64: offset                           | gen/boot/park.py:159
-        .short  0x0010                                                  # selector                                      | gen/boot/park.py:160
-        .short  0x0000                                                  #                                               | gen/boot/park.py:161
-        .short  0x0000                                                  # no IDT: limit                                 | gen/boot/park.py:162
-        .quad   0x0000000000000000                                      # base                                          | gen/boot/park.py:163
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:164
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/park.py:155
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/park.py:155
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/park.py:155
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/park.py:155
+        .short  0x001f                                                  # GDT: limit                                    | gen/boot/park.py:156
+        .quad   ap_reset                                                # base                                          | gen/boot/park.py:157
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:158
+        .long   ap_reset_32                                             # ap_reset_32: offset                           | gen/boot/park.py:160
+        .short  0x0008                                                  # selector                                      | gen/boot/park.py:161
+        .short  0x0000                                                  #                                               | gen/boot/park.py:162
+        .long   ap_reset_64                                             # ap_reset_64: offset                           | gen/boot/park.py:160
+        .short  0x0010                                                  # selector                                      | gen/boot/park.py:161
+        .short  0x0000                                                  #                                               | gen/boot/park.py:162
+        .short  0x0000                                                  # no IDT: limit                                 | gen/boot/park.py:163
+        .quad   0x0000000000000000                                      # base                                          | gen/boot/park.py:164
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00                      #                                               | gen/boot/park.py:165
         .size   ap_reset, . - ap_reset
 .Lend.ap_reset:
 
@@ -481,24 +481,26 @@ ap_reset:
         .globl  ap_reset_vector
         .type   ap_reset_vector, @function
 ap_reset_vector:
-        .loc    6 175 0
-        .byte   0xfa                                                    # cli                                           | gen/boot/park.py:175
         .loc    6 176 0
-        .byte   0x48, 0x8d, 0x1d; .long ap_reset - . - 4                # lea rbx, [rip + ap_reset]                     | gen/boot/park.py:176
+        .byte   0xf3, 0x0f, 0x1e, 0xfa                                  # endbr64                                       | gen/boot/park.py:176
         .loc    6 177 0
-        .byte   0x0f, 0x01, 0x5b, 0x40                                  # lidt [rbx + 0x40]                             | gen/boot/park.py:177
+        .byte   0xfa                                                    # cli                                           | gen/boot/park.py:177
         .loc    6 178 0
-        .byte   0x0f, 0x20, 0xe0                                        # mov rax, cr4                                  | gen/boot/park.py:178
+        .byte   0x48, 0x8d, 0x1d; .long ap_reset - . - 4                # lea rbx, [rip + ap_reset]                     | gen/boot/park.py:178
         .loc    6 179 0
-        .byte   0x25, 0x00, 0x10, 0x00, 0x00                            # and eax, 0x1000                               | gen/boot/park.py:179
+        .byte   0x0f, 0x01, 0x5b, 0x40                                  # lidt [rbx + 0x40]                             | gen/boot/park.py:179
         .loc    6 180 0
-        .byte   0x0d, 0x60, 0x06, 0x00, 0x00                            # or eax, 0x660                                 | gen/boot/park.py:180
+        .byte   0x0f, 0x20, 0xe0                                        # mov rax, cr4                                  | gen/boot/park.py:180
         .loc    6 181 0
-        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, rax                                  | gen/boot/park.py:181
+        .byte   0x25, 0x00, 0x10, 0x00, 0x00                            # and eax, 0x1000                               | gen/boot/park.py:181
         .loc    6 182 0
-        .byte   0x0f, 0x01, 0x53, 0x20                                  # lgdt [rbx + 0x20]                             | gen/boot/park.py:182
+        .byte   0x0d, 0x60, 0x06, 0x00, 0x00                            # or eax, 0x660                                 | gen/boot/park.py:182
         .loc    6 183 0
-        .byte   0xff, 0x6b, 0x30                                        # jmp far [rbx + 0x30]                          | gen/boot/park.py:183
+        .byte   0x0f, 0x22, 0xe0                                        # mov cr4, rax                                  | gen/boot/park.py:183
+        .loc    6 184 0
+        .byte   0x0f, 0x01, 0x53, 0x20                                  # lgdt [rbx + 0x20]                             | gen/boot/park.py:184
+        .loc    6 185 0
+        .byte   0xff, 0x6b, 0x30                                        # jmp far [rbx + 0x30]                          | gen/boot/park.py:185
         .size   ap_reset_vector, . - ap_reset_vector
 .Lend.ap_reset_vector:
 
@@ -507,20 +509,20 @@ ap_reset_vector:
         .globl  ap_reset_32
         .type   ap_reset_32, @function
 ap_reset_32:
-        .loc    6 185 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/park.py:185
         .loc    6 187 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/park.py:187
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/park.py:187
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/park.py:187
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/park.py:187
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/park.py:187
-        .loc    6 188 0
-        .byte   0xb8, 0x33, 0x00, 0x01, 0x00                            # mov eax, 0x10033                              | gen/boot/park.py:188
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/park.py:187
         .loc    6 189 0
-        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/park.py:189
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/park.py:189
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/park.py:189
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/park.py:189
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/park.py:189
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/park.py:189
         .loc    6 190 0
-        .byte   0x8d, 0x83, 0x00, 0x20, 0xff, 0xff                      # lea eax, [ebx - 0xe000]                       | gen/boot/park.py:190
+        .byte   0xb8, 0x33, 0x00, 0x01, 0x00                            # mov eax, 0x10033                              | gen/boot/park.py:190
+        .loc    6 191 0
+        .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/park.py:191
+        .loc    6 192 0
+        .byte   0x8d, 0x83, 0x00, 0x20, 0xff, 0xff                      # lea eax, [ebx - 0xe000]                       | gen/boot/park.py:192
         .loc    3 34 0
         .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/modes.py:34
         .loc    3 35 0
@@ -531,10 +533,10 @@ ap_reset_32:
         .byte   0xb8, 0x33, 0x00, 0x01, 0x80                            # mov eax, 0x80010033                           | gen/boot/modes.py:37
         .loc    3 38 0
         .byte   0x0f, 0x22, 0xc0                                        # mov cr0, eax                                  | gen/boot/modes.py:38
-        .loc    6 192 0
-        .byte   0xbe; .long ap_park                                     # mov esi, ap_park                              | gen/boot/park.py:192
-        .loc    6 193 0
-        .byte   0xff, 0x6b, 0x38                                        # jmp far [ebx + 0x38]                          | gen/boot/park.py:193
+        .loc    6 194 0
+        .byte   0xbe; .long ap_park                                     # mov esi, ap_park                              | gen/boot/park.py:194
+        .loc    6 195 0
+        .byte   0xff, 0x6b, 0x38                                        # jmp far [ebx + 0x38]                          | gen/boot/park.py:195
         .size   ap_reset_32, . - ap_reset_32
 .Lend.ap_reset_32:
 
@@ -543,36 +545,36 @@ ap_reset_32:
         .globl  ap_reset_64
         .type   ap_reset_64, @function
 ap_reset_64:
-        .loc    6 195 0
-        .byte   0x89, 0xdb                                              # mov ebx, ebx                                  | gen/boot/park.py:195
-        .loc    6 196 0
-        .byte   0x89, 0xf6                                              # mov esi, esi                                  | gen/boot/park.py:196
+        .loc    6 197 0
+        .byte   0x89, 0xdb                                              # mov ebx, ebx                                  | gen/boot/park.py:197
+        .loc    6 198 0
+        .byte   0x89, 0xf6                                              # mov esi, esi                                  | gen/boot/park.py:198
         .loc    5 87 0
         .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/tdcall.py:87
         .loc    5 90 0
         .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/tdcall.py:90
-        .loc    6 198 0
-        .byte   0x45, 0x89, 0xc9                                        # mov r9d, r9d                                  | gen/boot/park.py:198
-        .loc    6 199 0
-        .byte   0x48, 0x8d, 0x93, 0x00, 0x10, 0xff, 0xff                # lea rdx, [rbx - 0xf000]                       | gen/boot/park.py:199
         .loc    6 200 0
-        .byte   0x42, 0x8b, 0xac, 0x8a, 0x00, 0xe0, 0x00, 0x00          # mov ebp, [rdx + r9*4 + 0xe000]                | gen/boot/park.py:200
+        .byte   0x45, 0x89, 0xc9                                        # mov r9d, r9d                                  | gen/boot/park.py:200
         .loc    6 201 0
-        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/park.py:201
-        .loc    6 100 0
-        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:100
-        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:100
-        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:100
-        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:100
+        .byte   0x48, 0x8d, 0x93, 0x00, 0x10, 0xff, 0xff                # lea rdx, [rbx - 0xf000]                       | gen/boot/park.py:201
+        .loc    6 202 0
+        .byte   0x42, 0x8b, 0xac, 0x8a, 0x00, 0xe0, 0x00, 0x00          # mov ebp, [rdx + r9*4 + 0xe000]                | gen/boot/park.py:202
         .loc    6 203 0
-        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:203
+        .byte   0x89, 0xf0                                              # mov eax, esi                                  | gen/boot/park.py:203
+        .loc    6 101 0
+        .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:101
+        .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:101
+        .byte   0x31, 0xff                                              # xor edi, edi                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xc0                                        # xor r8d, r8d                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xc9                                        # xor r9d, r9d                                  | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xdb                                        # xor r11d, r11d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xe4                                        # xor r12d, r12d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:101
+        .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:101
+        .loc    6 205 0
+        .byte   0xff, 0xe0                                              # jmp rax                                       | gen/boot/park.py:205
         .size   ap_reset_64, . - ap_reset_64
 .Lend.ap_reset_64:
 

@@ -110,6 +110,7 @@ def test_all_of_it_lies_in_2_mib_that_the_os_leaves_alone(kexec: Firmware, megab
     with stopped(replace(kexec.config, vcpus=3, memory=megabytes * MIB, host_page_size="2M")) as td:
         version, length, mailbox, vector = wakeup_of(td)
         table = oracle.boot_params(td.read, td.boot_params).e820
+        assert td.read(vector, 4) == bytes.fromhex("f30f1efa")  # ENDBR64, for an OS that tracks its jumps
     assert (version, length, mailbox % PAGE) == (1, 24, 0)
     assert mailbox // BLOCK == vector // BLOCK
     (around,) = [(start, end, kind) for start, end, kind in table if start <= mailbox < end]

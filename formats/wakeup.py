@@ -14,9 +14,9 @@ COMMAND, APIC_ID, VECTOR, FIRMWARE = (
 )
 PARKED, RESET_VECTOR = (FIRMWARE + offset_of(MP_MAILBOX_OURS, name) for name in ("parked", "reset_vector"))
 
-# The APs' page tables begin behind the mailbox. One with reset vector begins a block of this size: behind the
-# page tables lie an APIC id for each vCPU index, then the reset code with its GDT.
-TABLES, BLOCK, IDS, RESET = PAGE, 16 * PAGE, 14 * PAGE, 15 * PAGE
+# The APs' page tables begin behind the mailbox. If it has a reset vector, they are followed by a page with an
+# APIC id for each vCPU index, and a page with the reset code and its GDT.
+TABLES, IDS, RESET = PAGE, 14 * PAGE, 15 * PAGE
 # The parts of the reset code, from its start; those that hold addresses of its own move with the copy.
 GDT_POINTER, TO_32, TO_64, NO_IDT, ENTRY = 0x20, 0x30, 0x38, 0x40, 0x50
 OWN_ADDRESSES = (GDT_POINTER + 2, TO_32, TO_64)

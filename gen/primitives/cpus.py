@@ -51,7 +51,7 @@ from peachpy.x86_64 import (
 from dsl.sizes import SPAN_SIZE
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
 from formats.units import PAGE
-from formats.wakeup import BLOCK, ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
+from formats.wakeup import ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
 from gen.x86 import MOVCR, REP_MOVSB, REP_STOSB, Symbol, cr3, rsp
@@ -150,7 +150,6 @@ def park_aps(b: Builder) -> None:  # (mailbox, paging)
     They map the park loop and what it reads; the OS's wakeup code, wherever it lies, is added in the handoff.
     """
     (mailbox,) = b.save(rdi)
-    MOV(rcx, [rdi + SPAN_SIZE])
     _clear(b, mailbox)
     MOV(rcx, [rax + SPAN_SIZE])
     SUB(rcx, TABLES)
@@ -164,7 +163,6 @@ def park_aps_with_reset(b: Builder) -> None:  # (mailbox, paging)
     (Linux arch/x86/mm/ident_map.c).
     """
     (mailbox,) = b.save(rdi)
-    MOV(ecx, BLOCK)
     _clear(b, mailbox)
     _copy_reset_code(b, mailbox)
     MOV(ecx, IDS - TABLES)
@@ -187,7 +185,8 @@ def park_aps_with_reset(b: Builder) -> None:  # (mailbox, paging)
 
 
 def _clear(b: Builder, mailbox: int) -> None:
-    """RCX bytes of the region; RAX = its span."""
+    """The region, whose span is at RDI; RAX = its span."""
+    MOV(rcx, [rdi + SPAN_SIZE])
     MOV(rdi, [rdi])
     XOR(eax, eax)
     REP_STOSB()

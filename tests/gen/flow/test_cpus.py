@@ -249,7 +249,7 @@ def test_aps_that_come_back_find_code_ids_and_tables(cpu: FlowCpu) -> None:
     for at in OF_ITSELF:
         expected[at : at + 4] = (WITH_RESET + RESET + at).to_bytes(4, "little")
     assert cpu.read(WITH_RESET + RESET, CODE_SIZE) == expected
-    assert cpu.read(WITH_RESET + BLOCK, PAGE) == b"\xaa" * PAGE
+    assert cpu.read(WITH_RESET + BLOCK, PAGE) == bytes(PAGE)
 
 
 def test_one_that_never_leaves_our_tables(cpu: FlowCpu) -> None:

@@ -1,9 +1,9 @@
-"""How is an image started on a host that exists? A command line, libvirt's XML or Kata's configuration, each
-with the source that it was derived from. Nothing here was tried on TDX hardware (docs/hosts.md)."""
+"""How is an image started by QEMU, by libvirt, by Alioth? A command line or XML, each with the source that it
+was derived from; others are in `kata.py` and `krun.py`. Nothing ran on TDX hardware (docs/hosts.md)."""
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -14,6 +14,7 @@ from formats.units import MIB
 LEAN = "kernel-irqchip=split,smm=off,pic=off,hpet=off,sata=off,smbus=off,i8042=off,vmport=off,usb=off"
 QUOTES = "/var/run/tdx-qgs/qgs.socket"
 SEPT_VE_DISABLE = 1 << 28  # ATTRIBUTES, libvirt's policy
+CMDLINE = "console=ttyS0"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Launch:
     image: Path
     kernel: Path | None = None
     initrd: Path | None = None
-    cmdline: str = "console=ttyS0"
+    cmdline: str = CMDLINE
     memory: int = 2048 * MIB
     vcpus: int = 1
     more: Sequence[str] = ()
@@ -97,11 +98,6 @@ def libvirt(launch: Launch) -> str:
 """
 
 
-def kata(launch: Launch) -> str:
-    """What changes in Kata's configuration-qemu-tdx.toml; its kernel and image stay (src/runtime/config)."""
-    return f'[hypervisor.qemu]\nfirmware = "{launch.image}"\nconfidential_guest = true\n'
-
-
 def alioth(launch: Launch) -> str:
     """Alioth's command line (docs/coco.md)."""
     words = ["alioth", "boot", "--memory", f"size={launch.memory // MIB}M", "--cpu", f"count={launch.vcpus}"]
@@ -111,11 +107,3 @@ def alioth(launch: Launch) -> str:
         words += ["--initramfs", str(launch.initrd)]
     words += ["--coco", f"tdx,attr={SEPT_VE_DISABLE:#x}", "--firmware", str(launch.image)]
     return shlex.join(words) + "\n"
-
-
-TEXTS: dict[str, Callable[[Launch], str]] = {
-    "qemu": tdx_qemu,
-    "libvirt": libvirt,
-    "kata": kata,
-    "alioth": alioth,
-}

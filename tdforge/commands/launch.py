@@ -3,6 +3,8 @@
 import argparse
 import shlex
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tdforge import show
@@ -10,17 +12,38 @@ from tdforge.apt import Say
 from tdforge.command import Command
 from tdforge.errors import OK, UserError
 from tdforge.files import read_image
-from tdforge.hosts import TEXTS, Launch, plain_qemu
-from tdforge.machine_options import memory, size, vcpus
+from tdforge.hosts import CMDLINE, Launch, alioth, libvirt, plain_qemu, tdx_qemu
+from tdforge.kata import dragonball, kata
+from tdforge.krun import libkrun
+from tdforge.machine_options import check_host, memory, size, vcpus
 from tdforge.tools import tool
 
 PLAIN = "qemu-plain"
 
 
+@dataclass(frozen=True)
+class Host:
+    """A host with TDX: what to print, whose loader takes the image, and what the text is derived from."""
+
+    text: Callable[[Launch], str]
+    vmm: str
+    source: str
+
+
+HOSTS = {
+    "qemu": Host(tdx_qemu, "qemu", "QEMU's docs/system/i386/tdx.rst"),
+    "libvirt": Host(libvirt, "qemu", "libvirt's tests/qemuxmlconfdata/launch-security-tdx.xml"),
+    "kata": Host(kata, "qemu", "Kata's configuration-qemu-tdx.toml"),
+    "dragonball": Host(dragonball, "dragonball", "the source of Kata and its pull request 13659"),
+    "libkrun": Host(libkrun, "libkrun", "the source of libkrun's pull request 694"),
+    "alioth": Host(alioth, "alioth", "Alioth's docs/coco.md"),
+}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The host and what it is to start."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    names = (PLAIN, *TEXTS)
+    names = (PLAIN, *HOSTS)
     parser.add_argument(
         "--vmm",
         choices=names,
@@ -29,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel", type=Path, metavar="FILE")
     parser.add_argument("--initrd", type=Path, metavar="FILE")
-    parser.add_argument("--cmdline", default="console=ttyS0", metavar="TEXT", help="default: console=ttyS0")
+    parser.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
     parser.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     parser.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
     parser.add_argument(
@@ -38,8 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def launch(given: argparse.Namespace) -> int:
-    """Runs QEMU, or prints. UserError."""
-    read_image(given.image)
+    """Runs QEMU, or prints. UserError: a host that would refuse the image, or cannot start this."""
+    image = read_image(given.image)
     for name in ("kernel", "initrd"):
         path = getattr(given, name)
         if path is not None and not path.is_file():
@@ -55,9 +78,12 @@ def launch(given: argparse.Namespace) -> int:
         given.vcpus,
     )
     if given.vmm != PLAIN:
+        host = HOSTS[given.vmm]
         if not given.only:
             raise UserError(f"{given.vmm} needs a host with TDX: add --print to see how it is started there")
-        print(TEXTS[given.vmm](what), end="")
+        check_host(image, str(given.image), host.vmm)
+        print(host.text(what), end="")
+        show.err().print(f"tdforge: derived from {host.source}, not run here")
         return OK
     if given.only:
         print(shlex.join(plain_qemu(what, ["qemu-system-x86_64"])))
@@ -81,6 +107,8 @@ LAUNCH = Command(
         "tdforge launch build/qemu.bin --kernel vmlinuz --initrd initrd",
         "tdforge launch build/qemu.bin --kernel vmlinuz --vmm qemu --print",
         "tdforge launch build/qemu.bin --kernel vmlinuz --vmm libvirt --print",
+        "tdforge launch build/vmlinux.bin --kernel vmlinux --vmm dragonball --print",
+        "tdforge launch build/vmlinux.bin --vmm libkrun --print",
     ),
     add_options,
     launch,

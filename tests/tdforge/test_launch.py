@@ -1,0 +1,191 @@
+"""Does `tdforge launch --print` print what each host reads, and refuse what a host cannot do in one line?"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tdforge.building import build_flow
+from tdforge.cli import main
+from tdforge.commands.launch import HOSTS
+from tdforge.flows import find_flow
+from tdforge.krun import c_text
+
+FLOWS = {"dragonball": "vmlinux", "libkrun": "vmlinux"}  # the others take qemu.tdf
+ELF = b"\x7fELF" + bytes(60)
+
+# The functions of libkrun that are called, as its header declares them (include/libkrun.h); each prints its
+# arguments.
+HEADER = """\
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#define KRUN_TEE_FW_TDSHIM 0
+#define KRUN_DISK_FORMAT_RAW 0
+static int32_t krun_create_ctx(void) { return 7; }
+static int32_t krun_set_tee_config_file(uint32_t ctx, const char *file)
+{ return printf("%u config %s\\n", ctx, file), 0; }
+static int32_t krun_set_tee_firmware(uint32_t ctx, uint32_t type, const char *file)
+{ return printf("%u firmware %u %s\\n", ctx, type, file), 0; }
+static int32_t krun_add_disk2(uint32_t ctx, const char *name, const char *file, uint32_t format, bool fixed)
+{ return printf("%u disk %s %s %u %d\\n", ctx, name, file, format, fixed), file[0] == '/' ? 0 : -2; }
+static int32_t krun_disable_implicit_console(uint32_t ctx) { return printf("%u no console\\n", ctx), 0; }
+static int32_t krun_add_serial_console_default(uint32_t ctx, int in, int out)
+{ return printf("%u serial %d %d\\n", ctx, in, out), 0; }
+static int32_t krun_add_virtio_console_default(uint32_t ctx, int in, int out, int err)
+{ return printf("%u virtio %d %d %d\\n", ctx, in, out, err), 0; }
+static int32_t krun_split_irqchip(uint32_t ctx, bool enable)
+{ return printf("%u split %d\\n", ctx, enable), 0; }
+static int32_t krun_start_enter(uint32_t ctx) { return printf("%u start\\n", ctx), 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Shipped images by the flow's name, built once."""
+    folder = tmp_path_factory.mktemp("build")
+    return {name: build_flow(find_flow(name), folder).image for name in ("linux", "qemu", "vmlinux")}
+
+
+@pytest.fixture
+def vmlinux(tmp_path: Path) -> Path:
+    """A file that begins as an ELF file does, with a quote and an umlaut in its name."""
+    path = tmp_path / 'ä "vmlinux"'
+    path.write_bytes(ELF)
+    return path
+
+
+@pytest.mark.parametrize("vmm", HOSTS)
+def test_each_host_is_said_to_be_not_run(
+    images: dict[str, Path], capsys: pytest.CaptureFixture[str], vmm: str
+) -> None:
+    image = images[FLOWS.get(vmm, "qemu")]
+    assert main(["launch", str(image), "--vmm", vmm, "--print"]) == 0
+    said = capsys.readouterr()
+    assert str(image) in said.out
+    assert said.err == f"tdforge: derived from {HOSTS[vmm].source}, not run here\n"
+
+
+@pytest.mark.parametrize("vmm", ["dragonball", "kata"])
+def test_kata_reads_the_configuration(
+    images: dict[str, Path], vmlinux: Path, capsys: pytest.CaptureFixture[str], vmm: str
+) -> None:
+    image = images[FLOWS.get(vmm, "qemu")]
+    words = ["--kernel", str(vmlinux), "--cmdline", 'a="b\\c"', "--vcpus", "3", "--memory", "1G"]
+    assert main(["launch", str(image), "--vmm", vmm, "--print", *words]) == 0
+    table = tomllib.loads(capsys.readouterr().out)["hypervisor"]
+    expected = {
+        "firmware": str(image),
+        "confidential_guest": True,
+        "kernel": str(vmlinux),
+        "kernel_params": 'a="b\\c"',
+        "default_vcpus": 3,
+        "default_memory": 1024,
+    }
+    assert table == {"qemu" if vmm == "kata" else vmm: expected}
+
+
+def test_katas_own_kernel_stays(images: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launch", str(images["vmlinux"]), "--vmm", "dragonball", "--print"]) == 0
+    assert "kernel" not in tomllib.loads(capsys.readouterr().out)["hypervisor"]["dragonball"]
+
+
+def libkrun_script(image: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The script in a folder that has a compiler which knows the header above."""
+    assert main(["launch", str(image), "--vmm", "libkrun", "--print", "--memory", "3G"]) == 0
+    script = folder / "launch.sh"
+    script.write_text(capsys.readouterr().out)
+    (folder / "libkrun.h").write_text(HEADER)
+    compiler = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-I.",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-function",
+    ]
+    (folder / "cc").write_text(
+        f'#!/bin/sh\ntest "$4" = -lkrun-tdx && exec {shlex.join(compiler)} "$1" "$2" "$3"\n'
+    )
+    (folder / "cc").chmod(0o755)
+    return script
+
+
+def test_libkruns_script_runs(
+    images: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / 'an "image" \\ \u00e4??='
+    image.write_bytes(images["vmlinux"].read_bytes())
+    script = libkrun_script(image, tmp_path, capsys)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["sh", str(script), "/root.img", "/data.img"]
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "7 config tdforge-krun.json",
+        f"7 firmware 0 {image}",
+        "7 disk root /root.img 0 0",
+        "7 disk data /data.img 0 0",
+        "7 no console",
+        "7 serial -1 1",
+        "7 virtio 0 1 2",
+        "7 split 1",
+        "7 start",
+    ]
+    config = json.loads((tmp_path / "tdforge-krun.json").read_text())
+    assert (config["tee"], config["cpus"], config["ram_mib"]) == ("tdx", 1, 3072)
+    done = subprocess.run(
+        [*command[:2], "no"], cwd=tmp_path, env=path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "no: No such file or directory\n")
+
+
+def test_bytes_of_a_c_text() -> None:
+    assert c_text('a"\\\n?1') == r'"a\042\134\012\0771"'
+
+
+@pytest.mark.parametrize(
+    ("flow", "words", "message"),
+    [
+        (
+            "vmlinux",
+            "--vmm libkrun",
+            "libkrun needs a host with TDX: add --print to see how it is started there",
+        ),
+        ("vmlinux", "--vmm libkrun --print --vcpus 2", "1 vCPU and at most 3072 MiB"),
+        ("vmlinux", "--vmm libkrun --print --memory 4G", "1 vCPU and at most 3072 MiB"),
+        ("vmlinux", "--vmm libkrun --print --cmdline ro", "no --kernel, --initrd or --cmdline"),
+        ("vmlinux", "--vmm libkrun --print --kernel @FILE@", "no --kernel, --initrd or --cmdline"),
+        ("vmlinux", "--vmm dragonball --print --kernel @SCRIPT@", "an ELF file, and "),
+        ("vmlinux", "--vmm dragonball --print --vcpus 257", "at most 256 vCPUs"),
+        ("vmlinux", "--vmm dragonball --print --kernel @FILE@ --initrd @FILE@", "takes no --initrd"),
+        ("qemu", "--vmm kata --print --kernel @FILE@ --initrd @FILE@", "takes no --initrd"),
+        ("linux", "--vmm libvirt --print", "qemu refuses "),
+        ("qemu", "--vmm dragonball --print", "dragonball refuses "),
+        ("qemu", "--initrd @FILE@", "--initrd needs --kernel"),
+        ("qemu", "--kernel @FILE@.no", "no kernel "),
+    ],
+)
+def test_what_a_host_cannot_do_is_one_sentence(
+    images: dict[str, Path],
+    vmlinux: Path,
+    capsys: pytest.CaptureFixture[str],
+    flow: str,
+    words: str,
+    message: str,
+) -> None:
+    given = [word.replace("@FILE@", str(vmlinux)).replace("@SCRIPT@", __file__) for word in words.split()]
+    assert main(["launch", str(images[flow]), *given]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("tdforge: ")
+    assert said.err.count("\n") == 1
+    assert message in said.err

@@ -81,6 +81,39 @@ class Executable:
 
 def executable(file: bytes, *, place: str = "ELF file") -> Executable:
     """Reads a 64-bit x86 executable. FormatError: what is wrong with it, or missing."""
+    header = _header(file, place)
+    segments = []
+    for index, part in _loaded(file, header, place):
+        if part.memory_size < part.file_size:
+            raise FieldError(
+                f"{place} program header {index}",
+                f"memory size {part.memory_size:#x}",
+                f"at least the file size {part.file_size:#x}",
+            )
+        data = file[part.offset : part.offset + part.file_size]
+        segments.append(Segment(data, part.virtual, part.physical, part.memory_size))
+    return Executable(int(header.entry), tuple(segments))
+
+
+def true_length(file: bytes, *, place: str = "ELF file") -> int:
+    """Bytes up to the end of its headers, its segments and its table of sections, which linkers write last.
+    What was appended to the file lies behind. FormatError: it is no 64-bit x86 executable, or cut short.
+    """
+    header = _header(file, place)
+    ends = [HEADER.sizeof()]
+    for offset, size in (
+        (header.program_offset, header.program_count * header.program_size),
+        (header.section_offset, header.section_count * header.section_size),
+        *((part.offset, part.file_size) for _, part in _loaded(file, header, place)),
+    ):
+        if size:
+            ends.append(offset + size)
+    if max(ends) > len(file):
+        raise TruncatedError(place, f"{max(ends)} bytes", f"{len(file)}")
+    return int(max(ends))
+
+
+def _header(file: bytes, place: str) -> c.Container[int]:
     if file[:4] != MAGIC:
         raise FieldError(f"{place} offset 0x0", file[:4].hex() or "nothing", "an ELF file (7f454c46)")
     header = unpack(HEADER, file, place=place)
@@ -88,24 +121,19 @@ def executable(file: bytes, *, place: str = "ELF file") -> Executable:
     for name, value in (expected | {"program_size": PROGRAM_HEADER.sizeof()}).items():
         if header[name] != value:
             raise FieldError(f"{place} {name}", f"{header[name]:#x}", f"{value:#x}")
-    return Executable(int(header.entry), tuple(_segments(file, header, place)))
+    return header
 
 
-def _segments(file: bytes, header: c.Container[int], place: str) -> Iterator[Segment]:
+def _loaded(file: bytes, header: c.Container[int], place: str) -> Iterator[tuple[int, c.Container[int]]]:
+    """The PT_LOAD program headers with their numbers; their bytes lie in the file."""
     for index in range(header.program_count):
         at = header.program_offset + index * PROGRAM_HEADER.sizeof()
         part = unpack(PROGRAM_HEADER, file, at, place=f"{place} program header {index}")
         if part.type != PT_LOAD:
             continue
         end = part.offset + part.file_size
-        if end > len(file):
+        if part.file_size and end > len(file):
             raise TruncatedError(
                 f"{place} program header {index}", f"data to offset {end:#x}", f"at most {len(file):#x}"
             )
-        if part.memory_size < part.file_size:
-            raise FieldError(
-                f"{place} program header {index}",
-                f"memory size {part.memory_size:#x}",
-                f"at least the file size {part.file_size:#x}",
-            )
-        yield Segment(file[part.offset : end], part.virtual, part.physical, part.memory_size)
+        yield index, part

@@ -61,6 +61,7 @@ class PayloadImage(IntEnum):
     EXECUTABLE = 0
     BZIMAGE = 1
     RAW_VMLINUX = 2
+    VMLINUX = 2  # the specification's: an ELF file in the Payload section; RawVmLinux is 3 there
 
 
 HEADER = (

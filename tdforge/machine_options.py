@@ -14,7 +14,7 @@ from emu.tdx import topology
 from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS, Kernel
-from formats import bundle, linux, tdvf
+from formats import bundle, elf, linux, tdvf
 from formats.errors import FormatError
 from image.hosts import verdicts
 from tdforge import td_options
@@ -101,7 +101,8 @@ def add_options(options: Options, of_td: Options) -> None:
         "--kernel",
         type=Path,
         metavar="FILE",
-        help="the kernel that the VMM loads: a bzImage, for dragonball and libkrun a vmlinux",
+        help="the kernel that the VMM loads: a bzImage, for dragonball and libkrun (and td-shim-spec, if the "
+        "flow takes it) a vmlinux",
     )
     options.add_argument("--initrd", type=Path, metavar="FILE")
     options.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
@@ -164,7 +165,9 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
     if kernel is not None and preset.kernel is Kernel.SECTION:
-        check_payload(image, image_file, kernel, str(given.kernel), initrd, given.cmdline)
+        check_payload(
+            image, image_file, kernel, str(given.kernel), initrd, given.cmdline, vmlinux=preset.vmlinux
+        )
     return RunConfig(
         image=image,
         image_name=str(image_file),
@@ -202,9 +205,18 @@ def check_host(image: bytes, name: str, preset: str) -> None:
 
 
 def check_payload(
-    image: bytes, image_file: Path, kernel: bytes, name: str, initrd: bytes | None = None, cmdline: str = ""
+    image: bytes,
+    image_file: Path,
+    kernel: bytes,
+    name: str,
+    initrd: bytes | None = None,
+    cmdline: str = "",
+    *,
+    vmlinux: bool = False,
 ) -> None:
-    """The VMM's look at what it is to load: is it a bzImage, are there sections, does all fit? UserError."""
+    """The VMM's look at what it is to load: is it a bzImage (or a vmlinux, if the VMM takes one), are there
+    sections, does all fit? UserError.
+    """
     first = {item.type: item for item in reversed(tdvf.metadata(image).sections)}
     payload, parameters = (
         first.get(kind) for kind in (tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
@@ -212,7 +224,10 @@ def check_payload(
     if payload is None:
         raise UserError("this image has no Payload section, so it takes no --kernel")
     try:
-        linux.kernel(kernel, place=name)
+        if vmlinux and kernel.startswith(elf.MAGIC):
+            elf.executable(kernel, place=name)
+        else:
+            linux.kernel(kernel, place=name)
     except FormatError as error:
         raise UserError(f"not a Linux bzImage: {error}") from error
     if len(kernel) > payload.memory_size:

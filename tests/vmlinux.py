@@ -1,4 +1,4 @@
-"""What vmlinux do tests of the VMM's side need? An ELF file of a few segments."""
+"""What vmlinux do tests need? An ELF file of a few segments."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from formats.structs import pack
 
 
 def vmlinux(
-    segments: Sequence[tuple[int, int, bytes]], entry: int, machine: int = elf.MACHINE_X86_64
+    segments: Sequence[tuple[int, int, bytes]], entry: int, zeros: int = 0x100, **header: int
 ) -> bytes:
-    """A file with these PT_LOAD segments (virtual address, physical address, bytes) and a note between."""
+    """A file with these PT_LOAD segments (virtual address, physical address, bytes), each with so many zeros
+    behind its bytes, and a note before them; `header`: fields of the ELF header that are otherwise.
+    """
     count = len(segments) + 1
     at = elf.HEADER.sizeof() + count * elf.PROGRAM_HEADER.sizeof()
     heads, body = [pack(elf.PROGRAM_HEADER, type=4, offset=at, virtual=0x1000, physical=0x1000)], b""
     for virtual, physical, data in segments:
-        sizes = {"file_size": len(data), "memory_size": len(data) + 0x100}
+        sizes = {"file_size": len(data), "memory_size": len(data) + zeros}
         offset = at + len(body)
         heads.append(
             pack(
@@ -29,19 +31,17 @@ def vmlinux(
             )
         )
         body += data
-    head = pack(
-        elf.HEADER,
-        magic=elf.MAGIC,
-        file_class=elf.CLASS_64,
-        data=elf.DATA_LITTLE,
-        ident_version=elf.VERSION,
-        type=elf.TYPE_EXEC,
-        machine=machine,
-        version=elf.VERSION,
-        entry=entry,
-        program_offset=elf.HEADER.sizeof(),
-        header_size=elf.HEADER.sizeof(),
-        program_size=elf.PROGRAM_HEADER.sizeof(),
-        program_count=count,
-    )
-    return head + b"".join(heads) + body
+    fields = {
+        "file_class": elf.CLASS_64,
+        "data": elf.DATA_LITTLE,
+        "ident_version": elf.VERSION,
+        "type": elf.TYPE_EXEC,
+        "machine": elf.MACHINE_X86_64,
+        "version": elf.VERSION,
+        "entry": entry,
+        "program_offset": elf.HEADER.sizeof(),
+        "header_size": elf.HEADER.sizeof(),
+        "program_size": elf.PROGRAM_HEADER.sizeof(),
+        "program_count": count,
+    }
+    return pack(elf.HEADER, magic=elf.MAGIC, **(fields | header)) + b"".join(heads) + body

@@ -18,7 +18,7 @@ from emu.vmm.hosts import dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Kernel, Preset
 from emu.vmm.q35.items import Q35, DirectBoot
-from formats import bundle, linux, tdvf
+from formats import bundle, elf, linux, tdvf
 from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.tdvf import Section, SectionAttribute, SectionType
@@ -70,13 +70,16 @@ def _metadata(config: RunConfig) -> tuple[Section, ...]:
         raise EmuError(str(error)) from None
 
 
-def _bzimage(config: RunConfig) -> bytes:
-    assert config.kernel is not None
+def _file(kernel: bytes, initrd: bytes | None, preset: Preset) -> tuple[PayloadImage, bytes]:
+    """What goes into the Payload section, and its kind."""
+    vmlinux = preset.vmlinux and kernel.startswith(elf.MAGIC)
     try:
-        linux.kernel(config.kernel)
-        return bundle.write(config.kernel, config.initrd) if config.initrd else config.kernel
+        if not vmlinux:
+            linux.kernel(kernel)
+        data = bundle.write(kernel, initrd) if initrd else kernel
     except FormatError as error:
         raise EmuError(str(error)) from None
+    return (PayloadImage.VMLINUX if vmlinux else PayloadImage.BZIMAGE), data
 
 
 def _direct_boot(config: RunConfig) -> DirectBoot | None:
@@ -113,23 +116,26 @@ def _load_kernel(
     elif preset.kernel in BY_FW_CFG:
         return None
     else:
-        payload, command_line = _load_section(config, sections, memory), True
+        payload, command_line = _load_section(config, preset, sections, memory), True
     for section in sections:
         if section.type == SectionType.PAYLOAD_PARAM and command_line:
             _place(memory, section, config.cmdline.encode() + b"\0", "command line")
     return payload
 
 
-def _load_section(config: RunConfig, sections: Sequence[Section], memory: Contents) -> hob.Payload | None:
+def _load_section(
+    config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents
+) -> hob.Payload | None:
     payloads = [section for section in sections if section.type == SectionType.PAYLOAD]
     if config.kernel is None:
         return None
     if not payloads:
         raise EmuError(f"{config.image_name}: no Payload section to copy the kernel into")
     what = "kernel and initrd" if config.initrd else "kernel"
+    kind, data = _file(config.kernel, config.initrd, preset)
     for section in payloads:
-        _place(memory, section, _bzimage(config), what)
-    return hob.Payload(PayloadImage.BZIMAGE, payloads[0].address)
+        _place(memory, section, data, what)
+    return hob.Payload(kind, payloads[0].address)
 
 
 def _check(section: Section, config: RunConfig, preset: Preset) -> None:

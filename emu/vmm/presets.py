@@ -34,7 +34,7 @@ from formats.units import FOUR_GIB, GIB
 class Kernel(enum.Enum):
     """Which kernel file a VMM takes, and how it reaches the firmware."""
 
-    SECTION = "a bzImage in the Payload section"
+    SECTION = "a file in the Payload section"
     SEGMENTS = "a vmlinux, its segments at their addresses"
     BUNDLE = "a vmlinux and an initrd as libkrunfw bundles them"
     FW_CFG = "a bzImage through QEMU's fw_cfg"
@@ -61,6 +61,7 @@ class Preset:
     page_aug: bool = False  # pages with PAGE.AUG are left for the TD to accept
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
+    vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
     types: range = range(SectionType.PAYLOAD_PARAM + 1)  # of sections that it knows
     max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
 
@@ -77,6 +78,7 @@ _SPEC = Preset(
     power=OF_SPECIFICATION,
     large_pages=True,
     page_aug=True,
+    vmlinux=True,
     types=range(SectionType.TD_PARAMS + 1),
 )
 _OFF = Switch(SLEEP.port, OFF, SLEEP_ENABLE | SLEEP_TYPE_5, shows=0)

@@ -16,7 +16,6 @@ from peachpy.x86_64 import (
     LEA,
     MOV,
     SUB,
-    TEST,
     XOR,
     Label,
     eax,
@@ -48,7 +47,7 @@ from formats.paging import ENTRIES, PageBit
 from formats.units import GIB, LARGE_PAGE, PAGE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import ALL, READ_WRITE, Body, Builder, map_arguments, pages_arguments, reload_cr3
-from gen.x86 import CLI, MOVSEG, REP_MOVSB, Symbol, ds, es, rsp, ss
+from gen.x86 import CLI, MOVSEG, REP_MOVSB, REP_STOSB, Symbol, ds, es, rsp, ss
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = LARGE_PAGE
@@ -57,10 +56,10 @@ GIB_LEAF = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE)
 
 
 def load_linux(b: Builder) -> None:  # (placement, paging)
-    """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c)."""
+    """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c, elf.c)."""
     placement, paging = b.save(rdi, rsi)
     index, item = b.frame.slot(8), b.frame.slot(8)
-    to, from_, size = (b.offset("Copy", name) for name in ("to", "from", "size"))
+    to, from_, size, zeros = (b.offset("Copy", name) for name in ("to", "from", "size", "zeros"))
     copies = b.offset("Placement", "copies")
     step = b.firmware.records["Copy"].size
     top, end, copied = Label("copy"), Label("done"), Label("copied")
@@ -75,7 +74,7 @@ def load_linux(b: Builder) -> None:  # (placement, paging)
     MOV(rax, [rsp + item])
     MOV(rsi, [rax + to])
     MOV(rcx, [rax + size])
-    TEST(rcx, rcx)
+    ADD(rcx, [rax + zeros])
     JZ(copied)
     MOV(rdi, [rsp + paging])
     pages_arguments(READ_WRITE)
@@ -86,6 +85,9 @@ def load_linux(b: Builder) -> None:  # (placement, paging)
     MOV(rsi, [rax + from_])
     MOV(rcx, [rax + size])
     REP_MOVSB()
+    MOV(rcx, [rax + zeros])
+    XOR(eax, eax)
+    REP_STOSB()
     LABEL(copied)
     ADD(qword[rsp + item], step)
     ADD(qword[rsp + index], 1)

@@ -16,4 +16,12 @@ status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end);
 /* Is [start, end) RAM to the OS that nothing of the firmware lies in, or the section that holds `home`? */
 int plan_is_free(const struct ram *ram, uint64_t start, uint64_t end, uint64_t home);
 
+/* Of the code at a vmlinux's entry, so much has to lie in its window: more than any one instruction. */
+#define PLAN_ENTRY_SIZE 16u
+/* Fills what a setup header says of a kernel that has none, and runs in the window of `out`. Only `image`, its bytes where
+ * they were measured, is kept. */
+void plan_vmlinux(const struct span *image, uint64_t entry, struct placement *out);
+/* Where the initrd goes, once the kernel and its window are placed: a copy more, or none. Fails: initrd_no_room. */
+status_t plan_initrd(const struct span *initrd, const struct ram *ram, struct placement *out);
+
 #endif

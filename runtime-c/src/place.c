@@ -90,6 +90,7 @@ static void add_copy(struct placement *out, uint64_t to, uint64_t from, uint64_t
     copy->to = to;
     copy->from = from;
     copy->size = size;
+    copy->zeros = 0;
 }
 
 /* The window of a kernel loaded at `load`: where it unpacks itself to. */
@@ -134,8 +135,8 @@ static int initrd_may_stay(const struct linux *kernel, const struct ram *ram, co
            is_free(ram, initrd, tdf_gpa(kernel->image.data));
 }
 
-static status_t place_initrd(const struct linux *kernel, const struct span *initrd, const struct ram *ram,
-                             struct placement *out) {
+status_t plan_initrd(const struct span *initrd, const struct ram *ram, struct placement *out) {
+    const struct linux *kernel = &out->kernel;
     struct area window = {out->window_start, out->window_end};
     struct area source = {tdf_gpa(initrd->data), tdf_gpa(initrd->data) + initrd->size};
     out->initrd_start = 0;
@@ -163,6 +164,6 @@ status_t place_linux(const struct linux *kernel, const struct span *initrd, cons
     /* No copy overlaps any source: both go to RAM outside of every section, so their order is free. */
     status_t status = place_kernel(kernel, ram, out);
     if (status == TDF_OK)
-        status = place_initrd(kernel, initrd, ram, out);
+        status = plan_initrd(initrd, ram, out);
     return status;
 }

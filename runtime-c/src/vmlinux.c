@@ -5,8 +5,6 @@
 #include "formats.h"
 #include "plan.h"
 
-#define ENTRY_SIZE 16u /* of the code at the entry that has to lie in the window: more than any one instruction */
-
 static int is_zero(const uint8_t *page) {
     const uint64_t *words = (const uint64_t *)page;
     uint64_t sum = 0;
@@ -51,13 +49,27 @@ static int is_whole_section(const struct ram *ram, uint64_t start, uint64_t end)
     return 1;
 }
 
+void plan_vmlinux(const struct span *image, uint64_t entry, struct placement *out) {
+    const uint64_t size = out->window_end - out->window_start;
+    out->kernel.image = *image;
+    out->kernel.protected_size = size;
+    out->kernel.init_size = size;
+    out->kernel.pref_address = out->window_start;
+    out->kernel.alignment = TDF_PAGE_2M;
+    out->kernel.initrd_max = LINUX_INITRD_MAX;
+    out->kernel.command_line_max = LINUX_CMDLINE_COPY_SIZE - 1;
+    out->kernel.xloadflags = LINUX_XLF_KERNEL_64;
+    out->load = out->window_start;
+    out->entry = entry;
+}
+
 status_t place_vmlinux(const struct span *window, const struct span *kernel, uint64_t entry,
                        const struct span *initrd, const struct ram *ram, struct placement *out) {
     const uint64_t start = tdf_gpa(window->data), end = start + window->size;
     const uint64_t initrd_start = tdf_gpa(initrd->data), initrd_end = initrd_start + initrd->size;
     /* An entry below the window is far beyond it by this difference. */
     if (kernel->data != window->data || kernel->size > window->size ||
-        !tdf_inside(kernel->size, entry - start, ENTRY_SIZE))
+        !tdf_inside(kernel->size, entry - start, PLAN_ENTRY_SIZE))
         return TDF_E_KERNEL_ENTRY_OUTSIDE;
     if (!rest_is_zero(window, kernel->size))
         return TDF_E_KERNEL_NOT_WHOLE;
@@ -68,18 +80,9 @@ status_t place_vmlinux(const struct span *window, const struct span *kernel, uin
                               !plan_is_free(ram, initrd_start, initrd_end, initrd_start)))
         return TDF_E_INITRD_NO_ROOM;
     memset(out, 0, sizeof *out);
-    out->kernel.image = *kernel;
-    out->kernel.protected_size = window->size;
-    out->kernel.init_size = window->size;
-    out->kernel.pref_address = start;
-    out->kernel.alignment = TDF_PAGE_2M;
-    out->kernel.initrd_max = LINUX_INITRD_MAX;
-    out->kernel.command_line_max = LINUX_CMDLINE_COPY_SIZE - 1;
-    out->kernel.xloadflags = LINUX_XLF_KERNEL_64;
-    out->load = start;
-    out->entry = entry;
     out->window_start = start;
     out->window_end = end;
+    plan_vmlinux(kernel, entry, out);
     out->initrd_start = initrd->size ? initrd_start : 0;
     out->initrd_size = initrd->size;
     return TDF_OK;

@@ -7,9 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from debian import kernel
+from debian import kernel, vmlinux
 
-from formats import eventlog, hob, linux
+from formats import elf, eventlog, hob, linux
 from formats.eventlog import EventType
 
 PAGE = Path(__file__).parents[2] / "docs" / "event-log.md"
@@ -18,6 +18,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "event-log.md"
 def test_every_command_prints_the_digest_it_promises(tmp_path: Path) -> None:
     image = kernel().read_bytes()
     (tmp_path / "vmlinuz").write_bytes(image)
+    unpacked = vmlinux()
+    (tmp_path / "vmlinux").write_bytes(unpacked)
     listed = hob.write(0x80_0000, [hob.Resource(hob.ResourceType.UNACCEPTED, 0, 0x4000_0000)])
     data = eventlog.platform_config("td_hob", listed)
     event = eventlog.event(1, EventType.PLATFORM_CONFIG_FLAGS, hashlib.sha384(listed).digest(), data)
@@ -25,6 +27,7 @@ def test_every_command_prints_the_digest_it_promises(tmp_path: Path) -> None:
     separator = eventlog.Event(1, EventType.SEPARATOR, hashlib.sha384(bytes(4)).digest(), bytes(4))
     promised = [
         hashlib.sha384(image[: linux.kernel(image).true_length]).hexdigest(),
+        hashlib.sha384(unpacked[: elf.true_length(unpacked)]).hexdigest(),
         hashlib.sha384(b"console=ttyS0").hexdigest(),
         hashlib.sha384(listed).hexdigest(),
         hashlib.sha384(bytes(4)).hexdigest(),

@@ -160,7 +160,7 @@ def test_a_failed_acceptance_ends_it(cpu: FlowCpu) -> None:
     assert cpu.call("prim_accept", ram(cpu, []), 0, 0, cpu.place(bytes(24))) == cpu.error("accept_failed")
 
 
-def test_copies_are_mapped_then_made(cpu: FlowCpu) -> None:
+def test_copies_are_mapped_then_made_with_the_zeros_behind_them(cpu: FlowCpu) -> None:
     source, size = HEAP + 0x90000, 0x1234
     content = bytes(i * 7 % 251 for i in range(size))
     cpu.write(source, content)
@@ -168,11 +168,18 @@ def test_copies_are_mapped_then_made(cpu: FlowCpu) -> None:
     placement, paging = cpu.place(bytes(record.size)), cpu.place(bytes(24))
     copies = next(field.offset for field in record.fields if field.name == "copies")
     below, above = source - 0x2340, source + 0x2010
-    cpu.put(placement + copies, 2, below, source, size, above, source, size)
+    cpu.write(above, b"\xaa" * 0x4000)
+    cpu.put(
+        placement + copies, 3, below, source, size, 0, above, source, size, 0xE00, above + PAGE * 3, 0, 0, 4
+    )
     assert cpu.call("prim_load_linux", placement, paging) == 0
     assert cpu.read(below, size) == cpu.read(above, size) == content
+    assert (
+        cpu.read(above + size, 0x4000 - size) == bytes(0xE00) + b"\xaa" * (0xFCC) + bytes(4) + b"\xaa" * 0xFFC
+    )
     mapped = [arguments[:5] for name, arguments in cpu.calls if name == "page_map"]
-    pages = [(to & -PAGE, -(-(to + size) // PAGE) * PAGE) for to in (below, above)]
+    parts = ((below, size), (above, size + 0xE00), (above + PAGE * 3, 4))
+    pages = [(to & -PAGE, -(-(to + length) // PAGE) * PAGE) for to, length in parts]
     assert mapped == [(paging, start, start, end - start, 2) for start, end in pages]
 
 

@@ -61,14 +61,16 @@ def boots(suite: str, package: str, file: Path, ram: int, image: tuple[Path, byt
     return Row(suite, package, version, good, show.end_line(report.end), facts["instructions"] // 1_000_000)
 
 
-def rows(suites: Sequence[str], ram: int, say: Say) -> Iterator[Row]:
-    """Each kernel of each suite; one that cannot be had or started is a row that says why. UserError."""
+def rows(suites: Sequence[str], match: re.Pattern[str], ram: int, say: Say) -> Iterator[Row]:
+    """Each kernel of each suite whose package matches; one that cannot be had or started is a row that says
+    why. UserError.
+    """
     image = boot.build_image()
     cache = cache_dir()
     for suite in suites:
         with alone(cache):
             apt = Apt(cache, say, None if suite == OWN else Suite(suite))
-            names = tdx_kernels(apt.names(PACKAGE))
+            names = [name for name in tdx_kernels(apt.names(PACKAGE)) if match.search(name)]
         say(f"{suite}: {len(names)} TDX kernels")
         for number, package in enumerate(names, 1):
             say(f"{suite} {number}/{len(names)}: {package}")
@@ -76,11 +78,32 @@ def rows(suites: Sequence[str], ram: int, say: Say) -> Iterator[Row]:
                 place = Path(folder) / "kernel"
                 try:
                     with alone(cache):
-                        apt.unpack([package], place, only=("boot/vmlinuz-",), pinned=False)
-                    file = next(iter(sorted(place.glob("boot/vmlinuz-*"))), place)
+                        file = unpacked(apt, package, place)
                     yield boots(suite, package, file, ram, image)
                 except UserError as error:
                     yield Row(suite, package, "", False, str(error), 0)
+
+
+def unpacked(apt: Apt, package: str, place: Path) -> Path:
+    """The kernel of a package, below `place`. From 6.19 on it is in a package of its own, later beside the
+    modules. UserError: it cannot be had, or is elsewhere.
+    """
+    version = package.removeprefix("linux-image-")
+    files = (f"boot/vmlinuz-{version}", f"usr/lib/modules/{version}/vmlinuz")
+    binary = [name for name in apt.depends(package) if name.startswith("linux-binary-")]
+    apt.unpack([package, *binary], place, only=files, pinned=False)
+    for file in files:
+        if (place / file).exists():
+            return place / file
+    raise UserError(f"{package}: neither {' nor '.join(files)}")
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """argparse type: a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,10 +111,17 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="./run kernels",
         description="Boot every TDX kernel of Debian's mirrors with linux.tdf in the emulated TD.",
-        epilog="example: ./run kernels --suite own --json",
+        epilog="example: ./run kernels --suite own --match 'cloud|rt' --json",
     )
     made.add_argument(
         "--suite", action="append", choices=SUITES, help=f"of these only; default: {', '.join(SUITES)}"
+    )
+    made.add_argument(
+        "--match",
+        type=pattern,
+        default=pattern(""),
+        metavar="REGEX",
+        help="of packages with such a name only",
     )
     made.add_argument("--memory", type=memory, default=size("1G"), metavar="SIZE", help="default: 1G")
     made.add_argument("--json", action="store_true", help="a list of objects instead of a table")
@@ -102,7 +132,8 @@ def kernels(given: argparse.Namespace) -> int:
     """0 if every kernel got to its root file system. UserError."""
     page = show.err()
     found = []
-    for row in rows(given.suite or SUITES, given.memory, lambda text: page.print(f"tdforge: {text}")):
+    suites = given.suite or SUITES
+    for row in rows(suites, given.match, given.memory, lambda text: page.print(f"tdforge: {text}")):
         found.append(row)
         page.print(f"tdforge: {row.package}: {'good' if row.good else row.end}")
     if given.json:

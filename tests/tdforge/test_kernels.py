@@ -35,24 +35,34 @@ def test_which_packages_are_tdx_kernels() -> None:
 
 
 class Archive:
-    """An apt with three kernels: one boots as far as the tiny payload goes, one is none, one has gone."""
+    """An apt with five kernels: one boots as far as the tiny payload goes, and so does one that lies in a
+    package of its own; one is none, one has gone, one is nowhere.
+    """
 
     def __init__(self, cache: Path, say: object, suite: object) -> None:
         del cache, say, suite
 
     def names(self, pattern: str) -> list[str]:
         del pattern
-        return [f"linux-image-6.12.{number}-amd64" for number in (3, 1, 2)]
+        return [f"linux-image-6.12.{number}-amd64" for number in (3, 1, 2, 5)] + ["linux-image-6.19.4-amd64"]
+
+    def depends(self, package: str) -> list[str]:
+        return ["kmod", "linux-binary-6.19.4-amd64"] if package.endswith("4-amd64") else ["kmod"]
 
     def unpack(self, packages: Sequence[str], into: Path, only: tuple[str, ...], pinned: bool) -> None:
-        assert only == ("boot/vmlinuz-",)
         assert not pinned
-        (package,) = packages
+        version = packages[0].removeprefix("linux-image-")
+        assert only == (f"boot/vmlinuz-{version}", f"usr/lib/modules/{version}/vmlinuz")
+        package = packages[-1]
+        assert packages == [package] or package == "linux-binary-6.19.4-amd64"
         if package.endswith("3-amd64"):
             raise UserError("apt-get download: it has gone")
-        (into / "boot").mkdir(parents=True)
-        content = tiny_payload() if package.endswith("1-amd64") else b"none"
-        (into / "boot/vmlinuz-6.12").write_bytes(content)
+        file = into / only[package.startswith("linux-binary-")]
+        file.parent.mkdir(parents=True)
+        if package.endswith("5-amd64"):
+            return
+        content = tiny_payload() if package.endswith(("1-amd64", "4-amd64")) else b"none"
+        file.write_bytes(content)
 
 
 def test_each_kernel_is_a_row(
@@ -67,20 +77,30 @@ def test_each_kernel_is_a_row(
     assert kernels.main([*words, "--json"]) == 1
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert [row["good"] for row in found] == [True, False, False]
-    assert [row["package"] for row in found] == [f"linux-image-6.12.{n}-amd64" for n in (1, 2, 3)]
+    assert [row["good"] for row in found] == [True, False, False, False, True]
+    names = ["6.12.1", "6.12.2", "6.12.3", "6.12.5", "6.19.4"]
+    assert [row["package"] for row in found] == [f"linux-image-{name}-amd64" for name in names]
     assert "no" in found[1]["end"]
     assert found[2]["end"] == "apt-get download: it has gone"
-    assert "tdforge: own 2/3: linux-image-6.12.2-amd64" in said.err
+    assert found[3]["end"].startswith("linux-image-6.12.5-amd64: neither boot/vmlinuz-6.12.5-amd64 nor ")
+    assert "tdforge: own 2/5: linux-image-6.12.2-amd64" in said.err
     assert kernels.main(words) == 1
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["good", "BAD", "BAD"]
+    assert kernels.main([*words, "--match", r"\.3-", "--json"]) == 1
+    assert [row["package"] for row in json.loads(capsys.readouterr().out)] == ["linux-image-6.12.3-amd64"]
+    assert [line.split()[0] for line in table] == ["good", "BAD", "BAD", "BAD", "good"]
+
+
+def test_what_is_no_regular_expression(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        kernels.main(["--match", "("])
+    assert "'(' is not a regular expression" in capsys.readouterr().err
 
 
 def test_an_archive_without_a_tdx_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kernels, "rows", lambda suites, ram, say: iter(()))
+    monkeypatch.setattr(kernels, "rows", lambda suites, match, ram, say: iter(()))
     assert kernels.main([]) == 1
     assert "no TDX kernel" in capsys.readouterr().err

@@ -35,7 +35,9 @@ HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
 FOUND = sorted((HERE / "interference" / "found").glob("*.tdf"))
 LINUX, QEMU, VMLINUX = (shipped_flows()[name].read_text() for name in ("linux", "qemu", "vmlinux"))
-HOST_ACPI = (interferencecampaign.FLOWS_OF_TESTS / "host_acpi.tdf").read_text()
+HOST_ACPI, ELF_FLOW = (
+    (interferencecampaign.FLOWS_OF_TESTS / f"{name}.tdf").read_text() for name in ("host_acpi", "elf")
+)
 
 # Unmeasured bytes of which a primitive makes nothing: all but the measured kernel there is zero, or it fails
 ONLY_CHECKED = {("place_vmlinux", "window")}
@@ -340,6 +342,20 @@ def test_an_initrd_that_the_hosts_own_code_names_is_seen(builder: Builder) -> No
     assert judged(built, [one, other_one]) == []
     assert one.shown is not None
     assert one.shown.parts["initrd"] == (0, b"", b"")
+
+
+def test_an_elf_file_is_what_is_measured_of_it(builder: Builder) -> None:
+    """Its one segment is the window that the payload gets; what lies behind the file is nobody's."""
+    built = builder.build(check(prepared(ELF_FLOW), ALL_RULES).require())
+    assert built is not None
+    assert set(built.arguments) == {"command line", "initrd"}
+    choices = [replace(BASE, kernel=2), replace(BASE, initrd=2), replace(BASE, behind_kernel=2)]
+    found = list(outcomes(built, [BASE, *choices, replace(BASE, tempmem=2)]))
+    assert judged(built, found) == []
+    shown = [o.shown for o in found if o.shown is not None]
+    assert len(shown) == len(found) == 5
+    assert {s.kernel for s in shown} == {TEXT, TEXT[:-1] + bytes((TEXT[-1] ^ 1,))}
+    assert len({o.evidence for o in found}) == 3
 
 
 def test_files_are_lied_about_by_one_channel_at_a_time() -> None:

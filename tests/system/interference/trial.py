@@ -32,6 +32,9 @@ VMLINUX_BY = "libkrun"  # which adds all low RAM and measures none of it
 WINDOW = 16 * MIB  # where distributions link Linux to
 TEXT, DATA = bytes(range(1, 256)) * 48, b"data" * 700
 VMLINUX = vmlinux([(VIRTUAL, WINDOW, TEXT), (VIRTUAL + 0x5000, WINDOW + 0x5000, DATA)], WINDOW + 0xB53)
+FILE_AT = 96 * MIB  # where tests/dsl/flows/elf.tdf takes it as a file
+ZEROS = 0x3000
+ELF = vmlinux([(VIRTUAL, WINDOW, TEXT)], WINDOW + 0xB53, ZEROS)
 GENERATED = "flow"  # the object that differs from flow to flow
 
 
@@ -98,18 +101,19 @@ class Builder:
             for path in (self.folder / ".objects").glob(f"{GENERATED}-*"):
                 path.unlink()
         places = {s.name: (s.address, s.size) for s in firmware.image if s.address and s.size}
-        vmlinux = takes_vmlinux(firmware)
+        vmlinux, file = lies_at(firmware, WINDOW), lies_at(firmware, FILE_AT)
         config = RunConfig(
             result.image.read_bytes(),
             "x.bin",
             vmm=FILES_BY if takes_files(firmware) else VMLINUX_BY if vmlinux else RunConfig.vmm,
             memory=MEMORY,
             vcpus=2,
-            kernel=VMLINUX if vmlinux else self.kernel,
+            kernel=VMLINUX if vmlinux else ELF if file else self.kernel,
             max_instructions=MAX_INSTRUCTIONS,
         )
         arguments = arguments_of(result.map.read_text())
-        return Built(config, places.get("event_log"), arguments, places.get("payload") if vmlinux else None)
+        window = places.get("payload") if vmlinux else (WINDOW, len(TEXT) + ZEROS) if file else None
+        return Built(config, places.get("event_log"), arguments, window)
 
 
 def takes_files(firmware: Firmware) -> bool:
@@ -117,17 +121,17 @@ def takes_files(firmware: Firmware) -> bool:
     return all(section.kind != "Payload" for section in firmware.image)
 
 
-def takes_vmlinux(firmware: Firmware) -> bool:
-    """Whether the kernel lies where it is linked to."""
-    return any(s.kind == "Payload" and s.address == WINDOW for s in firmware.image)
+def lies_at(firmware: Firmware, address: int) -> bool:
+    """Whether the Payload section does. At `WINDOW`, a kernel lies where it is linked to."""
+    return any(s.kind == "Payload" and s.address == address for s in firmware.image)
 
 
 def arguments_of(link_map: str) -> dict[str, Argument]:
-    """Where the C core is given what becomes a part of the hand-over: runtime-c/src/zero_page.c, place.c."""
+    """Where the C core is given what becomes a part of the hand-over: zero_page.c, place.c, elf.c."""
     found = {}
     for part, (function, register) in {
         "command line": ("zero_page", RCX),
-        "initrd": ("place_linux", RSI),
+        "initrd": ("place_(?:linux|elf)", RSI),
     }.items():
         if place := re.search(rf"^ *([0-9a-f]+) .* {function}$", link_map, re.M):
             found[part] = Argument(int(place[1], 16), register)

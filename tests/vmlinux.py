@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from formats import elf
-from formats.structs import pack
+from formats.structs import offset_of, pack, unpack
+from formats.units import PAGE, align_up
 
 
 def vmlinux(
@@ -45,3 +46,22 @@ def vmlinux(
         "program_count": count,
     }
     return pack(elf.HEADER, magic=elf.MAGIC, **(fields | header)) + b"".join(heads) + body
+
+
+def with_segment(file: bytes, physical: int, data: bytes) -> bytes:
+    """A vmlinux with one segment more, at a whole page of physical memory; its program header follows the
+    others, where a vmlinux has padding.
+    """
+    header = unpack(elf.HEADER, file)
+    at = header.program_offset + header.program_count * elf.PROGRAM_HEADER.sizeof()
+    assert not any(file[at : at + elf.PROGRAM_HEADER.sizeof()])
+    offset = align_up(len(file), PAGE)
+    sizes = {"file_size": len(data), "memory_size": len(data)}
+    head = pack(
+        elf.PROGRAM_HEADER, type=elf.PT_LOAD, offset=offset, physical=physical, alignment=PAGE, **sizes
+    )
+    count = offset_of(elf.HEADER, "program_count")
+    changed = bytearray(file.ljust(offset, b"\0") + data)
+    changed[at : at + len(head)] = head
+    changed[count : count + 2] = (header.program_count + 1).to_bytes(2, "little")
+    return bytes(changed)

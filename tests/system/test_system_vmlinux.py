@@ -12,7 +12,7 @@ import oracle
 import pytest
 from debian import vmlinux as debian_vmlinux
 from tdbox import LINUX, MIB, Firmware, made, stopped
-from vmlinux import vmlinux
+from vmlinux import vmlinux, with_segment
 
 from emu.api import Report, RunConfig, run
 from emu.tdx.measure import AddedRegion
@@ -268,7 +268,21 @@ def test_libkrun_boots_debians_kernel_to_user_space(
     assert "MPTABLE" not in report.console
 
 
-@pytest.mark.parametrize("vmm", ["libkrun"])
+FREE, FREE_SIZE = 0x4200000, 2 * MIB  # in the window, behind Debian's kernel
+
+
+def with_initrd(config: RunConfig, kernel_file: bytes, archive: bytes) -> tuple[RunConfig, bytes]:
+    """Dragonball takes no initrd, but loads any segment of the file. Linux finds it by the command line, and
+    keeps it if its memory is reserved.
+    """
+    if config.vmm == "libkrun":
+        return replace(config, initrd=archive), kernel_file
+    assert len(archive) <= FREE_SIZE
+    line = f"console=ttyS0 initrdmem={FREE:#x},{len(archive)} memmap={FREE_SIZE:#x}${FREE:#x}"
+    return replace(config, cmdline=line), with_segment(kernel_file, FREE, archive)
+
+
+@pytest.mark.parametrize("vmm", HOSTS)
 @pytest.mark.parametrize(
     ("last", "reason", "said"),
     [
@@ -281,7 +295,7 @@ def test_a_host_without_power_control(
 ) -> None:
     """Linux knows of no soft off and halts; it resets by the keyboard controller."""
     archive = initrds.script(initramfs.TOUR.replace(b"poweroff -f", last))
-    report = debian(replace(config, initrd=archive), kernel_file, "halt")
+    report = debian(*with_initrd(config, kernel_file, archive), "halt")
     text = report.console.replace("\r", "")
     assert "tour: ACPI tables: APIC CCEL DSDT FACP \n" in text
     assert text.count("tour: done\n") == 1

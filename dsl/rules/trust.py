@@ -77,7 +77,8 @@ def _compare(context: Context, e: Expression, op: str, other: Expression, state:
             learn(context, e, number(recorded=False, bounded=True), state)
         case model.Length() if value.constant == (1 if op == "<" else 0) and op in ("==", "<=", "<"):
             cause = context.identity(e.base, state)
-            if cause in state.trust:  # nothing is in it, and that is known
+            # Nothing is in it, and that is known; of shared memory it is not known where.
+            if state.trust.get(cause, Provenance.SHARED) != Provenance.SHARED:
                 state.trust[cause] = highest(state.trust[cause], Provenance.MEASURED)
 
 

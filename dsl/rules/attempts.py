@@ -78,8 +78,7 @@ class TryRules(CallRules):
             self.abandons(s.call, failed)
         depth = len(self.refusals)
         if any(handler in going_on for handler in self._refusing(s)):
-            new = [d.refusal for d in doubts if d.refusal and d.refusal not in self.refusals]
-            self.refusals += new[:1]
+            self.refusals += [d.refusal for d in doubts if d.refusal][:1]
         yield
         ways = [self.paths.block(block) for block in (s.body, *(handler.body for handler in s.handlers))]
         if not any(Ways.RETURNS in way for way in ways):

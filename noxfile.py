@@ -150,7 +150,8 @@ def lint(session: nox.Session) -> None:
     """Lint, format of code and flows, strict types; all of them, even after a failure."""
     prepare(session)
     broken = []
-    flows = [str(flow.relative_to(ROOT)) for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf"))]
+    folders = (ROOT / "dsl" / "flows", ROOT / "tests" / "dsl" / "flows")
+    flows = [str(flow.relative_to(ROOT)) for folder in folders for flow in sorted(folder.glob("*.tdf"))]
     checks = (
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 from interference.generator import Generator, check
 from interference.proof import CHECKED_AT_RUN_TIME, PAGE, UNNOTICED, Proof, with_table, without
 from interference.shrink import shrunk
-from interference.trial import Builder, Counterexample, tried
+from interference.trial import VMLINUX_BY, Builder, Counterexample, tried
 
 from dsl.api import shipped_flows
 from dsl.rules import RULES
@@ -81,7 +81,7 @@ def one(seed: str, bases: tuple[str, ...], number: int, rule: str = "", quick: b
         result.built = result.built or image is not None
         if image is None:
             continue
-        slow = image.window is not None  # its host adds all low RAM, page by page
+        slow = image.config.vmm == VMLINUX_BY  # which adds all low RAM, page by page
         trial = tried(image, text, Random(f"{seed}/{number} vmm"), quick or slow)
         result.text, result.found = text, trial.found
         result.runs, result.handed_over = result.runs + trial.runs, trial.handed_over

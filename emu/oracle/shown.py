@@ -21,6 +21,7 @@ Range = tuple[int, int]
 
 RSI = 6  # in encoding order
 ENTRY_64 = 0x200  # of the protected-mode part: Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol
+# Address and size of what libkrun's code in front of a vmlinux has the kernel read, whatever boot_params say
 NAMED = (
     (linux.VMLINUX_INITRD, linux.VMLINUX_INITRD_END - linux.VMLINUX_INITRD),
     (linux.VMLINUX_LINE, linux.CMDLINE_COPY_SIZE),
@@ -95,8 +96,7 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
     load = window[0] if window else entry - ENTRY_64
     kernel = read(*window).rstrip(b"\0") if window else read(load, header["syssize"] * linux.SYSSIZE_UNIT)
     initrd_at = header["ramdisk_image"] | _number(page, "ext_ramdisk_image") << 32
-    # What the code that libkrun puts in front of a vmlinux's entry has it read, whatever boot_params say
-    named = [read(*piece).rstrip(b"\0") if window else b"" for piece in NAMED]
+    named_initrd, named_line = [read(*piece).rstrip(b"\0") if window else b"" for piece in NAMED]
     initrd = read(initrd_at, header["ramdisk_size"] | _number(page, "ext_ramdisk_size") << 32)
     line_at = header["cmd_line_ptr"] | _number(page, "ext_cmd_line_ptr") << 32
     line, ended, _ = read(line_at, MAX_LINE).partition(b"\0") if line_at else (b"", b"\0", b"")
@@ -129,8 +129,8 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         entry,
         (address, tuple(int(v) for v in regs.gpr), *(int(getattr(regs, name)) for name in REGISTERS)),
         (load, kernel),
-        (initrd_at, initrd, named[0]),
-        (line, named[1]) if window else line,
+        (initrd_at, initrd, named_initrd),
+        (line, named_line) if window else line,
         (rsdp, root),
         tables,
         (mailbox_at, mailbox, reset_code),

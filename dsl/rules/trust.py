@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from dsl import model
 from dsl.declare import BOOL
-from dsl.model import EnumRef, Expression, Provenance, Scalar
+from dsl.model import EnumRef, Expression, Scalar
 from dsl.rules.context import Context
-from dsl.rules.state import State, Value, highest, number
+from dsl.rules.state import State, Value, number
 from dsl.rules.words import describe, record_hint
 
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -75,11 +75,6 @@ def _compare(context: Context, e: Expression, op: str, other: Expression, state:
             learn(context, e, value, state)
         case model.Variable() if op in ("<", "<=") and value.bounded and excludes(value, e):
             learn(context, e, number(recorded=False, bounded=True), state)
-        case model.Length() if value.constant == (1 if op == "<" else 0) and op in ("==", "<=", "<"):
-            cause = context.identity(e.base, state)
-            # Nothing is in it, and that is known; of shared memory it is not known where.
-            if state.trust.get(cause, Provenance.SHARED) != Provenance.SHARED:
-                state.trust[cause] = highest(state.trust[cause], Provenance.MEASURED)
 
 
 def excludes(limit: Value, e: Expression) -> bool:

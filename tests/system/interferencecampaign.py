@@ -37,7 +37,7 @@ ALL_RULES: frozenset[str] = frozenset()
 WALKS = 5  # flows made for each that may be tried: few break just one rule
 FLOWS, LIMIT = 500, 30
 # The flows that are changed, one as often as it stands here
-BASES = (*("linux",) * 7, *("qemu",) * 4, *("host_acpi",) * 2, "vmlinux", "elf")
+BASES = (*("linux",) * 7, *("qemu",) * 4, *("host_acpi",) * 2, "vmlinux", "elf", "kexec")
 FLOWS_OF_TESTS = Path(__file__).resolve().parents[1] / "dsl" / "flows"
 
 
@@ -95,7 +95,10 @@ def campaign(
     seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
-    files = {**shipped_flows(), **{name: FLOWS_OF_TESTS / f"{name}.tdf" for name in ("host_acpi", "elf")}}
+    files = {
+        **shipped_flows(),
+        **{name: FLOWS_OF_TESTS / f"{name}.tdf" for name in ("host_acpi", "elf", "kexec")},
+    }
     bases = tuple(files[name].read_text() for name in BASES)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:

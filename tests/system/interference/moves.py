@@ -194,7 +194,7 @@ AIMED: dict[str, tuple[Move, ...]] = {
     "refusal": ("choose",),
     "optional": ("optional",),
     "recorded argument": ("place_by",),
-    "recorded place": ("place_by",),
+    "recorded place": ("place_by", "located"),
     "recorded size": ("steer_direct",),
     "measured argument": ("unmeasured",),
     "shared argument": ("in_place",),
@@ -229,7 +229,7 @@ AIMED: dict[str, tuple[Move, ...]] = {
 WAYS: tuple[Move, ...] = (
     *("bools", "requires", "leaves_in_loop", "leaves_again", "carried", "matches", "half_ends", "operands"),
     *("served", "written_between", "compared_between", "hands_over_before", "enters_again", "event_behind"),
-    *("leaves_late", "returned", "files_again"),
+    *("leaves_late", "returned", "files_again", "located"),
 )
 SHARE = 6  # of each of these, for one of the others
 MOVES = (*dict.fromkeys(name for names in AIMED.values() for name in names), *WAYS * SHARE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from interference.expressions import CONSTANTS, U64, Impossible
 from interference.maker import WAYS
 from interference.scene import Scene
@@ -151,6 +153,24 @@ class TrustMoves(Scene):
         site = self.shown(after=place.line)
         text = replaced(self.text, site.span, self.cut(self.written(site), made))
         return inserted(text, place.line, [f"let {made} = {flow}({name})?"])
+
+    def located(self) -> str:
+        """An initrd is looked for behind bytes that are empty, or that nobody measured."""
+        line = self.pick(self.lines_of(r"let \w+ = initrd_extent\("))
+        found = re.match(r"let (\w+) = initrd_extent\((\w+), (\w+)\)\?", self.statement(line)[0])
+        if found is None:
+            raise Impossible
+        initrd, payload, image = found.groups()
+        none = self.maker.name()
+        between = f"{image}[0 .. 0]" if self.maker.chance(0.3) else f"initrd_extent({payload}, {image})?"
+        lines = [f"let {none} = {between}"]
+        if self.maker.chance(0.7):
+            lines.append(f"require {none}.size == 0")
+        text = inserted(
+            self.without(line), line, [*lines, f"let {initrd} = initrd_extent({payload}, {none})?"]
+        )
+        measured = re.search(rf"\n *measure {image} into [^\n]*", text)
+        return text.replace(measured[0], "", 1) if measured and self.maker.chance(0.5) else text
 
     def optional(self) -> str:
         """Bytes are measured only if there are any, and something after them."""

@@ -8,6 +8,7 @@ from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS, SEARCHED
+from formats.linux import VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
@@ -18,6 +19,16 @@ ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
 # Sections the compiler itself uses, known by their names.
 OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 KiB"}
+
+
+# Where a host's code in front of a vmlinux leads the kernel: first and end address.
+LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_END))
+
+
+def is_cleared(section: ImageSection) -> bool:
+    """Whether the handoff of a vmlinux clears what of the section is not handed over: it is RAM to the OS, and
+    not in use."""
+    return section.e820 == "ram" and section.name not in OWNED
 
 
 def shown(address: int) -> str:
@@ -73,6 +84,21 @@ class Layout:
                 self._error("E05", image.span, f"the image has no section `{name}`", f"add `{example}`")
             elif own.kind.text != "TempMem":
                 self._error("E05", own.kind.span, f"`{name}` is a TempMem section")
+        if "place_vmlinux" in self._names.primitives:
+            self._led_to()
+
+    def _led_to(self) -> None:
+        """What a vmlinux may take for its initrd or command line is handed over, or cleared."""
+        for section in self.sections:
+            start, size = section.address or 0, section.size or 0
+            for first, end in LED_TO:
+                if start < end and first < start + size and not is_cleared(section):
+                    where = f"`{section.name}` [{shown(start)}, {shown(start + size)})"
+                    message = (
+                        f"{where} is not cleared, and a host's code in front of a vmlinux may lead there"
+                    )
+                    hint = f"place it outside [{shown(first)}, {shown(end)})"
+                    self._error("T06", section.span, message, hint)
 
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""

@@ -41,7 +41,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from dsl.layout import OWNED
+from dsl.layout import is_cleared
 from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.paging import ENTRIES, PageBit
 from formats.units import GIB, LARGE_PAGE, PAGE
@@ -138,7 +138,7 @@ def _clear_sections(b: Builder, placement: int, page: int, paging: int) -> None:
     """
     span = b.frame.slot(16)
     for section in b.firmware.image:
-        if section.e820 != "ram" or section.name in OWNED:
+        if not is_cleared(section):
             continue
         assert section.address is not None
         assert section.size is not None

@@ -26,8 +26,7 @@ LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_E
 
 
 def is_cleared(section: ImageSection) -> bool:
-    """Whether the handoff of a vmlinux clears what of the section is not handed over: it is RAM to the OS, and
-    not in use."""
+    """Whether the handoff of a vmlinux clears what of it is not handed over: it is RAM, and not in use."""
     return section.e820 == "ram" and section.name not in OWNED
 
 

@@ -156,7 +156,7 @@ class Scope:
     def bind(self, name: tree.Name, kind: Type | None) -> Variable | None:
         """A new variable; None if `kind` is None because its value did not check."""
         p = self._program
-        report = p.reporter.error
+        report, before = p.reporter.error, len(p.reporter)
         if name.text in TAKEN:
             report("N02", name.span, f"`{name.text}` is a keyword", "choose another name")
         elif name.text in self:
@@ -169,7 +169,8 @@ class Scope:
         self._lines.setdefault(name.text, name.span.line)
         variable = None if kind is None else Variable(self._next, name.text, kind, name.span)
         self._next += 1
-        self._stack[-1][name.text] = variable
+        right = len(p.reporter) == before
+        self._stack[-1][name.text] = variable if right else None  # of a wrong name, uses say nothing more
         return variable
 
     def find(self, name: str) -> Variable | None:

@@ -107,10 +107,13 @@ class Context:
 
     # ---- objects
 
-    def error(self, rule: str, span: Span, message: str, hint: str = "", code: str = "") -> None:
-        """Reports that `rule` (a name of dsl.rules.table) is broken, unless a test took the rule out."""
-        if rule not in self.disabled:
-            self.program.reporter.error(RULES[rule].code or code, span, message, hint)
+    def error(self, rule: str, span: Span, message: str, hint: str = "", code: str = "") -> bool:
+        """Reports that `rule` (a name of dsl.rules.table) is broken, unless a test took the rule out; whether
+        it did."""
+        if rule in self.disabled:
+            return False
+        self.program.reporter.error(RULES[rule].code or code, span, message, hint)
+        return True
 
     def first(self, cause: object) -> bool:
         """Whether `cause` is new; one mistake is reported once, where it first does harm."""

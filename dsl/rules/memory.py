@@ -24,6 +24,7 @@ class MemoryRules(StepRules):
         measured command line for one, is not what it was."""
         kept: set[Use] = set()
         written: list[Place] = []
+        result = primitive.result_provenance
         for parameter in primitive.parameters:
             if parameter.state:
                 continue
@@ -39,8 +40,9 @@ class MemoryRules(StepRules):
             if all(may_write):
                 self.spans(parameter.name, effects, call, given)
             for place in places:
-                if primitive.result_provenance == SHARED:
-                    self.shareable(place, argument)
+                if result == SHARED and not self.shareable(place, argument):
+                    result = UNTRUSTED  # what was said is enough
+                elif result == SHARED:
                     state.shared |= {place} if place.exact and len(places) == 1 else set()
                 if parameter.name in effects.keeps:
                     self.survives(place, argument)
@@ -51,7 +53,7 @@ class MemoryRules(StepRules):
             written += places
         if effects.writes:
             state.used |= kept
-        state.lower(tuple(written), lowest(UNTRUSTED, primitive.result_provenance), self.places)
+        state.lower(tuple(written), lowest(UNTRUSTED, result), self.places)
 
     def undisturbed(
         self,
@@ -138,13 +140,15 @@ class MemoryRules(StepRules):
             return None
         return self.program.sections.get(place.root) or self.program.regions.get(place.root)
 
-    def shareable(self, place: Place, argument: model.Expression) -> None:
+    def shareable(self, place: Place, argument: model.Expression) -> bool:
+        """Whether nothing was said against it."""
         declared = self.declared(place)
-        if declared is not None and declared.e820 != "reserved":
-            message = (
-                f"{describe(argument)} is `{declared.e820}` to the OS, which would use it as private memory"
-            )
-            self.error("share reserved", argument.span, message, "declare it `reserved`: it stays shared")
+        if declared is None or declared.e820 == "reserved":
+            return True
+        message = f"{describe(argument)} is `{declared.e820}` to the OS, which would use it as private memory"
+        return not self.error(
+            "share reserved", argument.span, message, "declare it `reserved`: it stays shared"
+        )
 
     def survives(self, place: Place, argument: model.Expression) -> None:
         """Linux maps private what an E820 calls ACPI or NVS; shared with the VMM what it calls reserved."""

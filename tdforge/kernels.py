@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emu.config import RunConfig
+from emu.config import MODULE_1_5_01, MODULES, RunConfig
 from host.cache import cache_dir
 from tdforge import boot, show
 from tdforge.apt import Apt, Say, Suite, alone
@@ -47,12 +47,12 @@ def tdx_kernels(names: Sequence[str]) -> list[str]:
     return sorted(new, key=lambda name: (version_key(name), name))
 
 
-def boots(suite: str, package: str, file: Path, ram: int, image: tuple[Path, bytes]) -> Row:
+def boots(suite: str, package: str, file: Path, ram: int, image: tuple[Path, bytes], module: str) -> Row:
     """Boots one kernel with `console=ttyS0` alone. UserError: it is no kernel, or does not fit."""
     kernel = named_kernel(file)
     config = RunConfig(
         image[1], str(image[0]), ram, kernel=read(file, "kernel"), cmdline=boot.CMDLINE,
-        until=f"console:{boot.LAST_WORDS}", elf=symbols_of(image[0]),
+        until=f"console:{boot.LAST_WORDS}", elf=symbols_of(image[0]), module=module,
     )  # fmt: skip
     report = run_td(config, console=None)
     facts = report.to_json()
@@ -61,7 +61,7 @@ def boots(suite: str, package: str, file: Path, ram: int, image: tuple[Path, byt
     return Row(suite, package, version, good, show.end_line(report.end), facts["instructions"] // 1_000_000)
 
 
-def rows(suites: Sequence[str], match: re.Pattern[str], ram: int, say: Say) -> Iterator[Row]:
+def rows(suites: Sequence[str], match: re.Pattern[str], ram: int, module: str, say: Say) -> Iterator[Row]:
     """Each kernel of each suite whose package matches; one that cannot be had or started is a row that says
     why. UserError.
     """
@@ -79,7 +79,7 @@ def rows(suites: Sequence[str], match: re.Pattern[str], ram: int, say: Say) -> I
                 try:
                     with alone(cache):
                         file = unpacked(apt, package, place)
-                    yield boots(suite, package, file, ram, image)
+                    yield boots(suite, package, file, ram, image, module)
                 except UserError as error:
                     yield Row(suite, package, "", False, str(error), 0)
 
@@ -124,6 +124,9 @@ def parser() -> argparse.ArgumentParser:
         help="of packages with such a name only",
     )
     made.add_argument("--memory", type=memory, default=size("1G"), metavar="SIZE", help="default: 1G")
+    made.add_argument(
+        "--module", choices=MODULES, default=MODULE_1_5_01, help="the TDX module; default: %(default)s"
+    )
     made.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     return made
 
@@ -133,7 +136,9 @@ def kernels(given: argparse.Namespace) -> int:
     page = show.err()
     found = []
     suites = given.suite or SUITES
-    for row in rows(suites, given.match, given.memory, lambda text: page.print(f"tdforge: {text}")):
+    for row in rows(
+        suites, given.match, given.memory, given.module, lambda text: page.print(f"tdforge: {text}")
+    ):
         found.append(row)
         page.print(f"tdforge: {row.package}: {'good' if row.good else row.end}")
     if given.json:

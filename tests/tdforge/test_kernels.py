@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emu.config import RunConfig
 from tdforge import kernels
 from tdforge.errors import UserError
 from tdforge.tiny import tiny_payload
@@ -89,6 +90,15 @@ def test_each_kernel_is_a_row(
     assert kernels.main([*words, "--match", r"\.3-", "--json"]) == 1
     assert [row["package"] for row in json.loads(capsys.readouterr().out)] == ["linux-image-6.12.3-amd64"]
     assert [line.split()[0] for line in table] == ["good", "BAD", "BAD", "BAD", "good"]
+    asked: list[str] = []
+
+    def run_td(config: RunConfig, console: object) -> object:
+        asked.append(config.module)
+        raise UserError("not run")
+
+    monkeypatch.setattr(kernels, "run_td", run_td)
+    assert kernels.main([*words, "--match", r"\.1-", "--module", "newer"]) == 1
+    assert asked == ["newer"]
 
 
 def test_what_is_no_regular_expression(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +111,6 @@ def test_an_archive_without_a_tdx_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kernels, "rows", lambda suites, match, ram, say: iter(()))
+    monkeypatch.setattr(kernels, "rows", lambda suites, match, ram, module, say: iter(()))
     assert kernels.main([]) == 1
     assert "no TDX kernel" in capsys.readouterr().err

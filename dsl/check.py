@@ -10,17 +10,22 @@ from dsl import model, rules, tree
 from dsl.capabilities import names_for
 from dsl.declare import LAYOUT, declare
 from dsl.diagnostics import Reporter
-from dsl.layout import Layout
+from dsl.layout import Layout, shown
 from dsl.lower import lower_flow
 from dsl.lower_sugar import DEFAULT_LEVEL
 from dsl.model import Never, RecordRef, Span
 from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature
 from dsl.tree import walk
+from formats.limits import VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE
+from formats.units import PAGE
 
 ENTRY = "boot"
 Release = tree.Version | tree.Svn | tree.LogLevel | tree.WithoutTdx
 HOB_WITHOUT_TDX = 16 * 1024  # its last page takes what fw_cfg says (gen/boot/ordinary.py)
+# What enters a kernel by way of code of its host's, and where that leads the kernel
+LED = "place_vmlinux"
+LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_END))
 _WORDS = {tree.LogLevel: "log level", tree.WithoutTdx: "runs without TDX"}
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
@@ -58,6 +63,7 @@ def check_text(
         lost=file.lost,
     )
     _entry(flows, program, path)
+    _led_to(flows, layout, of_firmware)
     recursive = _recursion(flows, program)
     lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
     worst = 0
@@ -156,6 +162,20 @@ def _entry(flows: list[tree.Flow], program: Program, path: str) -> None:
             "begin it with `on error fatal`",
         )
         program.signatures[ENTRY] = replace(known, fatal=True)  # said once
+
+
+def _led_to(flows: list[tree.Flow], layout: Layout, reporter: Reporter) -> None:
+    """T06: a host's code in front of a vmlinux finds only what is handed over, or cleared."""
+    calls = [n for f in flows for n in walk(f.body) if isinstance(n, tree.Call) and n.callee.text == LED]
+    for start, end in LED_TO if calls else ():
+        missing = layout.not_cleared(start, end)
+        if missing is not None:
+            place = f"[{shown(missing[0])}, {shown(missing[1])})"
+            message = (
+                f"a host's code in front of a vmlinux may lead the kernel to {place}, which nothing clears"
+            )
+            hint = f"declare a section there that is `ram` to the OS, `at {shown(missing[0])}`"
+            reporter.error("T06", calls[0].callee.span, message, hint)
 
 
 def _recursion(flows: list[tree.Flow], program: Program) -> bool:

@@ -8,7 +8,6 @@ from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS, SEARCHED
-from formats.linux import VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
@@ -19,10 +18,6 @@ ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
 # Sections the compiler itself uses, known by their names.
 OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 KiB"}
-
-
-# Where a host's code in front of a vmlinux leads the kernel: first and end address.
-LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_END))
 
 
 def is_cleared(section: ImageSection) -> bool:
@@ -83,21 +78,20 @@ class Layout:
                 self._error("E05", image.span, f"the image has no section `{name}`", f"add `{example}`")
             elif own.kind.text != "TempMem":
                 self._error("E05", own.kind.span, f"`{name}` is a TempMem section")
-        if "place_vmlinux" in self._names.primitives:
-            self._led_to()
 
-    def _led_to(self) -> None:
-        """What a vmlinux may take for its initrd or command line is handed over, or cleared."""
-        for section in self.sections:
-            start, size = section.address or 0, section.size or 0
-            for first, end in LED_TO:
-                if start < end and first < start + size and not is_cleared(section):
-                    where = f"`{section.name}` [{shown(start)}, {shown(start + size)})"
-                    message = (
-                        f"{where} is not cleared, and a host's code in front of a vmlinux may lead there"
-                    )
-                    hint = f"place it outside [{shown(first)}, {shown(end)})"
-                    self._error("T06", section.span, message, hint)
+    def not_cleared(self, start: int, end: int) -> tuple[int, int] | None:
+        """The first addresses in [start, end) where no section lies that the handoff of a vmlinux clears."""
+        for section in sorted(filter(is_cleared, self.sections), key=lambda s: s.address or 0):
+            first = section.address or 0
+            if start < first:
+                break
+            start = max(start, first + (section.size or 0))
+            if start >= end:
+                return None
+        nearest = [
+            s.address for s in self.sections if is_cleared(s) and s.address and start < s.address < end
+        ]
+        return start, min((end, *nearest))
 
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""
@@ -126,6 +120,10 @@ class Layout:
             message = f"a {kind} section is not filled when the image is built"
             self._error("E05", section.file.span, message, "only a CFV is")
         guarded = any(a.text == "guarded" for a in section.attributes)
+        for attribute in section.attributes:
+            if attribute.text == "guarded" and section.name.text != "stack":
+                hint = "only `stack` grows down to it"
+                self._error("T06", attribute.span, f"the first page of `{section.name.text}` is used", hint)
         address: int | None = None
         size: int | None = None
         budget: int | None = None

@@ -127,9 +127,7 @@ class ExpressionLowerer(OperatorLowerer):
                 fields = self.names.records[name].fields
                 for f in fields:
                     if f.name == word and (name, word) in self.names.hidden:
-                        self.error(
-                            "N04", e.name.span, f"`{word}` is for generated code, a flow names the region"
-                        )
+                        self.error("N04", e.name.span, f"`{word}` is for generated code, no flow sees it")
                         return None
                     if f.name == word:
                         return model.FieldOf(base, name, word, f.offset, f.type, e.span)

@@ -19,3 +19,6 @@ SEARCHED = 0x8_0000
 FILE_UNIT = 64 * KIB  # an image file is a multiple: QEMU hw/i386/x86-common.c x86_bios_rom_init
 MAX_FILE_SIZE = 16 * MIB  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
 MAX_SECTIONS = 28  # of the metadata: what fits between its place and the GUID table (image/write.py)
+# Where libkrun puts initrd and command line, and its code in front of a vmlinux's entry has the kernel look
+# for them: libkrun src/arch/src/x86_64/layout.rs. The kernel begins where the room for the initrd ends.
+VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE = 0xA0_0000, 0x100_0000, 0x2_0000

@@ -29,9 +29,6 @@ ENTRY64_OFFSET = 0x200  # boot.rst, "64-bit boot protocol"
 LOADER_UNDEFINED = 0xFF  # boot.rst: type_of_loader for a loader without an assigned id
 E820_MAX_ENTRIES = 128  # E820_MAX_ENTRIES_ZEROPAGE
 MIN_PREFERRED_ADDRESS = 0x100_0000  # LOAD_PHYSICAL_ADDR of every distribution kernel
-# Where libkrun puts initrd and command line, and its code in front of a vmlinux's entry has the kernel look
-# for them: libkrun src/arch/src/x86_64/layout.rs. The kernel begins where the room for the initrd ends.
-VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE = 0xA0_0000, 0x100_0000, 0x2_0000
 CMDLINE_COPY_SIZE = 2048  # COMMAND_LINE_SIZE: the decompressor copies so much whatever the text's length
 
 

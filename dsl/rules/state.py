@@ -81,8 +81,8 @@ class Object:
 
     @property
     def identity(self) -> object:
-        """The same for all names of the same obj."""
-        return self.id if self.place is None else (self.place.root, self.place.start)
+        """The same for all names of the same bytes, from their first to their last."""
+        return self.id if self.place is None else (self.place.root, self.place.start, self.place.end)
 
 
 @dataclass(frozen=True)

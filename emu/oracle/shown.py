@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from formats import acpi, linux
+from formats import acpi, limits, linux
 from formats.errors import FormatError
 from formats.structs import offset_of, plain
 from formats.units import PAGE
@@ -23,8 +23,8 @@ RSI = 6  # in encoding order
 ENTRY_64 = 0x200  # of the protected-mode part: Linux Documentation/arch/x86/boot.rst, 64-bit boot protocol
 # Address and size of what libkrun's code in front of a vmlinux has the kernel read, whatever boot_params say
 NAMED = (
-    (linux.VMLINUX_INITRD, linux.VMLINUX_INITRD_END - linux.VMLINUX_INITRD),
-    (linux.VMLINUX_LINE, linux.CMDLINE_COPY_SIZE),
+    (limits.VMLINUX_INITRD, limits.VMLINUX_INITRD_END - limits.VMLINUX_INITRD),
+    (limits.VMLINUX_LINE, linux.CMDLINE_COPY_SIZE),
 )
 MAX_FILE = 256 << 20  # of a kernel or initrd; what is no boot_params may name any size
 MAX_LINE, MAX_TABLE, MAX_TABLES = 4096, 1 << 20, 64  # more than a firmware that was checked makes

@@ -232,6 +232,8 @@ def _attribution(
     # What MRTD covers needs no event: the image itself, and a payload that is measured at launch.
     known = [region.content for region in machine.launch.regions if region.measured]
     known += measured_bytes(machine, events)
+    digests = {event.digest for event in events}  # of bytes that the firmware has cleared since, too
+    known += [d for calls in given.values() for d in calls if hashlib.sha384(d).digest() in digests]
     parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line}
     parts |= {name: data for name, calls in given.items() for data in _became(name, shown, calls)}
     for name, data in parts.items():

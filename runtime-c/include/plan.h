@@ -13,7 +13,7 @@ status_t plan_take_half(struct ram *ram, struct span *out);
 /* Makes [start, end), which is no part of the plan, a reserved one. Fails: ram_range_overlap, ram_too_fragmented. */
 status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end);
 
-/* Is [start, end) RAM to the OS that nothing of the firmware lies in, or the section that holds `home`? */
+/* Is [start, end) RAM to the OS above 1 MiB that nothing of the firmware lies in, or the section that holds `home`? */
 int plan_is_free(const struct ram *ram, uint64_t start, uint64_t end, uint64_t home);
 
 /* Of the code at a vmlinux's entry, so much has to lie in its window: more than any one instruction. */

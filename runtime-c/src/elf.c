@@ -99,7 +99,7 @@ status_t place_elf(const struct span *file, const struct span *initrd, const str
         return status;
     if (!entered)
         return TDF_E_KERNEL_ENTRY_OUTSIDE;
-    if (out->window_start < LOW_MEMORY_END || !plan_is_free(ram, out->window_start, out->window_end, 0))
+    if (!plan_is_free(ram, out->window_start, out->window_end, 0))
         return TDF_E_WINDOW_NO_ROOM;
     plan_vmlinux(file, header.entry, out);
     return plan_initrd(initrd, ram, out);

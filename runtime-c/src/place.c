@@ -1,8 +1,8 @@
 /* Where do kernel and initrd go in the RAM that is left free?
  *
  * A kernel loaded at L moves itself to the end of its window [O, O + init_size), which must be free RAM. It stays where
- * it lies if that is so (docs/decisions/0006). Free is accepted type-1 RAM that is no image section and not carved, and
- * the section that holds the kernel itself. Source: Linux boot.rst; arch/x86/boot/compressed/head_64.S. */
+ * it lies if that is so (docs/decisions/0006). Free is accepted type-1 RAM above 1 MiB that is no image section and not
+ * carved, and the section that holds the kernel itself. Source: Linux boot.rst; arch/x86/boot/compressed/head_64.S. */
 #include "formats.h"
 #include "plan.h"
 
@@ -32,7 +32,7 @@ static const struct span *carved_in(const struct ram *ram, const struct area *ar
 
 static int is_free(const struct ram *ram, const struct area *area, uint64_t home) {
     uint64_t at = area->start;
-    if (carved_in(ram, area))
+    if (at < LOW_MEMORY_END || carved_in(ram, area))
         return 0;
     for (uint64_t i = 0; i < ram->ranges.count && at < area->end; i++) {
         const struct ram_range *range = &ram->ranges.items[i];
@@ -70,8 +70,9 @@ static uint64_t lowest(const struct ram *ram, uint64_t from, uint64_t size, uint
 static uint64_t highest(const struct ram *ram, uint64_t limit, uint64_t size, const struct area *kept) {
     for (uint64_t i = ram->ranges.count; i > 0; i--) {
         const struct ram_range *range = &ram->ranges.items[i - 1];
+        const uint64_t start = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
         uint64_t end = range->end < limit ? range->end : tdf_align_down(limit, TDF_PAGE);
-        while (usable(range, 0) && end > range->start && end - range->start >= size) {
+        while (usable(range, 0) && end > start && end - start >= size) {
             struct area area = {end - size, end};
             const struct span *taken = carved_in(ram, &area);
             if (taken)

@@ -109,6 +109,19 @@ def test_an_initrd_that_is_the_kernel_moves():
     assert whole.initrd_start >= whole.window_end
 
 
+def test_nothing_goes_where_an_os_looks_for_tables_of_a_bios():
+    """Neither an initrd that has room only there nor the window of a kernel that wants to run there."""
+    ram = plan([(7, 0, 256 * MIB)], [Section(PAYLOAD, MIB, 80 * MIB)])
+    with pytest.raises(CoreError, match="initrd_no_room"):
+        place(ram, (0x1100000, 2 * PAGE), at=MIB, initrd_addr_max=MIB + PAGE - 1, xloadflags=1)
+    with pytest.raises(CoreError, match="kernel_not_relocatable"):
+        place(ram, at=MIB, relocatable_kernel=0, pref_address=0x90000, init_size=0x8000)
+    home = MIB + 2 * PAGE
+    ram = plan([(7, 0, 256 * MIB)], [Section(PAYLOAD, home, 80 * MIB)])
+    out = place(ram, (0x1100000, 2 * PAGE), at=home, initrd_addr_max=home)
+    assert out.initrd_start == MIB
+
+
 def test_initrd_without_room():
     ram = plan([(7, 0, 72 * MIB)])
     with pytest.raises(CoreError, match="initrd_no_room"):

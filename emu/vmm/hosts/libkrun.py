@@ -12,12 +12,12 @@ from emu.config import RunConfig
 from emu.signals import EmuError
 from emu.vmm.contents import Contents
 from emu.vmm.devices import ioapic
-from formats import acpi, elf, linux
+from formats import acpi, elf, limits, linux
 from formats.errors import FormatError
 from formats.structs import offset_of
 from formats.units import KIB, align_up
 
-INITRD, COMMAND_LINE = linux.VMLINUX_INITRD, linux.VMLINUX_LINE
+INITRD, COMMAND_LINE = limits.VMLINUX_INITRD, limits.VMLINUX_LINE
 MP_TABLE = 0x9FC00  # arch/src/x86_64/mptable.rs
 COMMAND_LINE_MAX = 0x10000
 MAX_CPUS = 254  # mptable.rs MAX_SUPPORTED_CPUS

@@ -42,6 +42,7 @@ OWN_ABOVE = 2  # regions of the shipped flow that lie above these
 MAX_REGIONS = 8  # that a RAM plan carves: rule T10
 SIZES = {"code": "up to 192 KiB", "stack": "64 KiB", "event_log": "256 KiB", "payload": "256 KiB"}
 SIZES |= {"initrd_window": "64 KiB"}
+REST = "        rest TempMem 6080 KiB"  # of where a vmlinux may look for an initrd
 MOVED = (*SIZES, "paging")  # what shares 2 MiB with other sections is accepted page by page
 REGION = re.compile(r" {8}\w+ +\d+ [KM]iB")
 
@@ -63,6 +64,8 @@ def prepared(text: str) -> str:
         if words[:1] and words[0] in MOVED and "vmlinux" not in text:  # which lies where it is linked to
             line = re.sub(r" at 0x[0-9A-Fa-f_]+", "", line)
         lines.append(line)
+        if words[:1] == ["initrd_window"]:
+            lines.append(REST)
         if words[:1] == ["event_log"] and "TempMem" in words:
             lines += [f"        {each}" for each in SECTIONS]
         seen += bool(REGION.match(line))

@@ -328,7 +328,8 @@ class CallRules(MemoryRules):
                 located = (name for other in others for name in (other.id, *other.found_by))
                 found_by = (*value.object.found_by, *located)  # what located one, located this
                 limit = value.object.size_limit
-                return self.new_value(state, value.trust, places, limit, found_by=found_by)
+                # With others it begins further on, where a header was found, or was not.
+                return self.new_value(state, value.trust, places, limit, False, found_by, bool(others))
         if primitive.result_provenance == UNTRUSTED and primitive.result != Bytes():  # the VMM's, of any size
             return self.new_value(state, UNTRUSTED, self.unknown_place(), None)
         said = primitive.result == Bytes() and primitive.result_provenance == UNTRUSTED  # by who filled them

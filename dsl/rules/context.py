@@ -162,8 +162,13 @@ class Context:
         size_limit: int | None,
         sized: bool = False,
         found_by: tuple[int, ...] = (),
+        found_by_itself: bool = False,
     ) -> Value:
+        """A new object. `found_by_itself`: what it holds decides where it begins, so none of its parts is
+        recorded before it is.
+        """
         self.last_object += 1
+        found_by = (*found_by, self.last_object) if found_by_itself else found_by
         obj = Object(self.last_object, places, size_limit, sized, found_by)
         self.places[obj.id] = places
         state.trust[obj.id] = trust

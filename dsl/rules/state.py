@@ -80,6 +80,16 @@ class Object:
         return self.places[0] if len(self.places) == 1 and self.places[0].exact else None
 
     @property
+    def found_by_itself(self) -> bool:
+        """Whether what it holds decides where it begins."""
+        return self.id in self.found_by
+
+    @property
+    def found_by_others(self) -> tuple[int, ...]:
+        """All of `found_by` that lies elsewhere."""
+        return tuple(name for name in self.found_by if name != self.id)
+
+    @property
     def identity(self) -> object:
         """The same for all names of the same bytes, from their first to their last."""
         return self.id if self.place is None else (self.place.root, self.place.start, self.place.end)

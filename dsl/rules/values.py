@@ -134,8 +134,9 @@ class ValueWalker(Context, ABC):
         places = tuple({place.bounds() for obj in objects for place in obj.places})
         trust = lowest(*(v.trust for v in given))
         sized = all(obj.sized for obj in objects)
-        found_by = tuple(name for obj in objects for name in obj.found_by)
-        return joined, self.new_value(joined, trust, places, limit, sized, found_by)
+        found_by = tuple(name for obj in objects for name in obj.found_by_others)
+        by_itself = any(obj.found_by_itself for obj in objects)
+        return joined, self.new_value(joined, trust, places, limit, sized, found_by, by_itself)
 
     def _variable(self, e: model.Variable, state: State) -> Value:
         key = self.key(e)

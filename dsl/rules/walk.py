@@ -113,7 +113,9 @@ class Walker(TryRules):
 
     def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
         """Another name for `obj`, or a copy of it, with `trust`."""
-        value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by)
+        value = self.new_value(
+            state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by_others, obj.found_by_itself
+        )
         assert value.object is not None
         self.named_first[value.object.id] = obj.id
         state.name_alias(obj, value.object)
@@ -285,5 +287,7 @@ class Walker(TryRules):
         sizes = (before.object.size_limit, value.object.size_limit)
         size_limit = None if None in sizes else max(s for s in sizes if s is not None)
         places = tuple({p.bounds() for p in (*before.object.places, *value.object.places)})
-        found_by = (*before.object.found_by, *value.object.found_by)
-        return self.new_value(state, value.trust, places, size_limit, found_by=found_by)
+        objects = (before.object, value.object)
+        found_by = tuple(name for obj in objects for name in obj.found_by_others)
+        by_itself = any(obj.found_by_itself for obj in objects)
+        return self.new_value(state, value.trust, places, size_limit, False, found_by, by_itself)

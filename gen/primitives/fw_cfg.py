@@ -74,7 +74,7 @@ def transfers(
     LEA(rcx, [rsp + shared])
     CALL(Symbol("prim_share"))
     CMP(eax, b.error("tdvmcall_failed"))
-    JE(b.fail)  # refused: its mapping is as it was
+    JE(b.fail)  # refused: all of it is as it was
     outer, b.fail = b.fail, Label("transfers_ended")
     TEST(eax, eax)
     JNZ(b.fail)

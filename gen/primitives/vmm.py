@@ -26,6 +26,7 @@ from peachpy.x86_64 import (
     dword,
     eax,
     ecx,
+    edi,
     edx,
     r8,
     r9,
@@ -39,6 +40,7 @@ from peachpy.x86_64 import (
 from dsl.sizes import SPAN_DATA, SPAN_SIZE
 from formats.ghci import RETRY
 from formats.units import PAGE
+from gen.flow.names import FATAL_STATUS
 from gen.primitives.builder import READ_WRITE, Body, Builder, map_arguments, reload_cr3
 from gen.x86 import Symbol, rsp
 
@@ -127,7 +129,10 @@ def _shared_bit(b: Builder, bit: int) -> None:
 
 
 def _map_gpa(b: Builder, region: int, bit: int) -> None:
-    """MapGPA of the span whose address is in slot `region`, shared if slot `bit` holds the shared bit."""
+    """MapGPA of the span whose address is in slot `region`, shared if slot `bit` holds the shared bit.
+
+    If the VMM did a part and refuses the rest, no flow goes on: the part is no RAM any more.
+    """
     at, end, following = (b.frame.slot(8) for _ in range(3))
     again, done, refused = Label("again"), Label("done"), Label("refused")
     MOV(rdi, [rsp + region])
@@ -158,7 +163,13 @@ def _map_gpa(b: Builder, region: int, bit: int) -> None:
     JMP(again)
     LABEL(refused)
     MOV(eax, b.error("tdvmcall_failed"))
-    JMP(b.fail)
+    MOV(rdi, [rsp + region])
+    MOV(rcx, [rsp + bit])
+    ADD(rcx, [rdi])
+    CMP(rcx, [rsp + at])
+    JE(b.fail)  # of nothing
+    MOV(edi, eax)
+    CALL(Symbol(FATAL_STATUS))  # does not return
     LABEL(done)
 
 

@@ -271,7 +271,6 @@ def test_tdvmcall_gives_r11(cpu: FlowCpu) -> None:
         ([(0, 0)], True),
         ([(1, 0x1000), (1, 0x3000), (0, 0)], True),
         ([(1, 0)], False),  # no progress
-        ([(1, 0x2000), (1, 0x2000)], False),
         ([(1, 0x4000)], False),  # behind the end
         ([(1, 0x1800)], False),  # not a page
         ([(1 << 63, 0)], False),
@@ -305,6 +304,24 @@ def test_sharing_takes_only_progress_for_an_answer(
     else:
         assert status == cpu.error("tdvmcall_failed")
         assert "page_map" not in names(cpu)
+
+
+@pytest.mark.parametrize("last", [(1, 0x2000), (1, 0x4000), (2, 0), (1 << 63, 0)])
+def test_sharing_that_stops_halfway_ends_the_boot(cpu: FlowCpu, last: tuple[int, int]) -> None:
+    """What the VMM took is no RAM any more, and the plan says that it is."""
+    start, bit = 0x5000000, 1 << 47
+    left = [(1, 0x2000), last]
+
+    def map_gpa(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        status, progress = left.pop(0)
+        cpu.put(arguments[2], (start | bit) + progress)
+        return status
+
+    cpu.callees = {"tdvmcall_map_gpa": map_gpa}
+    region = cpu.place(start.to_bytes(8, "little") + (0x4000).to_bytes(8, "little"))
+    with pytest.raises(Fatal, match="TDVMCALL failed"):
+        cpu.call("prim_share", region, cpu.place(VP_INFO), cpu.place(bytes(24)), cpu.place(bytes(16)))
+    assert left == []
 
 
 def test_a_number_is_printed_by_print(cpu: FlowCpu) -> None:

@@ -15,7 +15,7 @@
 
 enum step { STEP_SIGNATURE, STEP_DIRECTORY, STEP_SIZE, STEP_ROOM, STEP_DATA };
 
-/* The kernel file is one part or, on hosts without it, two: its setup part, which QEMU changes, and the rest. */
+/* The kernel file is one part or, on hosts without it, two: its setup part, which the host changes, and the rest. */
 enum part { PART_SETUP, PART_KERNEL, PART_INITRD, PART_COMMAND_LINE, PARTS };
 
 static const struct {
@@ -48,14 +48,38 @@ static status_t ask(struct fetch *fetch, struct span *window, uint32_t key, uint
     return TDF_OK;
 }
 
+/* The rest of the kernel begins where the setup part says that it ends, wherever it does: Alioth's is the first 4 KiB of
+ * the file. What lies between is zero; nobody reads it, for the setup header is in front of it. */
+static status_t find_rest(struct fetch *fetch, struct linux_files *files) {
+    struct span *kernel = &files->kernel;
+    const struct span setup = {kernel->data, fetch->sizes.items[PART_SETUP]};
+    const uint64_t room = tdf_gpa(files->initrd.data) - tdf_gpa(kernel->data);
+    uint8_t sectors;
+    if (!tdf_read(&setup, LINUX_SETUP_HEADER_OFFSET, &sectors, sizeof sectors))
+        return TDF_E_FW_CFG_NO_KERNEL;
+    fetch->rest = ((sectors ? sectors : LINUX_DEFAULT_SETUP_SECTS) + 1u) * LINUX_SECTOR_SIZE;
+    if (!tdf_inside(room, fetch->rest, fetch->sizes.items[PART_KERNEL]))
+        return TDF_E_FW_CFG_NO_ROOM;
+    kernel->size = fetch->rest + fetch->sizes.items[PART_KERNEL];
+    if (kernel->size < setup.size)
+        kernel->size = setup.size;
+    if (fetch->rest > setup.size)
+        memset(kernel->data + setup.size, 0, fetch->rest - setup.size);
+    return TDF_OK;
+}
+
 /* On to the next part that has bytes, or to the end. */
-static status_t next_part(struct fetch *fetch, struct span *window, struct fetch_request *out) {
+static status_t next_part(struct fetch *fetch, struct span *window, struct linux_files *files,
+                          struct fetch_request *out) {
+    status_t status;
     while (fetch->part < PARTS && fetch->sizes.items[fetch->part] == 0)
         fetch->part++;
     if (fetch->part == PARTS) {
         out->action = TDF_FETCH_ACTION_DONE;
         return TDF_OK;
     }
+    if (fetch->part == PART_KERNEL && (status = find_rest(fetch, files)) != TDF_OK)
+        return status;
     fetch->left = fetch->sizes.items[fetch->part];
     return ask(fetch, window, fetch->part == PART_SETUP ? fetch->kernel_key : keys[fetch->part].data, fetch->left, out);
 }
@@ -94,7 +118,7 @@ static status_t take(struct fetch *fetch, struct span *window, struct linux_file
     struct span *const places[PARTS] = {&files->kernel, &files->kernel, &files->initrd, &files->command_line};
     const struct span *place = places[fetch->part];
     const uint64_t at = fetch->sizes.items[fetch->part] - fetch->left +
-                        (fetch->part == PART_KERNEL ? fetch->sizes.items[PART_SETUP] : 0);
+                        (fetch->part == PART_KERNEL ? fetch->rest : 0);
     if (fetch->chunk > fetch->left || !tdf_inside(place->size, at, fetch->chunk))
         return TDF_E_FW_CFG_FAILED; /* `ask` rules it out */
     memcpy(place->data + at, window->data + DATA_OFFSET, fetch->chunk);
@@ -102,7 +126,7 @@ static status_t take(struct fetch *fetch, struct span *window, struct linux_file
     if (fetch->left != 0)
         return ask(fetch, window, NO_KEY, fetch->left, out);
     fetch->part++;
-    return next_part(fetch, window, out);
+    return next_part(fetch, window, files, out);
 }
 
 status_t fetch_next(struct fetch *fetch, struct span *window, struct ram *ram, struct linux_files *files,
@@ -140,7 +164,7 @@ status_t fetch_next(struct fetch *fetch, struct span *window, struct ram *ram, s
         fetch->chunk = 0;
         return make_room(fetch, ram, files, out);
     case STEP_DATA:
-        return fetch->chunk == 0 ? next_part(fetch, window, out) : take(fetch, window, files, out);
+        return fetch->chunk == 0 ? next_part(fetch, window, files, out) : take(fetch, window, files, out);
     default:
         return TDF_E_FW_CFG_FAILED;
     }

@@ -70,17 +70,20 @@ def device(
     if setup:
         items[Key.FILE_DIR] = directory({"etc/e820": (0x20, 40)})
         items |= {Key.SETUP_SIZE: struct.pack("<I", len(setup)), Key.SETUP_DATA: setup}
-        items |= {Key.KERNEL_SIZE: struct.pack("<I", len(kernel) - len(setup))}
-        items[Key.KERNEL_DATA] = kernel[len(setup) :]
+        rest = kernel[((setup[0x1F1] or 4) + 1) * 512 :]
+        items |= {Key.KERNEL_SIZE: struct.pack("<I", len(rest)), Key.KERNEL_DATA: rest}
     return Device(dict(items))
 
 
 class Fetch:
     """All requests carried out, on `room` bytes of RAM and a window of `window` bytes."""
 
-    def __init__(self, host: Device, window: int = 16 * PAGE, room: int = 64 * PAGE, apart: int = 0) -> None:
-        """`apart`: so many bytes at the end of the RAM are a piece of their own."""
+    def __init__(
+        self, host: Device, window: int = 16 * PAGE, room: int = 64 * PAGE, apart: int = 0, before: int = 0
+    ) -> None:
+        """`apart`: so many bytes at the end of the RAM are a piece of their own; each was `before`."""
         self.memory, self.window = below_2_gib(room + PAGE), below_2_gib(window)
+        FFI.memmove(FFI.cast("uint8_t *", self.memory.address), bytes([before]) * (room + PAGE), room + PAGE)
         start = -(-self.memory.address // PAGE) * PAGE
         self.start, self.end = start, start + room
         pieces = [(start, self.end - apart), (self.end - apart, self.end)]
@@ -222,6 +225,46 @@ def test_what_qemu_wrote_into_the_setup_part_is_taken_out() -> None:
     assert got.content("kernel") == plain
 
 
+def alioths(sectors: int) -> tuple[bytes, Device]:
+    """A kernel with no field that a host writes, in the two parts that Alioth makes of it."""
+    plain = bytearray(bzimage(syssize=0x300, vid_mode=0, loadflags=1, setup_sects=sectors))
+    code = slice(PAGE, (sectors + 1) * 512)
+    plain[code] = b"\xee" * len(plain[code])
+    setup = bytearray(plain[:PAGE])
+    setup[0x210] = 0xFF
+    host = device(bytes(plain), setup=bytes(setup))
+    host.fills = False
+    return bytes(plain), host
+
+
+@pytest.mark.parametrize("sectors", [1, 6, 7])
+def test_a_setup_part_that_is_longer_than_it_says(sectors: int) -> None:
+    """Alioth gives 4096 bytes: the next part is in them, too."""
+    plain, host = alioths(sectors)
+    assert Fetch(host).content("kernel") == plain
+
+
+@pytest.mark.parametrize("sectors", [8, 39])
+def test_a_setup_part_that_is_shorter_than_it_says(sectors: int) -> None:
+    """What is missing is zero, whatever was in memory."""
+    plain, host = alioths(sectors)
+    got, end = Fetch(host, room=128 * PAGE, before=0x5A), (sectors + 1) * 512
+    assert got.content("kernel") == plain[:PAGE].ljust(end, b"\0") + plain[end:]
+    assert got.content("initrd") == INITRD
+
+
+def test_a_setup_part_that_is_longer_than_the_kernel() -> None:
+    plain = bzimage(syssize=0x10, vid_mode=0, loadflags=1)
+    got = Fetch(device(plain, setup=plain + b"\xee" * 2000))
+    assert got.content("kernel") == plain
+    assert CORE.bytes_at(CORE.address(got.files.kernel.data) + len(plain), 2000) == bytes(2000)
+
+
+def test_a_setup_part_of_no_sectors_has_four() -> None:
+    plain = bzimage(syssize=0x300, vid_mode=0, loadflags=1, setup_sects=0)
+    assert Fetch(device(plain, setup=plain[: 5 * 512])).content("kernel") == plain
+
+
 def test_what_lies_behind_the_kernels_extent_is_gone() -> None:
     got = Fetch(device(KERNEL + b"\xee" * 5000))
     assert got.content("kernel") == KERNEL
@@ -235,8 +278,8 @@ def test_no_initrd_and_no_command_line() -> None:
     assert got.content("kernel") == KERNEL
 
 
-def changed(key: int, value: bytes) -> Device:
-    host = device()
+def changed(key: int, value: bytes, host: Device | None = None) -> Device:
+    host = host or device()
     host.items[key] = value
     return host
 
@@ -260,6 +303,11 @@ def big(size: int) -> bytes:
         (changed(0x21, bytes(len(KERNEL))), "fw_cfg_no_kernel"),
         (device(KERNEL[:-1]), "fw_cfg_no_kernel"),
         (device(KERNEL[:600]), "fw_cfg_no_kernel"),
+        (device(KERNEL[:-1], setup=KERNEL[:1024]), "fw_cfg_no_kernel"),
+        (changed(Key.SETUP_SIZE, big(0x1F1), device(setup=KERNEL[:1024])), "fw_cfg_no_kernel"),
+        (changed(Key.SETUP_SIZE, big(0), device(setup=KERNEL[:1024])), "fw_cfg_no_kernel"),
+        # A setup part of 128 KiB, of which there are 1024 bytes.
+        (changed(Key.SETUP_DATA, b"\xff" * 1024, device(setup=KERNEL[:1024])), "fw_cfg_no_room"),
         (device(line=bytes(0x10001)), "fw_cfg_no_room"),
     ],
 )

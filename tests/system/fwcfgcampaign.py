@@ -41,7 +41,7 @@ DIRECTORY, SETUP_SIZE, SETUP, KERNEL_SIZE, KERNEL = 0x19, 0x17, 0x18, 0x08, 0x11
 INITRD_SIZE, INITRD, LINE_SIZE, LINE = 0x0B, 0x12, 0x14, 0x15
 # What QEMU writes into a setup part (hw/i386/x86-common.c x86_load_linux): offset, size; a bit of loadflags
 WRITTEN = ((0x1FA, 2), (0x210, 1), (0x218, 8), (0x224, 2), (0x228, 4), (0x250, 8))
-LOADFLAGS, CAN_USE_HEAP, HEADER_END = 0x211, 0x80, 0x268
+SECTORS, LOADFLAGS, CAN_USE_HEAP, HEADER_END = 0x1F1, 0x211, 0x80, 0x268
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,12 @@ def files(device: LyingFwCfg) -> Files:
         size, key = struct.unpack_from(">IH", found)
         kernel = content(key, size)
     else:
-        whole = bytearray(content(SETUP, number(SETUP_SIZE)) + content(KERNEL, number(KERNEL_SIZE)))
+        whole = bytearray(content(SETUP, number(SETUP_SIZE)))
+        if rest := content(KERNEL, number(KERNEL_SIZE)):
+            sectors = whole[SECTORS] if len(whole) > SECTORS else 0
+            at = ((sectors or 4) + 1) * 512
+            whole = whole.ljust(at, b"\0")
+            whole[at : at + len(rest)] = rest
         if number(KERNEL_SIZE) and len(whole) >= HEADER_END:
             for at, width in WRITTEN:
                 whole[at : at + width] = bytes(width)

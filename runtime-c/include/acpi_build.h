@@ -30,6 +30,10 @@ int acpi_is(const struct span *table, const char *signature);
 status_t acpi_check(const struct span *hob, struct span *out);
 /* A DSDT of ours, with the devices that the flow gave it; 0: no room. */
 uint8_t *acpi_add_dsdt(struct acpi_builder *builder, const struct vmm *vmm);
+/* A register of 1 to 8 bytes at an I/O port. */
+struct acpi_gas acpi_port(uint32_t number, uint8_t bytes);
+/* A FADT of ours, but for the DSDT's address. */
+void acpi_fill_fadt(struct acpi_fadt *fadt, const struct vmm *vmm);
 /* The log's table, and the two roots, whose room was reserved first. */
 status_t acpi_add_ccel(struct acpi_builder *builder, const struct log *log);
 status_t acpi_begin_roots(struct acpi_builder *builder);

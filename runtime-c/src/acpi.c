@@ -44,23 +44,6 @@ static status_t add_dsdt(struct acpi_builder *builder, const struct vmm *vmm, co
     return status == TDF_OK && !*dsdt ? TDF_E_ACPI_NO_ROOM : status;
 }
 
-/* For a VMM that says nothing: not hardware reduced, or Linux would take IRQ 0 to 15 from virtio_mmio.device= of the
- * command line; so there is an SCI and a PM1 block, but at ports where nothing is. No power-off, no reset register. */
-static void fill_fadt(struct acpi_fadt *fadt) {
-    const struct acpi_gas events = {ACPI_SPACE_IO, 32, 0, 3, ACPI_UNUSED_PM1_EVT};
-    const struct acpi_gas control = {ACPI_SPACE_IO, 16, 0, 2, ACPI_UNUSED_PM1_CNT};
-    fadt->minor_revision = ACPI_FADT_MINOR_REVISION;
-    fadt->sci_int = ACPI_SCI_IRQ;
-    fadt->pm1a_evt_blk = ACPI_UNUSED_PM1_EVT;
-    fadt->pm1_evt_len = 4;
-    fadt->pm1a_cnt_blk = ACPI_UNUSED_PM1_CNT;
-    fadt->pm1_cnt_len = 2;
-    fadt->flags = ACPI_FADT_FLAG_WBINVD | ACPI_FADT_FLAG_PWR_BUTTON | ACPI_FADT_FLAG_SLP_BUTTON; /* no fixed buttons */
-    fadt->iapc_boot_arch = ACPI_BOOT_ARCH_NO_VGA;
-    fadt->x_pm1a_evt_blk = events;
-    fadt->x_pm1a_cnt_blk = control;
-}
-
 /* Where a FADT has registers. */
 static const uint16_t registers[] = {
     offsetof(struct acpi_fadt, reset_reg),         offsetof(struct acpi_fadt, x_pm1a_evt_blk),
@@ -86,7 +69,8 @@ static int only_ports(const struct span *fadt) {
     return 1;
 }
 
-static status_t add_fadt(struct acpi_builder *builder, const struct span *theirs, const uint8_t *dsdt) {
+static status_t add_fadt(struct acpi_builder *builder, const struct vmm *vmm, const struct span *theirs,
+                         const uint8_t *dsdt) {
     uint64_t size = theirs->size != 0 ? theirs->size : sizeof(struct acpi_fadt);
     uint64_t address = tdf_gpa(dsdt);
     uint8_t *table;
@@ -100,8 +84,7 @@ static status_t add_fadt(struct acpi_builder *builder, const struct span *theirs
         table = acpi_reserve(builder, size);
         if (!table)
             return TDF_E_ACPI_NO_ROOM;
-        acpi_name(table, "FACP", ACPI_FADT_REVISION);
-        fill_fadt((struct acpi_fadt *)table);
+        acpi_fill_fadt((struct acpi_fadt *)table, vmm);
     }
     struct acpi_fadt *fadt = (struct acpi_fadt *)table;
     fadt->firmware_ctrl = 0; /* a FACS would lie in the VMM's memory, not in ours */
@@ -190,7 +173,7 @@ static status_t build(const struct span *area, const struct vmm *vmm, const stru
             fadt.size = sizeof(struct acpi_fadt);
     }
     if ((status = add_dsdt(&builder, vmm, &dsdt, &dsdt_at)) != TDF_OK ||
-        (status = add_fadt(&builder, &fadt, dsdt_at)) != TDF_OK ||
+        (status = add_fadt(&builder, vmm, &fadt, dsdt_at)) != TDF_OK ||
         (status = acpi_find(vmm, "APIC", &madt)) != TDF_OK ||
         (status = acpi_add_madt(&builder, &madt, cpus, mailbox)) != TDF_OK ||
         (status = acpi_add_ccel(&builder, log)) != TDF_OK || (status = add_others(&builder, vmm, aml)) != TDF_OK)

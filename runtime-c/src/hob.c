@@ -90,7 +90,8 @@ status_t parse_hob(const struct span *list, struct vmm *out) {
     out->has_payload_info = 0;
     out->payload_kind = 0;
     out->payload_entry = 0;
-    out->serial = out->serial_irq = out->off_type = out->reserved = 0;
+    out->reserved = out->serial = out->sleep_control = out->sleep_status = out->reset = 0;
+    out->serial_irq = out->off_type = out->reset_value = out->reduced = 0;
     uint64_t offset = sizeof phit;
     struct hob_header head;
     while (tdf_read(list, offset, &head, sizeof head)) {

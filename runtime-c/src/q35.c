@@ -97,11 +97,6 @@ static uint8_t *add_dsdt(struct acpi_builder *builder, const struct ram *ram) {
     return dsdt;
 }
 
-static struct acpi_gas port(uint32_t number, uint8_t bytes) {
-    const struct acpi_gas gas = {ACPI_SPACE_IO, (uint8_t)(bytes * 8), 0, 0, number};
-    return gas;
-}
-
 static status_t add_fadt(struct acpi_builder *builder, const uint8_t *dsdt) {
     struct acpi_fadt *fadt = (struct acpi_fadt *)acpi_reserve(builder, sizeof *fadt);
     if (!fadt)
@@ -124,12 +119,12 @@ static status_t add_fadt(struct acpi_builder *builder, const uint8_t *dsdt) {
     fadt->iapc_boot_arch = ACPI_BOOT_ARCH_NO_VGA;
     fadt->flags = ACPI_FADT_FLAG_WBINVD | ACPI_FADT_FLAG_PROC_C1 | ACPI_FADT_FLAG_PWR_BUTTON |
                   ACPI_FADT_FLAG_SLP_BUTTON | ACPI_FADT_FLAG_RESET_REG_SUP;
-    fadt->reset_reg = port(Q35_RESET_PORT, 1);
+    fadt->reset_reg = acpi_port(Q35_RESET_PORT, 1);
     fadt->reset_value = Q35_RESET_VALUE;
-    fadt->x_pm1a_evt_blk = port(Q35_PM_PORTS, 4);
-    fadt->x_pm1a_cnt_blk = port(Q35_PM1_CNT, 2);
-    fadt->x_pm_tmr_blk = port(Q35_PM_TMR, 4);
-    fadt->x_gpe0_blk = port(Q35_GPE0, Q35_GPE0_SIZE);
+    fadt->x_pm1a_evt_blk = acpi_port(Q35_PM_PORTS, 4);
+    fadt->x_pm1a_cnt_blk = acpi_port(Q35_PM1_CNT, 2);
+    fadt->x_pm_tmr_blk = acpi_port(Q35_PM_TMR, 4);
+    fadt->x_gpe0_blk = acpi_port(Q35_GPE0, Q35_GPE0_SIZE);
     acpi_seal((uint8_t *)fadt, sizeof *fadt);
     builder->tables[builder->count++] = tdf_gpa(fadt);
     return TDF_OK;

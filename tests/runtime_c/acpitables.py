@@ -112,6 +112,7 @@ class Tables(Found):
         low: bool = False,
         before: int = 0,
         devices: tuple[int, int, int] | None = None,
+        power: tuple[int, int, int, int] | None = None,
     ) -> None:
         memory = below_2_gib(size) if low else CORE.guarded(size)
         area = CORE.span(memory.address, size)
@@ -120,5 +121,7 @@ class Tables(Found):
         vmm = make_vmm([], tables)
         if devices:
             check(LIB.acpi_devices(vmm, *devices))
+        if power:
+            check(LIB.acpi_power(vmm, *power))
         check(getattr(LIB, build)(area, vmm, make_cpus(cpus), mailbox, make_log(), out))
         super().__init__(memory, out[0])

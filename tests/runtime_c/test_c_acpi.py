@@ -34,11 +34,15 @@ ASL = Path(__file__).resolve().parents[2] / "runtime-c/acpi/devices.asl"
 OFF = re.search(r"    Name \(\\_S5.*\n", ASL.read_text())[0]
 SERIAL = re.search(r"    Device[^~]*?\n    }\n", ASL.read_text())[0]
 
+POWER = (0x600, 0x601, 0x604, 0x72)  # Alioth's
+
 
 @pytest.mark.parametrize("build", ["acpi_tables", "acpi_tables_of_vmm"])
-@pytest.mark.parametrize("tables", [[], VMM_TABLES], ids=["none", "vmm"])
-def test_iasl_disassembles_each(build, tables, tmp_path: Path):
-    built = Tables(tables, 2, build)
+@pytest.mark.parametrize(
+    ("tables", "power"), [([], None), (VMM_TABLES, None), ([], POWER)], ids=["none", "vmm", "power"]
+)
+def test_iasl_disassembles_each(build, tables, power, tmp_path: Path):
+    built = Tables(tables, 2, build, power=power)
     (tmp_path / "RSDP.aml").write_bytes(built.rsdp)
     for number, table in enumerate(built.tables):
         name = tmp_path / f"{number}.aml"
@@ -204,6 +208,45 @@ def test_devices_that_are_none(devices) -> None:
 
 def test_sleep_type_zero_is_one() -> None:
     assert Tables(devices=(0, 0, 0)).dsdt[36:] == bytes.fromhex("08 5f53355f 12 07 04 0a00 00 00 00")
+
+
+@pytest.mark.parametrize("build", ["acpi_tables", "acpi_tables_of_vmm"])
+@pytest.mark.parametrize("power", [POWER, (0xFFFF, 0xFFFE, 0xFFFD, 0xFF), (0x600, 0x600, 0x600, 1)])
+def test_power_control_of_the_flows(build: str, power: tuple[int, int, int, int]) -> None:
+    """ACPI 6.5, 4.1: hardware-reduced, and then no SCI, PM1 block or timer."""
+    flags = acpi.FadtFlags
+    control, status, reset, value = power
+    expected = acpi.fadt(
+        acpi.Maker(b"TDFRG\0", b"TDFORGE\0", b"TDFG"),
+        flags=int(flags.WBINVD | flags.HW_REDUCED | flags.RESET_REG_SUP),
+        iapc_boot_arch=int(acpi.FadtBootArch.NO_VGA),
+        sleep_control_reg=acpi.port(control, 1, 0),
+        sleep_status_reg=acpi.port(status, 1, 0),
+        reset_reg=acpi.port(reset, 1, 0),
+        reset_value=value,
+    )
+    built = bytearray(Tables(build=build, power=power).one(b"FACP"))
+    built[9] = expected[9]  # the checksum, which covers the DSDT's address
+    for name, size in (("dsdt", 4), ("x_dsdt", 8)):
+        at = offset_of(acpi.FADT, name)
+        built[at : at + size] = expected[at : at + size]
+    assert built == expected
+
+
+def test_power_control_without_a_reset_register() -> None:
+    fadt = acpi.FADT.parse(Tables(power=(0x600, 0x601, 0, 0)).one(b"FACP"))
+    assert (fadt.flags, fadt.reset_reg.space_id, fadt.reset_value) == (1 | 1 << 20, 0, 0)
+    assert (fadt.sleep_control_reg.address, fadt.sleep_status_reg.address) == (0x600, 0x601)
+
+
+def test_a_fadt_of_the_vmms_has_its_own_power_control() -> None:
+    assert Tables(VMM_TABLES, 2, power=POWER).one(b"FACP")[48:] == Tables(VMM_TABLES, 2).one(b"FACP")[48:]
+
+
+@pytest.mark.parametrize("power", [(0, 0x601, 0x604, 0x72), (0x600, 0, 0x604, 0x72), (0x600, 0x601, 0, 0x72)])
+def test_power_control_that_is_none(power: tuple[int, int, int, int]) -> None:
+    with pytest.raises(CoreError, match="out_of_bounds"):
+        check(LIB.acpi_power(make_vmm([]), *power))
 
 
 @pytest.mark.parametrize("signature", [b"CCEL", b"FACS", b"RSDT", b"XSDT"])

@@ -109,6 +109,7 @@ LAUNCH = Command(
         "tdforge launch build/qemu.bin --kernel vmlinuz --vmm libvirt --print",
         "tdforge launch build/vmlinux.bin --kernel vmlinux --vmm dragonball --print",
         "tdforge launch build/vmlinux.bin --vmm libkrun --print",
+        "tdforge launch build/alioth.bin --kernel vmlinuz --vmm alioth --print",
     ),
     add_options,
     launch,

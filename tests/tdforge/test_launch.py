@@ -16,7 +16,7 @@ from tdforge.commands.launch import HOSTS
 from tdforge.flows import find_flow
 from tdforge.krun import c_text
 
-FLOWS = {"dragonball": "vmlinux", "libkrun": "vmlinux"}  # the others take qemu.tdf
+FLOWS = {"dragonball": "vmlinux", "libkrun": "vmlinux", "alioth": "alioth"}  # the others take qemu.tdf
 ELF = b"\x7fELF" + bytes(60)
 
 # The functions of libkrun that are called, as its header declares them (include/libkrun.h); each prints its
@@ -49,7 +49,9 @@ static int32_t krun_start_enter(uint32_t ctx) { return printf("%u start\\n", ctx
 def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Shipped images by the flow's name, built once."""
     folder = tmp_path_factory.mktemp("build")
-    return {name: build_flow(find_flow(name), folder).image for name in ("linux", "qemu", "vmlinux")}
+    return {
+        name: build_flow(find_flow(name), folder).image for name in ("alioth", "linux", "qemu", "vmlinux")
+    }
 
 
 @pytest.fixture
@@ -88,6 +90,21 @@ def test_kata_reads_the_configuration(
         "default_memory": 1024,
     }
     assert table == {"qemu" if vmm == "kata" else vmm: expected}
+
+
+def test_alioth_gets_its_command_line(
+    images: dict[str, Path], vmlinux: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/coco.md of Alioth has it."""
+    image, file = images["alioth"], str(vmlinux)
+    files = ["--kernel", file, "--initrd", file]
+    words = [*files, "--cmdline", "console=ttyS0 ro", "--vcpus", "3", "--memory", "1G"]
+    assert main(["launch", str(image), "--vmm", "alioth", "--print", *words]) == 0
+    assert shlex.split(capsys.readouterr().out) == [
+        *("alioth", "boot", "--memory", "size=1024M", "--cpu", "count=3"),
+        *("--kernel", file, "--cmdline", "console=ttyS0 ro", "--initramfs", file),
+        *("--coco", "tdx,attr=0x10000000", "--firmware", str(image)),
+    ]
 
 
 def test_katas_own_kernel_stays(images: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,104 @@
+"""Does alioth.tdf boot what Alioth gives, to user space and to power-off, and measure what it runs?"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import replace
+
+import initrd as initrds
+import oracle
+import pytest
+from tdbox import LINUX, MIB, Firmware, made, stopped
+
+from emu.api import RunConfig, run
+from image.hosts import verdicts
+from tdforge import initramfs
+
+PAGE, GOOD = 4096, bytes(4)
+LINE = "console=ttyS0"
+# What a host writes into the setup header (Linux Documentation/arch/x86/boot.rst): offset, size; CAN_USE_HEAP
+WRITTEN = ((0x1FA, 2), (0x210, 1), (0x218, 8), (0x224, 2), (0x228, 4), (0x250, 8))
+LOADFLAGS, CAN_USE_HEAP = 0x211, 0x80
+
+
+@pytest.fixture(scope="module")
+def firmware(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Firmware:
+    image = made(LINUX.with_name("alioth.tdf"), tmp_path_factory.mktemp("alioth"), tiny)
+    return replace(image, config=replace(image.config, vmm="alioth"))
+
+
+def measured(file: bytes) -> bytes:
+    """What docs/event-log.md says of the kernel: its first 4096 bytes, zeros, all behind the setup part."""
+    setup = ((file[0x1F1] or 4) + 1) * 512
+    whole = bytearray(file[: max(PAGE, setup)])
+    whole[PAGE:] = bytes(len(whole) - PAGE)
+    for at, size in WRITTEN:
+        whole[at : at + size] = bytes(size)
+    whole[LOADFLAGS] &= ~CAN_USE_HEAP
+    return bytes(whole[:setup]) + file[setup : len(oracle.kernel_extent(file))]
+
+
+ENDS = (
+    (1, "0", b"poweroff -f", LINE, "shutdown", "port 0x600"),
+    (3, "2,0,1", b"poweroff -f", LINE, "shutdown", "port 0x600"),
+    (3, "4,0,2", b"reboot -f", f"{LINE} reboot=a", "reset", "port 0x604"),  # docs/hosts.md says why reboot=a
+)
+
+
+@pytest.mark.parametrize(("vcpus", "ids", "last", "line", "reason", "detail"), ENDS)
+def test_debians_kernel_to_user_space(
+    firmware: Firmware, kernel: bytes, vcpus: int, ids: str, last: bytes, line: str, reason: str, detail: str
+) -> None:
+    archive = initrds.script(initramfs.TOUR.replace(b"poweroff -f", last))
+    config = replace(
+        firmware.config, kernel=kernel, initrd=archive, cmdline=line, memory=512 * MIB, vcpus=vcpus,
+        apic_ids=ids, until="halt",
+    )  # fmt: skip
+    with stopped(config) as td:
+        report = td.report
+        assert (report.end["reason"], detail in str(report.end["detail"])) == (reason, True), report.end
+        said = re.findall(r"^tour: (.*)$", report.console.replace("\r", ""), re.MULTILINE)
+        assert f"command line: {line}" in said
+        assert f"processors: {vcpus}" in said
+        assert "ACPI tables: APIC CCEL DSDT FACP " in said
+        assert "event log: 65536 bytes" in said
+        assert said[-1] == "done"
+        assert not re.search(initrds.COMPLAINTS, report.console)
+        hob = oracle.hob_list(td.machine.launch.hob, firmware.section("hob")[0])
+    numbers = [int(word) for word in ids.split(",")]
+    assert report.rtmr == (
+        oracle.extended(hob, oracle.cpus(numbers), GOOD),
+        oracle.extended(measured(kernel), GOOD),
+        oracle.extended(line.encode(), archive),
+        bytes(48).hex(),
+    )
+
+
+@pytest.mark.parametrize("sectors", [1, 7, 8, 60])
+def test_a_kernel_runs_as_it_is_whatever_its_setup_part_is(
+    firmware: Firmware, tiny: bytes, sectors: int
+) -> None:
+    """A setup part below 4096 bytes comes with a piece of the rest, one above comes cut."""
+    start = (tiny[0x1F1] + 1) * 512
+    setup = bytearray(tiny[:start].ljust((sectors + 1) * 512, b"\xee")[: (sectors + 1) * 512])
+    setup[0x1F1] = sectors
+    body = tiny[start:].ljust(PAGE, b"\0")
+    struct.pack_into("<I", setup, 0x1F4, len(body) // 16)
+    file = bytes(setup) + body + b"\xee" * PAGE  # what is behind the kernel is not measured
+    with stopped(replace(firmware.config, kernel=file, until="handoff")) as td:
+        assert td.report.met, td.report.end
+        assert td.report.rtmr[1] == oracle.extended(measured(file), GOOD)
+        found = oracle.boot_params(td.read, td.boot_params)
+        assert found.rsdp
+        entry = int(str((td.report.handoff or {})["entry"]))
+        assert td.read(entry - 0x200, len(body)) == body
+
+
+def test_without_a_kernel_it_says_so(firmware: Firmware) -> None:
+    report = run(RunConfig(firmware.image, "alioth", vmm="alioth", memory=128 * MIB))
+    assert report.end["detail"] == "tdforge: fw_cfg: the kernel is no whole bzImage"
+
+
+def test_alioth_takes_the_image(firmware: Firmware) -> None:
+    assert {each.vmm for each in verdicts(firmware.image) if each.accepts} >= {"alioth"}

@@ -40,7 +40,6 @@ def measured(file: bytes) -> bytes:
 
 
 ENDS = (
-    (1, "0", b"poweroff -f", LINE, "shutdown", "port 0x600"),
     (3, "2,0,1", b"poweroff -f", LINE, "shutdown", "port 0x600"),
     (3, "4,0,2", b"reboot -f", f"{LINE} reboot=a", "reset", "port 0x604"),  # docs/hosts.md says why reboot=a
 )

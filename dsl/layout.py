@@ -84,14 +84,11 @@ class Layout:
         for section in sorted(filter(is_cleared, self.sections), key=lambda s: s.address or 0):
             first = section.address or 0
             if start < first:
-                break
+                return start, min(first, end)
             start = max(start, first + (section.size or 0))
             if start >= end:
                 return None
-        nearest = [
-            s.address for s in self.sections if is_cleared(s) and s.address and start < s.address < end
-        ]
-        return start, min((end, *nearest))
+        return start, end
 
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""

@@ -80,16 +80,6 @@ class Object:
         return self.places[0] if len(self.places) == 1 and self.places[0].exact else None
 
     @property
-    def found_by_itself(self) -> bool:
-        """Whether what it holds decides where it begins."""
-        return self.id in self.found_by
-
-    @property
-    def found_by_others(self) -> tuple[int, ...]:
-        """All of `found_by` that lies elsewhere."""
-        return tuple(name for name in self.found_by if name != self.id)
-
-    @property
     def identity(self) -> object:
         """The same for all names of the same bytes, from their first to their last."""
         return self.id if self.place is None else (self.place.root, self.place.start, self.place.end)
@@ -115,6 +105,12 @@ class Value:
     @property
     def bounded(self) -> bool:
         return self.checked or self.trust == Provenance.TRUSTED
+
+
+def found(*objects: Object) -> tuple[tuple[int, ...], bool]:
+    """What one more name for one of the objects is found by: others, and whether by what it holds itself."""
+    others = tuple(name for obj in objects for name in obj.found_by if name != obj.id)
+    return others, any(obj.id in obj.found_by for obj in objects)
 
 
 def number(recorded: bool, bounded: bool, constant: int | str | None = None) -> Value:

@@ -13,7 +13,7 @@ from dsl.declare import BOOL
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
-from dsl.rules.state import Place, State, Value, constant_place, join, lowest, number
+from dsl.rules.state import Place, State, Value, constant_place, found, join, lowest, number
 from dsl.rules.trust import decide, excludes, learn_arm, refine, unrecorded
 from dsl.rules.words import bound_hint, describe, record_hint
 from dsl.sizes import is_word
@@ -134,9 +134,7 @@ class ValueWalker(Context, ABC):
         places = tuple({place.bounds() for obj in objects for place in obj.places})
         trust = lowest(*(v.trust for v in given))
         sized = all(obj.sized for obj in objects)
-        found_by = tuple(name for obj in objects for name in obj.found_by_others)
-        by_itself = any(obj.found_by_itself for obj in objects)
-        return joined, self.new_value(joined, trust, places, limit, sized, found_by, by_itself)
+        return joined, self.new_value(joined, trust, places, limit, sized, *found(*objects))
 
     def _variable(self, e: model.Variable, state: State) -> Value:
         key = self.key(e)

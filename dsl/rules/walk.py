@@ -8,7 +8,7 @@ from dataclasses import replace
 from dsl import model
 from dsl.model import ListOf, Never, Provenance, RecordRef, Span, Unit
 from dsl.rules.attempts import TryRules
-from dsl.rules.state import Frame, Object, State, Value, join
+from dsl.rules.state import Frame, Object, State, Value, found, join
 from dsl.rules.trust import RECORDED, decide, learn_arm, refine, unrecorded
 from dsl.rules.values import promised, size
 from dsl.rules.verdicts import Verdicts
@@ -113,9 +113,7 @@ class Walker(TryRules):
 
     def alias(self, state: State, trust: Provenance, obj: Object) -> Value:
         """Another name for `obj`, or a copy of it, with `trust`."""
-        value = self.new_value(
-            state, trust, obj.places, obj.size_limit, obj.sized, obj.found_by_others, obj.found_by_itself
-        )
+        value = self.new_value(state, trust, obj.places, obj.size_limit, obj.sized, *found(obj))
         assert value.object is not None
         self.named_first[value.object.id] = obj.id
         state.name_alias(obj, value.object)
@@ -287,7 +285,5 @@ class Walker(TryRules):
         sizes = (before.object.size_limit, value.object.size_limit)
         size_limit = None if None in sizes else max(s for s in sizes if s is not None)
         places = tuple({p.bounds() for p in (*before.object.places, *value.object.places)})
-        objects = (before.object, value.object)
-        found_by = tuple(name for obj in objects for name in obj.found_by_others)
-        by_itself = any(obj.found_by_itself for obj in objects)
-        return self.new_value(state, value.trust, places, size_limit, False, found_by, by_itself)
+        found_by = found(before.object, value.object)
+        return self.new_value(state, value.trust, places, size_limit, False, *found_by)

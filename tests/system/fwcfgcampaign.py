@@ -39,9 +39,7 @@ ECAM = 0xE0000000, 0xF0000000  # where the firmware puts PCIe configuration spac
 # QEMU docs/specs/fw_cfg.rst and include/standard-headers/linux/qemu_fw_cfg.h
 DIRECTORY, SETUP_SIZE, SETUP, KERNEL_SIZE, KERNEL = 0x19, 0x17, 0x18, 0x08, 0x11
 INITRD_SIZE, INITRD, LINE_SIZE, LINE = 0x0B, 0x12, 0x14, 0x15
-# What QEMU writes into a setup part (hw/i386/x86-common.c x86_load_linux): offset, size; a bit of loadflags
-WRITTEN = ((0x1FA, 2), (0x210, 1), (0x218, 8), (0x224, 2), (0x228, 4), (0x250, 8))
-SECTORS, LOADFLAGS, CAN_USE_HEAP, HEADER_END = 0x1F1, 0x211, 0x80, 0x268
+HEADER_END = 0x268  # of a setup header
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,12 @@ def files(device: LyingFwCfg) -> Files:
         size, key = struct.unpack_from(">IH", found)
         kernel = content(key, size)
     else:
-        whole = bytearray(content(SETUP, number(SETUP_SIZE)))
+        kernel = content(SETUP, number(SETUP_SIZE))
         if rest := content(KERNEL, number(KERNEL_SIZE)):
-            sectors = whole[SECTORS] if len(whole) > SECTORS else 0
-            at = ((sectors or 4) + 1) * 512
-            whole = whole.ljust(at, b"\0")
-            whole[at : at + len(rest)] = rest
-        if number(KERNEL_SIZE) and len(whole) >= HEADER_END:
-            for at, width in WRITTEN:
-                whole[at : at + width] = bytes(width)
-            whole[LOADFLAGS] &= ~CAN_USE_HEAP & 0xFF
-        kernel = bytes(whole)
+            at = oracle.setup_size(kernel.ljust(HEADER_END, b"\0"))
+            kernel = kernel[:at].ljust(at, b"\0") + rest + kernel[at + len(rest) :]
+        if number(KERNEL_SIZE) and len(kernel) >= HEADER_END:
+            kernel = oracle.unwritten(kernel)
     return Files(kernel, content(LINE, number(LINE_SIZE)), content(INITRD, number(INITRD_SIZE)))
 
 

@@ -95,10 +95,7 @@ def campaign(
     seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
-    files = {
-        **shipped_flows(),
-        **{name: FLOWS_OF_TESTS / f"{name}.tdf" for name in ("host_acpi", "elf", "kexec")},
-    }
+    files = {file.stem: file for file in FLOWS_OF_TESTS.glob("*.tdf")} | shipped_flows()
     bases = tuple(files[name].read_text() for name in BASES)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:

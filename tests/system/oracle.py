@@ -87,9 +87,28 @@ def replay(found: list[Event]) -> tuple[str, ...]:
     return tuple(register.hex() for register in registers)
 
 
+def setup_size(file: bytes) -> int:
+    """How long a bzImage says that its setup part is."""
+    return ((file[0x1F1] or 4) + 1) * 512
+
+
 def kernel_extent(file: bytes) -> bytes:
     """What docs/event-log.md says is hashed of a bzImage: setup and protected-mode part, nothing behind."""
-    return file[: ((file[0x1F1] or 4) + 1) * 512 + struct.unpack_from("<I", file, 0x1F4)[0] * 16]
+    return file[: setup_size(file) + struct.unpack_from("<I", file, 0x1F4)[0] * 16]
+
+
+# What a host writes into a setup part (QEMU hw/i386/x86-common.c x86_load_linux): offset, size; loadflags bit
+WRITTEN = ((0x1FA, 2), (0x210, 1), (0x218, 8), (0x224, 2), (0x228, 4), (0x250, 8))
+LOADFLAGS, CAN_USE_HEAP = 0x211, 0x80
+
+
+def unwritten(kernel: bytes) -> bytes:
+    """A kernel without what a host writes into its setup part."""
+    plain = bytearray(kernel)
+    for at, size in WRITTEN:
+        plain[at : at + size] = bytes(size)
+    plain[LOADFLAGS] &= ~CAN_USE_HEAP & 0xFF
+    return bytes(plain)
 
 
 @dataclass(frozen=True)

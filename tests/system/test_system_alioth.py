@@ -17,9 +17,6 @@ from tdforge import initramfs
 
 PAGE, GOOD = 4096, bytes(4)
 LINE = "console=ttyS0"
-# What a host writes into the setup header (Linux Documentation/arch/x86/boot.rst): offset, size; CAN_USE_HEAP
-WRITTEN = ((0x1FA, 2), (0x210, 1), (0x218, 8), (0x224, 2), (0x228, 4), (0x250, 8))
-LOADFLAGS, CAN_USE_HEAP = 0x211, 0x80
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +27,9 @@ def firmware(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Firmware:
 
 def measured(file: bytes) -> bytes:
     """What docs/event-log.md says of the kernel: its first 4096 bytes, zeros, all behind the setup part."""
-    setup = ((file[0x1F1] or 4) + 1) * 512
-    whole = bytearray(file[: max(PAGE, setup)])
-    whole[PAGE:] = bytes(len(whole) - PAGE)
-    for at, size in WRITTEN:
-        whole[at : at + size] = bytes(size)
-    whole[LOADFLAGS] &= ~CAN_USE_HEAP
-    return bytes(whole[:setup]) + file[setup : len(oracle.kernel_extent(file))]
+    setup = oracle.setup_size(file)
+    first = oracle.unwritten(file[:PAGE])
+    return first[:setup].ljust(setup, b"\0") + file[setup : len(oracle.kernel_extent(file))]
 
 
 ENDS = (

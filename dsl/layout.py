@@ -16,6 +16,7 @@ KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
+CARVED_FOR_FILES = 1  # of a RAM plan's carved regions: the room that fw_cfg takes (runtime-c/src/fw_cfg.c)
 # Sections the compiler itself uses, known by their names.
 OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 KiB"}
 
@@ -107,12 +108,6 @@ class Layout:
             message = f"the kernel may run where it lies, which is `{e820}` to the OS"
             self._error("T06", place, message, "leave the word out")
         access = self._section_access(section)
-        measured = any(a.text == "measured" for a in section.attributes)
-        for attribute in section.attributes:
-            if attribute.text == "measured" and kind not in ("BFV", "Payload"):
-                self._error(
-                    "E05", attribute.span, f"a {kind} section is not measured at launch", "the VMM fills it"
-                )
         if section.file is not None and kind != "CFV":
             message = f"a {kind} section is not filled when the image is built"
             self._error("E05", section.file.span, message, "only a CFV is")
@@ -144,7 +139,6 @@ class Layout:
                 address=address,
                 size=size,
                 guarded=guarded,
-                measured=measured or kind == "BFV",
                 e820=e820,
                 span=section.span,
                 access=access,
@@ -278,8 +272,8 @@ class Layout:
                     why = "the firmware clears and fills it"
                     message = f"memory region `{name}` cannot be `{attribute.text}`: {why}"
                     self._error("T05", attribute.span, message, "leave the word out")
-                elif attribute.text in ("guarded", "measured"):
-                    self._error("E05", attribute.span, f"`{attribute.text}` is for image sections")
+                elif attribute.text == "guarded":
+                    self._error("E05", attribute.span, "`guarded` is for image sections")
             e820 = self._one_of(region.attributes, E820, "reserved")
             self.regions.append(MemoryRegion(name, region.size.value, limit.value, e820, region.span, access))
             if total > limit.value - MIB >= total - region.size.value:
@@ -294,7 +288,7 @@ class Layout:
     def _max_regions(self) -> int:
         ram = self._names.records.get("Ram")
         carved = next((f.type for f in ram.fields if f.name == "carved"), None) if ram else None
-        return carved.capacity if isinstance(carved, ListOf) else 0
+        return carved.capacity - CARVED_FOR_FILES if isinstance(carved, ListOf) else 0
 
     def _one_of(self, attributes: tuple[tree.Name, ...], words: tuple[str, ...], default: str) -> str:
         chosen = [a for a in attributes if a.text in words]

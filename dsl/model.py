@@ -216,12 +216,16 @@ class ImageSection:
     address: int | None
     size: int | None
     guarded: bool
-    measured: bool
     e820: str
     span: Span
     access: str = "rw"
     budget: int | None = None
     file: str | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the VMM also extends MRTD by its content at launch."""
+        return self.kind == "BFV"
 
 
 @dataclass(frozen=True)

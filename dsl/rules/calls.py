@@ -130,6 +130,9 @@ class CallRules(MemoryRules):
         if value.trust == SHARED:
             hint = f"copy it into private memory once: `let copy = copy_in(buffer, {plain})?`"
             message = f"{name} is shared with the VMM, `{call.callee}` would read it in place"
+            if parameter.mutable:
+                hint = "share it once, outside of every `retry`" if self.attempted else "pass other memory"
+                message = f"{name} is shared with the VMM, `{call.callee}` works in private memory"
             self.distrust("shared argument", argument, wanted, state, message, hint)
         elif is_word(parameter.type) and not value.recorded:
             culprit = describe(unrecorded(self, argument) or argument)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dsl import model
 from dsl.declare import BOOL
+from dsl.fold import FOLDED, fold
 from dsl.layout import OWNED
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
@@ -258,13 +259,21 @@ class ValueWalker(Context, ABC):
             self.private(side, value, e.op, after)
         if e.error:
             self.doubt(after, (e.left, left), (e.right, right))
-        return after, number(left.recorded and right.recorded, _bounded(e, left, right))
+        return after, number(left.recorded and right.recorded, _bounded(e, left, right), _constant(e, left, right))
 
 
 def size(whole: Value) -> Value:
     """The size of bytes or the count of a list: bounded by their region or capacity. A measurement records
     it, because what is hashed has one length only."""
     return number(whole.recorded or (whole.object is not None and whole.object.sized), bounded=True)
+
+
+def _constant(e: model.Binary, left: Value, right: Value) -> int | None:
+    """What the result is, if constants alone decide."""
+    if e.op not in FOLDED or not isinstance(left.constant, int) or not isinstance(right.constant, int):
+        return None
+    result = fold(e.op, left.constant, right.constant)
+    return result if isinstance(result, int) else None
 
 
 def _bounded(e: model.Binary, left: Value, right: Value) -> bool:

@@ -10,79 +10,80 @@ flow_largest:
         .byte   0x55                                                    # push rbp                                      | small.tdf:1
         .byte   0x48, 0x89, 0xe5                                        # mov rbp, rsp                                  | small.tdf:1
         .byte   0x48, 0x83, 0xe4, 0xc0                                  # and rsp, -0x40                                | small.tdf:1
-        .byte   0x48, 0x81, 0xec, 0x40, 0x00, 0x00, 0x00                # sub rsp, 0x40                                 | small.tdf:1
+        .byte   0x48, 0x81, 0xec, 0x80, 0x00, 0x00, 0x00                # sub rsp, 0x80                                 | small.tdf:1
         .byte   0x48, 0x89, 0x3c, 0x24                                  # mov [rsp], rdi                                | small.tdf:1
         .byte   0x48, 0x89, 0x74, 0x24, 0x08                            # mov [rsp + 8], rsi                            | small.tdf:1
         .byte   0x48, 0x89, 0x54, 0x24, 0x10                            # mov [rsp + 0x10], rdx                         | small.tdf:1
+        .byte   0x48, 0x89, 0x4c, 0x24, 0x18                            # mov [rsp + 0x18], rcx                         | small.tdf:1
         .loc    1 2 17
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x08                            # mov rax, [rsp + 8]                            | small.tdf:2
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x10                            # mov rax, [rsp + 0x10]                         | small.tdf:2
         .loc    1 2 5
-        .byte   0x48, 0x89, 0x44, 0x24, 0x18                            # mov [rsp + 0x18], rax                         | small.tdf:2
+        .byte   0x48, 0x89, 0x44, 0x24, 0x20                            # mov [rsp + 0x20], rax                         | small.tdf:2
         .loc    1 3 17
         .byte   0x48, 0x8b, 0x04, 0x24                                  # mov rax, [rsp]                                | small.tdf:3
         .loc    1 3 5
-        .byte   0x48, 0x89, 0x44, 0x24, 0x20                            # mov [rsp + 0x20], rax                         | small.tdf:3
+        .byte   0x48, 0x89, 0x44, 0x24, 0x28                            # mov [rsp + 0x28], rax                         | small.tdf:3
         .byte   0x48, 0x8b, 0x08                                        # mov rcx, [rax]                                | small.tdf:3
-        .byte   0x48, 0x89, 0x4c, 0x24, 0x28                            # mov [rsp + 0x28], rcx                         | small.tdf:3
-        .byte   0x48, 0xc7, 0x44, 0x24, 0x30, 0x00, 0x00, 0x00, 0x00    # mov qword [rsp + 0x30], 0                     | small.tdf:3
+        .byte   0x48, 0x89, 0x4c, 0x24, 0x30                            # mov [rsp + 0x30], rcx                         | small.tdf:3
+        .byte   0x48, 0xc7, 0x44, 0x24, 0x38, 0x00, 0x00, 0x00, 0x00    # mov qword [rsp + 0x38], 0                     | small.tdf:3
 .Lflow_largest.for1:
-        .byte   0x48, 0x8b, 0x4c, 0x24, 0x30                            # mov rcx, [rsp + 0x30]                         | small.tdf:3
-        .byte   0x48, 0x3b, 0x4c, 0x24, 0x28                            # cmp rcx, [rsp + 0x28]                         | small.tdf:3
+        .byte   0x48, 0x8b, 0x4c, 0x24, 0x38                            # mov rcx, [rsp + 0x38]                         | small.tdf:3
+        .byte   0x48, 0x3b, 0x4c, 0x24, 0x30                            # cmp rcx, [rsp + 0x30]                         | small.tdf:3
         .byte   0x73, 0x4d                                              # jae .endfor2                                  | small.tdf:3
-        .byte   0x48, 0x83, 0x44, 0x24, 0x30, 0x01                      # add qword [rsp + 0x30], 1                     | small.tdf:3
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x20                            # mov rax, [rsp + 0x20]                         | small.tdf:3
+        .byte   0x48, 0x83, 0x44, 0x24, 0x38, 0x01                      # add qword [rsp + 0x38], 1                     | small.tdf:3
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x28                            # mov rax, [rsp + 0x28]                         | small.tdf:3
         .byte   0x48, 0x6b, 0xc9, 0x18                                  # imul rcx, rcx, 0x18                           | small.tdf:3
         .byte   0x48, 0x8d, 0x44, 0x08, 0x08                            # lea rax, [rax + rcx + 8]                      | small.tdf:3
-        .byte   0x48, 0x89, 0x44, 0x24, 0x38                            # mov [rsp + 0x38], rax                         | small.tdf:3
+        .byte   0x48, 0x89, 0x44, 0x24, 0x40                            # mov [rsp + 0x40], rax                         | small.tdf:3
         .loc    1 4 12
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x38                            # mov rax, [rsp + 0x38]                         | small.tdf:4
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x40                            # mov rax, [rsp + 0x40]                         | small.tdf:4
         .byte   0x8b, 0x00                                              # mov eax, [rax]                                | small.tdf:4
         .byte   0xb9, 0x00, 0x00, 0x00, 0x00                            # mov ecx, 0                                    | small.tdf:4
         .byte   0x48, 0x39, 0xc8                                        # cmp rax, rcx                                  | small.tdf:4
         .byte   0x75, 0x21                                              # jne .else3                                    | small.tdf:4
         .loc    1 4 31
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x38                            # mov rax, [rsp + 0x38]                         | small.tdf:4
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x40                            # mov rax, [rsp + 0x40]                         | small.tdf:4
         .byte   0x48, 0x8b, 0x40, 0x10                                  # mov rax, [rax + 0x10]                         | small.tdf:4
-        .byte   0x48, 0x8b, 0x4c, 0x24, 0x18                            # mov rcx, [rsp + 0x18]                         | small.tdf:4
+        .byte   0x48, 0x8b, 0x4c, 0x24, 0x20                            # mov rcx, [rsp + 0x20]                         | small.tdf:4
         .byte   0x48, 0x39, 0xc8                                        # cmp rax, rcx                                  | small.tdf:4
         .byte   0x76, 0x0e                                              # jbe .else3                                    | small.tdf:4
         .loc    1 5 21
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x38                            # mov rax, [rsp + 0x38]                         | small.tdf:5
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x40                            # mov rax, [rsp + 0x40]                         | small.tdf:5
         .byte   0x48, 0x8b, 0x40, 0x10                                  # mov rax, [rax + 0x10]                         | small.tdf:5
         .loc    1 5 13
-        .byte   0x48, 0x89, 0x44, 0x24, 0x18                            # mov [rsp + 0x18], rax                         | small.tdf:5
+        .byte   0x48, 0x89, 0x44, 0x24, 0x20                            # mov [rsp + 0x20], rax                         | small.tdf:5
 .Lflow_largest.else3:
         .loc    1 3 5
         .byte   0xeb, 0xa7                                              # jmp .for1                                     | small.tdf:3
 .Lflow_largest.endfor2:
         .loc    1 8 13
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x18                            # mov rax, [rsp + 0x18]                         | small.tdf:8
-        .byte   0x48, 0x8b, 0x4c, 0x24, 0x08                            # mov rcx, [rsp + 8]                            | small.tdf:8
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x20                            # mov rax, [rsp + 0x20]                         | small.tdf:8
+        .byte   0x48, 0x8b, 0x4c, 0x24, 0x10                            # mov rcx, [rsp + 0x10]                         | small.tdf:8
         .byte   0x48, 0x39, 0xc8                                        # cmp rax, rcx                                  | small.tdf:8
         .byte   0x75, 0x02                                              # jne .else5                                    | small.tdf:8
         .loc    1 8 5
-        .byte   0xeb, 0x74                                              # jmp .error3                                   | small.tdf:8
+        .byte   0xeb, 0x72                                              # jmp .error3                                   | small.tdf:8
 .Lflow_largest.else5:
         .loc    1 9 21
-        .byte   0x48, 0x8d, 0x3d; .long tdf_region_hob - . - 4          # lea rdi, [rip + tdf_region_hob]               | small.tdf:9
-        .byte   0x48, 0x8d, 0x74, 0x24, 0x20                            # lea rsi, [rsp + 0x20]                         | small.tdf:9
+        .byte   0x48, 0x8b, 0x7c, 0x24, 0x08                            # mov rdi, [rsp + 8]                            | small.tdf:9
+        .byte   0x48, 0x8d, 0x74, 0x24, 0x28                            # lea rsi, [rsp + 0x28]                         | small.tdf:9
         .byte   0xe8; .long hob_extent - . - 4                          # call hob_extent                               | small.tdf:9
         .loc    1 9 5
         .byte   0x85, 0xc0                                              # test eax, eax                                 | small.tdf:9
         .byte   0x75, 0x27                                              # jnz .handlers7                                | small.tdf:9
         .loc    1 10 17
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x18                            # mov rax, [rsp + 0x18]                         | small.tdf:10
-        .byte   0x48, 0x89, 0x44, 0x24, 0x30                            # mov [rsp + 0x30], rax                         | small.tdf:10
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x20                            # mov rax, [rsp + 0x20]                         | small.tdf:10
+        .byte   0x48, 0x89, 0x44, 0x24, 0x38                            # mov [rsp + 0x38], rax                         | small.tdf:10
         .loc    1 10 25
-        .byte   0x48, 0x8d, 0x44, 0x24, 0x20                            # lea rax, [rsp + 0x20]                         | small.tdf:10
+        .byte   0x48, 0x8d, 0x44, 0x24, 0x28                            # lea rax, [rsp + 0x28]                         | small.tdf:10
         .byte   0x48, 0x8b, 0x40, 0x08                                  # mov rax, [rax + 8]                            | small.tdf:10
         .loc    1 10 17
         .byte   0x48, 0x89, 0xc1                                        # mov rcx, rax                                  | small.tdf:10
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x30                            # mov rax, [rsp + 0x30]                         | small.tdf:10
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x38                            # mov rax, [rsp + 0x38]                         | small.tdf:10
         .byte   0x48, 0x01, 0xc8                                        # add rax, rcx                                  | small.tdf:10
         .byte   0x72, 0x38                                              # jc .error1                                    | small.tdf:10
         .loc    1 10 9
-        .byte   0x48, 0x89, 0x44, 0x24, 0x18                            # mov [rsp + 0x18], rax                         | small.tdf:10
+        .byte   0x48, 0x89, 0x44, 0x24, 0x20                            # mov [rsp + 0x20], rax                         | small.tdf:10
         .loc    1 9 5
         .byte   0xeb, 0x1b                                              # jmp .endtry8                                  | small.tdf:9
 .Lflow_largest.handlers7:
@@ -103,9 +104,9 @@ flow_largest:
         .byte   0xeb, 0x00                                              # jmp .endtry8                                  | small.tdf:9
 .Lflow_largest.endtry8:
         .loc    1 16 12
-        .byte   0x48, 0x8b, 0x44, 0x24, 0x18                            # mov rax, [rsp + 0x18]                         | small.tdf:16
+        .byte   0x48, 0x8b, 0x44, 0x24, 0x20                            # mov rax, [rsp + 0x20]                         | small.tdf:16
         .loc    1 16 5
-        .byte   0x48, 0x8b, 0x4c, 0x24, 0x10                            # mov rcx, [rsp + 0x10]                         | small.tdf:16
+        .byte   0x48, 0x8b, 0x4c, 0x24, 0x18                            # mov rcx, [rsp + 0x18]                         | small.tdf:16
         .byte   0x48, 0x89, 0x01                                        # mov [rcx], rax                                | small.tdf:16
         .byte   0xeb, 0x00                                              # jmp .done                                     | small.tdf:16
 .Lflow_largest.done:

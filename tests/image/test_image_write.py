@@ -110,7 +110,7 @@ def test_whatever_the_sizes_the_rules_hold(bfv: int, hob: int, temps: int, direc
 
 def test_sections_of_a_flow() -> None:
     flow = firmware(
-        section("code", "BFV", None, None, measured=True),
+        section("code", "BFV", None, None),
         section("config", "CFV", FOUR_GIB - 0x8000, 0x1000),
         section("hob", "TD_HOB", 0x80_0000, 0x1000),
     )

@@ -12,7 +12,7 @@ from gen.x86 import Unit, listing
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden/flow.s"
 FLOW = """\
-flow largest(vmm: Vmm, least: u64) -> u64 fails {
+flow largest(vmm: Vmm, list: bytes, least: u64) -> u64 fails {
     let found = least
     for each in vmm.resources {
         if each.kind == 0 and each.size > found {
@@ -20,7 +20,7 @@ flow largest(vmm: Vmm, least: u64) -> u64 fails {
         }
     }
     require found != least
-    try let table = hob_extent(hob) {
+    try let table = hob_extent(list) {
         found = found + table.size
     } on hob_truncated {
         print "no list"
@@ -40,9 +40,7 @@ firmware small {
     svn     1
     image below 4 GiB {
         code    BFV
-        hob     Payload  64 KiB  at 0x0080_0000  measured
-        list    TD_HOB   64 KiB
-        params  PayloadParam  4 KiB
+        hob     TD_HOB   64 KiB  at 0x0080_0000
         paging  TempMem  48 KiB
         stack   TempMem  32 KiB  guarded
     }

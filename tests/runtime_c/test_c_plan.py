@@ -331,9 +331,9 @@ def test_more_pieces_than_a_plan_holds():
         plan([(UNACCEPTED_HOB, 0, 512 * MIB)], sections)
 
 
-@pytest.mark.parametrize("sizes", [[0], [(1 << 64) - 1], [5 * GIB], [4 * KIB] * 9])
+@pytest.mark.parametrize("sizes", [[0], [(1 << 64) - 1], [5 * GIB], [4 * KIB] * 10])
 def test_regions_that_cannot_be_carved(sizes):
-    plan([(UNACCEPTED_HOB, 0, 512 * MIB)], [Section(CARVED, 0, 4 * KIB)] * 8)
+    plan([(UNACCEPTED_HOB, 0, 512 * MIB)], [Section(CARVED, 0, 4 * KIB)] * 9)
     with pytest.raises(CoreError, match="ram_too_small"):
         plan([(UNACCEPTED_HOB, 0, 512 * MIB)], [Section(CARVED, 0, size) for size in sizes])
 

@@ -12,6 +12,8 @@ from fwcfgcampaign import HOST_ACPI, QEMU, Files, campaign, judge_fw_cfg, what_i
 from hostilecampaign import Outcome
 from tdbox import Firmware, finish, launched, made
 
+from dsl.api import check_source
+
 CI_SEEDS = 60
 
 
@@ -80,6 +82,18 @@ def test_the_judge_sees_bytes_that_were_not_measured(qemu: Firmware, monkeypatch
             monkeypatch.setattr(fwcfgcampaign, "files", told)
             with pytest.raises(AssertionError):
                 judge_fw_cfg(qemu, td, given, {})
+
+
+def test_as_many_regions_as_a_flow_may_declare_leave_room_for_files(tmp_path: Path, tiny: bytes) -> None:
+    text = QEMU.read_text().replace(
+        "        window  ", "        a 4 KiB  b 4 KiB  c 4 KiB  d 4 KiB\n        window  "
+    )
+    (flow := tmp_path / "many.tdf").write_text(text)
+    firmware = made(flow, tmp_path, tiny)
+    assert len(check_source(text).require().memory) == 8
+    config = fwcfgcampaign.configuration(firmware, 34)
+    with launched(config) as machine:
+        assert finish(machine, config).report.handoff
 
 
 def test_a_campaign_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ ALL_RULES: frozenset[str] = frozenset()
 WALKS = 5  # flows made for each that may be tried: few break just one rule
 FLOWS, LIMIT = 500, 30
 # The flows that are changed, one as often as it stands here
-BASES = (*("linux",) * 7, *("qemu",) * 4, *("host_acpi",) * 2, "vmlinux", "elf", "kexec")
+BASES = (*("linux",) * 7, *("qemu",) * 4, *("host_acpi",) * 2, "alioth", "vmlinux", "elf", "kexec")
 FLOWS_OF_TESTS = Path(__file__).resolve().parents[1] / "dsl" / "flows"
 
 

@@ -19,6 +19,7 @@ from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
 from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
+from formats.units import PAGE
 from gen.build import build_model
 from gen.errors import BuildError
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
@@ -27,7 +28,7 @@ MIB = 1 << 20
 VIRTUAL = 0xFFFFFFFF81000000  # of Linux: __START_KERNEL_map and CONFIG_PHYSICAL_START
 MEMORY = LEAST_RAM
 MAX_INSTRUCTIONS = 200_000_000
-FILES_BY = "qemu"  # the VMM with a fw_cfg device
+FILES_BY, FILES_AND_NO_PCI_BY = "qemu", "alioth"  # the VMMs with a fw_cfg device
 VMLINUX_BY = "libkrun"  # which adds all low RAM and measures none of it
 WINDOW = 16 * MIB  # where distributions link Linux to
 TEXT, DATA = bytes(range(1, 256)) * 48, b"data" * 700
@@ -102,13 +103,15 @@ class Builder:
                 path.unlink()
         places = {s.name: (s.address, s.size) for s in firmware.image if s.address and s.size}
         vmlinux, file = lies_at(firmware, WINDOW), lies_at(firmware, FILE_AT)
+        vmm = files_by(firmware) or (VMLINUX_BY if vmlinux else RunConfig.vmm)
+        least = PAGE if vmm == FILES_AND_NO_PCI_BY else 0  # bytes that it wants of a kernel
         config = RunConfig(
             result.image.read_bytes(),
             "x.bin",
-            vmm=FILES_BY if takes_files(firmware) else VMLINUX_BY if vmlinux else RunConfig.vmm,
+            vmm=vmm,
             memory=MEMORY,
             vcpus=2,
-            kernel=VMLINUX if vmlinux else ELF if file else self.kernel,
+            kernel=VMLINUX if vmlinux else ELF if file else self.kernel.ljust(least, b"\0"),
             max_instructions=MAX_INSTRUCTIONS,
         )
         arguments = arguments_of(result.map.read_text())
@@ -116,9 +119,11 @@ class Builder:
         return Built(config, places.get("event_log"), arguments, window)
 
 
-def takes_files(firmware: Firmware) -> bool:
-    """Whether kernel and command line do not come in sections."""
-    return all(section.kind != "Payload" for section in firmware.image)
+def files_by(firmware: Firmware) -> str:
+    """The VMM for an image to which kernel and command line do not come in sections; empty for others."""
+    if any(section.kind == "Payload" for section in firmware.image):
+        return ""
+    return FILES_AND_NO_PCI_BY if re.search(r"^uses .*\bacpi\b", firmware.source, re.M) else FILES_BY
 
 
 def lies_at(firmware: Firmware, address: int) -> bool:
@@ -204,7 +209,7 @@ def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial
     if not all_ or all_[-1].shown is None:
         return Trial(len(all_), 0, judged(built, all_))
     first = all_[-1]
-    by_files = built.config.vmm == FILES_BY
+    by_files = built.config.vmm in (FILES_BY, FILES_AND_NO_PCI_BY)
     rest = [*quiet_choices(random, first.choice, by_files), *active_choices(random, text, first)]
     if quick:
         rest = random.sample(rest, len(rest) // 2)

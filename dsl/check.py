@@ -117,13 +117,12 @@ def _firmware(file: tree.File, reporter: Reporter, path: str, layout: Layout) ->
         elif isinstance(item, tree.Memory):
             layout.memory(item)
     if tree.WithoutTdx in seen and not any(
-        s.kind == "TD_HOB" and (s.size or 0) >= HOB_WITHOUT_TDX for s in layout.sections
+        s.kind == "TD_HOB" and s.access == "rw" and (s.size or 0) >= HOB_WITHOUT_TDX for s in layout.sections
     ):
         item = next(i for i in firmware.items if isinstance(i, tree.WithoutTdx))
-        message = (
-            f"without TDX, the memory map goes to a TD_HOB section of at least {HOB_WITHOUT_TDX // 1024} KiB"
-        )
-        reporter.error("E05", item.span, message, "declare one: `hob TD_HOB 16 KiB`")
+        least = HOB_WITHOUT_TDX // 1024
+        message = f"without TDX, the memory map goes to a writable TD_HOB section of at least {least} KiB"
+        reporter.error("E05", item.span, message, f"declare one: `hob TD_HOB {least} KiB`")
     for kind, example in ((tree.Version, "version 1.0.0"), (tree.Image, "image below 4 GiB { }")):
         if kind not in seen:
             message = f"firmware `{firmware.name.text}` has no `{kind.__name__.lower()}`"

@@ -63,8 +63,10 @@ class MemoryRules(StepRules):
         call: model.Call,
         state: State,
     ) -> bool:
+        steps = (self.names.steps[step] for step, _ in effects.gives)
+        said = {call.callee} if any("repeated" in step.texts for step in steps) else set()
         for use in sorted(state.used, key=lambda u: (u.reads, u.by)):
-            if any(use.place.overlaps(p) for p in places) and not (effects.gives and use.by == call.callee):
+            if any(use.place.overlaps(p) for p in places) and use.by not in said:
                 message = f"{describe(argument)} already holds the output of `{use.by}`"
                 if use.reads:
                     message = f"{describe(argument)} holds an argument of `{use.by}`, which must not change"

@@ -259,9 +259,8 @@ class ValueWalker(Context, ABC):
             self.private(side, value, e.op, after)
         if e.error:
             self.doubt(after, (e.left, left), (e.right, right))
-        return after, number(
-            left.recorded and right.recorded, _bounded(e, left, right), _constant(e, left, right)
-        )
+        known = left.recorded and right.recorded
+        return after, number(known, _bounded(e, left, right), _constant(e, left, right))
 
 
 def size(whole: Value) -> Value:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import oracle
 import pytest
-from tdbox import GIB, LINUX, Firmware, made, stopped
+from tdbox import GIB, LINUX, MIB, Firmware, made, stopped
 
 from emu.api import run
 from emu.tdx.params import CONFIG_GPAW52, CONFIG_NO_RBP_MOD, TdParams
@@ -31,7 +31,7 @@ def test_mrtd_is_what_the_specification_computes(linux: Firmware, order: str) ->
 def test_the_orders_differ_and_nothing_else_changes_mrtd(linux: Firmware, tiny: bytes) -> None:
     assert oracle.mrtd(linux.image, two_pass=True) != oracle.mrtd(linux.image, two_pass=False)
     variants = [
-        replace(linux.config, memory=8 * GIB, vcpus=4, vmm="cloud-hypervisor", cmdline="other"),
+        replace(linux.config, memory=512 * MIB, vcpus=4, vmm="cloud-hypervisor", cmdline="other"),
         replace(linux.config, kernel=tiny + bytes(16), initrd=b"initrd"),
         replace(linux.config, td=TdParams(config_flags=CONFIG_GPAW52 | CONFIG_NO_RBP_MOD, mrowner=b"o" * 48)),
     ]

@@ -15,7 +15,7 @@ from tdbox import Firmware, finish, launched
 from emu.api import Report, TdParams, run
 
 ERROR = b"\x01\0\0\0"  # the separator of a boot that failed
-CI_RUNS = 150
+CI_RUNS = 90
 
 
 def refusal(report: Report) -> str:

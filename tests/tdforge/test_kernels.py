@@ -85,11 +85,11 @@ def test_each_kernel_is_a_row(
     assert found[2]["end"] == "apt-get download: it has gone"
     assert found[3]["end"].startswith("linux-image-6.12.5-amd64: neither boot/vmlinuz-6.12.5-amd64 nor ")
     assert "tdforge: own 2/5: linux-image-6.12.2-amd64" in said.err
-    assert kernels.main(words) == 1
+    assert kernels.main([*words, "--match", r"[13]-amd64|2-amd64"]) == 1
     table = capsys.readouterr().out.splitlines()
     assert kernels.main([*words, "--match", r"\.3-", "--json"]) == 1
     assert [row["package"] for row in json.loads(capsys.readouterr().out)] == ["linux-image-6.12.3-amd64"]
-    assert [line.split()[0] for line in table] == ["good", "BAD", "BAD", "BAD", "good"]
+    assert [line.split()[0] for line in table] == ["good", "BAD", "BAD"]
     asked: list[str] = []
 
     def run_td(config: RunConfig, console: object) -> object:

@@ -28,7 +28,7 @@ from formats.registers import R11, R12, R13, R14
 from formats.structs import unpack
 from formats.tdx.status import BUSY_RETRIES
 from formats.tdx.td import CONFIG_GPAW52
-from formats.units import PAGE
+from formats.units import PAGE, align_up
 
 # Which vCPU it is: what is told is recorded, and a wrong answer ends the boot before the flow has begun
 IDENTITY = ((Function.RDMSR, 0x802), (Function.CPUID, 0xB))
@@ -59,6 +59,7 @@ class Choice:
     behind_kernel: int = 0
     behind_hob: int = 0
     tempmem: int = 0
+    removed: int = 0  # 1: pages that the launch added where no section is have been taken out again
     settings: int = 0  # what lies in a CFV that the launch does not measure
     shared: int = 0  # what lies in shared memory, and in a quote: a pattern
     unsteady: int = 0  # shared memory changes with every call and turn
@@ -138,6 +139,8 @@ class Chosen(Policy):
 
     def on_launched(self, machine: Machine) -> None:
         self.machine = machine
+        for start, size in outside(machine.launch) if self.choice.removed else ():
+            machine.memory.remove(start, size, again=True)
 
     # ---- run
 
@@ -208,6 +211,19 @@ class Chosen(Policy):
             skipped = PAGE if gpa == kept else 0
             content = pattern(number, size, self.kernel)[skipped:]
             self.machine.memory.write(gpa + skipped, content, shared=True)
+
+
+def outside(launch: Launch) -> list[Range]:
+    """Pages that are added where no section is: address and size of each run."""
+    found = []
+    for region in launch.regions:
+        at, end = region.gpa, region.gpa + region.length
+        for section in sorted(launch.sections, key=lambda section: section.address):
+            if at < section.end and section.address < end:
+                found += [(at, section.address - at)] if at < section.address else []
+                at = align_up(section.end, PAGE)
+        found += [(at, end - at)] if at < end else []
+    return found
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,16 @@ def one(seed: str, bases: tuple[str, ...], number: int, rule: str = "", quick: b
     return result
 
 
+def flow_files() -> dict[str, Path]:
+    """The flows to begin with, by name."""
+    return {file.stem: file for file in FLOWS_OF_TESTS.glob("*.tdf")} | shipped_flows()
+
+
 def campaign(
     seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
-    files = {file.stem: file for file in FLOWS_OF_TESTS.glob("*.tdf")} | shipped_flows()
+    files = flow_files()
     bases = tuple(files[name].read_text() for name in BASES)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:

@@ -28,6 +28,8 @@ from emu.oracle.compare import EXEMPTIONS
 from emu.oracle.contents import INITRDS
 from emu.oracle.files import DIRECTORIES, SIZES, TRANSFERS
 from emu.oracle.shown import PARTS
+from emu.vmm.presets import PRESETS
+from image.hosts import verdicts
 
 FLOWS, SEED = 60, "tests"
 SAMPLE = ("branch", "optional", "shared argument", "span", "late step")  # of rules, quick to find
@@ -62,6 +64,17 @@ WITHOUT = (
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Builder:
     return Builder(tmp_path_factory.mktemp("interference"), tiny)
+
+
+@pytest.mark.parametrize("base", sorted(set(interferencecampaign.BASES)))
+def test_flows_run_under_hosts_that_load_them(builder: Builder, base: str) -> None:
+    firmware = check(interferencecampaign.flow_files()[base].read_text(), ALL_RULES).firmware
+    assert firmware is not None
+    built = builder.build(firmware)
+    assert built is not None
+    kernel = PRESETS[built.config.vmm].kernel
+    hosts = {name.partition(":")[0] for name, preset in PRESETS.items() if preset.kernel is kernel}
+    assert [v.vmm for v in verdicts(built.config.image, sorted(hosts)) if not v.accepts] == []
 
 
 def test_accepted_flows_show_no_difference() -> None:

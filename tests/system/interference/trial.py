@@ -123,7 +123,7 @@ def files_by(firmware: Firmware) -> str:
     """The VMM for an image to which kernel and command line do not come in sections; empty for others."""
     if any(section.kind == "Payload" for section in firmware.image):
         return ""
-    return FILES_AND_NO_PCI_BY if re.search(r"^uses .*\bacpi\b", firmware.source, re.M) else FILES_BY
+    return FILES_AND_NO_PCI_BY if re.search(r"\bacpi_power\(", firmware.source) else FILES_BY
 
 
 def lies_at(firmware: Firmware, address: int) -> bool:
@@ -213,6 +213,8 @@ def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial
     rest = [*quiet_choices(random, first.choice, by_files), *active_choices(random, text, first)]
     if quick:
         rest = random.sample(rest, len(rest) // 2)
+    if built.config.vmm == VMLINUX_BY:
+        rest.append(replace(first.choice, removed=1))
     all_ += outcomes(built, rest)
     return Trial(len(all_), sum(o.shown is not None for o in all_), judged(built, all_))
 

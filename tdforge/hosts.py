@@ -24,10 +24,15 @@ class Launch:
     image: Path
     kernel: Path | None = None
     initrd: Path | None = None
-    cmdline: str = CMDLINE
+    given_cmdline: str | None = None
     memory: int = 2048 * MIB
     vcpus: int = 1
     more: Sequence[str] = ()
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's command line, the default one if none was given."""
+        return CMDLINE if self.given_cmdline is None else self.given_cmdline
 
     def qemu_files(self) -> list[str]:
         """-kernel, -initrd and -append."""

@@ -13,7 +13,7 @@ from tdforge.errors import UserError
 from tdforge.files import read
 from tdforge.hosts import Launch
 
-MOST_CPUS = 256  # kata-types/src/config/default.rs, MAX_DRAGONBALL_VCPUS
+MOST_CPUS = 254  # Dragonball src/api/v1/machine_config.rs, MAX_SUPPORTED_VCPUS; Kata itself lets 256 pass
 
 
 def toml(table: str, values: Mapping[str, str | int | bool | None]) -> str:
@@ -34,7 +34,7 @@ def _values(launch: Launch) -> dict[str, str | int | bool | None]:
         "firmware": str(launch.image),
         "confidential_guest": True,
         "kernel": str(launch.kernel) if launch.kernel else None,
-        "kernel_params": launch.cmdline,
+        "kernel_params": launch.given_cmdline,
         "default_vcpus": launch.vcpus,
         "default_memory": launch.memory // MIB,
     }

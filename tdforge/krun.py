@@ -8,7 +8,7 @@ import json
 
 from formats.units import MIB
 from tdforge.errors import UserError
-from tdforge.hosts import CMDLINE, Launch
+from tdforge.hosts import Launch
 
 MOST_CPUS, MOST_MEMORY = 1, 3072 * MIB  # README.md, "TDX variant", "Limitations"
 
@@ -73,7 +73,7 @@ def c_text(text: str) -> str:
 
 def libkrun(launch: Launch) -> str:
     """The script. UserError: something is asked for that libkrun cannot do with TDX."""
-    if launch.kernel or launch.initrd or launch.cmdline != CMDLINE:
+    if launch.kernel or launch.initrd or launch.given_cmdline is not None:
         raise UserError("libkrun boots libkrunfw's kernel: it takes no --kernel, --initrd or --cmdline")
     if launch.vcpus > MOST_CPUS or launch.memory > MOST_MEMORY:
         raise UserError(f"libkrun with TDX has 1 vCPU and at most {MOST_MEMORY // MIB} MiB of memory")

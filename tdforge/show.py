@@ -15,7 +15,7 @@ COVERS = {
     "td_cpus": "the number of CPUs and their ids",
     "td_payload_info": "the kernel's command line",
     "td_entry": "where the kernel is entered",
-    "td_payload": "the kernel, over the length in its header",
+    "td_payload": "the kernel, without what lies behind it",
     "initrd": "the initrd",
     "separator 00000000": "the firmware finished without an error",
     "separator": "the firmware failed",

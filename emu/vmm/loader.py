@@ -160,6 +160,8 @@ def _check_place(section: Section, config: RunConfig, ram: tuple[Range, ...]) ->
 
 
 def _check_cpus(config: RunConfig, preset: Preset, ids: tuple[int, ...]) -> None:
+    if preset.max_id and max(ids) > preset.max_id:
+        raise EmuError(f"{preset.name}: APIC id {max(ids)}, at most {preset.max_id}")
     if not preset.max_cpus:
         return
     if config.vcpus > preset.max_cpus:

@@ -64,6 +64,7 @@ class Preset:
     vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
     types: range = range(SectionType.PAYLOAD_PARAM + 1)  # of sections that it knows
     max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
+    max_id: int = 0  # the largest APIC id that it can tell of; 0: any that a CPU can have
 
     def ram(self, size: int) -> tuple[tuple[int, int], ...]:
         """RAM ranges (start, end) for this much memory, in bytes."""
@@ -96,7 +97,12 @@ PRESETS = {
         _SPEC,
         replace(_SPEC, name="td-shim-spec:legacy", hobs=lists.legacy),
         _CLOUD_HYPERVISOR,
-        replace(_CLOUD_HYPERVISOR, name="cloud-hypervisor:v43", hobs=lists.cloud_hypervisor_v43),
+        replace(
+            _CLOUD_HYPERVISOR,
+            name="cloud-hypervisor:v43",
+            hobs=lists.cloud_hypervisor_v43,
+            max_id=0xFF,  # a byte of its MADT
+        ),
         Preset(
             "dragonball",
             lists.dragonball,
@@ -118,6 +124,7 @@ PRESETS = {
             2 * GIB,
             0xB0000000 - 1,
             kernel=Kernel.FW_CFG,
+            max_id=0xFFFE,  # fw_cfg tells the limit, one more, in 16 bits
             mcg_cap=MCG_CAP_QEMU,
             whole_pages=True,
             types=range(SectionType.TEMP_MEM + 1),

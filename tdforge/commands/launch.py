@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from formats.units import MIB
 from tdforge import show
 from tdforge.apt import Say
 from tdforge.command import Command
@@ -19,6 +20,7 @@ from tdforge.machine_options import check_host, memory, size, vcpus
 from tdforge.tools import tool
 
 PLAIN = "qemu-plain"
+OWN_KERNEL = ("kata", "dragonball", "libkrun")  # which have one if none is given, or say why they take none
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel", type=Path, metavar="FILE")
     parser.add_argument("--initrd", type=Path, metavar="FILE")
-    parser.add_argument("--cmdline", default=CMDLINE, metavar="TEXT", help=f"default: {CMDLINE}")
+    parser.add_argument(
+        "--cmdline", metavar="TEXT", help=f"default: {CMDLINE}, for Kata what its configuration has"
+    )
     parser.add_argument("--memory", type=memory, default=size("2G"), metavar="SIZE", help="default: 2G")
     parser.add_argument("--vcpus", type=vcpus, default=1, metavar="N", help="default: 1")
     parser.add_argument(
@@ -67,8 +71,11 @@ def launch(given: argparse.Namespace) -> int:
         path = getattr(given, name)
         if path is not None and not path.is_file():
             raise UserError(f"no {name} {path}")
-    if given.initrd and not given.kernel:
-        raise UserError("--initrd needs --kernel")
+    for name in ("initrd", "cmdline") if given.vmm not in OWN_KERNEL else ():
+        if getattr(given, name) is not None and not given.kernel:
+            raise UserError(f"--{name} needs --kernel")
+    if given.memory % MIB:
+        raise UserError(f"--memory: {given.memory} bytes, and a host takes whole MiB")
     what = Launch(
         given.image.absolute(),
         given.kernel and given.kernel.absolute(),
@@ -77,7 +84,9 @@ def launch(given: argparse.Namespace) -> int:
         given.memory,
         given.vcpus,
     )
-    if given.vmm != PLAIN:
+    if given.vmm == PLAIN:
+        check_host(image, str(given.image), "qemu")
+    else:
         host = HOSTS[given.vmm]
         if not given.only:
             raise UserError(f"{given.vmm} needs a host with TDX: add --print to see how it is started there")

@@ -48,6 +48,16 @@ def test_numbers(td: Machine) -> None:
     assert item(td, Key.NUMA, 32) == bytes(32)
 
 
+def test_an_id_that_no_item_can_tell() -> None:
+    with (
+        pytest.raises(EmuError, match="qemu: APIC id 65535, at most 65534"),
+        launched(vcpus=2, apic_ids="0,65535"),
+    ):
+        pass
+    with launched(vcpus=2, apic_ids="0,65534") as machine:
+        assert number(machine, Key.MAX_CPUS, 2) == 65535
+
+
 def test_the_parts_of_a_kernel(td: Machine) -> None:
     setup = (KERNEL[0x1F1] + 1) * 512
     assert number(td, Key.SETUP_SIZE) == setup

@@ -272,7 +272,7 @@ TWO = {"initrd": INITRD, "vcpus": 2, "apic_ids": "1,0"}
         ("dragonball", {"initrd": b"x"}, "takes no initrd"),
         ("dragonball", SMALL, "kernel entry 0x1000, expected 0x100000 or above"),
         ("dragonball", OUTSIDE, "segment 0x3fff000 to 0x4000800 does not lie in RAM"),
-        ("dragonball", {"vcpus": 256}, "256 vCPUs, at most 255"),
+        ("dragonball", {"vcpus": 255}, "255 vCPUs, at most 254"),
         ("dragonball", {"vcpus": 2, "apic_ids": "1,0"}, "apic ids cannot be chosen"),
         ("libkrun", {"kernel": None}, "no kernel"),
         ("libkrun", {}, "no initrd"),
@@ -281,6 +281,7 @@ TWO = {"initrd": INITRD, "vcpus": 2, "apic_ids": "1,0"}
         ("libkrun", {"initrd": bytes(55 * MIB)}, "initrd 0xa00000 to 0x4100000 does not lie in RAM"),
         ("libkrun", {"initrd": INITRD, "cmdline": "x" * 0x10000}, "a command line of 65536 bytes"),
         ("libkrun", TWO, "apic ids cannot be chosen"),
+        ("cloud-hypervisor:v43", {"vcpus": 2, "apic_ids": "0,256"}, "APIC id 256, at most 255"),
         ("qemu", {}, "PayloadParam section at 0x900000: qemu does not know this type"),
     ],
 )

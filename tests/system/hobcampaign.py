@@ -30,7 +30,7 @@ from emu.vmm.presets import PRESETS
 from formats.hob import PayloadImage
 from formats.tdvf import SectionType
 
-BASES = tuple(PRESETS)  # their forms of the list; whether they would load this image does not matter
+BASES = tuple(PRESETS)  # whose form of the list it is; each VMM that loads this image could write them all
 ERROR, GOOD = b"\x01\0\0\0", bytes(4)
 PERMITTED = ("handoff", "fatal")
 INTERESTING = (

@@ -92,6 +92,12 @@ def test_kata_reads_the_configuration(
     assert table == {"qemu" if vmm == "kata" else vmm: expected}
 
 
+def test_kata_keeps_its_own_parameters(images: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of its configuration, which is not for a kernel without a user space of Kata's."""
+    assert main(["launch", str(images["qemu"]), "--vmm", "kata", "--print"]) == 0
+    assert "kernel_params" not in tomllib.loads(capsys.readouterr().out)["hypervisor"]["qemu"]
+
+
 def test_alioth_gets_its_command_line(
     images: dict[str, Path], vmlinux: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,13 +188,16 @@ def test_bytes_of_a_c_text() -> None:
         ("vmlinux", "--vmm libkrun --print --cmdline ro", "no --kernel, --initrd or --cmdline"),
         ("vmlinux", "--vmm libkrun --print --kernel @FILE@", "no --kernel, --initrd or --cmdline"),
         ("vmlinux", "--vmm dragonball --print --kernel @SCRIPT@", "an ELF file, and "),
-        ("vmlinux", "--vmm dragonball --print --vcpus 257", "at most 256 vCPUs"),
+        ("vmlinux", "--vmm dragonball --print --vcpus 255", "at most 254 vCPUs"),
         ("vmlinux", "--vmm dragonball --print --kernel @FILE@ --initrd @FILE@", "takes no --initrd"),
         ("qemu", "--vmm kata --print --kernel @FILE@ --initrd @FILE@", "takes no --initrd"),
         ("linux", "--vmm libvirt --print", "qemu refuses "),
         ("qemu", "--vmm dragonball --print", "dragonball refuses "),
         ("qemu", "--initrd @FILE@", "--initrd needs --kernel"),
         ("qemu", "--kernel @FILE@.no", "no kernel "),
+        ("qemu", "--cmdline ro", "--cmdline needs --kernel"),
+        ("qemu", "--vmm qemu --print --memory 20000K", "20480000 bytes, and a host takes whole MiB"),
+        ("linux", "--kernel @FILE@", "qemu refuses "),
     ],
 )
 def test_what_a_host_cannot_do_is_one_sentence(

@@ -16,7 +16,7 @@ from formats.units import MIB
 
 MAKER = acpi.Maker(b"ALICLD", b"RUND    ", b"ALIC")
 HIMEM = MIB  # linux_loader's highmem_start_address: no kernel is entered below it
-MAX_CPUS = 0xFF  # vCPU counts and APIC ids have a byte
+MAX_CPUS = 254  # machine_config.rs MAX_SUPPORTED_VCPUS
 TIMER_OVERRIDE = 2  # the row says that interrupt 2 is pin 2
 # Ports of power management that no device of Dragonball serves: reads give all ones
 PM1_EVENT, PM1_CONTROL, PM_TIMER, GPE0, SCI = 0xB000, 0xB004, 0xB008, 0xB020, 9

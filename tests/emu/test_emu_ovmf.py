@@ -149,7 +149,7 @@ def test_it_boots_debians_kernel_by_fw_cfg_to_user_space(tmp_path: Path) -> None
     report = boot(
         new_ovmf().read_bytes(),
         td=TdParams(),
-        memory=512 << 20,
+        memory=256 << 20,
         kernel=kernel().read_bytes(),
         initrd=initrd.archive(initrd.program(tmp_path)),
         cmdline="console=ttyS0 printk.devkmsg=on",

@@ -43,7 +43,7 @@ def test_debians_kernel_reaches_user_space_with_the_hosts_tables_in_a_td(
     firmware: Firmware, tmp_path: Path
 ) -> None:
     config = RunConfig(
-        firmware.image, "host_acpi", memory=512 * MIB, vcpus=4, vmm="qemu", kernel=kernel().read_bytes(),
+        firmware.image, "host_acpi", memory=256 * MIB, vcpus=4, vmm="qemu", kernel=kernel().read_bytes(),
         initrd=initrd(tmp_path).read_bytes(), cmdline="console=ttyS0 quiet", until="halt",
     )  # fmt: skip
     with stopped(config) as td:

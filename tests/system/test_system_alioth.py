@@ -44,7 +44,7 @@ def test_debians_kernel_to_user_space(
 ) -> None:
     archive = initrds.script(initramfs.TOUR.replace(b"poweroff -f", last))
     config = replace(
-        firmware.config, kernel=kernel, initrd=archive, cmdline=line, memory=512 * MIB, vcpus=vcpus,
+        firmware.config, kernel=kernel, initrd=archive, cmdline=line, memory=256 * MIB, vcpus=vcpus,
         apic_ids=ids, until="halt",
     )  # fmt: skip
     with stopped(config) as td:

@@ -95,7 +95,7 @@ def test_the_module_is_told_by_the_td_to_enumerate_and_left_so(linux: Firmware) 
 def test_debians_kernel_starts_all(linux: Firmware, kernel: bytes, ids: str, module: str, room: int) -> None:
     config = replace(
         linux.config,
-        memory=512 * MIB,
+        memory=256 * MIB,
         kernel=kernel,
         vcpus=6,
         apic_ids=ids,
@@ -124,7 +124,7 @@ def test_debians_kernel_runs_with_fewer_virtualization_exceptions(
     """
     config = replace(
         linux.config,
-        memory=512 * MIB,
+        memory=256 * MIB,
         kernel=kernel,
         vcpus=2,
         module="newer",

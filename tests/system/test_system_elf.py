@@ -156,7 +156,7 @@ def test_run_takes_the_file(image: Firmware, tmp_path: Path, capsys: pytest.Capt
 def test_debians_kernel_boots_to_user_space(config: RunConfig, tmp_path: Path) -> None:
     kernel = debian_vmlinux()
     archive = initrds.archive(initrds.program(tmp_path))
-    given = replace(config, kernel=kernel, initrd=archive, memory=512 * MIB, vcpus=2, cmdline="console=ttyS0")
+    given = replace(config, kernel=kernel, initrd=archive, memory=256 * MIB, vcpus=2, cmdline="console=ttyS0")
     report = run(replace(given, stdin=b"hello there\n", until="console:you said: hello there"))
     assert report.met, report.end
     for said in ("Command line: console=ttyS0\r\n", "tdx: Guest detected", "init: processors 2"):

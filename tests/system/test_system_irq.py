@@ -67,7 +67,7 @@ def tables_of(host: str) -> list[bytes]:
 
 def config(firmware: Firmware, kernel: bytes, host: str) -> RunConfig:
     """linux.tdf with a bzImage, but the tables of the host, and no more of it."""
-    whole = replace(firmware.config, memory=512 * MIB, kernel=kernel, initrd=initrd.script(SCRIPT.encode()))
+    whole = replace(firmware.config, memory=256 * MIB, kernel=kernel, initrd=initrd.script(SCRIPT.encode()))
     whole = replace(whole, cmdline="console=ttyS0 quiet", until="console:raw: done")
     with launched(whole) as machine:
         launch = machine.launch

@@ -225,7 +225,7 @@ def kernel_file() -> bytes:
 
 
 def debian(config: RunConfig, kernel_file: bytes, until: str) -> Report:
-    return run(replace(config, kernel=kernel_file, memory=256 * MIB, vcpus=2, until=until))
+    return run(replace(config, kernel=kernel_file, memory=512 * MIB, vcpus=2, until=until))
 
 
 @pytest.mark.parametrize("vmm", ["dragonball"])

@@ -230,8 +230,10 @@ def offset_by_pointer(image: bytes, *, place: str = "image") -> int:
     return int(Int32ul.parse(image[-POINTER_DISTANCE:]))
 
 
-def metadata_at(image: bytes, offset: int, *, place: str = "image") -> Metadata:
-    """The descriptor at `offset` and its sections; FormatError when it is none."""
+def metadata_at(image: bytes, offset: int, *, place: str = "image", any_length: bool = False) -> Metadata:
+    """The descriptor at `offset` and its sections; FormatError when it is none. `any_length`: whatever its
+    Length says.
+    """
     where = f"{place} offset {offset:#x}"
     head = unpack(DESCRIPTOR, image, offset, place=place)
     if head.signature != SIGNATURE:
@@ -239,7 +241,7 @@ def metadata_at(image: bytes, offset: int, *, place: str = "image") -> Metadata:
     if head.version != VERSION:
         raise FieldError(where, f"TDVF version {head.version}", f"{VERSION}")
     size = DESCRIPTOR.sizeof() + SECTION.sizeof() * head.section_count
-    if head.length != size:
+    if head.length != size and not any_length:
         raise FieldError(where, f"length {head.length}", f"{size} for {head.section_count} sections")
     if offset + size > len(image):
         raise TruncatedError(where, f"{len(image) - offset} bytes", f"{size} bytes of TDVF metadata")

@@ -16,6 +16,14 @@ from formats.errors import FormatError
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
+from image.sections import (
+    WITHIN_BFV,
+    last_volume,
+    more_data_than_memory,
+    offset_without_data,
+    outside_last_volume,
+    own_memory,
+)
 
 GPA_LIMIT = 1 << 47  # the shared bit of a TD with 48 guest physical address bits
 MIN_SECTIONS = 2  # QEMU hw/i386/tdvf.c tdvf_parse_metadata
@@ -38,8 +46,6 @@ _TYPES = {
     Profile.DIRECT_BOOT: tuple(SectionType),
 }
 _WITH_DATA = (SectionType.BFV, SectionType.CFV)
-# Bytes of the BFV that tools read and patch; no memory of their own.
-_WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _section(item: Section, place: str, file_size: int, profile: Profile) -> Ite
         known = " ".join(f"{tdvf.TYPE_NAMES[kind]}" for kind in _TYPES[profile])
         yield Finding("type", place, f"type {item.type:#x}", f"one of {known}", _QEMU_SECTION)
         return
-    if item.type not in _WITHIN_BFV:
+    if item.type not in WITHIN_BFV:
         yield from _memory(item, place, profile)
         yield from _data(item, place, file_size)
     yield from _attributes(item, place)
@@ -153,10 +159,9 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
 def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
     if item.type not in _WITH_DATA:
         if item.raw_size:
-            found = f"raw size {item.raw_size:#x}"
-            yield Finding("raw-size", place, found, "0: no data in the file", _QEMU_SECTION)
-        elif item.data_offset:
-            found = f"data offset {item.data_offset:#x}"
+            size = f"raw size {item.raw_size:#x}"
+            yield Finding("raw-size", place, size, "0: no data in the file", _QEMU_SECTION)
+        elif found := offset_without_data(item):
             yield Finding("data-offset", place, found, "0, as there is no data", _TD_SHIM)
         return
     if not item.raw_size:
@@ -164,8 +169,11 @@ def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
         return
     if item.raw_size != item.memory_size:
         found = f"raw size {item.raw_size:#x}, memory size {item.memory_size:#x}"
-        larger = item.raw_size > item.memory_size
-        source = _QEMU_SECTION if larger else "QEMU does not zero-fill: MRTD would depend on the VMM"
+        source = (
+            _QEMU_SECTION
+            if more_data_than_memory(item)
+            else "QEMU does not zero-fill: MRTD would depend on the VMM"
+        )
         yield Finding("raw-differs", place, found, "equal sizes", source)
     if item.data_offset % PAGE:
         found = f"data offset {item.data_offset:#x}"
@@ -177,7 +185,7 @@ def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
     elif item.address - item.data_offset != FOUR_GIB - file_size:
         found = f"address {item.address:#x} for data offset {item.data_offset:#x}"
         expected = f"{FOUR_GIB - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
-        source = "QEMU target/i386/kvm/tdx.c tdx_finalize_vm"
+        source = "QEMU hw/i386/x86-common.c x86_bios_rom_init"
         yield Finding("mapping", place, found, expected, source)
 
 
@@ -214,9 +222,9 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
         yield Finding("hob-count", place, "no TD_HOB section", expected, _TD_SHIM)
     if profile is Profile.QEMU:
         return
-    for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM, *_WITHIN_BFV):
+    for kind in (SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM, *WITHIN_BFV):
         if count(kind) > 1:
-            code = "described" if kind in _WITHIN_BFV else "payload-count"
+            code = "described" if kind in WITHIN_BFV else "payload-count"
             found = f"{count(kind)} {tdvf.TYPE_NAMES[kind]} sections"
             yield Finding(code, place, found, "at most one", _TD_SHIM)
     if bool(count(SectionType.PAYLOAD)) != bool(count(SectionType.PAYLOAD_PARAM)):
@@ -226,25 +234,20 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
 
 def _described(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
     """TD_INFO and TD_PARAMS name bytes of the BFV, for tools that read and patch them."""
-    volumes = [item for item in sections if item.type == SectionType.BFV]
-    start, end = (volumes[-1].data_offset, volumes[-1].raw_size) if volumes else (0, 0)
-    end += start
+    start, end = last_volume(sections)
     for index, item in enumerate(sections):
-        if item.type not in _WITHIN_BFV or item.type not in _TYPES[profile]:
+        if item.type not in WITHIN_BFV or item.type not in _TYPES[profile]:
             continue
         name = _name(place, index, item)
-        if item.address or item.memory_size:
-            found = f"address {item.address:#x}, memory size {item.memory_size:#x}"
+        if found := own_memory(item):
             yield Finding("described", name, found, "0 and 0: no memory of its own", _TD_SHIM)
-        last = item.data_offset + item.raw_size
-        if not item.raw_size or not start <= item.data_offset <= last <= end:
-            found = f"data from offset {item.data_offset:#x} to {last:#x}"
+        if found := outside_last_volume(item, sections):
             expected = f"bytes of the last BFV, {start:#x} to {end:#x}"
             yield Finding("described", name, found, expected, _TD_SHIM)
 
 
 def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
-    own = [(i, item) for i, item in enumerate(sections) if item.type not in _WITHIN_BFV]
+    own = [(i, item) for i, item in enumerate(sections) if item.type not in WITHIN_BFV]
     for (i, one), (j, two) in combinations(own, 2):
         names = f"sections {i} ({one.type_name}) and {j} ({two.type_name})"
         if one.address < two.end and two.address < one.end:

@@ -6,15 +6,23 @@ way, so an image can be fine for one and no image at all for another. The kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from formats import guids, tdvf
+from formats import guids, tdvf, vmms
 from formats.errors import FormatError
-from formats.limits import FILE_UNIT, LEAST_RAM
+from formats.limits import FILE_UNIT
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
+from formats.vmms import WITH_DATA, Vmm
+from image.sections import (
+    WITHIN_BFV,
+    more_data_than_memory,
+    offset_without_data,
+    outside_last_volume,
+    own_memory,
+)
 
 Broken = Iterator[tuple[str, str]]  # place, and what is found there
 
@@ -25,19 +33,28 @@ BFV, CFV, TD_HOB, TEMP_MEM = (
     SectionType.TEMP_MEM,
 )
 PERM_MEM, PAYLOAD, PAYLOAD_PARAM = SectionType.PERM_MEM, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM
-WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
-WITH_DATA = (BFV, CFV)
+WITH_MEMORY = (BFV, CFV, TD_HOB, TEMP_MEM, PERM_MEM, PAYLOAD, PAYLOAD_PARAM)
 
 _TDVF, _ENTRY = "hw/i386/tdvf.c tdvf_parse_metadata", "hw/i386/tdvf.c tdvf_parse_and_check_section_entry"
 _KVM = "Linux arch/x86/kvm/vmx/tdx.c tdx_vcpu_init_mem_region"
+_MEMORY = "Linux virt/kvm/guest_memfd.c kvm_gmem_populate"
+_LOADER = "td-shim-tools/src/loader.rs"
 _SHIM = "td-shim-interface/src/metadata.rs validate_sections"
 _CH, _CH_ADD = "arch/src/x86_64/tdx/mod.rs parse_tdvf_sections", "vmm/src/vm.rs populate_tdx_sections"
 _DRAGONBALL, _DRAGONBALL_LOAD = (
     "dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections",
     "src/dragonball/src/vm/x86_64.rs load_kernel_with_tdshim",
 )
+_DRAGONBALL_ADD = "src/dragonball/src/vm/x86_64.rs tdx_init_mem_region"
 _LIBKRUN = "virtee/tdx src/tdvf/mod.rs; src/vmm/src/linux/tee/tdshim.rs"
+# Rust does not define what happens with a number that an enum lacks. libkrun itself asks for BFV and TD_HOB
+# only, and td-shim's images, for which it is made, have Payload and PayloadParam.
+_LIBKRUN_TYPES = "virtee/tdx src/tdvf/mod.rs TdvfSectionType; 4 to 6 are undefined behavior there"
+_LIBKRUN_RAM = "src/vmm/src/linux/tee/tdshim.rs load_sections, generate_hobs, high_firmware_range"
 _ALIOTH = "alioth/src/firmware/ovmf/ovmf_amd64/tdx.rs"
+_ALIOTH_ADD = "alioth/src/cpu/cpu_amd64/tdx.rs setup_tdx"
+
+MOST_RAM = 1 << 51  # private memory of a TD with 52 guest physical address bits
 
 
 @dataclass(frozen=True)
@@ -95,31 +112,28 @@ class Verdict:
         return not self.refusals
 
 
-def by_table(image: bytes) -> int:
-    """The descriptor's offset by the GUID table. FormatError."""
-    offset = tdvf.offset_by_table(image)
-    if offset is None:
-        raise FormatError("image", "no GUID table with a TDX entry", "one, at the end of the file")
-    return offset
-
-
-def by_table_or_pointer(image: bytes) -> int:
-    """The same; the pointer where there is no such entry."""
-    offset = tdvf.offset_by_table(image)
-    return tdvf.offset_by_pointer(image) if offset is None else offset
-
-
-# How each VMM finds the metadata, and the source of that.
-FINDERS: dict[str, tuple[Callable[[bytes], int], str]] = {
-    "qemu": (by_table, "QEMU hw/i386/pc_sysfw_ovmf.c pc_system_parse_ovmf_flash"),
-    "alioth": (by_table, f"Alioth {_ALIOTH}"),
-    "cloud-hypervisor": (by_table_or_pointer, "Cloud Hypervisor tdx/mod.rs tdvf_descriptor_offset"),
-    # Its way by the pointer counts from the wrong end of the file: only the table works.
-    "libkrun": (by_table, f"libkrun {_LIBKRUN} calculate_tdvf_descriptor_offset"),
-    "dragonball": (tdvf.offset_by_pointer, f"Kata {_DRAGONBALL}"),
-    "td-shim-spec": (tdvf.offset_by_pointer, "td-shim td-shim-tools/src/loader.rs"),
+# What each VMM takes, where it finds the metadata, where it reads the descriptor.
+READERS: dict[str, tuple[Vmm, str, str]] = {
+    "qemu": (
+        vmms.QEMU,
+        "QEMU hw/i386/pc_sysfw_ovmf.c pc_system_parse_ovmf_flash",
+        f"QEMU {_TDVF}, tdvf_get_metadata",
+    ),
+    "alioth": (vmms.ALIOTH, f"Alioth {_ALIOTH} parse_entries", f"Alioth {_ALIOTH} parse_entries"),
+    "cloud-hypervisor": (
+        vmms.CLOUD_HYPERVISOR,
+        "Cloud Hypervisor tdx/mod.rs tdvf_descriptor_offset",
+        f"Cloud Hypervisor {_CH}",
+    ),
+    "libkrun": (
+        vmms.LIBKRUN,
+        f"libkrun {_LIBKRUN} calculate_tdvf_descriptor_offset",
+        f"libkrun {_LIBKRUN} parse_sections",
+    ),
+    "dragonball": (vmms.DRAGONBALL, f"Kata {_DRAGONBALL}", f"Kata {_DRAGONBALL}"),
+    "td-shim-spec": (vmms.TD_SHIM, f"td-shim {_LOADER}", f"td-shim {_LOADER}"),
 }
-VMMS = tuple(FINDERS)
+VMMS = tuple(READERS)
 
 
 # ---- predicates
@@ -137,9 +151,8 @@ def _each(what: Callable[[Section], str | None], *kinds: SectionType) -> Callabl
     return broken
 
 
-def _types(known: Iterable[int]) -> Callable[[Subject], Broken]:
-    allowed = frozenset(known)
-    return _each(lambda item: None if item.type in allowed else f"type {item.type:#x}")
+def _types(vmm: Vmm) -> Callable[[Subject], Broken]:
+    return _each(lambda item: None if item.type in vmm.types else f"type {item.type:#x}")
 
 
 def _at_least(kind: SectionType, number: int = 1) -> Callable[[Subject], Broken]:
@@ -180,11 +193,21 @@ def _file_size(subject: Subject) -> Broken:
         yield "file", f"{len(subject.image):#x} bytes"
 
 
-def _window(subject: Subject) -> Broken:
-    """BFV and CFV lie where the file is mapped: it ends at 4 GiB."""
-    for name, item in subject.named():
-        if item.type in WITH_DATA and item.address - item.data_offset != FOUR_GIB - len(subject.image):
-            yield name, f"address {item.address:#x} for data offset {item.data_offset:#x}"
+def _places(vmm: Vmm, *kinds: SectionType) -> Callable[[Subject], Broken]:
+    """Sections of these types (all, if none is named) that no machine has a place for. If each has one, but
+    no machine has all of them, those that are missing in the machine that has most of them.
+    """
+
+    def broken(subject: Subject) -> Broken:
+        def missing(memory: int) -> list[tuple[str, Section]]:
+            ram, size = vmm.ram(memory), len(subject.image)
+            return [named for named in subject.named() if not vmm.takes(named[1], ram, size)]
+
+        for name, item in min(missing(vmm.low_border), missing(MOST_RAM), key=len):
+            if not kinds or item.type in kinds:
+                yield name, f"memory from {item.address:#x} to {item.end:#x}"
+
+    return broken
 
 
 def _outside(size: Callable[[Section], int]) -> Callable[[Subject], Broken]:
@@ -223,9 +246,20 @@ def _no_ram(subject: Subject) -> Broken:
         yield "metadata", "neither TD_HOB nor PermMem"
 
 
+def _described(subject: Subject) -> Broken:
+    for name, item in subject.named():
+        found = outside_last_volume(item, subject.sections) if item.type in WITHIN_BFV else None
+        if found:
+            yield name, found
+
+
 def _payload_pair(subject: Subject) -> Broken:
     if subject.count(PAYLOAD_PARAM) and not subject.count(PAYLOAD):
         yield "metadata", "PayloadParam without Payload"
+
+
+def _shared(item: Section) -> str | None:
+    return f"end {item.end:#x}" if item.end > MOST_RAM else None
 
 
 def _attributes(*allowed: int) -> Callable[[Section], str | None]:
@@ -240,20 +274,13 @@ def _no_raw(item: Section) -> str | None:
     return None if item.raw_size else "raw size 0"
 
 
-def _raw_larger(item: Section) -> str | None:
-    larger = item.raw_size > item.memory_size
-    return f"raw size {item.raw_size:#x}, memory size {item.memory_size:#x}" if larger else None
-
-
-def _low_ram(item: Section) -> str | None:
-    return f"end {item.end:#x}" if item.end > LEAST_RAM else None
-
-
 # ---- the table
 
 EXTEND, AUG = int(SectionAttribute.MR_EXTEND), int(SectionAttribute.PAGE_AUG)
 PAGES = f"a multiple of {PAGE:#x}"
-LOW_RAM = f"an end at or below {LEAST_RAM:#x}, in low RAM"
+RAM = "RAM of one machine"
+TO_PARAM = f"BFV to PayloadParam, or {vmms.RESERVED:#x}"
+MAPPED = "RAM of one machine, or where a file that ends at 4 GiB lies"
 _KVM_ROWS: tuple[tuple[str, str, Callable[[Subject], Broken]], ...] = (
     (PAGES, _KVM, _each(_unaligned(lambda item: item.address, "address"))),
     (PAGES, _KVM, _each(_unaligned(lambda item: item.memory_size, "memory size"))),
@@ -263,6 +290,7 @@ _KVM_ROWS: tuple[tuple[str, str, Callable[[Subject], Broken]], ...] = (
         _each(lambda s: "memory size 0" if _memory(s) and not s.memory_size else None),
     ),
     ("memory of their own", _KVM, _overlaps),
+    (f"an end at or below {MOST_RAM:#x}, in private memory", _KVM, _each(_shared)),
 )
 _TD_ROWS = (
     (
@@ -275,47 +303,61 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
     "qemu": (
         ("a multiple of 64 KiB", "hw/i386/x86-common.c x86_bios_rom_init", _file_size),
         ("at least 2 sections", _TDVF, _few_sections),
-        ("BFV, CFV, TD_HOB or TempMem", _ENTRY, _types((BFV, CFV, TD_HOB, TEMP_MEM))),
-        ("at most the memory size", _ENTRY, _each(_raw_larger)),
+        ("BFV, CFV, TD_HOB or TempMem", _ENTRY, _types(vmms.QEMU)),
+        ("at most the memory size", _ENTRY, _each(more_data_than_memory)),
         ("data in the file", _ENTRY, _each(_no_raw, *WITH_DATA)),
         ("0: no data in the file", _ENTRY, _each(_raw, TD_HOB, TEMP_MEM)),
-        ("one", "target/i386/kvm/tdx.c tdx_finalize_vm", _at_least(TD_HOB)),
-        (LOW_RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _each(_low_ram, TD_HOB, TEMP_MEM)),
-        ("where a file that ends at 4 GiB puts it", "target/i386/kvm/tdx.c tdx_finalize_vm", _window),
+        ("one", "target/i386/kvm/tdx.c tdx_get_hob_entry", _at_least(TD_HOB)),
+        (
+            "data inside the file",
+            "util/mmap-alloc.c qemu_ram_mmap: no memory follows",
+            _outside(lambda item: item.memory_size),
+        ),
+        (RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _places(vmms.QEMU, TD_HOB, TEMP_MEM)),
+        (MAPPED, _MEMORY, _places(vmms.QEMU, *WITH_DATA)),
+        (PAGES, _KVM, _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA)),
     ),
     "cloud-hypervisor": (
-        ("BFV to PayloadParam", _CH, _types(range(7))),
+        (TO_PARAM, _CH, _types(vmms.CLOUD_HYPERVISOR)),
         ("one", _CH_ADD, _at_least(TD_HOB)),
         ("data inside the file", _CH_ADD, _outside(lambda item: item.raw_size)),
     ),
     "dragonball": (
-        ("BFV to PayloadParam", _DRAGONBALL, _types(range(7))),
+        (TO_PARAM, _DRAGONBALL, _types(vmms.DRAGONBALL)),
+        ("RAM of one machine, or the last 16 MiB below 4 GiB", _DRAGONBALL_ADD, _places(vmms.DRAGONBALL)),
         ("one", _DRAGONBALL_LOAD, _at_least(BFV)),
         ("one", _DRAGONBALL_LOAD, _at_least(TD_HOB)),
         ("one", _DRAGONBALL_LOAD, _at_least(PAYLOAD_PARAM)),
         ("data inside the file", _DRAGONBALL_LOAD, _outside(lambda item: item.raw_size)),
     ),
     "libkrun": (
-        ("BFV to PayloadParam", _LIBKRUN, _types(range(7))),
+        (TO_PARAM, _LIBKRUN_TYPES, _types(vmms.LIBKRUN)),
+        (f"RAM of one machine, or from {vmms.LIBKRUN_MMIO:#x} on", _LIBKRUN_RAM, _places(vmms.LIBKRUN)),
         ("one", _LIBKRUN, _at_least(BFV)),
         ("one", _LIBKRUN, _at_least(TD_HOB)),
         ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size)),
     ),
     "alioth": (
-        ("BFV, CFV, TD_HOB or TempMem", _ALIOTH, _types((BFV, CFV, TD_HOB, TEMP_MEM))),
-        ("one", _ALIOTH, _at_least(TD_HOB)),
-        ("data inside the file", _ALIOTH, _outside(lambda item: item.memory_size)),
+        ("BFV, CFV, TD_HOB or TempMem", _ALIOTH_ADD, _types(vmms.ALIOTH)),
+        ("one", _ALIOTH_ADD, _at_least(TD_HOB)),
+        ("data inside the file", _ALIOTH_ADD, _outside(lambda item: item.memory_size)),
+        (RAM, f"{_ALIOTH} create_hob_mem_resources", _places(vmms.ALIOTH, TD_HOB, TEMP_MEM)),
+        (MAPPED, _MEMORY, _places(vmms.ALIOTH, *WITH_DATA)),
+        (PAGES, _KVM, _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA)),
     ),
     "td-shim-spec": (
-        (f"GUID {guids.TDX_METADATA}", "td-shim-tools/src/loader.rs", _guid_before),
-        ("a type from 0 to 8", _SHIM, _types(range(9))),
+        (f"GUID {guids.TDX_METADATA}", _LOADER, _guid_before),
+        ("a type from 0 to 8", _SHIM, _types(vmms.TD_SHIM)),
         ("one", _SHIM, _at_least(BFV)),
         ("TD_HOB, or PermMem sections that describe the RAM", _SHIM, _no_ram),
         ("at most one", _SHIM, _at_most_one(TD_HOB, PAYLOAD, PAYLOAD_PARAM, *WITHIN_BFV)),
         ("Payload too", _SHIM, _payload_pair),
         ("data in the file", _SHIM, _each(_no_raw, *WITH_DATA, *WITHIN_BFV)),
         ("0: no data in the file", _SHIM, _each(_raw, TD_HOB, TEMP_MEM, PERM_MEM)),
-        ("at most the memory size", _SHIM, _each(_raw_larger, *WITH_DATA)),
+        ("0, as there is no data", _SHIM, _each(offset_without_data, *WITH_MEMORY)),
+        ("at most the memory size", _SHIM, _each(more_data_than_memory, *WITH_MEMORY)),
+        ("0 and 0: no memory of its own", _SHIM, _each(own_memory, *WITHIN_BFV)),
+        ("bytes of the last BFV", _SHIM, _described),
         (f"{EXTEND:#x}", _SHIM, _each(_attributes(EXTEND), BFV)),
         (f"0x0 or {EXTEND:#x}", _SHIM, _each(_attributes(0, EXTEND), PAYLOAD)),
         (f"{AUG:#x}", _SHIM, _each(_attributes(AUG), PERM_MEM)),
@@ -335,9 +377,12 @@ def verdicts(image: bytes, vmms: Sequence[str] = VMMS) -> tuple[Verdict, ...]:
 
 
 def _verdict(image: bytes, vmm: str) -> Verdict:
-    finder, source = FINDERS[vmm]
+    reader, finder, parser = READERS[vmm]
+    source = finder
     try:
-        metadata = tdvf.metadata_at(image, finder(image))
+        reader.find(image)
+        source = parser
+        metadata = reader.metadata(image)
     except FormatError as error:
         return Verdict(vmm, (Refusal(error.place, error.found, error.expected, source),))
     subject = Subject(image, metadata.sections, metadata.offset)

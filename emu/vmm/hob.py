@@ -10,13 +10,13 @@ from emu.vmm.hosts import cloud_hypervisor as ch
 from emu.vmm.hosts import dragonball as db
 from formats import hob, tdvf
 from formats.units import FOUR_GIB
+from formats.vmms import DRAGONBALL_WINDOW
 
 Range = tuple[int, int]
 
 MMIO_BASE = 3 << 30  # where Dragonball and Cloud Hypervisor put 32-bit devices
 CH_MMIO_LENGTH = 0x3EE00000  # Cloud Hypervisor layout.rs: up to the local APIC
 CH_MMIO64_END = 0x3FFFFFEEFFFF  # end of its 64-bit device area on a 46-bit host
-DB_BIOS = FOUR_GIB - (16 << 20)  # Dragonball dbs_boot layout.rs BIOS_MEM_START, whatever the image's size
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def dragonball(facts: Facts) -> list[hob.Hob]:
     """Regions by address: RAM as unaccepted whatever was added inside it, 16 MiB of firmware window; then one
     MMIO entry, payload info, ACPI tables (x86_64.rs write_tdshim_hob_list).
     """
-    window = [hob.Resource(hob.ResourceType.SYSTEM_MEMORY, DB_BIOS, FOUR_GIB - DB_BIOS)]
+    window = [hob.Resource(hob.ResourceType.SYSTEM_MEMORY, DRAGONBALL_WINDOW, FOUR_GIB - DRAGONBALL_WINDOW)]
     regions = [*_memory(hob.ResourceType.UNACCEPTED, facts.ram), *window]
     tables = (db.madt(facts.apic_ids, facts.absent), db.fadt(), db.dsdt())
     return [
         *_by_address(regions),
-        _mmio(MMIO_BASE, DB_BIOS),
+        _mmio(MMIO_BASE, DRAGONBALL_WINDOW),
         *_payload(facts),
         *map(hob.acpi_table, tables),
     ]

@@ -18,13 +18,13 @@ from emu.vmm.hosts import dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Kernel, Preset
 from emu.vmm.q35.items import Q35, DirectBoot
-from formats import bundle, elf, linux, tdvf
+from formats import bundle, elf, linux
 from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.tdvf import Section, SectionAttribute, SectionType
-from formats.units import FOUR_GIB, PAGE
+from formats.units import PAGE
+from formats.vmms import LIBKRUN_MMIO
 
-IN_LOW_RAM = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
 BY_FW_CFG = (Kernel.FW_CFG, Kernel.ALIOTH)
 LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 
@@ -63,9 +63,9 @@ class Launch:
         return self.regions[index].content[at : at + section.memory_size]
 
 
-def _metadata(config: RunConfig) -> tuple[Section, ...]:
+def _metadata(config: RunConfig, preset: Preset) -> tuple[Section, ...]:
     try:
-        return tdvf.metadata(config.image, place=config.image_name).sections
+        return preset.vmm.metadata(config.image, place=config.image_name).sections
     except FormatError as error:
         raise EmuError(str(error)) from None
 
@@ -140,21 +140,26 @@ def _load_section(
 
 def _check(section: Section, config: RunConfig, preset: Preset) -> None:
     where = f"{config.image_name}: {section.type_name} section at {section.address:#x}"
-    if section.type not in preset.types:
+    if section.type not in preset.vmm.types:
         raise EmuError(f"{where}: {preset.name} does not know this type of section")
     if not section.memory_size and section.type in (SectionType.TD_INFO, SectionType.TD_PARAMS):
         return
     if section.address % PAGE or section.memory_size % PAGE or not section.memory_size:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
-    end, size = section.data_offset + section.raw_size, len(config.image)
-    if section.raw_size and end > size:
+    if not section.raw_size:
+        return
+    read = section.memory_size if preset.whole_pages else section.raw_size
+    end, size = section.data_offset + read, len(config.image)
+    if end > size:
         raise EmuError(f"{where} has data up to {end:#x}, but the image ends at {size:#x}; it is cut short")
+    if preset.whole_pages and section.data_offset % PAGE:
+        raise EmuError(
+            f"{where} has data from {section.data_offset:#x} on, which is not a multiple of {PAGE:#x}"
+        )
 
 
-def _check_place(section: Section, config: RunConfig, ram: tuple[Range, ...]) -> None:
-    inside = any(start <= section.address and section.end <= end for start, end in ram)
-    window = FOUR_GIB - len(config.image) <= section.address and section.end <= FOUR_GIB
-    if section.memory_size and not inside and (section.type in IN_LOW_RAM or not window):
+def _check_place(section: Section, config: RunConfig, preset: Preset, ram: tuple[Range, ...]) -> None:
+    if not preset.vmm.takes(section, ram, len(config.image)):
         where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
         raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
 
@@ -182,7 +187,7 @@ def _regions(
     whole: tuple[Range, ...] = ()
     if preset.kernel is Kernel.BUNDLE:
         whole = ram
-        sections = [section for section in sections if section.address >= libkrun.MMIO_START]
+        sections = [section for section in sections if section.address >= LIBKRUN_MMIO]
     return (
         *(AddedRegion(start, memory.read(start, end - start), False, end - start) for start, end in whole),
         *(
@@ -199,7 +204,7 @@ def _regions(
 
 def prepare(config: RunConfig, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError: what cannot be launched, in one line."""
-    sections = _metadata(config)
+    sections = _metadata(config, preset)
     ram = preset.ram(config.memory)
     for section in sections:
         _check(section, config, preset)
@@ -208,7 +213,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if not hobs:
         raise EmuError(f"{config.image_name}: no TD_HOB section")
     for section in sections:
-        _check_place(section, config, ram)
+        _check_place(section, config, preset, ram)
     shown = topology.parse(config.apic_ids, config.vcpus)
     _check_cpus(config, preset, shown.ids)
     memory, list_at = Contents(), hobs[-1] if preset.last_hob else hobs[0]

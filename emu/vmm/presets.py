@@ -26,9 +26,9 @@ from emu.vmm.devices.power import (
 from emu.vmm.hob import Facts
 from emu.vmm.hosts import alioth, cloud_hypervisor, dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM, MCG_CAP_QEMU
+from formats import vmms
 from formats.hob import Hob
-from formats.tdvf import SectionType
-from formats.units import FOUR_GIB, GIB
+from formats.vmms import Vmm
 
 
 class Kernel(enum.Enum):
@@ -43,15 +43,13 @@ class Kernel(enum.Enum):
 
 @dataclass(frozen=True)
 class Preset:
-    """One VMM as a policy: RAM below 4 GiB holds up to `low_top` bytes unless `low_border` moves the
-    border. `large_pages`: its host maps private memory in 2 MiB pages, which the TDX module allows and KVM
-    does not do.
+    """One VMM as a policy. `vmm`: its RAM, and what it takes for an image. `large_pages`: its host maps
+    private memory in 2 MiB pages, which the TDX module allows and KVM does not do.
     """
 
     name: str
     hobs: Callable[[Facts], list[Hob]]
-    low_top: int = 3 * GIB
-    low_border: int = 3 * GIB  # RAM up to this lies wholly below 4 GiB
+    vmm: Vmm
     kernel: Kernel = Kernel.SECTION
     power: PowerPorts = (KEYBOARD,)
     pm_timer: int = 0  # its port
@@ -62,30 +60,28 @@ class Preset:
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
     vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
-    types: range = range(SectionType.PAYLOAD_PARAM + 1)  # of sections that it knows
     max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
     max_id: int = 0  # the largest APIC id that it can tell of; 0: any that a CPU can have
 
     def ram(self, size: int) -> tuple[tuple[int, int], ...]:
         """RAM ranges (start, end) for this much memory, in bytes."""
-        if size <= self.low_border:
-            return ((0, size),)
-        return ((0, self.low_top), (FOUR_GIB, FOUR_GIB + size - self.low_top))
+        return self.vmm.ram(size)
 
 
 _SPEC = Preset(
     "td-shim-spec",
     lists.td_shim_spec,
+    vmms.SPECIFICATION,
     power=OF_SPECIFICATION,
     large_pages=True,
     page_aug=True,
     vmlinux=True,
-    types=range(SectionType.TD_PARAMS + 1),
 )
 _OFF = Switch(SLEEP.port, OFF, SLEEP_ENABLE | SLEEP_TYPE_5, shows=0)
 _CLOUD_HYPERVISOR = Preset(
     "cloud-hypervisor",
     lists.cloud_hypervisor,
+    vmms.CLOUD_HYPERVISOR,
     power=(_OFF, Switch(SLEEP.port, RESET, cloud_hypervisor.RESET_VALUE, shows=0), KEYBOARD),
     pm_timer=cloud_hypervisor.PM_TIMER,
     exact_attributes=True,
@@ -106,6 +102,7 @@ PRESETS = {
         Preset(
             "dragonball",
             lists.dragonball,
+            vmms.DRAGONBALL,
             kernel=Kernel.SEGMENTS,
             last_hob=True,
             max_cpus=dragonball.MAX_CPUS,
@@ -113,32 +110,27 @@ PRESETS = {
         Preset(
             "libkrun",
             lists.libkrun,
-            libkrun.MMIO_START,
-            libkrun.MMIO_START,
+            vmms.LIBKRUN,
             kernel=Kernel.BUNDLE,
             max_cpus=libkrun.MAX_CPUS,
         ),
         Preset(
             "qemu",
             lists.qemu,
-            2 * GIB,
-            0xB0000000 - 1,
+            vmms.QEMU,
             kernel=Kernel.FW_CFG,
             max_id=0xFFFE,  # fw_cfg tells the limit, one more, in 16 bits
             mcg_cap=MCG_CAP_QEMU,
             whole_pages=True,
-            types=range(SectionType.TEMP_MEM + 1),
         ),
         Preset(
             "alioth",
             lists.qemu,
-            2 * GIB,
-            2 * GIB,
+            vmms.ALIOTH,
             kernel=Kernel.ALIOTH,
             power=(_OFF, Switch(alioth.RESET, RESET, alioth.RESET_VALUE, shows=0)),
             whole_pages=True,
             last_hob=True,
-            types=range(SectionType.TEMP_MEM + 1),
         ),
     )
 }

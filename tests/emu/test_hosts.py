@@ -29,6 +29,7 @@ from formats import elf, hob
 from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.tdvf import Section, SectionType
+from formats.vmms import RESERVED
 
 HOBS = Path(__file__).with_name("hobs")
 MIB, GIB = 1 << 20, 1 << 30
@@ -288,6 +289,127 @@ TWO = {"initrd": INITRD, "vcpus": 2, "apic_ids": "1,0"}
 def test_what_a_vmm_refuses(vmm: str, settings: dict[str, object], said: str) -> None:
     with pytest.raises(EmuError, match=said):
         prepare_by(vmm, **settings)
+
+
+def moved(vmm: str, kind: SectionType, address: int, memory: int) -> Launch:
+    """A launch with the first section of this type somewhere else."""
+    places = guest.sections() if vmm in ("cloud-hypervisor", "dragonball", "td-shim-spec") else PLAIN
+    at = next(number for number, each in enumerate(places) if each.type == kind)
+    there = [replace(each, address=address) if number == at else each for number, each in enumerate(places)]
+    files = {"kernel": KERNEL} if vmm in ("dragonball", "libkrun") else {}
+    files |= {"initrd": INITRD} if vmm == "libkrun" else {}
+    dressed = guest.dress(guest.build("main: halt\n").image, there)
+    return prepare(RunConfig(dressed, "guest.bin", memory, **files), PRESETS[vmm])  # type: ignore[arg-type]
+
+
+PLAIN = guest.sections()[:3]
+LIST = KINDS.TD_HOB
+HIGH = 5 * GIB  # memory that reaches above 4 GiB with each VMM
+
+
+@pytest.mark.parametrize(
+    ("vmm", "kind", "address", "memory"),
+    [
+        ("qemu", LIST, 256 * MIB, 2 * GIB),
+        ("qemu", LIST, 4 * GIB, HIGH),
+        ("qemu", KINDS.BFV, 0x1000000, 64 * MIB),
+        ("alioth", LIST, 256 * MIB, 2 * GIB),
+        ("cloud-hypervisor", LIST, 0xF0000000, 64 * MIB),
+        ("cloud-hypervisor", LIST, 256 * MIB, 64 * MIB),
+        ("dragonball", LIST, 0xFF000000, 64 * MIB),
+        ("dragonball", KINDS.TEMP_MEM, 0xFFFE0000, 64 * MIB),
+        ("libkrun", LIST, 0xF0000000, 64 * MIB),
+        ("td-shim-spec", KINDS.TEMP_MEM, 4 * GIB - guest.SIZE, 64 * MIB),
+    ],
+)
+def test_where_a_vmm_has_memory_for_a_section(vmm: str, kind: SectionType, address: int, memory: int) -> None:
+    launch = moved(vmm, kind, address, memory)
+    there = next(each for each in launch.sections if each.type == kind)
+    assert launch.holder(there)[0] < len(launch.regions)
+    assert (launch.hob_address == address) == (kind == LIST)
+    assert kind != LIST or hob.read(launch.content(there)).resources
+
+
+@pytest.mark.parametrize(
+    ("vmm", "kind", "address", "memory"),
+    [
+        ("qemu", LIST, 256 * MIB, 256 * MIB),
+        ("qemu", LIST, 0xF0000000, HIGH),
+        ("qemu", KINDS.TEMP_MEM, 4 * GIB - guest.SIZE, 64 * MIB),
+        ("qemu", KINDS.BFV, 0xE0000000, 64 * MIB),
+        ("alioth", LIST, 0xF0000000, HIGH),
+        ("alioth", KINDS.TEMP_MEM, 4 * GIB - guest.SIZE, HIGH),
+        ("alioth", LIST, 0x90000000, HIGH),
+        ("cloud-hypervisor", LIST, 64 * MIB - 0x1000, 64 * MIB),
+        ("cloud-hypervisor", KINDS.TEMP_MEM, 4 * GIB - 0x1000, HIGH),
+        ("dragonball", LIST, 0xF0000000, HIGH),
+        ("dragonball", LIST, 0xFEFFF000, HIGH),
+        ("libkrun", LIST, 0xCFFFF000, 4 * GIB),
+        ("libkrun", LIST, 4 * GIB - 0x1000, 4 * GIB),
+        ("libkrun", LIST, 64 * MIB, 64 * MIB),
+        ("td-shim-spec", LIST, 4 * GIB - guest.SIZE, 64 * MIB),
+    ],
+)
+def test_where_a_vmm_has_no_memory_for_a_section(
+    vmm: str, kind: SectionType, address: int, memory: int
+) -> None:
+    with pytest.raises(EmuError, match=f"section {address:#x} to .* does not lie in the .* MiB of RAM"):
+        moved(vmm, kind, address, memory)
+
+
+def prepare_plain(vmm: str, changed: bytes) -> Launch:
+    kernel = KERNEL if vmm == "dragonball" else None
+    return prepare(RunConfig(changed, "guest.bin", 64 * MIB, kernel=kernel), PRESETS[vmm])
+
+
+def guests_image(**fields: int) -> bytes:
+    """A guest for QEMU whose BFV says something else of itself."""
+    return guest.dress(
+        guest.build("main: halt\n").image,
+        [replace(PLAIN[0], **fields), *PLAIN[1:]],  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("vmm", ["qemu", "alioth"])
+def test_the_data_are_whole_pages_of_the_file(vmm: str) -> None:
+    with pytest.raises(EmuError, match="data from 0x800 on, which is not a multiple of 0x1000"):
+        prepare_plain(vmm, guests_image(data_offset=0x800, raw_size=0x1000, memory_size=0x1000))
+    with pytest.raises(EmuError, match="data up to 0x11000, but the image ends at 0x10000"):
+        prepare_plain(vmm, guests_image(data_offset=0x1000, raw_size=0x1000))
+    odd = guests_image(data_offset=0x800, raw_size=0x1000, memory_size=0x1000)
+    assert prepare_plain("cloud-hypervisor", odd).regions[0].content == odd[0x800:0x1800]
+
+
+@pytest.mark.parametrize("vmm", ["cloud-hypervisor", "dragonball"])
+def test_the_reserved_type_is_memory_without_content(vmm: str) -> None:
+    more = Section(0, 0, 0xB00000, 0x2000, RESERVED, 0)
+    shown = prepare_plain(vmm, guest.dress(guest.build("main: halt\n").image, [*guest.sections(), more]))
+    index, _ = shown.holder(more)
+    assert not any(shown.regions[index].content)
+    with pytest.raises(EmuError, match=r"type 0xffffffff section .* does not know this type"):
+        prepare_plain("alioth", guest.dress(guest.build("main: halt\n").image, [*PLAIN, more]))
+
+
+def test_each_vmm_finds_the_metadata_in_its_own_way() -> None:
+    good = guest.build("main: halt\n").image
+    by_pointer = good[:-0x30] + bytes(16) + good[-0x20:]
+    by_table = good[:-0x20] + bytes(4) + good[-0x1C:]
+    plain = guest.for_qemu(good)
+    length = plain[:-0x3EC] + b"\1" + plain[-0x3EB:]
+    for vmm, image_ in (
+        ("dragonball", by_pointer),
+        ("cloud-hypervisor", by_pointer),
+        ("cloud-hypervisor", by_table),
+        ("alioth", length),
+    ):
+        assert prepare_plain(vmm, image_).hob_address == guest.HOB
+    for vmm, image_, said in (
+        ("dragonball", by_table, "signature"),
+        ("qemu", guest.for_qemu(good)[:-0x30] + bytes(16) + good[-0x20:], "no GUID table"),
+        ("qemu", length, "length 1"),
+    ):
+        with pytest.raises(EmuError, match=said):
+            prepare_plain(vmm, image_)
 
 
 def test_segments_out_of_order_make_no_bundle() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tdvfimage import image_for_direct_boot, image_for_qemu, overwritten, patched, without_last_section
 
+from formats.vmms import RESERVED
 from image.hosts import RULES, VMMS, verdicts
 
 BFV, CFV, HOB, TEMP, PARAM, PAYLOAD = range(6)  # sections of the samples; those for QEMU end with TEMP
@@ -33,6 +34,15 @@ def test_what_is_made_for_a_host_is_loaded_by_it() -> None:
     assert refusing(SHIM) == {"qemu", "alioth"}  # they know no payload sections
 
 
+IN_RAM, SIZED = "RAM of one machine", {"qemu", "td-shim-spec"}
+
+
+def described(kind: int, **fields: int) -> bytes:
+    """The sample with TD_INFO or TD_PARAMS in place of its TempMem: 1 KiB of the BFV."""
+    wanted = {"address": 0, "memory_size": 0, "data_offset": 0xE000, "raw_size": 0x400}
+    return patched(SHIM, TEMP, type=kind, **wanted | fields)
+
+
 Case = tuple[str, Callable[[], bytes], str, set[str]]
 CASES: tuple[Case, ...] = (
     ("half a unit", lambda: bytes(0x8000) + QEMU, "a multiple of 64 KiB", {"qemu"}),
@@ -48,8 +58,46 @@ CASES: tuple[Case, ...] = (
     ),
     ("no data", lambda: patched(SHIM, CFV, raw_size=0), "data in the file", {"qemu", "td-shim-spec"}),
     ("data of a list", lambda: patched(SHIM, HOB, raw_size=0x1000), "no data", {"qemu", "td-shim-spec"}),
-    ("high stack", lambda: patched(QEMU, TEMP, address=0xFF00_0000), "in low RAM", {"qemu"}),
-    ("moved data", lambda: patched(QEMU, CFV, address=0xFFFF_9000), "ends at 4 GiB", {"qemu"}),
+    (
+        "offset of nothing",
+        lambda: patched(SHIM, PAYLOAD, data_offset=0x1000),
+        "as there is no data",
+        {"td-shim-spec"},
+    ),
+    ("large payload", lambda: patched(SHIM, PAYLOAD, raw_size=0x2_1000), "at most the memory", SIZED),
+    ("large line", lambda: patched(SHIM, PARAM, raw_size=0x2000), "at most the memory", SIZED),
+    ("address of TD_INFO", lambda: described(7, address=0x1000), "0 and 0", {"td-shim-spec"}),
+    ("memory of TD_PARAMS", lambda: described(8, memory_size=0x1000), "0 and 0", {"td-shim-spec"}),
+    ("TD_INFO elsewhere", lambda: described(7, data_offset=0xCFFF), "last BFV", {"td-shim-spec"}),
+    ("TD_PARAMS too long", lambda: described(8, raw_size=0x2001), "last BFV", {"td-shim-spec"}),
+    ("stack in the file", lambda: patched(QEMU, TEMP, address=0xFFFF_0000), IN_RAM, {"qemu", "alioth"}),
+    (
+        "list in no memory",
+        lambda: patched(SHIM, HOB, address=0xF000_0000),
+        IN_RAM,
+        {"qemu", "alioth", "dragonball"},
+    ),
+    (
+        "list across a border",
+        lambda: patched(SHIM, HOB, address=0xCFFF_8000),
+        IN_RAM,
+        {"qemu", "alioth", "dragonball", "libkrun"},
+    ),
+    ("list above 2 GiB", lambda: patched(SHIM, HOB, address=0x9000_0000), IN_RAM, {"alioth"}),
+    (
+        "no such machine",
+        lambda: patched(patched(SHIM, HOB, address=0x9000_0000), TEMP, address=1 << 32),
+        IN_RAM,
+        {"qemu", "alioth"},
+    ),
+    (
+        "data in no memory",
+        lambda: patched(SHIM, CFV, address=0xE000_0000),
+        IN_RAM,
+        {"qemu", "alioth", "dragonball"},
+    ),
+    ("odd data", lambda: patched(QEMU, CFV, data_offset=0xA800), "multiple of 0x1000", {"qemu", "alioth"}),
+    ("shared", lambda: patched(QEMU, TEMP, address=1 << 51), "private memory", ALL),
     ("odd address", lambda: patched(QEMU, TEMP, address=0x81_0800), "a multiple of 0x1000", ALL),
     ("odd size", lambda: patched(QEMU, TEMP, memory_size=0x7800), "a multiple of 0x1000", ALL),
     ("empty", lambda: patched(QEMU, TEMP, memory_size=0), "at least one page", ALL),
@@ -68,7 +116,7 @@ CASES: tuple[Case, ...] = (
         "data outside",
         lambda: patched(SHIM, CFV, data_offset=0xF000),
         "data inside the file",
-        ALL - {"qemu", "td-shim-spec"},
+        ALL - {"td-shim-spec"},
     ),
     (
         "no BFV",
@@ -103,6 +151,43 @@ def test_every_row_is_broken_by_some_case() -> None:
     }
     lacking = {(rule.vmm, rule.expected, rule.source) for rule in RULES} - broken
     assert lacking <= {("dragonball", "one", "src/dragonball/src/vm/x86_64.rs load_kernel_with_tdshim")}
+
+
+@pytest.mark.parametrize(
+    ("image", "vmms"),
+    [
+        (lambda: patched(QEMU, HOB, address=0x1000_0000), ALL - {"dragonball"}),  # from 257 MiB of memory on
+        (
+            lambda: patched(QEMU, HOB, address=1 << 32),
+            ALL - {"dragonball"},
+        ),  # where memory reaches above 4 GiB
+        (lambda: patched(QEMU, CFV, address=0xFFFF_9000), ALL - {"dragonball"}),  # not where the file has it
+        (lambda: patched(SHIM, HOB, address=0xFF00_0000), ALL - {"qemu", "alioth"}),  # Dragonball's window
+        (lambda: patched(SHIM, HOB, address=0xF000_0000), {"cloud-hypervisor", "libkrun", "td-shim-spec"}),
+        (lambda: patched(SHIM, HOB, address=0xBFFF_8000), ALL - {"qemu", "alioth", "dragonball"}),
+        (lambda: patched(SHIM, TEMP, type=RESERVED), {"cloud-hypervisor", "dragonball", "libkrun"}),
+        (lambda: overwritten(QEMU, 0x3EC, struct.pack("<I", 1)), {"alioth"}),  # the descriptor's Length
+        (lambda: described(7), {"td-shim-spec"}),
+        (lambda: described(8, data_offset=0xFC00), {"td-shim-spec"}),
+    ],
+)
+def test_a_vmm_refuses_nothing_that_it_takes(image: Callable[[], bytes], vmms: set[str]) -> None:
+    assert ALL - refusing(image()) == vmms
+
+
+@pytest.mark.parametrize(
+    ("distance", "data", "source"),
+    [
+        (0x30, bytes(16), "pc_sysfw_ovmf.c"),
+        (0x3F0, b"XDVF", "tdvf.c"),
+        (0x3EC, b"\x01", "tdvf.c"),
+        (0x3E8, b"\x02", "tdvf.c"),
+    ],
+    ids=["table", "signature", "length", "version"],
+)
+def test_qemu_reads_the_descriptor_in_another_file(distance: int, data: bytes, source: str) -> None:
+    (verdict,) = verdicts(overwritten(QEMU, distance, data), ["qemu"])
+    assert [f"hw/i386/{source}" in refusal.source for refusal in verdict.refusals] == [True]
 
 
 def test_each_vmm_finds_the_metadata_in_its_own_way() -> None:

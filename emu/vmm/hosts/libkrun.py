@@ -22,7 +22,6 @@ MP_TABLE = 0x9FC00  # arch/src/x86_64/mptable.rs
 COMMAND_LINE_MAX = 0x10000
 MAX_CPUS = 254  # mptable.rs MAX_SUPPORTED_CPUS
 BUNDLE_MASK, BUNDLE_UNIT = 0xFFFFFFF, 64 * KIB  # bin2cbundle.py: the bundle's address and size
-MMIO_START = 0xD0000000  # arch/src/x86_64/mod.rs MMIO_MEM_START
 
 # Intel MultiProcessor Specification 1.4, chapter 4: entry types, and what libkrun writes into the entries
 CPU, BUS, IOAPIC, INTERRUPT, LOCAL_INTERRUPT = range(5)

@@ -1,0 +1,41 @@
+"""What is wrong with a section, by a rule that both tables of this room have? What is found, or None."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from formats.tdvf import Section, SectionType
+
+# Bytes of the BFV that tools read and patch; no memory of their own.
+WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
+
+
+def offset_without_data(item: Section) -> str | None:
+    """No data in the file, but a place for it."""
+    return f"data offset {item.data_offset:#x}" if item.data_offset and not item.raw_size else None
+
+
+def more_data_than_memory(item: Section) -> str | None:
+    """Data that does not fit."""
+    larger = item.raw_size > item.memory_size
+    return f"raw size {item.raw_size:#x}, memory size {item.memory_size:#x}" if larger else None
+
+
+def own_memory(item: Section) -> str | None:
+    """A section that only names bytes of the BFV, with memory of its own."""
+    own = item.address or item.memory_size
+    return f"address {item.address:#x}, memory size {item.memory_size:#x}" if own else None
+
+
+def last_volume(sections: Sequence[Section]) -> tuple[int, int]:
+    """Where the data of the last BFV begin and end in the file."""
+    volumes = [item for item in sections if item.type == SectionType.BFV]
+    return (volumes[-1].data_offset, volumes[-1].data_offset + volumes[-1].raw_size) if volumes else (0, 0)
+
+
+def outside_last_volume(item: Section, sections: Sequence[Section]) -> str | None:
+    """Such a section that names no bytes of it."""
+    start, end = last_volume(sections)
+    last = item.data_offset + item.raw_size
+    inside = item.raw_size and start <= item.data_offset <= last <= end
+    return None if inside else f"data from offset {item.data_offset:#x} to {last:#x}"

@@ -299,6 +299,12 @@ _TD_ROWS = (
         _reset_vector,
     ),
 )
+# Of VMMs that have the kernel read the mapped file, not a copy of its sections
+_ADDED_FROM_THE_FILE = (
+    PAGES,
+    _KVM,
+    _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA),
+)
 _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
     "qemu": (
         ("a multiple of 64 KiB", "hw/i386/x86-common.c x86_bios_rom_init", _file_size),
@@ -315,7 +321,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ),
         (RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _places(vmms.QEMU, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.QEMU, *WITH_DATA)),
-        (PAGES, _KVM, _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA)),
+        _ADDED_FROM_THE_FILE,
     ),
     "cloud-hypervisor": (
         (TO_PARAM, _CH, _types(vmms.CLOUD_HYPERVISOR)),
@@ -343,7 +349,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ("data inside the file", _ALIOTH_ADD, _outside(lambda item: item.memory_size)),
         (RAM, f"{_ALIOTH} create_hob_mem_resources", _places(vmms.ALIOTH, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.ALIOTH, *WITH_DATA)),
-        (PAGES, _KVM, _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA)),
+        _ADDED_FROM_THE_FILE,
     ),
     "td-shim-spec": (
         (f"GUID {guids.TDX_METADATA}", _LOADER, _guid_before),

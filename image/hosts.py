@@ -188,9 +188,12 @@ def _overlaps(subject: Subject) -> Broken:
             yield f"{one} and {two}", f"both at GPA {max(a.address, b.address):#x}"
 
 
-def _file_size(subject: Subject) -> Broken:
-    if len(subject.image) % FILE_UNIT:
-        yield "file", f"{len(subject.image):#x} bytes"
+def _file_size(unit: int) -> Callable[[Subject], Broken]:
+    def broken(subject: Subject) -> Broken:
+        if len(subject.image) % unit:
+            yield "file", f"{len(subject.image):#x} bytes"
+
+    return broken
 
 
 def _places(vmm: Vmm, *kinds: SectionType) -> Callable[[Subject], Broken]:
@@ -307,7 +310,7 @@ _ADDED_FROM_THE_FILE = (
 )
 _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
     "qemu": (
-        ("a multiple of 64 KiB", "hw/i386/x86-common.c x86_bios_rom_init", _file_size),
+        ("a multiple of 64 KiB", "hw/i386/x86-common.c x86_bios_rom_init", _file_size(FILE_UNIT)),
         ("at least 2 sections", _TDVF, _few_sections),
         ("BFV, CFV, TD_HOB or TempMem", _ENTRY, _types(vmms.QEMU)),
         ("at most the memory size", _ENTRY, _each(more_data_than_memory)),
@@ -344,6 +347,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size)),
     ),
     "alioth": (
+        (PAGES, "alioth/src/loader/firmware/firmware_amd64.rs load", _file_size(PAGE)),
         ("BFV, CFV, TD_HOB or TempMem", _ALIOTH_ADD, _types(vmms.ALIOTH)),
         ("one", _ALIOTH_ADD, _at_least(TD_HOB)),
         ("data inside the file", _ALIOTH_ADD, _outside(lambda item: item.memory_size)),

@@ -9,12 +9,14 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from formats.units import MIB
+from tdforge.errors import UserError
 
 # QEMU docs/system/i386/tdx.rst; what a TD cannot have (SMM, PIC) and what nobody needs is off.
 LEAN = "kernel-irqchip=split,smm=off,pic=off,hpet=off,sata=off,smbus=off,i8042=off,vmport=off,usb=off"
 QUOTES = "/var/run/tdx-qgs/qgs.socket"
 SEPT_VE_DISABLE = 1 << 28  # ATTRIBUTES, libvirt's policy
 CMDLINE = "console=ttyS0"
+LIBVIRT_CPUS = 255  # more want an IOMMU with extended interrupt mode: libvirt src/qemu/qemu_validate.c
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,13 @@ def tdx_qemu(launch: Launch) -> str:
 
 
 def libvirt(launch: Launch) -> str:
-    """A domain of libvirt (tests/qemuxmlconfdata/launch-security-tdx.xml); pflash cannot be used with TDX."""
+    """A domain of libvirt (tests/qemuxmlconfdata/launch-security-tdx.xml); pflash cannot be used with TDX.
+    UserError: more vCPUs than it takes.
+    """
+    if launch.vcpus > LIBVIRT_CPUS:
+        raise UserError(
+            f"libvirt takes at most {LIBVIRT_CPUS} vCPUs without an IOMMU, and this domain has none"
+        )
     boot = f"\n    <kernel>{escape(str(launch.kernel))}</kernel>" if launch.kernel else ""
     boot += f"\n    <initrd>{escape(str(launch.initrd))}</initrd>" if launch.initrd else ""
     boot += f"\n    <cmdline>{escape(launch.cmdline)}</cmdline>" if launch.kernel else ""

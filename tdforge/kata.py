@@ -7,13 +7,15 @@ Kata's container image stays as configured: both refuse a configuration that has
 import json
 from collections.abc import Mapping
 
+from emu.vmm.hosts.dragonball import MAX_CPUS, MEMORY_UNIT, MOST_MEMORY
 from formats.elf import MAGIC
 from formats.units import MIB
 from tdforge.errors import UserError
 from tdforge.files import read
 from tdforge.hosts import Launch
 
-MOST_CPUS = 254  # Dragonball src/api/v1/machine_config.rs, MAX_SUPPORTED_VCPUS; Kata itself lets 256 pass
+QEMU_CPUS = 240  # Kata's Go runtime cuts more: govmm/vmm_amd64.go
+LEAST_MEMORY = 256 * MIB  # below it takes its default: its config.go, MinHypervisorMemory
 
 
 def toml(table: str, values: Mapping[str, str | int | bool | None]) -> str:
@@ -41,7 +43,13 @@ def _values(launch: Launch) -> dict[str, str | int | bool | None]:
 
 
 def kata(launch: Launch) -> str:
-    """What changes in configuration-qemu-tdx.toml (src/runtime/config); its kernel stays if none is given."""
+    """What changes in configuration-qemu-tdx.toml (src/runtime/config); its kernel stays if none is given.
+    UserError: what Kata would change without a word.
+    """
+    if launch.vcpus > QEMU_CPUS or launch.memory < LEAST_MEMORY:
+        raise UserError(
+            f"Kata gives QEMU at most {QEMU_CPUS} vCPUs and {LEAST_MEMORY // MIB} MiB of memory at least"
+        )
     return toml("hypervisor.qemu", _values(launch))
 
 
@@ -52,6 +60,8 @@ def dragonball(launch: Launch) -> str:
     """
     if launch.kernel and read(launch.kernel, "kernel")[: len(MAGIC)] != MAGIC:
         raise UserError(f"Dragonball loads a vmlinux, an ELF file, and {launch.kernel} is none")
-    if launch.vcpus > MOST_CPUS:
-        raise UserError(f"Dragonball has at most {MOST_CPUS} vCPUs")
+    if launch.vcpus > MAX_CPUS:
+        raise UserError(f"Dragonball has at most {MAX_CPUS} vCPUs")
+    if launch.memory % MEMORY_UNIT or launch.memory > MOST_MEMORY:
+        raise UserError("Dragonball takes an even number of MiB of memory, 1 TiB at most")
     return "# kata-containers pull request 13659\n" + toml("hypervisor.dragonball", _values(launch))

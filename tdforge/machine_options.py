@@ -16,7 +16,7 @@ from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS, Kernel
 from formats import bundle, elf, linux, tdvf
 from formats.errors import FormatError
-from image.hosts import verdicts
+from image.hosts import READERS, verdicts
 from tdforge import td_options
 from tdforge.command import Options
 from tdforge.errors import UserError
@@ -193,8 +193,10 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     )
 
 
-def check_host(image: bytes, name: str, preset: str) -> None:
-    """Would the VMM that the preset is named after load this image? UserError with its reason."""
+def check_host(image: bytes, name: str, preset: str, memory: int | None = None) -> None:
+    """Would the VMM that the preset is named after load this image, into `memory` bytes? UserError with its
+    reason.
+    """
     sections = tdvf.metadata(image).sections
     if any(item.raw_size and item.data_offset + item.raw_size > len(image) for item in sections):
         return  # cut short, as the loader says
@@ -202,6 +204,13 @@ def check_host(image: bytes, name: str, preset: str) -> None:
     (verdict,) = verdicts(image, (vmm,))
     if not verdict.accepts:
         raise UserError(f"{vmm} refuses {name}: {verdict.refusals[0].text}")
+    if memory is None:
+        return
+    reader = READERS[vmm][0]
+    for item in sections:
+        if not reader.takes(item, reader.ram(memory), len(image)):
+            where = f"{item.type_name} section {item.address:#x} to {item.end:#x}"
+            raise UserError(f"{name}: {where} does not lie in {memory >> 20} MiB of RAM")
 
 
 def check_payload(

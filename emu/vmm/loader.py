@@ -23,7 +23,7 @@ from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import PAGE
-from formats.vmms import LIBKRUN_MMIO
+from formats.vmms import LIBKRUN_MMIO, WITH_DATA
 
 BY_FW_CFG = (Kernel.FW_CFG, Kernel.ALIOTH)
 LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
@@ -100,7 +100,7 @@ def _place(memory: Contents, section: Section, data: bytes, what: str) -> None:
 def _load_image(config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents) -> None:
     """The parts of the image file."""
     for section in sections:
-        if section.raw_size:
+        if section.raw_size and (section.type in WITH_DATA or not preset.volumes):
             size = section.memory_size if preset.whole_pages else section.raw_size
             memory.write(section.address, config.image[section.data_offset : section.data_offset + size])
 

@@ -56,6 +56,7 @@ class Preset:
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
     whole_pages: bool = False  # a section's pages are those of the image file, whatever its raw size says
+    volumes: bool = False  # of the image file it loads what BFV and CFV sections hold, and nothing else
     page_aug: bool = False  # pages with PAGE.AUG are left for the TD to accept
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
@@ -86,6 +87,7 @@ _CLOUD_HYPERVISOR = Preset(
     pm_timer=cloud_hypervisor.PM_TIMER,
     exact_attributes=True,
     last_hob=True,
+    volumes=True,
 )
 PRESETS = {
     preset.name: preset
@@ -105,6 +107,7 @@ PRESETS = {
             vmms.DRAGONBALL,
             kernel=Kernel.SEGMENTS,
             last_hob=True,
+            volumes=True,
             max_cpus=dragonball.MAX_CPUS,
         ),
         Preset(

@@ -76,6 +76,8 @@ def launch(given: argparse.Namespace) -> int:
             raise UserError(f"--{name} needs --kernel")
     if given.memory % MIB:
         raise UserError(f"--memory: {given.memory} bytes, and a host takes whole MiB")
+    if not (given.cmdline or "").isprintable():
+        raise UserError("--cmdline: a command line has no control characters")
     what = Launch(
         given.image.absolute(),
         given.kernel and given.kernel.absolute(),
@@ -90,7 +92,7 @@ def launch(given: argparse.Namespace) -> int:
         host = HOSTS[given.vmm]
         if not given.only:
             raise UserError(f"{given.vmm} needs a host with TDX: add --print to see how it is started there")
-        check_host(image, str(given.image), host.vmm)
+        check_host(image, str(given.image), host.vmm, given.memory)
         print(host.text(what), end="")
         show.err().print(f"tdforge: derived from {host.source}, not run here")
         return OK

@@ -156,8 +156,8 @@ def prepare_by(vmm: str, **settings: object) -> Launch:
     from emu.vmm.choose import parse
 
     preset, _ = parse(vmm)
-    given = {"kernel": KERNEL, "cmdline": "ro", "vcpus": 1} | settings
-    return prepare(RunConfig(image(), "guest.bin", 64 * MIB, vmm=vmm, **given), preset)  # type: ignore[arg-type]
+    given = {"kernel": KERNEL, "cmdline": "ro", "vcpus": 1, "memory": 64 * MIB} | settings
+    return prepare(RunConfig(image(), "guest.bin", vmm=vmm, **given), preset)  # type: ignore[arg-type]
 
 
 def section_of(launch: Launch, kind: SectionType) -> bytes:
@@ -273,6 +273,7 @@ TWO = {"initrd": INITRD, "vcpus": 2, "apic_ids": "1,0"}
         ("dragonball", {"initrd": b"x"}, "takes no initrd"),
         ("dragonball", SMALL, "kernel entry 0x1000, expected 0x100000 or above"),
         ("dragonball", OUTSIDE, "segment 0x3fff000 to 0x4000800 does not lie in RAM"),
+        ("dragonball", {"memory": 65 * MIB}, "68157440 bytes of memory, expected an even number of MiB"),
         ("dragonball", {"vcpus": 255}, "255 vCPUs, at most 254"),
         ("dragonball", {"vcpus": 2, "apic_ids": "1,0"}, "apic ids cannot be chosen"),
         ("libkrun", {"kernel": None}, "no kernel"),
@@ -378,6 +379,17 @@ def test_the_data_are_whole_pages_of_the_file(vmm: str) -> None:
         prepare_plain(vmm, guests_image(data_offset=0x1000, raw_size=0x1000))
     odd = guests_image(data_offset=0x800, raw_size=0x1000, memory_size=0x1000)
     assert prepare_plain("cloud-hypervisor", odd).regions[0].content == odd[0x800:0x1800]
+
+
+@pytest.mark.parametrize(
+    ("vmm", "loaded"), [("cloud-hypervisor", False), ("dragonball", False), ("td-shim-spec", True)]
+)
+def test_whose_data_come_from_the_file(vmm: str, loaded: bool) -> None:
+    """Cloud Hypervisor and Dragonball read those of BFV and CFV alone."""
+    plain = guest.build("main: halt\n").image
+    more = Section(len(plain) - 0x1000, 0x1000, 0xB00000, 0x2000, KINDS.TEMP_MEM, 0)
+    shown = prepare_plain(vmm, guest.dress(plain, [*guest.sections(), more]))
+    assert any(shown.content(more)) == loaded
 
 
 @pytest.mark.parametrize("vmm", ["cloud-hypervisor", "dragonball"])

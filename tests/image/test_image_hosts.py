@@ -96,6 +96,7 @@ CASES: tuple[Case, ...] = (
         IN_RAM,
         {"qemu", "alioth", "dragonball"},
     ),
+    ("half a page more", lambda: bytes(0x800) + QEMU, "a multiple of 0x1000", {"alioth"}),
     ("odd data", lambda: patched(QEMU, CFV, data_offset=0xA800), "multiple of 0x1000", {"qemu", "alioth"}),
     ("shared", lambda: patched(QEMU, TEMP, address=1 << 51), "private memory", ALL),
     ("odd address", lambda: patched(QEMU, TEMP, address=0x81_0800), "a multiple of 0x1000", ALL),

@@ -135,7 +135,7 @@ def items(machine: Q35, ids: Sequence[int]) -> dict[int, bytes]:
 
 
 def e820(machine: Q35) -> bytes:
-    """RAM alone."""
+    """RAM alone; Alioth lists reserved memory, too."""
     return b"".join(
         pack(linux.E820_ENTRY, addr=start, size=end - start, type=linux.E820Type.RAM)
         for start, end in machine.ram

@@ -17,6 +17,7 @@ from formats.units import MIB
 MAKER = acpi.Maker(b"ALICLD", b"RUND    ", b"ALIC")
 HIMEM = MIB  # linux_loader's highmem_start_address: no kernel is entered below it
 MAX_CPUS = 254  # machine_config.rs MAX_SUPPORTED_VCPUS
+MEMORY_UNIT, MOST_MEMORY = 2 * MIB, 0x10_0000 * MIB  # vmm_action.rs, InvalidMemorySize
 TIMER_OVERRIDE = 2  # the row says that interrupt 2 is pin 2
 # Ports of power management that no device of Dragonball serves: reads give all ones
 PM1_EVENT, PM1_CONTROL, PM_TIMER, GPE0, SCI = 0xB000, 0xB004, 0xB008, 0xB020, 9
@@ -73,6 +74,10 @@ def load(config: RunConfig, memory: Contents, ram: Sequence[tuple[int, int]]) ->
     """Puts the segments of the vmlinux at their physical addresses and returns its entry; what follows a
     segment's bytes is not cleared. EmuError: Dragonball refuses the kernel.
     """
+    if config.memory % MEMORY_UNIT or config.memory > MOST_MEMORY:
+        raise EmuError(
+            f"dragonball: {config.memory} bytes of memory, expected an even number of MiB, 1 TiB at most"
+        )
     if config.kernel is None:
         raise EmuError("dragonball: no kernel")
     try:

@@ -16,7 +16,6 @@ from peachpy.x86_64 import (
     XOR,
     Label,
     eax,
-    ecx,
     edx,
     r8,
     r8d,
@@ -28,27 +27,11 @@ from peachpy.x86_64 import (
 )
 
 from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
-from formats.units import LARGE_PAGE, PAGE
+from formats.units import LARGE_PAGE
+from gen.boot.paging import WINDOW
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import NONE, READ_WRITE, Body, Builder, map_arguments, reload_cr3
 from gen.x86 import REP_STOSB, REP_STOSQ, Symbol, rsp
-
-# Where pages that are to be cleared are mapped for as long as that takes: at the end of the lower half, a
-# page off from their place in 2 MiB, so that no large page is ever put in place of a table.
-WINDOW = (1 << 47) - 2 * LARGE_PAGE + PAGE
-WINDOW_MIDDLE = (1 << 47) - LARGE_PAGE
-
-
-def open_window(b: Builder, paging: int) -> None:
-    """Takes the window's page tables, whether there is anything to clear or not: how many are left is not the
-    VMM's choice, which no register would tell."""
-    for access in (READ_WRITE, NONE):
-        MOV(rdi, [rsp + paging])
-        MOV(rsi, WINDOW_MIDDLE - PAGE)
-        XOR(edx, edx)
-        MOV(ecx, 2 * PAGE)
-        MOV(r8d, access)
-        b.checked("page_map")
 
 
 def clear_added(b: Builder, run: int, paging: int) -> None:
@@ -89,7 +72,6 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
     done, status, index = (b.frame.slot(8) for _ in range(3))
     start, count, run_level = (b.offset("AcceptRun", name) for name in ("start", "count", "level"))
     more, accepted = Label("more"), Label("accepted")
-    open_window(b, paging)
     MOV(rdi, [rsp + ram])
     MOV(rsi, [rsp + limit])
     MOV(edx, [rsp + level])

@@ -86,7 +86,7 @@ class Os:
 @pytest.fixture
 def os(kexec: Firmware) -> Iterator[Os]:
     """A TD whose payload has it, four vCPUs with odd ids, and all three APs on their way out."""
-    config = replace(kexec.config, vcpus=4, apic_ids=",".join(map(str, IDS)), memory=256 * MIB)
+    config = replace(kexec.config, vcpus=4, apic_ids=",".join(map(str, IDS)), memory=512 * MIB)
     with stopped(config) as td:
         (version, _, mailbox, vector) = wakeup_of(td)
         assert version == 1
@@ -200,7 +200,7 @@ def test_cpus_go_offline_and_online_and_kexec_keeps_all(
         kernel=kernel,
         initrd=initrd.archive(program, files),
         cmdline=CMDLINE,
-        memory=256 * MIB,
+        memory=512 * MIB,
         vcpus=4,
         until="halt",
     )

@@ -52,10 +52,6 @@ ACCESS = {"r": (PRESENT, NO_EXECUTE_HIGH), "rw": (PRESENT | WRITABLE, NO_EXECUTE
 
 # The firmware volume's own parts: page aligned, placed by the linker in the last 2 MiB below 4 GiB.
 LINKED_PARTS = (("text", "rx"), ("rodata", "r"), ("data", "rw"))
-# Where pages that are to be cleared are mapped for as long as that takes: at the end of the lower half, a
-# page off from their place in 2 MiB, so that no large page is ever put in place of a table. Its tables are
-# taken in any case: how many are left is not the VMM's choice, which no register would tell.
-WINDOW = (1 << 47) - 2 * LARGE_PAGE + PAGE
 # The rows of the two tables, all u32: where each field lies, and how long a row is.
 ENTRY, VALUE, LINK_SIZE = 0, 4, 8
 FIRST, LAST, TABLE, LOW, HIGH, LEAVES_SIZE = range(0, 24, 4)
@@ -147,8 +143,6 @@ def plan(regions: Sequence[Mapped], pool: str = "paging", data_pages: int = 0) -
         _leaves(part, Symbol(f"__{part}_start"), Symbol(f"__{part}_end") - 1, last, access, False)
         for part, access in LINKED_PARTS
     ]
-    for at in (WINDOW, WINDOW + LARGE_PAGE):
-        tables.page(at, 1)
     used = tables.count + 1 + data_pages
     if used * PAGE > found[0].size:
         raise PagingError(f"region {pool} is {found[0].size:#x} bytes, the first map takes {used * PAGE:#x}")
@@ -170,16 +164,14 @@ class _Tables:
     def __init__(self) -> None:
         self.count = 2
         self.links = [Link(0, PAGE)]
-        self._made = {(3, 0): PAGE}
+        self._made: dict[tuple[int, int], int] = {}
 
     def page(self, address: int, level: int) -> int:
-        """Pool offset of the PDPT (level 3), directory (2) or table (1) for `address`; 0, the PML4, above."""
-        if level > 3:
-            return 0
+        """Pool offset of the directory (level 2) or table (level 1) that covers `address`, below 4 GiB."""
         shift = 12 + 9 * level
         key = (level, address >> shift)
         if key not in self._made:
-            parent = self.page(address, level + 1)
+            parent = self.page(address, 2) if level == 1 else PAGE
             self._made[key] = self.count * PAGE
             self.count += 1
             self.links.append(Link(parent + (address >> shift & ENTRIES - 1) * 8, self._made[key]))

@@ -16,6 +16,7 @@ from formats.errors import FormatError
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
+from formats.vmms import WITH_DATA
 from image.sections import (
     WITHIN_BFV,
     last_volume,
@@ -45,7 +46,6 @@ _TYPES = {
     Profile.QEMU: (SectionType.BFV, SectionType.CFV, SectionType.TD_HOB, SectionType.TEMP_MEM),
     Profile.DIRECT_BOOT: tuple(SectionType),
 }
-_WITH_DATA = (SectionType.BFV, SectionType.CFV)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
         yield Finding("memory-size", place, found, page, _QEMU_SECTION)
     if not item.memory_size:
         yield Finding("empty", place, "memory size 0", "at least one page", _KVM)
-    if item.type in _WITH_DATA:
+    if item.type in WITH_DATA:
         limit, rule = FOUR_GIB, "an end at or below 4 GiB, the end of the image"
     elif item.type in (SectionType.TD_HOB, SectionType.TEMP_MEM):
         limit, rule = LEAST_RAM, f"an end at or below {LEAST_RAM:#x}, in the RAM of the smallest machine"
@@ -157,7 +157,7 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
 
 
 def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
-    if item.type not in _WITH_DATA:
+    if item.type not in WITH_DATA:
         if item.raw_size:
             size = f"raw size {item.raw_size:#x}"
             yield Finding("raw-size", place, size, "0: no data in the file", _QEMU_SECTION)

@@ -205,7 +205,7 @@ def _regions(
 def prepare(config: RunConfig, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError: what cannot be launched, in one line."""
     sections = _metadata(config, preset)
-    ram = preset.ram(config.memory)
+    ram = preset.vmm.ram(config.memory)
     for section in sections:
         _check(section, config, preset)
     added = tuple(s for s in sections if (s.added if preset.page_aug else s.memory_size))
@@ -227,7 +227,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
     large = preset.large_pages if config.host_page_size is None else config.host_page_size == LARGE_PAGES
-    files = Q35(preset.ram(config.memory), _direct_boot(config))
+    files = Q35(preset.vmm.ram(config.memory), _direct_boot(config))
     return Launch(
         ram,
         regions,

@@ -64,10 +64,6 @@ class Preset:
     max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
     max_id: int = 0  # the largest APIC id that it can tell of; 0: any that a CPU can have
 
-    def ram(self, size: int) -> tuple[tuple[int, int], ...]:
-        """RAM ranges (start, end) for this much memory, in bytes."""
-        return self.vmm.ram(size)
-
 
 _SPEC = Preset(
     "td-shim-spec",

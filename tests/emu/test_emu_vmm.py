@@ -31,7 +31,7 @@ def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
     """The parsed TD HOB of a preset for the test image."""
     preset = PRESETS[vmm]
     payload = vmm_hob.Payload(hob.PayloadImage.BZIMAGE, entry) if entry is not None else None
-    machine = vmm_hob.Facts(preset.ram(memory), tuple(guest.sections()), guest.SIZE, (0, 1), payload)
+    machine = vmm_hob.Facts(preset.vmm.ram(memory), tuple(guest.sections()), guest.SIZE, (0, 1), payload)
     return hob.read(vmm_hob.build(machine, preset.hobs, guest.HOB))
 
 
@@ -50,7 +50,7 @@ def told(vmm: str, memory: int, entry: int | None = 0xA00000) -> hob.HobList:
     ],
 )
 def test_ram_layout(vmm: str, memory: int, ram: tuple[tuple[int, int], ...]) -> None:
-    assert PRESETS[vmm].ram(memory) == ram
+    assert PRESETS[vmm].vmm.ram(memory) == ram
 
 
 def test_td_shim_spec_hob() -> None:
@@ -94,7 +94,9 @@ def test_qemu_hob_covers_ram_once_by_address() -> None:
 def test_qemu_lists_only_what_lies_in_ram() -> None:
     """A section in the image's window below 4 GiB is added at launch, but is no RAM."""
     outside = tdvf.Section(0, 0, 4 * GIB - guest.SIZE, 0x1000, tdvf.SectionType.TEMP_MEM, 0)
-    facts = vmm_hob.Facts(PRESETS["qemu"].ram(GIB), (*guest.sections(), outside), guest.SIZE, (0, 1), None)
+    facts = vmm_hob.Facts(
+        PRESETS["qemu"].vmm.ram(GIB), (*guest.sections(), outside), guest.SIZE, (0, 1), None
+    )
     found = hob.read(vmm_hob.build(facts, PRESETS["qemu"].hobs, guest.HOB))
     assert [r.start for r in found.resources] == [r.start for r in told("qemu", GIB).resources]
     assert max(r.start + r.length for r in found.resources) == GIB

@@ -45,7 +45,7 @@ def facts(
     vmm: str, memory: int, cpus: int, payload: lists.Payload | None, absent: int = 0, *sections: Section
 ) -> lists.Facts:
     ids = tuple(range(cpus))
-    return lists.Facts(PRESETS[vmm].ram(memory), sections, 16 * MIB, ids, payload, absent)
+    return lists.Facts(PRESETS[vmm].vmm.ram(memory), sections, 16 * MIB, ids, payload, absent)
 
 
 def written(vmm: str, given: lists.Facts, base: int = 0x800000) -> bytes:

@@ -68,7 +68,7 @@ def honest(firmware: Firmware, vmm: str) -> bytes:
     payload = next(section for section in launch.sections if section.type == SectionType.PAYLOAD)
     entry = vmm_hob.Payload(PayloadImage.BZIMAGE, payload.address)
     ids, size = launch.topology.ids, len(config.image)
-    facts = vmm_hob.Facts(preset.ram(config.memory), launch.sections, size, ids, entry)
+    facts = vmm_hob.Facts(preset.vmm.ram(config.memory), launch.sections, size, ids, entry)
     return vmm_hob.build(facts, preset.hobs, launch.hob_address)
 
 

@@ -41,7 +41,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from formats.paging import ENTRIES, PageBit
+from formats.paging import CLEARING_TABLES, ENTRIES, PageBit
 from formats.units import FOUR_GIB, GIB, LARGE_PAGE, PAGE
 from gen.x86 import DD, DQ, REP_STOSD, Symbol, Unit
 
@@ -143,6 +143,8 @@ def plan(regions: Sequence[Mapped], pool: str = "paging", data_pages: int = 0) -
         _leaves(part, Symbol(f"__{part}_start"), Symbol(f"__{part}_end") - 1, last, access, False)
         for part, access in LINKED_PARTS
     ]
+    for at in CLEARING_TABLES:
+        tables.page(at, 1)
     used = tables.count + 1 + data_pages
     if used * PAGE > found[0].size:
         raise PagingError(f"region {pool} is {found[0].size:#x} bytes, the first map takes {used * PAGE:#x}")

@@ -27,14 +27,11 @@ from peachpy.x86_64 import (
 )
 
 from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
-from formats.units import LARGE_PAGE, PAGE
+from formats.paging import CLEARING_WINDOW
+from formats.units import LARGE_PAGE
 from gen.flow.names import CONTEXT
 from gen.primitives.builder import NONE, READ_WRITE, Body, Builder, map_arguments, reload_cr3
 from gen.x86 import REP_STOSB, REP_STOSQ, Symbol, rsp
-
-# Where pages that are to be cleared are mapped for as long as that takes: at the end of the lower half, a
-# page off from their place in 2 MiB, so that no large page is ever put in place of a table.
-WINDOW = (1 << 47) - 2 * LARGE_PAGE + PAGE
 
 
 def clear_added(b: Builder, run: int, paging: int) -> None:
@@ -47,7 +44,7 @@ def clear_added(b: Builder, run: int, paging: int) -> None:
     MOV(rdx, [rsp + run + clear])
     MOV(rsi, rdx)
     AND(rsi, LARGE_PAGE - 1)
-    MOV(rax, WINDOW)
+    MOV(rax, CLEARING_WINDOW)
     ADD(rsi, rax)
     MOV([rsp + window], rsi)
     MOV(rdi, [rsp + paging])

@@ -57,7 +57,7 @@ def declared(regions: tuple[Mapped, ...], image: Linked) -> dict[int, tuple[int,
 
 
 CROSSING = (
-    Mapped("paging", 0x80_0000, 0xD000, "rw"),
+    Mapped("paging", 0x80_0000, 0xF000, "rw"),
     Mapped("stack", 0x81_0000, 0x2000, "rw", guarded=True),
     Mapped("over_2m", 0xBF_F000, 0x40_2000, "r"),
     Mapped("over_1g", 0x3FE0_0000, 0x40_0000, "rw"),
@@ -66,7 +66,7 @@ CROSSING = (
 )
 SMALL = (
     Mapped("stack", 0x80_0000, 0x2000, "rw", guarded=True),
-    Mapped("paging", 0x80_2000, 0x7000, "rw"),
+    Mapped("paging", 0x80_2000, 0x9000, "rw"),
 )
 
 
@@ -100,8 +100,8 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
     run(cpu, image.symbols["reset_td"], lambda _, code: code == MOV_CR3_EAX)
     pool = next(region for region in REGIONS if region.name == "paging")
     pages = [bytes(cpu.mem_read(at, 0x1000)) for at in range(pool.start, pool.end, 0x1000)]
-    assert used == 7
-    assert all(any(page) for page in pages[: used - 1])
+    assert used == 9
+    assert [any(page) for page in pages[: used - 1]].count(False) == 2  # tables of the window that clears
     ids = int.from_bytes(image.read(image.symbols["paging_cpu_ids"], 8), "little")
     assert ids == pool.start + (used - 1) * 0x1000
     assert not any(pages[used - 1]), "no vCPU has told its id"
@@ -112,14 +112,14 @@ def test_pages_used_is_the_next_free_one(image: Linked) -> None:
     ("regions", "message"),
     [
         ([Mapped("stack", 0, 0x2000, "rw")], "no region named paging"),
-        ([Mapped("paging", 0x1000, 0x7000, "rw")], "no region named stack"),
+        ([Mapped("paging", 0x1000, 0x9000, "rw")], "no region named stack"),
         (
             [Mapped("paging", 0x1000, 0x2000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
-            "takes 0x7000",
+            "takes 0x9000",
         ),
         (
-            [Mapped("paging", 0x1000, 0x6000, "rw"), Mapped("stack", 0x8000, 0x2000, "rw")],
-            "is 0x6000 bytes, the first map takes 0x7000",
+            [Mapped("paging", 0x1000, 0x8000, "rw"), Mapped("stack", 0xA000, 0x2000, "rw")],
+            "is 0x8000 bytes, the first map takes 0x9000",
         ),
         ([Mapped("x", 0x1800, 0x1000, "rw")], "x: 0x1800.* 4 KiB pages"),
         ([Mapped("x", 0x1000, 0, "rw")], "4 KiB pages"),
@@ -140,3 +140,13 @@ def test_large_pages_only_where_they_fit() -> None:
     first_map = plan([Mapped("paging", 0x80_0000, 0x10000, "rw"), Mapped("p", 0xA0_1000, 0x60_0000, "rw")])
     sizes = [(leaves.first, bool(leaves.low & 0x80)) for leaves in first_map.leaves if leaves.name == "p"]
     assert sizes == [(0xA0_1000, False), (0xC0_0000, True), (0x100_0000, False)]
+
+
+def test_the_window_that_clears_has_its_tables() -> None:
+    """One on each side of a 2 MiB line, beside the firmware's own: links and no leaf."""
+    first_map = plan([Mapped("paging", 0x80_0000, 0x10000, "rw")])
+    links = {link.entry: link.table for link in first_map.links}
+    directory = links[0x1000 + 3 * 8]
+    tables = {links[directory + at * 8] for at in (0xFC00_1000 >> 21 & 511, 0xFC20_1000 >> 21 & 511)}
+    assert len(tables) == 2
+    assert not any(leaves.table in tables for leaves in first_map.leaves)

@@ -107,87 +107,87 @@ reset_td:
         .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:153
         .loc    1 154 0
         .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:154
-        .loc    2 227 0
-        .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:227
-        .loc    2 228 0
-        .byte   0xb9, 0x00, 0x30, 0x00, 0x00                            # mov ecx, 0x3000                               | gen/boot/paging.py:228
         .loc    2 229 0
-        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/paging.py:229
+        .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:229
         .loc    2 230 0
-        .byte   0xf3, 0xab                                              # rep stosd                                     | gen/boot/paging.py:230
-        .loc    2 233 0
-        .byte   0x8d, 0x35; .long paging_links                          # lea esi, [paging_links]                       | gen/boot/paging.py:233
-        .loc    2 234 0
-        .byte   0xb9, 0x05, 0x00, 0x00, 0x00                            # mov ecx, 5                                    | gen/boot/paging.py:234
-.Lreset_td.link:
+        .byte   0xb9, 0x00, 0x30, 0x00, 0x00                            # mov ecx, 0x3000                               | gen/boot/paging.py:230
+        .loc    2 231 0
+        .byte   0x31, 0xc0                                              # xor eax, eax                                  | gen/boot/paging.py:231
+        .loc    2 232 0
+        .byte   0xf3, 0xab                                              # rep stosd                                     | gen/boot/paging.py:232
+        .loc    2 235 0
+        .byte   0x8d, 0x35; .long paging_links                          # lea esi, [paging_links]                       | gen/boot/paging.py:235
         .loc    2 236 0
-        .byte   0x8b, 0x3e                                              # mov edi, [esi]                                | gen/boot/paging.py:236
-        .loc    2 237 0
-        .byte   0x8b, 0x46, 0x04                                        # mov eax, [esi + 4]                            | gen/boot/paging.py:237
+        .byte   0xb9, 0x07, 0x00, 0x00, 0x00                            # mov ecx, 7                                    | gen/boot/paging.py:236
+.Lreset_td.link:
         .loc    2 238 0
-        .byte   0x89, 0x07                                              # mov [edi], eax                                | gen/boot/paging.py:238
+        .byte   0x8b, 0x3e                                              # mov edi, [esi]                                | gen/boot/paging.py:238
         .loc    2 239 0
-        .byte   0x83, 0xc6, 0x08                                        # add esi, 8                                    | gen/boot/paging.py:239
+        .byte   0x8b, 0x46, 0x04                                        # mov eax, [esi + 4]                            | gen/boot/paging.py:239
         .loc    2 240 0
-        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/paging.py:240
+        .byte   0x89, 0x07                                              # mov [edi], eax                                | gen/boot/paging.py:240
         .loc    2 241 0
-        .byte   0x75, 0xf1                                              # jnz .link                                     | gen/boot/paging.py:241
-        .loc    2 244 0
-        .byte   0x8d, 0x35; .long paging_leaves                         # lea esi, [paging_leaves]                      | gen/boot/paging.py:244
-        .loc    2 245 0
-        .byte   0xbd, 0x09, 0x00, 0x00, 0x00                            # mov ebp, 9                                    | gen/boot/paging.py:245
-.Lreset_td.run:
+        .byte   0x83, 0xc6, 0x08                                        # add esi, 8                                    | gen/boot/paging.py:241
+        .loc    2 242 0
+        .byte   0x83, 0xe9, 0x01                                        # sub ecx, 1                                    | gen/boot/paging.py:242
+        .loc    2 243 0
+        .byte   0x75, 0xf1                                              # jnz .link                                     | gen/boot/paging.py:243
+        .loc    2 246 0
+        .byte   0x8d, 0x35; .long paging_leaves                         # lea esi, [paging_leaves]                      | gen/boot/paging.py:246
         .loc    2 247 0
-        .byte   0xbb, 0x00, 0x10, 0x00, 0x00                            # mov ebx, 0x1000                               | gen/boot/paging.py:247
-        .loc    2 248 0
-        .byte   0xb9, 0x09, 0x00, 0x00, 0x00                            # mov ecx, 9                                    | gen/boot/paging.py:248
+        .byte   0xbd, 0x09, 0x00, 0x00, 0x00                            # mov ebp, 9                                    | gen/boot/paging.py:247
+.Lreset_td.run:
         .loc    2 249 0
-        .byte   0xf7, 0x46, 0x0c, 0x80, 0x00, 0x00, 0x00                # test dword [esi + 0xc], 0x80                  | gen/boot/paging.py:249
+        .byte   0xbb, 0x00, 0x10, 0x00, 0x00                            # mov ebx, 0x1000                               | gen/boot/paging.py:249
         .loc    2 250 0
-        .byte   0x74, 0x0a                                              # jz .small                                     | gen/boot/paging.py:250
+        .byte   0xb9, 0x09, 0x00, 0x00, 0x00                            # mov ecx, 9                                    | gen/boot/paging.py:250
         .loc    2 251 0
-        .byte   0xbb, 0x00, 0x00, 0x20, 0x00                            # mov ebx, 0x200000                             | gen/boot/paging.py:251
+        .byte   0xf7, 0x46, 0x0c, 0x80, 0x00, 0x00, 0x00                # test dword [esi + 0xc], 0x80                  | gen/boot/paging.py:251
         .loc    2 252 0
-        .byte   0xb9, 0x12, 0x00, 0x00, 0x00                            # mov ecx, 0x12                                 | gen/boot/paging.py:252
-.Lreset_td.small:
+        .byte   0x74, 0x0a                                              # jz .small                                     | gen/boot/paging.py:252
+        .loc    2 253 0
+        .byte   0xbb, 0x00, 0x00, 0x20, 0x00                            # mov ebx, 0x200000                             | gen/boot/paging.py:253
         .loc    2 254 0
-        .byte   0x8b, 0x06                                              # mov eax, [esi]                                | gen/boot/paging.py:254
-        .loc    2 255 0
-        .byte   0x89, 0xc7                                              # mov edi, eax                                  | gen/boot/paging.py:255
+        .byte   0xb9, 0x12, 0x00, 0x00, 0x00                            # mov ecx, 0x12                                 | gen/boot/paging.py:254
+.Lreset_td.small:
         .loc    2 256 0
-        .byte   0xd3, 0xef                                              # shr edi, cl                                   | gen/boot/paging.py:256
+        .byte   0x8b, 0x06                                              # mov eax, [esi]                                | gen/boot/paging.py:256
         .loc    2 257 0
-        .byte   0x81, 0xe7, 0xf8, 0x0f, 0x00, 0x00                      # and edi, 0xff8                                | gen/boot/paging.py:257
+        .byte   0x89, 0xc7                                              # mov edi, eax                                  | gen/boot/paging.py:257
         .loc    2 258 0
-        .byte   0x03, 0x7e, 0x08                                        # add edi, [esi + 8]                            | gen/boot/paging.py:258
-.Lreset_td.entry:
+        .byte   0xd3, 0xef                                              # shr edi, cl                                   | gen/boot/paging.py:258
+        .loc    2 259 0
+        .byte   0x81, 0xe7, 0xf8, 0x0f, 0x00, 0x00                      # and edi, 0xff8                                | gen/boot/paging.py:259
         .loc    2 260 0
-        .byte   0x3b, 0x46, 0x04                                        # cmp eax, [esi + 4]                            | gen/boot/paging.py:260
-        .loc    2 261 0
-        .byte   0x77, 0x14                                              # ja .run_done                                  | gen/boot/paging.py:261
+        .byte   0x03, 0x7e, 0x08                                        # add edi, [esi + 8]                            | gen/boot/paging.py:260
+.Lreset_td.entry:
         .loc    2 262 0
-        .byte   0x89, 0xc2                                              # mov edx, eax                                  | gen/boot/paging.py:262
+        .byte   0x3b, 0x46, 0x04                                        # cmp eax, [esi + 4]                            | gen/boot/paging.py:262
         .loc    2 263 0
-        .byte   0x0b, 0x56, 0x0c                                        # or edx, [esi + 0xc]                           | gen/boot/paging.py:263
+        .byte   0x77, 0x14                                              # ja .run_done                                  | gen/boot/paging.py:263
         .loc    2 264 0
-        .byte   0x89, 0x17                                              # mov [edi], edx                                | gen/boot/paging.py:264
+        .byte   0x89, 0xc2                                              # mov edx, eax                                  | gen/boot/paging.py:264
         .loc    2 265 0
-        .byte   0x8b, 0x56, 0x10                                        # mov edx, [esi + 0x10]                         | gen/boot/paging.py:265
+        .byte   0x0b, 0x56, 0x0c                                        # or edx, [esi + 0xc]                           | gen/boot/paging.py:265
         .loc    2 266 0
-        .byte   0x89, 0x57, 0x04                                        # mov [edi + 4], edx                            | gen/boot/paging.py:266
+        .byte   0x89, 0x17                                              # mov [edi], edx                                | gen/boot/paging.py:266
         .loc    2 267 0
-        .byte   0x83, 0xc7, 0x08                                        # add edi, 8                                    | gen/boot/paging.py:267
+        .byte   0x8b, 0x56, 0x10                                        # mov edx, [esi + 0x10]                         | gen/boot/paging.py:267
         .loc    2 268 0
-        .byte   0x01, 0xd8                                              # add eax, ebx                                  | gen/boot/paging.py:268
+        .byte   0x89, 0x57, 0x04                                        # mov [edi + 4], edx                            | gen/boot/paging.py:268
         .loc    2 269 0
-        .byte   0x73, 0xe7                                              # jnc .entry                                    | gen/boot/paging.py:269
-.Lreset_td.run_done:
+        .byte   0x83, 0xc7, 0x08                                        # add edi, 8                                    | gen/boot/paging.py:269
+        .loc    2 270 0
+        .byte   0x01, 0xd8                                              # add eax, ebx                                  | gen/boot/paging.py:270
         .loc    2 271 0
-        .byte   0x83, 0xc6, 0x14                                        # add esi, 0x14                                 | gen/boot/paging.py:271
-        .loc    2 272 0
-        .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:272
+        .byte   0x73, 0xe7                                              # jnc .entry                                    | gen/boot/paging.py:271
+.Lreset_td.run_done:
         .loc    2 273 0
-        .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:273
+        .byte   0x83, 0xc6, 0x14                                        # add esi, 0x14                                 | gen/boot/paging.py:273
+        .loc    2 274 0
+        .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:274
+        .loc    2 275 0
+        .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:275
         .loc    1 156 0
         .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:156
         .loc    1 157 0
@@ -351,7 +351,7 @@ ap_identify:
         .loc    1 204 0
         .byte   0x83, 0xc0, 0x01                                        # add eax, 1                                    | gen/boot/reset.py:204
         .loc    1 205 0
-        .byte   0xba, 0x00, 0x60, 0x81, 0x00                            # mov edx, 0x816000                             | gen/boot/reset.py:205
+        .byte   0xba, 0x00, 0x80, 0x81, 0x00                            # mov edx, 0x818000                             | gen/boot/reset.py:205
         .loc    1 206 0
         .byte   0x89, 0x04, 0xb2                                        # mov [rdx + rsi*4], eax                        | gen/boot/reset.py:206
 .Lap_identify.wait:
@@ -678,16 +678,20 @@ tss:
         .globl  paging_links
         .type   paging_links, @object
 paging_links:
-        .long   0x00810000                                              # entry 0 of table page 0                       | gen/boot/paging.py:206
-        .long   0x00811003                                              # -> table page 1                               | gen/boot/paging.py:207
-        .long   0x00811000                                              # entry 0 of table page 1                       | gen/boot/paging.py:206
-        .long   0x00812003                                              # -> table page 2                               | gen/boot/paging.py:207
-        .long   0x00812020                                              # entry 4 of table page 2                       | gen/boot/paging.py:206
-        .long   0x00813003                                              # -> table page 3                               | gen/boot/paging.py:207
-        .long   0x00811018                                              # entry 3 of table page 1                       | gen/boot/paging.py:206
-        .long   0x00814003                                              # -> table page 4                               | gen/boot/paging.py:207
-        .long   0x00814ff8                                              # entry 511 of table page 4                     | gen/boot/paging.py:206
-        .long   0x00815003                                              # -> table page 5                               | gen/boot/paging.py:207
+        .long   0x00810000                                              # entry 0 of table page 0                       | gen/boot/paging.py:208
+        .long   0x00811003                                              # -> table page 1                               | gen/boot/paging.py:209
+        .long   0x00811000                                              # entry 0 of table page 1                       | gen/boot/paging.py:208
+        .long   0x00812003                                              # -> table page 2                               | gen/boot/paging.py:209
+        .long   0x00812020                                              # entry 4 of table page 2                       | gen/boot/paging.py:208
+        .long   0x00813003                                              # -> table page 3                               | gen/boot/paging.py:209
+        .long   0x00811018                                              # entry 3 of table page 1                       | gen/boot/paging.py:208
+        .long   0x00814003                                              # -> table page 4                               | gen/boot/paging.py:209
+        .long   0x00814ff8                                              # entry 511 of table page 4                     | gen/boot/paging.py:208
+        .long   0x00815003                                              # -> table page 5                               | gen/boot/paging.py:209
+        .long   0x00814f00                                              # entry 480 of table page 4                     | gen/boot/paging.py:208
+        .long   0x00816003                                              # -> table page 6                               | gen/boot/paging.py:209
+        .long   0x00814f08                                              # entry 481 of table page 4                     | gen/boot/paging.py:208
+        .long   0x00817003                                              # -> table page 7                               | gen/boot/paging.py:209
         .size   paging_links, . - paging_links
 .Lend.paging_links:
 
@@ -696,51 +700,51 @@ paging_links:
         .globl  paging_leaves
         .type   paging_leaves, @object
 paging_leaves:
-        .long   0x00800000                                              # hob: 4 KiB pages from                         | gen/boot/paging.py:211
-        .long   0x0080ffff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   0x00810000                                              # paging: 4 KiB pages from                      | gen/boot/paging.py:211
-        .long   0x0081bfff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   0x0081d000                                              # stack: 4 KiB pages from                       | gen/boot/paging.py:211
-        .long   0x00825fff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   0x00826000                                              # event_log: 4 KiB pages from                   | gen/boot/paging.py:211
-        .long   0x00845fff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   0x00846000                                              # parameters: 4 KiB pages from                  | gen/boot/paging.py:211
-        .long   0x00846fff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   0x00a00000                                              # payload: 2 MiB pages from                     | gen/boot/paging.py:211
-        .long   0x019fffff                                              # to                                            | gen/boot/paging.py:212
-        .long   0x00812000                                              # in table page 2                               | gen/boot/paging.py:213
-        .long   0x00000083                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   __text_start                                            # text: 4 KiB pages from                        | gen/boot/paging.py:211
-        .long   __text_end - 1                                          # to                                            | gen/boot/paging.py:212
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:213
-        .long   0x00000001                                              # present                                       | gen/boot/paging.py:214
-        .long   0x00000000                                              # executable                                    | gen/boot/paging.py:215
-        .long   __rodata_start                                          # rodata: 4 KiB pages from                      | gen/boot/paging.py:211
-        .long   __rodata_end - 1                                        # to                                            | gen/boot/paging.py:212
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:213
-        .long   0x00000001                                              # present                                       | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
-        .long   __data_start                                            # data: 4 KiB pages from                        | gen/boot/paging.py:211
-        .long   __data_end - 1                                          # to                                            | gen/boot/paging.py:212
-        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:213
-        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:214
-        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:215
+        .long   0x00800000                                              # hob: 4 KiB pages from                         | gen/boot/paging.py:213
+        .long   0x0080ffff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   0x00810000                                              # paging: 4 KiB pages from                      | gen/boot/paging.py:213
+        .long   0x0081bfff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   0x0081d000                                              # stack: 4 KiB pages from                       | gen/boot/paging.py:213
+        .long   0x00825fff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   0x00826000                                              # event_log: 4 KiB pages from                   | gen/boot/paging.py:213
+        .long   0x00845fff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   0x00846000                                              # parameters: 4 KiB pages from                  | gen/boot/paging.py:213
+        .long   0x00846fff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00813000                                              # in table page 3                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   0x00a00000                                              # payload: 2 MiB pages from                     | gen/boot/paging.py:213
+        .long   0x019fffff                                              # to                                            | gen/boot/paging.py:214
+        .long   0x00812000                                              # in table page 2                               | gen/boot/paging.py:215
+        .long   0x00000083                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   __text_start                                            # text: 4 KiB pages from                        | gen/boot/paging.py:213
+        .long   __text_end - 1                                          # to                                            | gen/boot/paging.py:214
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:215
+        .long   0x00000001                                              # present                                       | gen/boot/paging.py:216
+        .long   0x00000000                                              # executable                                    | gen/boot/paging.py:217
+        .long   __rodata_start                                          # rodata: 4 KiB pages from                      | gen/boot/paging.py:213
+        .long   __rodata_end - 1                                        # to                                            | gen/boot/paging.py:214
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:215
+        .long   0x00000001                                              # present                                       | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
+        .long   __data_start                                            # data: 4 KiB pages from                        | gen/boot/paging.py:213
+        .long   __data_end - 1                                          # to                                            | gen/boot/paging.py:214
+        .long   0x00815000                                              # in table page 5                               | gen/boot/paging.py:215
+        .long   0x00000003                                              # present, writable                             | gen/boot/paging.py:216
+        .long   0x80000000                                              # no execute                                    | gen/boot/paging.py:217
         .size   paging_leaves, . - paging_leaves
 .Lend.paging_leaves:
 
@@ -749,7 +753,7 @@ paging_leaves:
         .globl  paging_cpu_ids
         .type   paging_cpu_ids, @object
 paging_cpu_ids:
-        .quad   0x0000000000816000                                      # where each vCPU tells its APIC id             | gen/boot/paging.py:217
+        .quad   0x0000000000818000                                      # where each vCPU tells its APIC id             | gen/boot/paging.py:219
         .size   paging_cpu_ids, . - paging_cpu_ids
 .Lend.paging_cpu_ids:
 
@@ -758,7 +762,7 @@ paging_cpu_ids:
         .globl  paging_pages_used
         .type   paging_pages_used, @object
 paging_pages_used:
-        .long   0x00000007                                              # table pages taken by the first map            | gen/boot/paging.py:219
+        .long   0x00000009                                              # table pages taken by the first map            | gen/boot/paging.py:221
         .size   paging_pages_used, . - paging_pages_used
 .Lend.paging_pages_used:
 

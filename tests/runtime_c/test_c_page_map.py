@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsl import api
+from formats.paging import CLEARING_TABLES
 from gen.boot.paging import plan
 from gen.build import mapped_regions
 
@@ -236,6 +237,8 @@ def test_the_shipped_flows_pool_holds_every_boot(top: int, initrd_above: bool) -
         for region in regions.values():
             tables.map(region.start, region.size, RW)
         tables.map(4 * GIB - 64 * KIB, 64 * KIB, RX)
+        for at in CLEARING_TABLES:
+            tables.map(at, PAGE, RW)
         assert tables.paging.used == first - 1, "the reset code and page_map differ"
         tables.paging.used = first  # the vCPUs' APIC ids
         at = top + end

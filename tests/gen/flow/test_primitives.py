@@ -122,7 +122,7 @@ def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: Flo
 
 def test_what_the_vmm_had_added_is_cleared_through_a_window(cpu: FlowCpu) -> None:
     """Mapped by C (here: where the window is), cleared, unmapped, before the next run is asked for."""
-    clear, size, window = 0x12_3456_7000, 0x3000, (1 << 47) - 0x3F_F000
+    clear, size, window = 0x12_3456_7000, 0x3000, 0xFC00_1000
     runs = [(0x100000, 1, 0, 0, 0), (0x200000, 1, 0, clear, size), (0, 0, 0, clear, PAGE)]
     at = window + clear % 0x20_0000
     cpu.cpu.mem_map(at, 0x4000)

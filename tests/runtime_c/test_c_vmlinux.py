@@ -164,7 +164,10 @@ def test_boot_params_have_a_header_of_ours() -> None:
     assert (header.init_size, header.kernel_alignment) == (PAGES * PAGE, 0x200000)
     assert (params.acpi_rsdp_addr, params.e820_entries > 0) == (0x7000, True)
     assert raw[PAGE : PAGE + 3] == b"ro\0"
-    assert b"\xee" not in raw[:PAGE]
+    ours = raw[:PAGE]
+    for address in (page.address + PAGE, memory.address):  # one of their bytes may be 0xEE
+        ours = ours.replace(address.to_bytes(4, "little"), b"")
+    assert b"\xee" not in ours
 
 
 AREAS = ("window", "load", "initrd", "page")

@@ -10,12 +10,13 @@ from types import MappingProxyType
 
 from debian import HOME
 
-from tdforge.initramfs import busybox, with_init
+from tdforge.initramfs import TOUR, busybox, with_init
 
 SOURCE = Path(__file__).parent / "init.c"
 FLAGS = ("-target", "x86_64-linux-musl", "-mcpu=x86_64", "-O1", "-static", "-nostdlib", "-ffreestanding")
 STRICT = ("-fno-stack-protector", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
 
+ASKS = "tour: which end?"  # the last that is printed before a line is read
 # What a kernel says that met something wrong.
 COMPLAINTS = r"BUG|WARNING|stall|Oops|unchecked MSR|ACPI (Bios )?(Error|Warning)"
 
@@ -38,6 +39,11 @@ def _say(text: str) -> None:
 def script(text: bytes) -> bytes:
     """A shell script as /init, and busybox."""
     return with_init(text, busybox(_say, HOME))
+
+
+def asking() -> bytes:
+    """The tour, which does at its end what is typed then."""
+    return script(TOUR.replace(b"poweroff -f", f"echo '{ASKS}'; read last; $last".encode()))
 
 
 def archive(init: bytes, files: Mapping[str, bytes] = MappingProxyType({})) -> bytes:

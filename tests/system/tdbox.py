@@ -6,16 +6,19 @@ import argparse
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
+from initrd import ASKS
 
 from emu.api import Report, RunConfig, prepare, report
+from emu.ending import Until
 from emu.machine import Machine
+from emu.snapshot import file as snapshot
 from emu.vmm.presets import TAKE_SECTION
 from gen.build import build
 
@@ -108,6 +111,25 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
     """Runs a launched TD to its end."""
     ending = machine.run(config.max_instructions, None)
     return Stopped(report(machine, ending), machine)
+
+
+@contextmanager
+def asking(config: RunConfig) -> Iterator[Callable[[bytes], Report]]:
+    """Boots to the end of initrd.ASKING and hands out what types a line there and runs to the end; each line
+    is typed into the same TD, which is put back to where it asked.
+    """
+    with launched(replace(config, until=f"console:{ASKS}")) as machine:
+        td = finish(machine, config)
+        assert td.report.met, td.report.end
+        start = snapshot.save(machine)
+        machine.console.until = Until.parse("halt")
+
+        def typed(line: bytes) -> Report:
+            snapshot.restore(machine, start)
+            machine.vmm.ports.uart.feed(line + b"\n")
+            return finish(machine, config).report
+
+        yield typed
 
 
 def wanted_runs(command: str, what: str, default: int, words: list[str] | None = None) -> int:

@@ -93,7 +93,7 @@ def test_the_kernel_is_given_no_more_of_the_command_line_than_was_measured(
 def test_two_builds_in_two_checkouts_give_the_same_bytes(linux: Firmware, tmp_path: Path) -> None:
     """Another checkout, another home, another temporary folder, no cache."""
     checkout = tmp_path / "elsewhere" / "checkout"
-    for room in ("dsl", "gen", "emu", "tdforge", "runtime-c"):
+    for room in ("dsl", "formats", "gen", "host", "emu", "image", "tdforge", "runtime-c"):
         shutil.copytree(ROOT / room, checkout / room, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", checkout)
     places = {name: str(tmp_path / name.lower()) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}

@@ -11,7 +11,7 @@ import initrd as initrds
 import oracle
 import pytest
 from debian import vmlinux as debian_vmlinux
-from tdbox import LINUX, MIB, Firmware, made, stopped
+from tdbox import LINUX, MIB, Firmware, asking, made, stopped
 from vmlinux import vmlinux, with_segment
 
 from emu.api import Report, RunConfig, run
@@ -19,7 +19,6 @@ from emu.tdx.measure import AddedRegion
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Policy
 from image.hosts import verdicts
-from tdforge import initramfs
 
 WINDOW, INITRDS, ENTRY = 0x1000000, 0xA00000, 0x1000B53
 PAGE, LINE = 4096, b"console=ttyS0 ro"
@@ -224,8 +223,12 @@ def kernel_file() -> bytes:
     return debian_vmlinux()
 
 
+def of_debian(config: RunConfig, kernel_file: bytes) -> RunConfig:
+    return replace(config, kernel=kernel_file, memory=512 * MIB, vcpus=2)
+
+
 def debian(config: RunConfig, kernel_file: bytes, until: str) -> Report:
-    return run(replace(config, kernel=kernel_file, memory=512 * MIB, vcpus=2, until=until))
+    return run(replace(of_debian(config, kernel_file), until=until))
 
 
 @pytest.mark.parametrize("vmm", ["dragonball"])
@@ -283,21 +286,17 @@ def with_initrd(config: RunConfig, kernel_file: bytes, archive: bytes) -> tuple[
 
 
 @pytest.mark.parametrize("vmm", HOSTS)
-@pytest.mark.parametrize(
-    ("last", "reason", "said"),
-    [
-        (b"poweroff -f", "halt", "Power off not available: System halted instead"),
-        (b"reboot -f", "reset", "machine restart"),
-    ],
-)
-def test_a_host_without_power_control(
-    config: RunConfig, kernel_file: bytes, last: bytes, reason: str, said: str
-) -> None:
+def test_a_host_without_power_control(config: RunConfig, kernel_file: bytes) -> None:
     """Linux knows of no soft off and halts; it resets by the keyboard controller."""
-    archive = initrds.script(initramfs.TOUR.replace(b"poweroff -f", last))
-    report = debian(*with_initrd(config, kernel_file, archive), "halt")
-    text = report.console.replace("\r", "")
-    assert "tour: ACPI tables: APIC CCEL DSDT FACP \n" in text
-    assert text.count("tour: done\n") == 1
-    assert f"reboot: {said}\n" in text
-    assert report.end["reason"] == reason, report.end
+    given, file = with_initrd(config, kernel_file, initrds.asking())
+    with asking(of_debian(given, file)) as typed:
+        for last, reason, said in (
+            (b"poweroff -f", "halt", "Power off not available: System halted instead"),
+            (b"reboot -f", "reset", "machine restart"),
+        ):
+            report = typed(last)
+            text = report.console.replace("\r", "")
+            assert "tour: ACPI tables: APIC CCEL DSDT FACP \n" in text
+            assert text.count("tour: done\n") == 1
+            assert f"reboot: {said}\n" in text
+            assert report.end["reason"] == reason, report.end

@@ -70,7 +70,7 @@ def test_each_kernel_is_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernels, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(kernels, "Apt", Archive)
     monkeypatch.setattr(kernels.boot, "LAST_WORDS", "tiny payload: started")
     monkeypatch.setattr(kernels, "GUEST", "tiny payload")

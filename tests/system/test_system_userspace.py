@@ -68,7 +68,8 @@ ENDS = (
     (
         CLOUD,
         "",
-        # Linux takes a hardware-reduced machine for one with EFI; without that it enters real mode: no TD has it.
+        # Linux takes a hardware-reduced machine for one with EFI; without that it enters real mode, which no
+        # TD has.
         ((b"poweroff -f", "shutdown", "port 0x600"), (b"reboot -f", "triple-fault", "#VE")),
     ),
     (CLOUD, " reboot=a", ((b"reboot -f", "reset", "port 0x600"),)),

@@ -18,7 +18,7 @@ def short(path: Path) -> Path:
 def find_flow(name: str) -> Path:
     """The flow file `name`: a path, or the name of a shipped flow. Raises UserError with a suggestion."""
     path = Path(name)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path
     shipped = shipped_flows()
     if name.removesuffix(SUFFIX) in shipped:

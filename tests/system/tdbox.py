@@ -114,7 +114,7 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
 
 
 @contextmanager
-def asking(config: RunConfig) -> Iterator[Callable[[bytes], Report]]:
+def asking(config: RunConfig) -> Iterator[Callable[[bytes], Stopped]]:
     """Boots to the end of initrd.ASKING and hands out what types a line there and runs to the end; each line
     is typed into the same TD, which is put back to where it asked.
     """
@@ -124,10 +124,10 @@ def asking(config: RunConfig) -> Iterator[Callable[[bytes], Report]]:
         start = snapshot.save(machine)
         machine.console.until = Until.parse("halt")
 
-        def typed(line: bytes) -> Report:
+        def typed(line: bytes) -> Stopped:
             snapshot.restore(machine, start)
             machine.vmm.ports.uart.feed(line + b"\n")
-            return finish(machine, config).report
+            return finish(machine, config)
 
         yield typed
 

@@ -84,7 +84,7 @@ def test_power_off_reboot_and_panic(
     more = "MCFG " if vmm == CLOUD else ""
     with asking(replace(config, cmdline=f"{CMDLINE} quiet{line}")) as typed:
         for last, reason, detail in ends:
-            report = typed(last)
+            report = typed(last).report
             text = report.console.replace("\r", "")
             assert f"tour: ACPI tables: APIC CCEL DSDT FACP {more}\n" in text
             assert text.count("tour: done\n") == 1

@@ -294,7 +294,7 @@ def test_a_host_without_power_control(config: RunConfig, kernel_file: bytes) -> 
             (b"poweroff -f", "halt", "Power off not available: System halted instead"),
             (b"reboot -f", "reset", "machine restart"),
         ):
-            report = typed(last)
+            report = typed(last).report
             text = report.console.replace("\r", "")
             assert "tour: ACPI tables: APIC CCEL DSDT FACP \n" in text
             assert text.count("tour: done\n") == 1

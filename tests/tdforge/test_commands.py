@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import guest
 import pytest
 
+from dsl.api import shipped_flows
 from formats import eventlog, linux, tdvf
 from image.hosts import VMMS
 from tdforge.building import build_flow
@@ -56,6 +58,15 @@ def test_check_finds_nothing_in_what_ships(image: Path, capsys: pytest.CaptureFi
     assert main(["check", "linux"]) == 0
     assert main(["check", str(image)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_check_of_what_comes_through_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, shipped_flows()["linux"].read_bytes())
+    os.close(writer)
+    assert main(["check", f"/dev/fd/{reader}"]) == 0
+    assert capsys.readouterr().out == f"/dev/fd/{reader}: obeys every rule\n"
+    os.close(reader)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -7,7 +7,15 @@ from dsl import tree
 from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
 from dsl.model import ImageSection, ListOf, MemoryRegion, Span
-from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE, MAX_SECTIONS, SEARCHED
+from formats.limits import (
+    FILE_UNIT,
+    LEAST_RAM,
+    LOWEST_SPLIT,
+    MAX_ADDED,
+    MAX_FILE_SIZE,
+    MAX_SECTIONS,
+    SEARCHED,
+)
 from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
@@ -57,6 +65,12 @@ class Layout:
         for extra in image.sections[MAX_SECTIONS : MAX_SECTIONS + 1]:
             message = f"`{extra.name.text}` is one section too many, the metadata has room for {MAX_SECTIONS}"
             self._error("T10", extra.name.span, message)
+        total = MAX_BFV
+        for placed in self.sections:
+            before, total = total, total + (placed.size or 0)
+            if before <= MAX_ADDED < total:
+                message = f"up to `{placed.name}`, the sections have more than 1 GiB with a BFV of 2 MiB"
+                self._error("T10", placed.span, message, "declare RAM under `memory`: no VMM has to add it")
         for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
             if not any(s.kind.text == kind for s in image.sections):
                 self._error(
@@ -208,7 +222,8 @@ class Layout:
         if end > FOUR_GIB - FILE_UNIT:
             self._error("T06", section.span, f"{where} reaches into BFV, which ends at 4 GiB")
         elif kind == "CFV":
-            lowest, highest = FOUR_GIB - MAX_FILE_SIZE, FOUR_GIB - MAX_BFV
+            # The file begins with the head of a volume.
+            lowest, highest = FOUR_GIB - MAX_FILE_SIZE + PAGE, FOUR_GIB - MAX_BFV
             if address < lowest or end > highest:
                 message = (
                     f"{where} is not in [{shown(lowest)}, {shown(highest)}), where the image file is mapped"

@@ -18,6 +18,7 @@ LOWEST_SPLIT = 2 * GIB
 SEARCHED = 0x8_0000
 FILE_UNIT = 64 * KIB  # an image file is a multiple: QEMU hw/i386/x86-common.c x86_bios_rom_init
 MAX_FILE_SIZE = 16 * MIB  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
+MAX_ADDED = GIB  # bytes in sections; a larger sum is a broken image, not a TD anyone launches
 MAX_SECTIONS = 28  # of the metadata: what fits between its place and the GUID table (image/write.py)
 # Where libkrun puts initrd and command line, and its code in front of a vmlinux's entry has the kernel look
 # for them: libkrun src/arch/src/x86_64/layout.rs. The kernel begins where the room for the initrd ends.

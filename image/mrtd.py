@@ -13,14 +13,14 @@ from enum import StrEnum
 
 from formats import tdvf
 from formats.errors import FormatError
+from formats.limits import MAX_ADDED
 from formats.tdvf import EXTEND_CHUNK, Section, SectionAttribute, SectionType
-from formats.units import GIB, PAGE
+from formats.units import PAGE
 
 BLOCK = 128  # Intel TDX Module ABI: bytes hashed for a page's or a chunk's address
 ADDRESS_OFFSET = 16  # of the GPA inside that block
 ADD_TEXT = b"MEM.PAGE.ADD"
 EXTEND_TEXT = b"MR.EXTEND"
-MAX_ADDED = GIB  # bytes; a larger sum is a broken image, not a TD anyone launches
 
 
 class Order(StrEnum):

@@ -308,3 +308,31 @@ def test_a_flow_may_have_any_name() -> None:
     blocks = [block.name for unit in units for block in unit.blocks]
     assert {f"flow_{name}" for name in names} <= set(blocks)
     assert len(blocks) == len(set(blocks))
+
+
+def at_the_limits(more: int) -> str:
+    """linux.tdf with a volume where the file begins, and sections of 1 GiB (2 MiB for BFV) and `more` KiB."""
+    size = (1 << 20) - (2 << 10) - (64 + 80 + 40 + 128 + 4 + 4) + more
+    last = f"{size} KiB  at 0x00A0_0000\n        settings  CFV  4 KiB  at 0xFF00_1000"
+    return re.sub(r"48 MiB  at 0x00A0_0000", last, FLOW.read_text())
+
+
+def test_the_largest_sum_of_sections_and_the_lowest_volume_can_be_built(tmp_path: Path) -> None:
+    flow = tmp_path / "limits.tdf"
+    flow.write_text(at_the_limits(0))
+    image = build(flow, tmp_path).image.read_bytes()
+    assert len(image) == 16 << 20
+    assert check_image(image) == []
+
+
+def test_a_larger_sum_of_sections_is_refused() -> None:
+    (error,) = check_source(at_the_limits(4), "limits.tdf").diagnostics
+    assert (error.code, error.source_line.split()[0]) == ("T10", "settings")
+
+
+def test_one_section_too_many_is_refused() -> None:
+    more = "".join(f"\n        more{n}  TempMem  4 KiB  at {0x480_0000 + n * 4096:#x}" for n in range(22))
+    line = "parameters  PayloadParam    4 KiB"
+    assert check_source(FLOW.read_text().replace(line, line + more[: more.rindex("\n")]), "x").firmware
+    (error,) = check_source(FLOW.read_text().replace(line, line + more), "x").diagnostics
+    assert (error.code, error.source_line.split()[0]) == ("T10", "payload")

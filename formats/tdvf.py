@@ -6,8 +6,9 @@ OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.nasm.inc; section types 5 to 8: td-shim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import Enum, IntEnum, IntFlag
 
 import construct as c
 from construct import Bytes, Int16ul, Int32ul, Int64ul
@@ -184,12 +185,14 @@ def guid_table(descriptor_distance: int) -> bytes:
     )
 
 
-def table_entries(image: bytes, *, place: str = "image") -> tuple[TableEntry, ...] | None:
-    """The entries of the GUID table from the image's end downwards; None when there is no table."""
+def table_entries(image: bytes, *, place: str = "image") -> Iterator[TableEntry]:
+    """The entries of the GUID table from the image's end downwards, up to one of length 0; FieldError at one
+    that cannot be. None when there is no table.
+    """
     end = len(image) - FOOTER_DISTANCE + GUID_SIZE
     tail = TABLE_ENTRY_TAIL.sizeof()
     if end - tail < 0 or image[end - GUID_SIZE : end] != guids.TABLE_FOOTER.bytes_le:
-        return None
+        return
     footer = unpack(TABLE_ENTRY_TAIL, image, end - tail, place=place)
     if not tail <= footer.length <= end:
         raise FieldError(
@@ -197,29 +200,39 @@ def table_entries(image: bytes, *, place: str = "image") -> tuple[TableEntry, ..
         )
     bottom = end - footer.length
     position = end - tail
-    entries: list[TableEntry] = []
     while position - bottom >= tail:
         item = unpack(TABLE_ENTRY_TAIL, image, position - tail, place=place)
+        if not item.length:
+            return
         if not tail <= item.length <= position - bottom:
             where = f"{place} offset {position - tail:#x}"
             raise FieldError(
                 where, f"GUID table entry of length {item.length}", f"{tail} to {position - bottom}"
             )
         start = position - item.length
-        entries.append(TableEntry(item.guid, image[start : position - tail], start))
+        yield TableEntry(item.guid, image[start : position - tail], start)
         position = start
-    return tuple(entries)
 
 
-def offset_by_table(image: bytes, *, place: str = "image") -> int | None:
+class EntrySize(Enum):
+    """What a reader does with a TDX entry whose data are not 4 bytes."""
+
+    REFUSED = 0
+    SKIPPED = 1
+    ANY = 2  # the first 4 bytes, whatever they are
+
+
+def offset_by_table(image: bytes, *, place: str = "image", size: EntrySize = EntrySize.REFUSED) -> int | None:
     """The descriptor's offset by the GUID table, None when the table or its TDX entry is absent."""
-    for entry in table_entries(image, place=place) or ():
-        if entry.guid == guids.TDX_METADATA_OFFSET.bytes_le:
-            if len(entry.data) != Int32ul.sizeof():
-                raise FieldError(
-                    f"{place} offset {entry.offset:#x}", f"TDX entry with {len(entry.data)} bytes", "4 bytes"
-                )
-            return len(image) - int(Int32ul.parse(entry.data))
+    for entry in table_entries(image, place=place):
+        if entry.guid != guids.TDX_METADATA_OFFSET.bytes_le:
+            continue
+        if len(entry.data) != Int32ul.sizeof() and size is not EntrySize.ANY:
+            if size is EntrySize.SKIPPED:
+                continue
+            where = f"{place} offset {entry.offset:#x}"
+            raise FieldError(where, f"TDX entry with {len(entry.data)} bytes", "4 bytes")
+        return len(image) - int(Int32ul.parse(image[entry.offset :]))
     return None
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from formats import tdvf
 from formats.errors import FormatError
-from formats.tdvf import Metadata, Section, SectionType
+from formats.tdvf import EntrySize, Metadata, Section, SectionType
 from formats.units import FOUR_GIB, GIB, MIB
 
 Range = tuple[int, int]
@@ -21,17 +22,17 @@ IN_LOW_RAM = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM
 WITH_DATA = (SectionType.BFV, SectionType.CFV)
 
 
-def by_table(image: bytes, *, place: str = "image") -> int:
+def by_table(image: bytes, *, place: str = "image", size: EntrySize = EntrySize.REFUSED) -> int:
     """The descriptor's offset by the GUID table. FormatError."""
-    offset = tdvf.offset_by_table(image, place=place)
+    offset = tdvf.offset_by_table(image, place=place, size=size)
     if offset is None:
         raise FormatError(place, "no GUID table with a TDX entry", "one, at the end of the file")
     return offset
 
 
-def by_table_or_pointer(image: bytes, *, place: str = "image") -> int:
+def by_table_or_pointer(image: bytes, *, place: str = "image", size: EntrySize = EntrySize.SKIPPED) -> int:
     """The same; the pointer where there is no such entry."""
-    offset = tdvf.offset_by_table(image, place=place)
+    offset = tdvf.offset_by_table(image, place=place, size=size)
     return tdvf.offset_by_pointer(image, place=place) if offset is None else offset
 
 
@@ -96,7 +97,7 @@ def _own_high_ram(section: Section, ram: tuple[Range, ...], file_size: int) -> b
 
 _TO_TEMP_MEM = frozenset(range(SectionType.TEMP_MEM + 1))
 _TO_PAYLOAD_PARAM = frozenset((*range(SectionType.PAYLOAD_PARAM + 1), RESERVED))
-QEMU = Vmm(by_table, _TO_TEMP_MEM, _data_in_file, 2 * GIB, 0xB000_0000 - 1)
+QEMU = Vmm(partial(by_table, size=EntrySize.ANY), _TO_TEMP_MEM, _data_in_file, 2 * GIB, 0xB000_0000 - 1)
 ALIOTH = Vmm(by_table, _TO_TEMP_MEM, _data_in_file, 2 * GIB, 2 * GIB, any_length=True)
 CLOUD_HYPERVISOR = Vmm(by_table_or_pointer, _TO_PAYLOAD_PARAM, _own_ram)
 # libkrun's way by the pointer counts from the wrong end of the file: only the table works.

@@ -6,11 +6,10 @@ way, so an image can be fine for one and no image at all for another. The kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
-from formats import guids, tdvf, vmms
+from formats import guids, hob, tdvf, vmms
 from formats.errors import FormatError
 from formats.limits import FILE_UNIT
 from formats.tdvf import Section, SectionAttribute, SectionType
@@ -177,15 +176,25 @@ def _memory(item: Section) -> bool:
     return item.type not in WITHIN_BFV
 
 
-def _unaligned(value: Callable[[Section], int], name: str) -> Callable[[Section], str | None]:
-    return lambda item: f"{name} {value(item):#x}" if _memory(item) and value(item) % PAGE else None
+def _unaligned(
+    value: Callable[[Section], int], name: str, seen: Callable[[Section], bool] = _memory
+) -> Callable[[Section], str | None]:
+    return lambda item: f"{name} {value(item):#x}" if seen(item) and value(item) % PAGE else None
 
 
-def _overlaps(subject: Subject) -> Broken:
-    own = [(name, item) for name, item in subject.named() if _memory(item) and item.memory_size]
-    for (one, a), (two, b) in combinations(own, 2):
-        if a.address < b.end and b.address < a.end:
-            yield f"{one} and {two}", f"both at GPA {max(a.address, b.address):#x}"
+def _overlaps(seen: Callable[[Section], bool]) -> Callable[[Subject], Broken]:
+    """Sections that begin before one with a lower address ends."""
+
+    def broken(subject: Subject) -> Broken:
+        own = [(name, item) for name, item in subject.named() if seen(item) and item.memory_size]
+        one, last = "", 0
+        for two, item in sorted(own, key=lambda named: named[1].address):
+            if item.address < last:
+                yield f"{one} and {two}", f"both at GPA {item.address:#x}"
+            if item.end > last:
+                one, last = two, item.end
+
+    return broken
 
 
 def _file_size(unit: int) -> Callable[[Subject], Broken]:
@@ -213,13 +222,32 @@ def _places(vmm: Vmm, *kinds: SectionType) -> Callable[[Subject], Broken]:
     return broken
 
 
-def _outside(size: Callable[[Section], int]) -> Callable[[Subject], Broken]:
+def _outside(
+    size: Callable[[Section], int], types: Container[int] = WITH_DATA
+) -> Callable[[Subject], Broken]:
     def broken(subject: Subject) -> Broken:
         for name, item in subject.named():
-            if item.type in WITH_DATA and item.data_offset + size(item) > len(subject.image):
+            if item.type in types and item.data_offset + size(item) > len(subject.image):
                 yield name, f"data to offset {item.data_offset + size(item):#x}"
 
     return broken
+
+
+def _list_size(subject: Subject) -> Broken:
+    """A list of RAM that is too small for what it has to say in the machine that has least to say: a header,
+    an entry for each section that it names and one for each gap in front of one, an end.
+    """
+    named = sorted((s.address, s.end) for s in subject.sections if s.type in (TD_HOB, TEMP_MEM))
+    gaps = sum(start > before for before, (start, _) in zip((0, *(e for _, e in named)), named, strict=False))
+    least = hob.PHIT.sizeof() + (len(named) + gaps) * hob.RESOURCE.sizeof() + hob.HEADER.sizeof()
+    for name, item in subject.named():
+        if item.type == TD_HOB and item.memory_size < least:
+            yield name, f"memory size {item.memory_size:#x}, {least:#x} needed"
+
+
+def _aligned_descriptor(subject: Subject) -> Broken:
+    if subject.offset % 8:
+        yield "metadata", f"descriptor at offset {subject.offset:#x}"
 
 
 def _reset_vector(subject: Subject) -> Broken:
@@ -284,17 +312,52 @@ PAGES = f"a multiple of {PAGE:#x}"
 RAM = "RAM of one machine"
 TO_PARAM = f"BFV to PayloadParam, or {vmms.RESERVED:#x}"
 MAPPED = "RAM of one machine, or where a file that ends at 4 GiB lies"
-_KVM_ROWS: tuple[tuple[str, str, Callable[[Subject], Broken]], ...] = (
-    (PAGES, _KVM, _each(_unaligned(lambda item: item.address, "address"))),
-    (PAGES, _KVM, _each(_unaligned(lambda item: item.memory_size, "memory size"))),
-    (
-        "at least one page",
-        _KVM,
-        _each(lambda s: "memory size 0" if _memory(s) and not s.memory_size else None),
-    ),
-    ("memory of their own", _KVM, _overlaps),
-    (f"an end at or below {MOST_RAM:#x}, in private memory", _KVM, _each(_shared)),
-)
+Row = tuple[str, str, Callable[[Subject], Broken]]
+
+
+def _kvm_rows(
+    seen: Callable[[Section], bool] = _memory, whole: Callable[[Section], bool] = _memory
+) -> tuple[Row, ...]:
+    """What the kernel refuses of the sections that it is asked to add, `seen`. Of those that are not `whole`
+    the VMM names as many pages as fit.
+    """
+
+    def small(item: Section) -> str | None:
+        few = seen(item) and item.memory_size < PAGE and not (whole(item) and item.memory_size)
+        return f"memory size {item.memory_size:#x}" if few else None
+
+    return (
+        (PAGES, _KVM, _each(_unaligned(lambda item: item.address, "address", seen))),
+        (PAGES, _KVM, _each(_unaligned(lambda item: item.memory_size, "memory size", whole))),
+        ("at least one page", _KVM, _each(small)),
+        ("memory of their own", _KVM, _overlaps(seen)),
+        (f"an end at or below {MOST_RAM:#x}, in private memory", _KVM, _each(_shared)),
+    )
+
+
+def _none(_item: Section) -> bool:
+    return False
+
+
+def _with_slot(item: Section) -> bool:
+    """Outside of the RAM of every machine of Cloud Hypervisor: a memory slot of its own, of whole pages."""
+    ram = vmms.CLOUD_HYPERVISOR.ram(MOST_RAM)
+    return _memory(item) and not any(start <= item.address < end for start, end in ram)
+
+
+def _high(item: Section) -> bool:
+    """Above the RAM that libkrun adds as one region."""
+    return _memory(item) and item.address >= vmms.LIBKRUN_MMIO
+
+
+_KVM_ROWS: dict[str, tuple[Row, ...]] = {
+    "qemu": _kvm_rows(),
+    "cloud-hypervisor": _kvm_rows(whole=_with_slot),
+    "dragonball": _kvm_rows(whole=_none),
+    "libkrun": _kvm_rows(_high, _high),
+    "alioth": _kvm_rows(whole=_none),
+    "td-shim-spec": _kvm_rows(),
+}
 _TD_ROWS = (
     (
         "a measured BFV with instructions at the reset vector",
@@ -308,7 +371,7 @@ _ADDED_FROM_THE_FILE = (
     _KVM,
     _each(_unaligned(lambda item: item.data_offset, "data offset"), *WITH_DATA),
 )
-_ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
+_ROWS: dict[str, tuple[Row, ...]] = {
     "qemu": (
         ("a multiple of 64 KiB", "hw/i386/x86-common.c x86_bios_rom_init", _file_size(FILE_UNIT)),
         ("at least 2 sections", _TDVF, _few_sections),
@@ -324,12 +387,12 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ),
         (RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _places(vmms.QEMU, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.QEMU, *WITH_DATA)),
+        ("room for the list", "hw/i386/tdvf-hob.c tdvf_get_area", _list_size),
         _ADDED_FROM_THE_FILE,
     ),
     "cloud-hypervisor": (
         (TO_PARAM, _CH, _types(vmms.CLOUD_HYPERVISOR)),
         ("one", _CH_ADD, _at_least(TD_HOB)),
-        ("data inside the file", _CH_ADD, _outside(lambda item: item.raw_size)),
     ),
     "dragonball": (
         (TO_PARAM, _DRAGONBALL, _types(vmms.DRAGONBALL)),
@@ -337,14 +400,13 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ("one", _DRAGONBALL_LOAD, _at_least(BFV)),
         ("one", _DRAGONBALL_LOAD, _at_least(TD_HOB)),
         ("one", _DRAGONBALL_LOAD, _at_least(PAYLOAD_PARAM)),
-        ("data inside the file", _DRAGONBALL_LOAD, _outside(lambda item: item.raw_size)),
     ),
     "libkrun": (
         (TO_PARAM, _LIBKRUN_TYPES, _types(vmms.LIBKRUN)),
         (f"RAM of one machine, or from {vmms.LIBKRUN_MMIO:#x} on", _LIBKRUN_RAM, _places(vmms.LIBKRUN)),
         ("one", _LIBKRUN, _at_least(BFV)),
         ("one", _LIBKRUN, _at_least(TD_HOB)),
-        ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size)),
+        ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size, vmms.LIBKRUN.types)),
     ),
     "alioth": (
         (PAGES, "alioth/src/loader/firmware/firmware_amd64.rs load", _file_size(PAGE)),
@@ -353,6 +415,8 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
         ("data inside the file", _ALIOTH_ADD, _outside(lambda item: item.memory_size)),
         (RAM, f"{_ALIOTH} create_hob_mem_resources", _places(vmms.ALIOTH, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.ALIOTH, *WITH_DATA)),
+        ("room for the list", f"{_ALIOTH} create_hob", _list_size),
+        ("a descriptor at a multiple of 8", f"{_ALIOTH} parse_entries", _aligned_descriptor),
         _ADDED_FROM_THE_FILE,
     ),
     "td-shim-spec": (
@@ -377,7 +441,7 @@ _ROWS: dict[str, tuple[tuple[str, str, Callable[[Subject], Broken]], ...]] = {
 RULES: tuple[Rule, ...] = tuple(
     Rule(vmm, expected, source, broken)
     for vmm in VMMS
-    for expected, source, broken in (*_ROWS[vmm], *_KVM_ROWS, *_TD_ROWS)
+    for expected, source, broken in (*_ROWS[vmm], *_KVM_ROWS[vmm], *_TD_ROWS)
 )
 
 

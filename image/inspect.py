@@ -115,7 +115,7 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
         descriptor_offset=metadata.offset,
         offset_by_guid_table=tdvf.offset_by_table(image, place=place),
         offset_by_pointer=tdvf.offset_by_pointer(image, place=place),
-        guid_table=tuple(guids.name(entry.guid) for entry in tdvf.table_entries(image, place=place) or ()),
+        guid_table=tuple(guids.name(entry.guid) for entry in tdvf.table_entries(image, place=place)),
         sections=tuple(_section(item) for item in metadata.sections),
         mrtd_single_pass=single.digest.hex() if single else None,
         mrtd_two_pass=double.digest.hex() if double else None,

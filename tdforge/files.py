@@ -1,5 +1,6 @@
 """How does a command read the files it is given and write those it makes? Every failure is a UserError."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from formats import tdvf
@@ -29,11 +30,11 @@ def write(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def read_image(path: Path) -> bytes:
-    """An image file with TDVF metadata. Raises UserError."""
+def read_image(path: Path, metadata: Callable[..., tdvf.Metadata] = tdvf.metadata) -> bytes:
+    """An image file with TDVF metadata, as `metadata` finds it. Raises UserError."""
     data = read(path, "image")
     try:
-        tdvf.metadata(data, place=str(path))
+        metadata(data, place=str(path))
     except FormatError as error:
         why = str(error).removeprefix(str(path)).lstrip(": ")  # the name is said once
         raise UserError(f"{path} is not a TD image, or is cut short: {why}") from error

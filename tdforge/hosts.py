@@ -115,7 +115,7 @@ def alioth(launch: Launch) -> str:
     """Alioth's command line (docs/coco.md)."""
     words = ["alioth", "boot", "--memory", f"size={launch.memory // MIB}M", "--cpu", f"count={launch.vcpus}"]
     if launch.kernel:
-        words += ["--kernel", str(launch.kernel), "--cmdline", launch.cmdline]
+        words += ["--kernel", str(launch.kernel), f"--cmdline={launch.cmdline}"]
     if launch.initrd:
         words += ["--initramfs", str(launch.initrd)]
     words += ["--coco", f"tdx,attr={SEPT_VE_DISABLE:#x}", "--firmware", str(launch.image)]

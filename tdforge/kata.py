@@ -15,6 +15,7 @@ from tdforge.files import read
 from tdforge.hosts import Launch
 
 QEMU_CPUS = 240  # Kata's Go runtime cuts more: govmm/vmm_amd64.go
+DRAGONBALL_MEMORY = 64 * MIB  # kata-types config/hypervisor/dragonball.rs validate refuses less
 LEAST_MEMORY = 256 * MIB  # below it takes its default: its config.go, MinHypervisorMemory
 
 
@@ -62,6 +63,6 @@ def dragonball(launch: Launch) -> str:
         raise UserError(f"Dragonball loads a vmlinux, an ELF file, and {launch.kernel} is none")
     if launch.vcpus > MAX_CPUS:
         raise UserError(f"Dragonball has at most {MAX_CPUS} vCPUs")
-    if launch.memory % MEMORY_UNIT or launch.memory > MOST_MEMORY:
-        raise UserError("Dragonball takes an even number of MiB of memory, 1 TiB at most")
+    if launch.memory % MEMORY_UNIT or not DRAGONBALL_MEMORY <= launch.memory <= MOST_MEMORY:
+        raise UserError("Dragonball takes an even number of MiB of memory, 64 MiB to 1 TiB")
     return "# kata-containers pull request 13659\n" + toml("hypervisor.dragonball", _values(launch))

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,9 +158,9 @@ def defaults() -> dict[str, Any]:
 
 def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     """The run of an image that the options describe. UserError."""
-    image = read_image(image_file)
-    kernel = read(given.kernel, "kernel") if given.kernel else None
     preset = parse_vmm(given.vmm)[0]
+    image = read_image(image_file, preset.vmm.metadata)
+    kernel = read(given.kernel, "kernel") if given.kernel else None
     check_host(image, str(image_file), preset.name)
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
@@ -197,20 +198,26 @@ def check_host(image: bytes, name: str, preset: str, memory: int | None = None) 
     """Would the VMM that the preset is named after load this image, into `memory` bytes? UserError with its
     reason.
     """
-    sections = tdvf.metadata(image).sections
-    if any(item.raw_size and item.data_offset + item.raw_size > len(image) for item in sections):
-        return  # cut short, as the loader says
     vmm = preset.partition(":")[0]
     (verdict,) = verdicts(image, (vmm,))
     if not verdict.accepts:
-        raise UserError(f"{vmm} refuses {name}: {verdict.refusals[0].text}")
+        raise UserError(f"{vmm} refuses {name}: {verdict.refusals[0].text}{cut_short(image)}")
     if memory is None:
         return
     reader = READERS[vmm][0]
-    for item in sections:
+    for item in reader.metadata(image).sections:
         if not reader.takes(item, reader.ram(memory), len(image)):
             where = f"{item.type_name} section {item.address:#x} to {item.end:#x}"
             raise UserError(f"{name}: {where} does not lie in {memory >> 20} MiB of RAM")
+
+
+def cut_short(image: bytes) -> str:
+    """What probably lies behind a refusal: the file lacks its start, from whose end all else is found."""
+    with suppress(FormatError):
+        end = max(item.data_offset + item.raw_size for item in tdvf.metadata(image).sections)
+        if end > len(image):
+            return f"; it has data up to {end:#x}, but the image ends at {len(image):#x}; it is cut short"
+    return ""
 
 
 def check_payload(

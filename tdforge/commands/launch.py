@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from formats.units import MIB
+from image.hosts import READERS
 from tdforge import show
 from tdforge.apt import Say
 from tdforge.command import Command
@@ -66,7 +67,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def launch(given: argparse.Namespace) -> int:
     """Runs QEMU, or prints. UserError: a host that would refuse the image, or cannot start this."""
-    image = read_image(given.image)
+    vmm = "qemu" if given.vmm == PLAIN else HOSTS[given.vmm].vmm
+    image = read_image(given.image, READERS[vmm][0].metadata)
     for name in ("kernel", "initrd"):
         path = getattr(given, name)
         if path is not None and not path.is_file():
@@ -87,12 +89,12 @@ def launch(given: argparse.Namespace) -> int:
         given.vcpus,
     )
     if given.vmm == PLAIN:
-        check_host(image, str(given.image), "qemu")
+        check_host(image, str(given.image), vmm)
     else:
         host = HOSTS[given.vmm]
         if not given.only:
             raise UserError(f"{given.vmm} needs a host with TDX: add --print to see how it is started there")
-        check_host(image, str(given.image), host.vmm, given.memory)
+        check_host(image, str(given.image), vmm, given.memory)
         print(host.text(what), end="")
         show.err().print(f"tdforge: derived from {host.source}, not run here")
         return OK

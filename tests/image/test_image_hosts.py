@@ -9,7 +9,14 @@ import pytest
 from debian import ovmf
 from hypothesis import given
 from hypothesis import strategies as st
-from tdvfimage import image_for_direct_boot, image_for_qemu, overwritten, patched, without_last_section
+from tdvfimage import (
+    TDX_GUID,
+    image_for_direct_boot,
+    image_for_qemu,
+    overwritten,
+    patched,
+    without_last_section,
+)
 
 from formats.vmms import RESERVED
 from image.hosts import RULES, VMMS, verdicts
@@ -43,6 +50,16 @@ def described(kind: int, **fields: int) -> bytes:
     return patched(SHIM, TEMP, type=kind, **wanted | fields)
 
 
+def moved(image: bytes) -> bytes:
+    """The sample with its descriptor 4 bytes further down."""
+    block = image[-0x400:-0x300]
+    raw = overwritten(image, 0x404, block + bytes(4))
+    at = raw.rindex(TDX_GUID)
+    raw = overwritten(raw, len(raw) - at + 6, struct.pack("<I", 0x3F4))
+    return overwritten(raw, 0x20, struct.pack("<I", len(raw) - 0x3F4))
+
+
+OWN_RAM = ALL - {"libkrun"}  # libkrun adds low RAM as one region
 Case = tuple[str, Callable[[], bytes], str, set[str]]
 CASES: tuple[Case, ...] = (
     ("half a unit", lambda: bytes(0x8000) + QEMU, "a multiple of 64 KiB", {"qemu"}),
@@ -99,10 +116,22 @@ CASES: tuple[Case, ...] = (
     ("half a page more", lambda: bytes(0x800) + QEMU, "a multiple of 0x1000", {"alioth"}),
     ("odd data", lambda: patched(QEMU, CFV, data_offset=0xA800), "multiple of 0x1000", {"qemu", "alioth"}),
     ("shared", lambda: patched(QEMU, TEMP, address=1 << 51), "private memory", ALL),
-    ("odd address", lambda: patched(QEMU, TEMP, address=0x81_0800), "a multiple of 0x1000", ALL),
-    ("odd size", lambda: patched(QEMU, TEMP, memory_size=0x7800), "a multiple of 0x1000", ALL),
-    ("empty", lambda: patched(QEMU, TEMP, memory_size=0), "at least one page", ALL),
-    ("overlap", lambda: patched(QEMU, TEMP, address=0x80_F000), "memory of their own", ALL),
+    ("odd address", lambda: patched(QEMU, TEMP, address=0x81_0800), "a multiple of 0x1000", OWN_RAM),
+    ("odd high address", lambda: patched(QEMU, CFV, address=0xFFF0_0800), "a multiple of 0x1000", ALL),
+    ("odd size", lambda: patched(QEMU, TEMP, memory_size=0x7800), "a multiple of 0x1000", SIZED),
+    (
+        "odd high size",
+        lambda: patched(QEMU, CFV, memory_size=0x1800),
+        "a multiple of 0x1000",
+        SIZED | {"libkrun", "cloud-hypervisor"},
+    ),
+    ("half a page", lambda: patched(QEMU, TEMP, memory_size=0x800), "at least one page", OWN_RAM - SIZED),
+    ("empty", lambda: patched(QEMU, TEMP, memory_size=0), "at least one page", OWN_RAM),
+    ("empty high", lambda: patched(QEMU, CFV, memory_size=0), "at least one page", ALL),
+    ("overlap", lambda: patched(QEMU, TEMP, address=0x80_F000), "memory of their own", OWN_RAM),
+    ("high overlap", lambda: patched(QEMU, CFV, address=0xFFFF_D000), "memory of their own", ALL),
+    ("small list", lambda: patched(QEMU, HOB, memory_size=0xCF), "room for the list", {"qemu", "alioth"}),
+    ("odd descriptor", lambda: moved(QEMU), "at a multiple of 8", {"alioth"}),
     ("unmeasured", lambda: patched(QEMU, BFV, attributes=0), "at the reset vector", ALL),
     ("no code", lambda: overwritten(QEMU, 0x10, bytes(16)), "at the reset vector", ALL),
     ("attributes of BFV", lambda: patched(QEMU, BFV, attributes=3), "0x1", {"td-shim-spec"}),
@@ -117,8 +146,9 @@ CASES: tuple[Case, ...] = (
         "data outside",
         lambda: patched(SHIM, CFV, data_offset=0xF000),
         "data inside the file",
-        ALL - {"td-shim-spec"},
+        {"qemu", "alioth", "libkrun"},
     ),
+    ("nothing outside", lambda: patched(SHIM, TEMP, data_offset=0xFFFF_FFF0), "inside the file", {"libkrun"}),
     (
         "no BFV",
         lambda: patched(SHIM, BFV, type=1, attributes=0),
@@ -168,6 +198,9 @@ def test_every_row_is_broken_by_some_case() -> None:
         (lambda: patched(SHIM, HOB, address=0xBFFF_8000), ALL - {"qemu", "alioth", "dragonball"}),
         (lambda: patched(SHIM, TEMP, type=RESERVED), {"cloud-hypervisor", "dragonball", "libkrun"}),
         (lambda: overwritten(QEMU, 0x3EC, struct.pack("<I", 1)), {"alioth"}),  # the descriptor's Length
+        (lambda: patched(SHIM, CFV, data_offset=0xF000), {"cloud-hypervisor", "dragonball", "td-shim-spec"}),
+        (lambda: patched(SHIM, TEMP, address=0x80_F000), {"libkrun"}),
+        (lambda: patched(QEMU, HOB, memory_size=0x1000), ALL - {"dragonball"}),
         (lambda: described(7), {"td-shim-spec"}),
         (lambda: described(8, data_offset=0xFC00), {"td-shim-spec"}),
     ],
@@ -197,6 +230,26 @@ def test_each_vmm_finds_the_metadata_in_its_own_way() -> None:
     assert {v.vmm for v in verdicts(no_table) if "GUID table" in v.refusals[:1].__repr__()} == TABLE_ONLY
     assert refusing(wrong_pointer) >= POINTER_ONLY
     assert "cloud-hypervisor" not in refusing(no_table) | refusing(wrong_pointer)
+
+
+FOOTER = bytes.fromhex("de82b596b21ff745baeaa366c55a082d")
+FOUND, LARGE = b"\xf0\3\0\0\x16\0" + TDX_GUID, b"\xf0\3\0\0" + bytes(4) + b"\x1a\0" + TDX_GUID
+NO_LENGTH = bytes(2) + bytes(range(16))
+
+
+@pytest.mark.parametrize(
+    ("table", "takers"),
+    [
+        (FOUND, ALL - {"dragonball"}),
+        (LARGE, {"qemu", "cloud-hypervisor", "td-shim-spec"}),  # any length, passed over, not looked at
+        (NO_LENGTH + FOUND, ALL - {"dragonball"}),  # below what is looked for
+        (FOUND + NO_LENGTH, {"cloud-hypervisor", "td-shim-spec"}),  # by the pointer
+    ],
+    ids=["usual", "longer entry", "nothing below", "nothing above"],
+)
+def test_each_vmm_walks_the_table_in_its_own_way(table: bytes, takers: set[str]) -> None:
+    whole = table + struct.pack("<H", len(table) + 18) + FOOTER
+    assert ALL - refusing(overwritten(QEMU, 0x20 + len(whole), whole)) == takers
 
 
 def test_stock_ovmf_is_for_qemu() -> None:

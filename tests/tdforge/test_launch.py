@@ -6,14 +6,20 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tdvfimage import patched
 
+from formats.units import MIB
 from tdforge.building import build_flow
 from tdforge.cli import main
 from tdforge.commands.launch import HOSTS
+from tdforge.errors import UserError
 from tdforge.flows import find_flow
+from tdforge.hosts import Launch
+from tdforge.kata import dragonball
 from tdforge.krun import c_text
 
 FLOWS = {"dragonball": "vmlinux", "libkrun": "vmlinux", "alioth": "alioth"}  # the others take qemu.tdf
@@ -108,7 +114,7 @@ def test_alioth_gets_its_command_line(
     assert main(["launch", str(image), "--vmm", "alioth", "--print", *words]) == 0
     assert shlex.split(capsys.readouterr().out) == [
         *("alioth", "boot", "--memory", "size=1024M", "--cpu", "count=3"),
-        *("--kernel", file, "--cmdline", "console=ttyS0 ro", "--initramfs", file),
+        *("--kernel", file, "--cmdline=console=ttyS0 ro", "--initramfs", file),
         *("--coco", "tdx,attr=0x10000000", "--firmware", str(image)),
     ]
 
@@ -221,3 +227,24 @@ def test_what_a_host_cannot_do_is_one_sentence(
     assert said.err.startswith("tdforge: ")
     assert said.err.count("\n") == 1
     assert message in said.err
+
+
+def test_kata_gives_dragonball_no_less_memory_than_it_takes() -> None:
+    given = Launch(Path("image"), memory=62 * MIB)
+    with pytest.raises(UserError, match="64 MiB to 1 TiB"):
+        dragonball(given)
+    assert "default_memory = 64" in dragonball(replace(given, memory=64 * MIB))
+
+
+@pytest.mark.parametrize("words", ["launch --print", "launch --vmm alioth --print", "run --vmm qemu"])
+def test_data_beyond_the_file_hide_no_other_refusal(
+    images: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    """A list with data, which QEMU refuses, and code that is not measured, which no VMM should start."""
+    image = tmp_path / "cut.bin"
+    image.write_bytes(patched(patched(images["qemu"].read_bytes(), 1, raw_size=0x20000), 0, attributes=0))
+    command, *more = words.split()
+    assert main([command, str(image), *more]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f" refuses {image}: " in said.err

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
 
 from formats import guids, tdvf
 from formats.errors import FormatError
@@ -23,6 +22,7 @@ from image.sections import (
     more_data_than_memory,
     offset_without_data,
     outside_last_volume,
+    overlaps,
     own_memory,
 )
 
@@ -248,15 +248,17 @@ def _described(sections: Sequence[Section], place: str, profile: Profile) -> Ite
 
 def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
     own = [(i, item) for i, item in enumerate(sections) if item.type not in WITHIN_BFV]
-    for (i, one), (j, two) in combinations(own, 2):
-        names = f"sections {i} ({one.type_name}) and {j} ({two.type_name})"
-        if one.address < two.end and two.address < one.end:
-            found = f"both at GPA {max(one.address, two.address):#x}"
-            yield Finding("overlap", f"{place} {names}", found, "memory of their own", _KVM)
-        ends = one.data_offset + one.raw_size, two.data_offset + two.raw_size
-        if one.data_offset < ends[1] and two.data_offset < ends[0] and one.raw_size and two.raw_size:
-            found = f"both at file offset {max(one.data_offset, two.data_offset):#x}"
-            yield Finding("data-overlap", f"{place} {names}", found, "data of their own", "TDVF Design Guide")
+    memory = ((item.address, item.end, i) for i, item in own)
+    data = ((item.data_offset, item.data_offset + item.raw_size, i) for i, item in own if item.raw_size)
+
+    def names(one: int, two: int) -> str:
+        return f"{place} sections {one} ({sections[one].type_name}) and {two} ({sections[two].type_name})"
+
+    for one, two, at in overlaps(memory):
+        yield Finding("overlap", names(one, two), f"both at GPA {at:#x}", "memory of their own", _KVM)
+    for one, two, at in overlaps(data):
+        found, expected = f"both at file offset {at:#x}", "data of their own"
+        yield Finding("data-overlap", names(one, two), found, expected, "TDVF Design Guide")
 
 
 def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iterator[Finding]:

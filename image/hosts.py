@@ -20,6 +20,7 @@ from image.sections import (
     more_data_than_memory,
     offset_without_data,
     outside_last_volume,
+    overlaps,
     own_memory,
 )
 
@@ -183,16 +184,10 @@ def _unaligned(
 
 
 def _overlaps(seen: Callable[[Section], bool]) -> Callable[[Subject], Broken]:
-    """Sections that begin before one with a lower address ends."""
-
     def broken(subject: Subject) -> Broken:
-        own = [(name, item) for name, item in subject.named() if seen(item) and item.memory_size]
-        one, last = "", 0
-        for two, item in sorted(own, key=lambda named: named[1].address):
-            if item.address < last:
-                yield f"{one} and {two}", f"both at GPA {item.address:#x}"
-            if item.end > last:
-                one, last = two, item.end
+        own = [each for each in subject.named() if seen(each[1]) and each[1].memory_size]
+        for one, two, at in overlaps((item.address, item.end, i) for i, (_, item) in enumerate(own)):
+            yield f"{own[one][0]} and {own[two][0]}", f"both at GPA {at:#x}"
 
     return broken
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from formats.tdvf import Section, SectionType
 
@@ -39,3 +39,15 @@ def outside_last_volume(item: Section, sections: Sequence[Section]) -> str | Non
     last = item.data_offset + item.raw_size
     inside = item.raw_size and start <= item.data_offset <= last <= end
     return None if inside else f"data from offset {item.data_offset:#x} to {last:#x}"
+
+
+def overlaps(parts: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Of parts (start, end, index): indices of one that begins inside another and of that other, the lower
+    first, and where it begins. One look at each: an image with many sections has its answer soon, too.
+    """
+    holder, last = 0, 0
+    for start, end, index in sorted(parts):
+        if start < last:
+            yield min(holder, index), max(holder, index), start
+        if end > last:
+            holder, last = index, end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import fwcfgcampaign
 import hostilecampaign
 import pytest
 from hostilecampaign import Outcome, campaign
@@ -11,6 +12,8 @@ from tdbox import MIB, Firmware, finish, launched, wanted_runs
 
 from emu.api import run
 from emu.signals import REASONS
+from emu.vmm.choose import parse
+from image.hosts import verdicts
 
 CI_SEEDS = 60
 KERNELS = 3  # boots of a real kernel that go on behind the handoff
@@ -25,6 +28,15 @@ def test_seeds_end_in_a_true_handoff_or_in_a_refusal(outcome: Outcome) -> None:
     assert outcome.failures == []
     assert outcome.runs == CI_SEEDS
     assert outcome.by_reason.keys() == {"handoff", "fatal"}
+
+
+def test_each_campaign_takes_hosts_that_load_its_image(linux: Firmware, qemu: Firmware) -> None:
+    """The same that `tdforge check --for` says; the campaigns of lists and of payloads keep to one host."""
+    assert verdicts(linux.image, [linux.config.vmm])[0].accepts
+    for firmware, module in ((linux, hostilecampaign), (qemu, fwcfgcampaign)):
+        hosts = {parse(module.configuration(firmware, seed).vmm)[0].name for seed in range(CI_SEEDS)}
+        named = sorted({host.partition(":")[0] for host in hosts})
+        assert all(verdict.accepts for verdict in verdicts(firmware.image, named)), named
 
 
 def test_the_attacks_reach_far(outcome: Outcome) -> None:

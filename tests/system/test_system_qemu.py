@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Timer
 
 import oracle
 import pytest
 from debian import kernel, new_qemu, qemu
-from qemubox import MEASURED_LOOP, console, initrd
+from qemubox import HANGS, MEASURED_LOOP, console, initrd
 from tdbox import LINUX, MIB, Firmware
 
 from emu import api
@@ -118,6 +122,36 @@ def test_reboot_and_panic_reset_the_machine(
     text = console(launch, command())
     assert "tour: done" in text
     assert last in text
+
+
+def test_the_command_gives_a_shell_to_type_into(tmp_path: Path) -> None:
+    """`./run qemu --shell`, on a QEMU that it finds by its name."""
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(qemu())} "$@"\n')
+    program.chmod(0o755)
+    words = [sys.executable, "-m", "tdforge.qemu", "--shell", "--kernel", str(kernel())]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        watch = Timer(HANGS, process.kill)
+        watch.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            text = bytearray()
+            while not text.endswith(b"/ # ") and (byte := process.stdout.read(1)):
+                text += byte
+            process.stdin.write(b"echo typed $((6 * 7))\npoweroff\n")
+            process.stdin.flush()
+            text += process.stdout.read()
+        finally:
+            watch.cancel()
+            process.kill()
+    said = text.replace(b"\r", b"")
+    assert b"\ntyped 42\n" in said
+    assert b"reboot: Power down" in said
+    assert process.returncode == 0
 
 
 def handed_over(image: bytes, kernel: bytes, line: str) -> tuple[tuple[str, ...], Shown]:

@@ -59,16 +59,17 @@ class Layout:
                 "T06", image.limit.span, "an image ends at 4 GiB, where the reset vector is", "write `4 GiB`"
             )
         cursor: int | None = None
+        before = len(self._reporter)
         for section in image.sections:
             self._names.claim(section.name, self._reporter)
             cursor = self._section(section, cursor)
         for extra in image.sections[MAX_SECTIONS : MAX_SECTIONS + 1]:
             message = f"`{extra.name.text}` is one section too many, the metadata has room for {MAX_SECTIONS}"
             self._error("T10", extra.name.span, message)
-        total = MAX_BFV
+        total, well = MAX_BFV, len(self._reporter) == before
         for placed in self.sections:
-            before, total = total, total + (placed.size or 0)
-            if before <= MAX_ADDED < total:
+            less, total = total, total + (placed.size or 0)
+            if well and less <= MAX_ADDED < total:
                 message = f"up to `{placed.name}`, the sections have more than 1 GiB with a BFV of 2 MiB"
                 self._error("T10", placed.span, message, "declare RAM under `memory`: no VMM has to add it")
         for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):

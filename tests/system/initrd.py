@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from debian import HOME
+from tdbox import ASKS
 
 from tdforge.initramfs import TOUR, busybox, with_init
 
@@ -16,7 +17,6 @@ SOURCE = Path(__file__).parent / "init.c"
 FLAGS = ("-target", "x86_64-linux-musl", "-mcpu=x86_64", "-O1", "-static", "-nostdlib", "-ffreestanding")
 STRICT = ("-fno-stack-protector", "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror")
 
-ASKS = "tour: which end?"  # the last that is printed before a line is read
 # What a kernel says that met something wrong.
 COMPLAINTS = r"BUG|WARNING|stall|Oops|unchecked MSR|ACPI (Bios )?(Error|Warning)"
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
-from initrd import ASKS
 
 from emu.api import Report, RunConfig, prepare, report
 from emu.ending import Until
@@ -25,6 +24,7 @@ from gen.build import build
 MIB, GIB = 1 << 20, 1 << 30
 PRESETS = (*TAKE_SECTION, "qemu")  # linux.tdf boots on the first of them, qemu.tdf on the last
 HASHING = ("sha384_blocks",)
+ASKS = "tour: which end?"  # the last that initrd.asking() prints before it reads a line
 LINUX = Path(__file__).resolve().parents[2] / "dsl" / "flows" / "linux.tdf"
 QEMU = LINUX.with_name("qemu.tdf")
 
@@ -115,7 +115,7 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
 
 @contextmanager
 def asking(config: RunConfig) -> Iterator[Callable[[bytes], Stopped]]:
-    """Boots to the end of initrd.ASKING and hands out what types a line there and runs to the end; each line
+    """Boots to the end of initrd.asking() and hands out what types a line there and runs to the end; each line
     is typed into the same TD, which is put back to where it asked.
     """
     with launched(replace(config, until=f"console:{ASKS}")) as machine:

@@ -115,8 +115,8 @@ def finish(machine: Machine, config: RunConfig) -> Stopped:
 
 @contextmanager
 def asking(config: RunConfig) -> Iterator[Callable[[bytes], Stopped]]:
-    """Boots to the end of initrd.asking() and hands out what types a line there and runs to the end; each line
-    is typed into the same TD, which is put back to where it asked.
+    """Boots to the end of initrd.asking(). What it hands out types a line there and runs to the end; each
+    line is typed into the same TD, which is put back to where it asked.
     """
     with launched(replace(config, until=f"console:{ASKS}")) as machine:
         td = finish(machine, config)

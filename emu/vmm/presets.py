@@ -53,6 +53,7 @@ class Preset:
     kernel: Kernel = Kernel.SECTION
     power: PowerPorts = (KEYBOARD,)
     pm_timer: int = 0  # its port
+    zeros: bool = False  # ports without a device: zero, as KVM leaves the answer; else the VMM's all ones
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
     whole_pages: bool = False  # a section's pages are those of the image file, whatever its raw size says
@@ -70,6 +71,7 @@ _SPEC = Preset(
     lists.td_shim_spec,
     vmms.SPECIFICATION,
     power=OF_SPECIFICATION,
+    zeros=True,
     large_pages=True,
     page_aug=True,
     vmlinux=True,
@@ -101,6 +103,7 @@ PRESETS = {
             "dragonball",
             lists.dragonball,
             vmms.DRAGONBALL,
+            zeros=True,
             kernel=Kernel.SEGMENTS,
             last_hob=True,
             volumes=True,
@@ -110,6 +113,7 @@ PRESETS = {
             "libkrun",
             lists.libkrun,
             vmms.LIBKRUN,
+            zeros=True,
             kernel=Kernel.BUNDLE,
             max_cpus=libkrun.MAX_CPUS,
         ),

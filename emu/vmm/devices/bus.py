@@ -58,12 +58,13 @@ def power_only(set_line: SetLine) -> tuple[Device, ...]:
 @dataclass(frozen=True)
 class Host:
     """What one host has and others do not: `board` makes its devices. `aligned_only`: other accesses of ports
-    read zero and write nothing.
+    read zero and write nothing. `zeros`: so do ports that no device has, which else read all ones.
     """
 
     board: Callable[[SetLine], tuple[Device, ...]] = power_only
     ioapic_version: int = ioapic.VERSION_PLAIN
     aligned_only: bool = False
+    zeros: bool = False
 
 
 PLAIN = Host()
@@ -107,13 +108,13 @@ class Ports:
                 device.write(port, size, value)
 
     def read(self, port: int, size: int) -> int:
-        """IN of 1, 2 or 4 bytes; nobody answers: all ones."""
+        """IN of 1, 2 or 4 bytes."""
         if self.host.aligned_only and port % size:
             return 0
         for device in self.devices:
             if port in device.ports:
                 return device.read(port, size)
-        return (1 << 8 * size) - 1
+        return 0 if self.host.zeros else (1 << 8 * size) - 1
 
     def read_memory(self, gpa: int, size: int) -> int:
         """A read of device memory; where no device is, zero."""

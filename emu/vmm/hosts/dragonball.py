@@ -19,7 +19,7 @@ HIMEM = MIB  # linux_loader's highmem_start_address: no kernel is entered below 
 MAX_CPUS = 254  # machine_config.rs MAX_SUPPORTED_VCPUS
 MEMORY_UNIT, MOST_MEMORY = 2 * MIB, 0x10_0000 * MIB  # vmm_action.rs, InvalidMemorySize
 TIMER_OVERRIDE = 2  # the row says that interrupt 2 is pin 2
-# Ports of power management that no device of Dragonball serves: reads give all ones
+# Ports of power management that no device of Dragonball serves: reads give zero
 PM1_EVENT, PM1_CONTROL, PM_TIMER, GPE0, SCI = 0xB000, 0xB004, 0xB008, 0xB020, 9
 
 

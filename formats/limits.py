@@ -17,7 +17,7 @@ LOWEST_SPLIT = 2 * GIB
 # iscsi_ibft_find.c, arch/x86/kernel/probe_roms.c and ebda.c (which reads page 0 too, where no section lies)
 SEARCHED = 0x8_0000
 FILE_UNIT = 64 * KIB  # an image file is a multiple: QEMU hw/i386/x86-common.c x86_bios_rom_init
-MAX_FILE_SIZE = 16 * MIB  # above 18 MiB the file covers the LAPIC page, above 20 MiB the IOAPIC
+MAX_FILE_SIZE = 16 * MIB  # above 17 MiB the file covers the LAPIC, above 20 MiB the IOAPIC
 MAX_ADDED = GIB  # bytes in sections; a larger sum is a broken image, not a TD anyone launches
 MAX_SECTIONS = 28  # of the metadata: what fits between its place and the GUID table (image/write.py)
 # Where libkrun puts initrd and command line, and its code in front of a vmlinux's entry has the kernel look

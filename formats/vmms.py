@@ -6,6 +6,7 @@ What a check of an image and the emulated launch both need. Sources: image/hosts
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +35,13 @@ def by_table_or_pointer(image: bytes, *, place: str = "image", size: EntrySize =
     """The same; the pointer where there is no such entry."""
     offset = tdvf.offset_by_table(image, place=place, size=size)
     return tdvf.offset_by_pointer(image, place=place) if offset is None else offset
+
+
+def by_pointer_or_table(image: bytes, *, place: str = "image") -> int:
+    """The pointer's, if it leads to a descriptor; else the table's."""
+    with suppress(FormatError):
+        return tdvf.metadata_at(image, tdvf.offset_by_pointer(image, place=place), place=place).offset
+    return by_table(image, place=place)
 
 
 @dataclass(frozen=True)
@@ -104,4 +112,4 @@ CLOUD_HYPERVISOR = Vmm(by_table_or_pointer, _TO_PAYLOAD_PARAM, _own_ram)
 LIBKRUN = Vmm(by_table, _TO_PAYLOAD_PARAM, _own_high_ram, LIBKRUN_MMIO, LIBKRUN_MMIO)
 DRAGONBALL = Vmm(tdvf.offset_by_pointer, _TO_PAYLOAD_PARAM, _window)
 TD_SHIM = Vmm(tdvf.offset_by_pointer, frozenset(SectionType), _specification)  # as its checker reads it
-SPECIFICATION = replace(TD_SHIM, find=by_table_or_pointer)  # the emulated VMM takes what either way leads to
+SPECIFICATION = replace(TD_SHIM, find=by_pointer_or_table)  # the emulated VMM takes what either way leads to

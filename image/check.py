@@ -18,8 +18,10 @@ from formats.units import FOUR_GIB, PAGE
 from formats.vmms import WITH_DATA
 from image.sections import (
     WITHIN_BFV,
+    at_reset_vector,
     last_volume,
     more_data_than_memory,
+    no_code,
     offset_without_data,
     outside_last_volume,
     overlaps,
@@ -265,10 +267,9 @@ def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iter
     vector = FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE
     where = f"{place} GPA {vector:#x}"
     source = "Intel TDX Module ABI: every vCPU starts there"
-    holders = [item for item in sections if item.address <= vector and item.end >= FOUR_GIB]
+    holders = at_reset_vector(sections)
     if not any(item.type == SectionType.BFV and item.measured for item in holders):
         found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
         yield Finding("reset-vector", where, found, "a measured BFV that holds the reset vector", source)
-    code = image[-tdvf.RESET_VECTOR_DISTANCE :]
-    if code in (bytes(len(code)), b"\xff" * len(code)):
-        yield Finding("reset-code", where, f"{code[:1].hex()} in all 16 bytes", "instructions", source)
+    if code := no_code(image, holders):
+        yield Finding("reset-code", where, code, "instructions", source)

@@ -13,11 +13,13 @@ from formats import guids, hob, tdvf, vmms
 from formats.errors import FormatError
 from formats.limits import FILE_UNIT
 from formats.tdvf import Section, SectionAttribute, SectionType
-from formats.units import FOUR_GIB, PAGE
+from formats.units import FOUR_GIB, MIB, PAGE
 from formats.vmms import WITH_DATA, Vmm
 from image.sections import (
     WITHIN_BFV,
+    at_reset_vector,
     more_data_than_memory,
+    no_code,
     offset_without_data,
     outside_last_volume,
     overlaps,
@@ -54,6 +56,9 @@ _LIBKRUN_RAM = "src/vmm/src/linux/tee/tdshim.rs load_sections, generate_hobs, hi
 _ALIOTH = "alioth/src/firmware/ovmf/ovmf_amd64/tdx.rs"
 _ALIOTH_ADD = "alioth/src/cpu/cpu_amd64/tdx.rs setup_tdx"
 
+IOAPIC, LAPIC = 0xFEC0_0000 + PAGE, 0xFEE0_0000  # the first page that a file may have; the MSI window of KVM
+# libkrun's list: handoff, one resource, payload information, end
+LIBKRUN_LIST = hob.PHIT.sizeof() + hob.RESOURCE.sizeof() + 40 + hob.HEADER.sizeof()
 MOST_RAM = 1 << 51  # private memory of a TD with 52 guest physical address bits
 
 
@@ -183,10 +188,15 @@ def _unaligned(
     return lambda item: f"{name} {value(item):#x}" if seen(item) and value(item) % PAGE else None
 
 
-def _overlaps(seen: Callable[[Section], bool]) -> Callable[[Subject], Broken]:
+def _overlaps(
+    seen: Callable[[Section], bool], whole: Callable[[Section], bool]
+) -> Callable[[Subject], Broken]:
+    def end(item: Section) -> int:
+        return item.end if whole(item) else item.address + item.memory_size // PAGE * PAGE
+
     def broken(subject: Subject) -> Broken:
         own = [each for each in subject.named() if seen(each[1]) and each[1].memory_size]
-        for one, two, at in overlaps((item.address, item.end, i) for i, (_, item) in enumerate(own)):
+        for one, two, at in overlaps((item.address, end(item), i) for i, (_, item) in enumerate(own)):
             yield f"{own[one][0]} and {own[two][0]}", f"both at GPA {at:#x}"
 
     return broken
@@ -240,20 +250,56 @@ def _list_size(subject: Subject) -> Broken:
             yield name, f"memory size {item.memory_size:#x}, {least:#x} needed"
 
 
+def _first_list(least: int) -> Callable[[Subject], Broken]:
+    def broken(subject: Subject) -> Broken:
+        lists = [(name, item) for name, item in subject.named() if item.type == TD_HOB]
+        for name, item in lists[:1]:
+            if item.memory_size < least:
+                yield name, f"memory size {item.memory_size:#x}"
+
+    return broken
+
+
+def _reaches(limit: int) -> Callable[[Subject], Broken]:
+    """A file that ends at 4 GiB and begins below a limit."""
+
+    def broken(subject: Subject) -> Broken:
+        if len(subject.image) > FOUR_GIB - limit:
+            yield "file", f"{len(subject.image):#x} bytes"
+
+    return broken
+
+
 def _aligned_descriptor(subject: Subject) -> Broken:
     if subject.offset % 8:
         yield "metadata", f"descriptor at offset {subject.offset:#x}"
 
 
-def _reset_vector(subject: Subject) -> Broken:
-    vector = FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE
-    holders = [item for item in subject.sections if item.address <= vector and item.end >= FOUR_GIB]
-    if not any(item.type == BFV and item.measured for item in holders):
+def _unmeasured_start(subject: Subject) -> Broken:
+    holders = at_reset_vector(subject.sections)
+    if not any(item.type == BFV and item.attributes & SectionAttribute.MR_EXTEND for item in holders):
         found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
-        yield f"GPA {vector:#x}", found
-    code = subject.image[-tdvf.RESET_VECTOR_DISTANCE :]
-    if code in (bytes(len(code)), b"\xff" * len(code)):
-        yield f"GPA {vector:#x}", f"{code[:1].hex()} in all 16 bytes"
+        yield f"GPA {FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE:#x}", found
+
+
+def _no_code(*, from_file: bool) -> Callable[[Subject], Broken]:
+    def broken(subject: Subject) -> Broken:
+        found = no_code(subject.image, at_reset_vector(subject.sections), from_file=from_file)
+        if found:
+            yield f"GPA {FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE:#x}", found
+
+    return broken
+
+
+def _below(start: int, end: int) -> Callable[[Subject], Broken]:
+    """Data where the VMM has a device, of a file that reaches down to it."""
+
+    def broken(subject: Subject) -> Broken:
+        for name, item in subject.named():
+            if item.type in WITH_DATA and item.address < end and start < item.end:
+                yield name, f"memory from {item.address:#x} to {item.end:#x}"
+
+    return broken
 
 
 def _few_sections(subject: Subject) -> Broken:
@@ -325,7 +371,7 @@ def _kvm_rows(
         (PAGES, _KVM, _each(_unaligned(lambda item: item.address, "address", seen))),
         (PAGES, _KVM, _each(_unaligned(lambda item: item.memory_size, "memory size", whole))),
         ("at least one page", _KVM, _each(small)),
-        ("memory of their own", _KVM, _overlaps(seen)),
+        ("memory of their own", _KVM, _overlaps(seen, whole)),
         (f"an end at or below {MOST_RAM:#x}, in private memory", _KVM, _each(_shared)),
     )
 
@@ -353,13 +399,17 @@ _KVM_ROWS: dict[str, tuple[Row, ...]] = {
     "alioth": _kvm_rows(whole=_none),
     "td-shim-spec": _kvm_rows(),
 }
-_TD_ROWS = (
-    (
-        "a measured BFV with instructions at the reset vector",
-        "Intel TDX Module ABI: every vCPU starts there",
-        _reset_vector,
-    ),
-)
+_START = "Intel TDX Module ABI: every vCPU starts there"
+
+
+def _td_rows(*, from_file: bool = False) -> tuple[Row, ...]:
+    """The first is our own: a TD whose first code is not measured proves nothing."""
+    return (
+        ("a measured BFV at the reset vector", _START, _unmeasured_start),
+        ("instructions at the reset vector", _START, _no_code(from_file=from_file)),
+    )
+
+
 # Of VMMs that have the kernel read the mapped file, not a copy of its sections
 _ADDED_FROM_THE_FILE = (
     PAGES,
@@ -383,6 +433,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         (RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _places(vmms.QEMU, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.QEMU, *WITH_DATA)),
         ("room for the list", "hw/i386/tdvf-hob.c tdvf_get_area", _list_size),
+        ("RAM, not the local APIC", "hw/i386/kvm/apic.c kvm_apic_realize", _below(LAPIC, LAPIC + MIB)),
         _ADDED_FROM_THE_FILE,
     ),
     "cloud-hypervisor": (
@@ -399,6 +450,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
     "libkrun": (
         (TO_PARAM, _LIBKRUN_TYPES, _types(vmms.LIBKRUN)),
         (f"RAM of one machine, or from {vmms.LIBKRUN_MMIO:#x} on", _LIBKRUN_RAM, _places(vmms.LIBKRUN)),
+        (f"at least {LIBKRUN_LIST:#x} bytes", "tdshim.rs write_hob_chain", _first_list(LIBKRUN_LIST)),
         ("one", _LIBKRUN, _at_least(BFV)),
         ("one", _LIBKRUN, _at_least(TD_HOB)),
         ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size, vmms.LIBKRUN.types)),
@@ -411,6 +463,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         (RAM, f"{_ALIOTH} create_hob_mem_resources", _places(vmms.ALIOTH, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.ALIOTH, *WITH_DATA)),
         ("room for the list", f"{_ALIOTH} create_hob", _list_size),
+        (f"at most {FOUR_GIB - IOAPIC:#x} bytes", "alioth/src/mem/mem.rs add_region", _reaches(IOAPIC)),
         ("a descriptor at a multiple of 8", f"{_ALIOTH} parse_entries", _aligned_descriptor),
         _ADDED_FROM_THE_FILE,
     ),
@@ -436,7 +489,11 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 RULES: tuple[Rule, ...] = tuple(
     Rule(vmm, expected, source, broken)
     for vmm in VMMS
-    for expected, source, broken in (*_ROWS[vmm], *_KVM_ROWS[vmm], *_TD_ROWS)
+    for expected, source, broken in (
+        *_ROWS[vmm],
+        *_KVM_ROWS[vmm],
+        *_td_rows(from_file=vmm in ("qemu", "alioth")),
+    )
 )
 
 

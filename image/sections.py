@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from formats.tdvf import Section, SectionType
+from formats.tdvf import RESET_VECTOR_DISTANCE, Section, SectionType
+from formats.units import FOUR_GIB
 
 # Bytes of the BFV that tools read and patch; no memory of their own.
 WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
@@ -51,3 +52,23 @@ def overlaps(parts: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, 
             yield min(holder, index), max(holder, index), start
         if end > last:
             holder, last = index, end
+
+
+def at_reset_vector(sections: Sequence[Section]) -> list[Section]:
+    """Those that hold what every vCPU starts with."""
+    vector = FOUR_GIB - RESET_VECTOR_DISTANCE
+    return [item for item in sections if item.address <= vector and item.end >= FOUR_GIB]
+
+
+def no_code(image: bytes, holders: Sequence[Section], *, from_file: bool = False) -> str | None:
+    """A BFV at the reset vector that has no instructions there. Behind its data lie zeros; `from_file`: what
+    follows in the file.
+    """
+    for item in holders:
+        if item.type == SectionType.BFV:
+            at = item.data_offset + FOUR_GIB - RESET_VECTOR_DISTANCE - item.address
+            stop = len(image) if from_file else item.data_offset + item.raw_size
+            code = image[at : min(at + RESET_VECTOR_DISTANCE, stop)].ljust(RESET_VECTOR_DISTANCE, b"\0")
+            if code in (bytes(len(code)), b"\xff" * len(code)):
+                return f"{code[:1].hex()} in all 16 bytes"
+    return None

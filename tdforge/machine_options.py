@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,9 +166,9 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
     if kernel is not None and preset.kernel is Kernel.SECTION:
-        check_payload(
-            image, image_file, kernel, str(given.kernel), initrd, given.cmdline, vmlinux=preset.vmlinux
-        )
+        sections = preset.vmm.metadata(image).sections
+        name, line = str(given.kernel), given.cmdline
+        check_payload(image, image_file, kernel, name, initrd, line, sections, vmlinux=preset.vmlinux)
     return RunConfig(
         image=image,
         image_name=str(image_file),
@@ -214,7 +214,8 @@ def check_host(image: bytes, name: str, preset: str, memory: int | None = None) 
 def cut_short(image: bytes) -> str:
     """What probably lies behind a refusal: the file lacks its start, from whose end all else is found."""
     with suppress(FormatError):
-        end = max(item.data_offset + item.raw_size for item in tdvf.metadata(image).sections)
+        sections = tdvf.metadata(image).sections
+        end = max((item.data_offset + item.raw_size for item in sections if item.raw_size), default=0)
         if end > len(image):
             return f"; it has data up to {end:#x}, but the image ends at {len(image):#x}; it is cut short"
     return ""
@@ -227,13 +228,14 @@ def check_payload(
     name: str,
     initrd: bytes | None = None,
     cmdline: str = "",
+    sections: Sequence[tdvf.Section] = (),
     *,
     vmlinux: bool = False,
 ) -> None:
     """The VMM's look at what it is to load: is it a bzImage (or a vmlinux, if the VMM takes one), are there
-    sections, does all fit? UserError.
+    sections, does all fit? `sections`: those that it reads, if not the usual ones. UserError.
     """
-    first = {item.type: item for item in reversed(tdvf.metadata(image).sections)}
+    first = {item.type: item for item in reversed(sections or tdvf.metadata(image).sections)}
     payload, parameters = (
         first.get(kind) for kind in (tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tdvfimage import patched
+from tdvfimage import image_for_qemu, patched, without_last_section
 
 from formats.units import MIB
 from tdforge.building import build_flow
@@ -248,3 +248,16 @@ def test_data_beyond_the_file_hide_no_other_refusal(
     said = capsys.readouterr()
     assert said.out == ""
     assert f" refuses {image}: " in said.err
+
+
+@pytest.mark.parametrize("words", ["launch --print", "launch --vmm libkrun --print", "run --vmm qemu", "run"])
+def test_an_image_without_sections_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    image = tmp_path / "empty.bin"
+    image.write_bytes(without_last_section(image_for_qemu(), 4))
+    command, *more = words.split()
+    assert main([command, str(image), *more]) == 1
+    said = capsys.readouterr().err
+    assert f" refuses {image}: " in said
+    assert said.count("\n") == 1

@@ -31,7 +31,7 @@ from emu.oracle.shown import PARTS
 from emu.vmm.presets import PRESETS
 from image.hosts import verdicts
 
-FLOWS, SAMPLES, SEED = 60, 4, "check"
+FLOWS, PIECES, SEED = 60, 4, "check"
 SAMPLE = ("branch", "optional", "shared argument", "span", "late step")  # of rules, quick to find
 HERE = Path(__file__).parent
 REFUSED = HERE.parent / "dsl" / "flows" / "refuse"
@@ -77,17 +77,17 @@ def test_flows_run_under_hosts_that_load_them(builder: Builder, base: str) -> No
     assert [v.vmm for v in verdicts(built.config.image, sorted(hosts)) if not v.accepts] == []
 
 
-@pytest.mark.parametrize("part", range(SAMPLES))
-def test_accepted_flows_show_no_difference(part: int) -> None:
+@pytest.mark.parametrize("piece", range(PIECES))
+def test_accepted_flows_show_no_difference(piece: int) -> None:
     """The campaign in short: `nox -s interference` has the long form."""
     summary = Summary()
-    for result in campaign(f"{SEED} {part}", range(3 * FLOWS), quick=True):
+    for result in campaign(f"{SEED} {piece}", range(3 * FLOWS), quick=True):
         summary.add(result)
-        if summary.accepted >= FLOWS // SAMPLES:
+        if summary.accepted >= FLOWS // PIECES:
             break
     assert [f"{r.number}: {e}\n{r.text}" for r, e in summary.first.values()] == []
-    assert summary.accepted == FLOWS // SAMPLES
-    assert summary.silent < FLOWS // SAMPLES * 2 // 3
+    assert summary.accepted == FLOWS // PIECES
+    assert summary.silent < FLOWS // PIECES // 2
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda p: p.stem)
@@ -96,7 +96,7 @@ def test_a_flow_that_was_found_is_clean(path: Path, builder: Builder) -> None:
     text = path.read_text()
     built = builder.build(check(text, ALL_RULES).require())
     assert built is not None
-    trial = tried(built, text, Random(path.stem), part=2)
+    trial = tried(built, text, Random(path.stem))
     assert trial.handed_over > 0
     assert [str(e) for e in trial.found] == []
 

@@ -176,18 +176,19 @@ def test_bytes_that_are_not_measured_move_no_file(qemu_image: Path, tiny: bytes)
     assert differences(shown, other) == []
 
 
-def test_the_same_image_and_files_in_a_td(qemu_image: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_the_same_image_and_files_in_a_td(qemu_image: Path, tmp_path: Path, vcpus: int) -> None:
     """The emulated QEMU's fw_cfg shares no code with the firmware's; digests by the tests' own reader."""
     files = initrd(tmp_path, initramfs.TOUR).read_bytes()
     line = "console=ttyS0 quiet"
     config = RunConfig(
-        qemu_image.read_bytes(), "qemu.bin", memory=512 * MIB, vcpus=4, vmm="qemu",
+        qemu_image.read_bytes(), "qemu.bin", memory=512 * MIB, vcpus=vcpus, vmm="qemu",
         kernel=kernel().read_bytes(), initrd=files, cmdline=line, until="halt",
     )  # fmt: skip
     report = run(config)
     assert report.end["reason"] == "shutdown", report.end
     said = re.findall(r"^tour: (.*)$", report.console.replace("\r", ""), re.MULTILINE)
-    assert "processors: 4" in said
+    assert f"processors: {vcpus}" in said
     assert said[-1] == "done"
     facts = report.to_json()
     found = oracle.events(oracle.cut(report.event_log))

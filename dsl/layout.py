@@ -66,12 +66,8 @@ class Layout:
         for extra in image.sections[MAX_SECTIONS : MAX_SECTIONS + 1]:
             message = f"`{extra.name.text}` is one section too many, the metadata has room for {MAX_SECTIONS}"
             self._error("T10", extra.name.span, message)
-        total, well = MAX_BFV, len(self._reporter) == before
-        for placed in self.sections:
-            less, total = total, total + (placed.size or 0)
-            if well and less <= MAX_ADDED < total:
-                message = f"up to `{placed.name}`, the sections have more than 1 GiB with a BFV of 2 MiB"
-                self._error("T10", placed.span, message, "declare RAM under `memory`: no VMM has to add it")
+        if len(self._reporter) == before:
+            self._sum()
         for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
             if not any(s.kind.text == kind for s in image.sections):
                 self._error(
@@ -105,6 +101,16 @@ class Layout:
             if start >= end:
                 return None
         return start, end
+
+    def _sum(self) -> None:
+        """Refuses the first section with which all have more than a VMM adds."""
+        total = MAX_BFV
+        for section in self.sections:
+            total += section.size or 0
+            if total > MAX_ADDED:
+                message = f"up to `{section.name}`, the sections have more than 1 GiB with a BFV of 2 MiB"
+                self._error("T10", section.span, message, "declare RAM under `memory`: no VMM has to add it")
+                return
 
     def _section(self, section: tree.Section, cursor: int | None) -> int | None:
         """Adds the section; returns where the next one starts if it says nothing else."""

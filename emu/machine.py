@@ -239,8 +239,8 @@ def host(launch: Launch, memory: Memory, elapsed: Callable[[], float], policy: P
         honest = alioth.host(memory, launch.alioth, launch.topology.ids, elapsed, launch.power)
     else:
         timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
-        honest = Host(lambda set_line: (Power(launch.power), *timer), zeros=launch.zeros)
-    return replace(honest, board=lambda set_line: policy.devices(honest.board(set_line)))
+        honest = Host(lambda set_line: (Power(launch.power), *timer))
+    return replace(honest, zeros=launch.zeros, board=lambda set_line: policy.devices(honest.board(set_line)))
 
 
 def create(

@@ -187,7 +187,7 @@ def guid_table(descriptor_distance: int) -> bytes:
 
 def table_entries(image: bytes, *, place: str = "image") -> Iterator[TableEntry]:
     """The entries of the GUID table from the image's end downwards, up to one of length 0; FieldError at one
-    that cannot be. None when there is no table.
+    that cannot be. Nothing when there is no table.
     """
     end = len(image) - FOOTER_DISTANCE + GUID_SIZE
     tail = TABLE_ENTRY_TAIL.sizeof()

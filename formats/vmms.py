@@ -56,6 +56,7 @@ class Vmm:
     low_top: int = 3 * GIB
     low_border: int = 3 * GIB  # RAM up to this lies wholly below 4 GiB
     any_length: bool = False  # the descriptor's Length is not looked at
+    whole_pages: bool = False  # a section's pages are those of the image file, whatever its raw size says
 
     def metadata(self, image: bytes, *, place: str = "image") -> Metadata:
         """What this VMM reads. FormatError."""
@@ -105,8 +106,15 @@ def _own_high_ram(section: Section, ram: tuple[Range, ...], file_size: int) -> b
 
 _TO_TEMP_MEM = frozenset(range(SectionType.TEMP_MEM + 1))
 _TO_PAYLOAD_PARAM = frozenset((*range(SectionType.PAYLOAD_PARAM + 1), RESERVED))
-QEMU = Vmm(partial(by_table, size=EntrySize.ANY), _TO_TEMP_MEM, _data_in_file, 2 * GIB, 0xB000_0000 - 1)
-ALIOTH = Vmm(by_table, _TO_TEMP_MEM, _data_in_file, 2 * GIB, 2 * GIB, any_length=True)
+QEMU = Vmm(
+    partial(by_table, size=EntrySize.ANY),
+    _TO_TEMP_MEM,
+    _data_in_file,
+    2 * GIB,
+    0xB000_0000 - 1,
+    whole_pages=True,
+)
+ALIOTH = Vmm(by_table, _TO_TEMP_MEM, _data_in_file, 2 * GIB, 2 * GIB, any_length=True, whole_pages=True)
 CLOUD_HYPERVISOR = Vmm(by_table_or_pointer, _TO_PAYLOAD_PARAM, _own_ram)
 # libkrun's way by the pointer counts from the wrong end of the file: only the table works.
 LIBKRUN = Vmm(by_table, _TO_PAYLOAD_PARAM, _own_high_ram, LIBKRUN_MMIO, LIBKRUN_MMIO)

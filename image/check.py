@@ -17,6 +17,7 @@ from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
 from formats.vmms import WITH_DATA
 from image.sections import (
+    RESET_VECTOR,
     WITHIN_BFV,
     at_reset_vector,
     last_volume,
@@ -264,8 +265,7 @@ def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:
 
 
 def _reset_vector(image: bytes, sections: Sequence[Section], place: str) -> Iterator[Finding]:
-    vector = FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE
-    where = f"{place} GPA {vector:#x}"
+    where = f"{place} GPA {RESET_VECTOR:#x}"
     source = "Intel TDX Module ABI: every vCPU starts there"
     holders = at_reset_vector(sections)
     if not any(item.type == SectionType.BFV and item.measured for item in holders):

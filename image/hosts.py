@@ -16,6 +16,7 @@ from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, MIB, PAGE
 from formats.vmms import WITH_DATA, Vmm
 from image.sections import (
+    RESET_VECTOR,
     WITHIN_BFV,
     at_reset_vector,
     more_data_than_memory,
@@ -279,19 +280,19 @@ def _unmeasured_start(subject: Subject) -> Broken:
     holders = at_reset_vector(subject.sections)
     if not any(item.type == BFV and item.attributes & SectionAttribute.MR_EXTEND for item in holders):
         found = ", ".join(f"the reset vector in {item.type_name}" for item in holders) or "no section"
-        yield f"GPA {FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE:#x}", found
+        yield f"GPA {RESET_VECTOR:#x}", found
 
 
 def _no_code(*, from_file: bool) -> Callable[[Subject], Broken]:
     def broken(subject: Subject) -> Broken:
         found = no_code(subject.image, at_reset_vector(subject.sections), from_file=from_file)
         if found:
-            yield f"GPA {FOUR_GIB - tdvf.RESET_VECTOR_DISTANCE:#x}", found
+            yield f"GPA {RESET_VECTOR:#x}", found
 
     return broken
 
 
-def _below(start: int, end: int) -> Callable[[Subject], Broken]:
+def _over(start: int, end: int) -> Callable[[Subject], Broken]:
     """Data where the VMM has a device, of a file that reaches down to it."""
 
     def broken(subject: Subject) -> Broken:
@@ -364,7 +365,7 @@ def _kvm_rows(
     """
 
     def small(item: Section) -> str | None:
-        few = seen(item) and item.memory_size < PAGE and not (whole(item) and item.memory_size)
+        few = seen(item) and item.memory_size < (1 if whole(item) else PAGE)
         return f"memory size {item.memory_size:#x}" if few else None
 
     return (
@@ -402,7 +403,7 @@ _KVM_ROWS: dict[str, tuple[Row, ...]] = {
 _START = "Intel TDX Module ABI: every vCPU starts there"
 
 
-def _td_rows(*, from_file: bool = False) -> tuple[Row, ...]:
+def _td_rows(*, from_file: bool) -> tuple[Row, ...]:
     """The first is our own: a TD whose first code is not measured proves nothing."""
     return (
         ("a measured BFV at the reset vector", _START, _unmeasured_start),
@@ -433,7 +434,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         (RAM, "target/i386/kvm/tdx.c tdx_accept_ram_range", _places(vmms.QEMU, TD_HOB, TEMP_MEM)),
         (MAPPED, _MEMORY, _places(vmms.QEMU, *WITH_DATA)),
         ("room for the list", "hw/i386/tdvf-hob.c tdvf_get_area", _list_size),
-        ("RAM, not the local APIC", "hw/i386/kvm/apic.c kvm_apic_realize", _below(LAPIC, LAPIC + MIB)),
+        ("RAM, not the local APIC", "hw/i386/kvm/apic.c kvm_apic_realize", _over(LAPIC, LAPIC + MIB)),
         _ADDED_FROM_THE_FILE,
     ),
     "cloud-hypervisor": (
@@ -492,7 +493,7 @@ RULES: tuple[Rule, ...] = tuple(
     for expected, source, broken in (
         *_ROWS[vmm],
         *_KVM_ROWS[vmm],
-        *_td_rows(from_file=vmm in ("qemu", "alioth")),
+        *_td_rows(from_file=READERS[vmm][0].whole_pages),
     )
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from formats.tdvf import RESET_VECTOR_DISTANCE, Section, SectionType
 from formats.units import FOUR_GIB
 
+RESET_VECTOR = FOUR_GIB - RESET_VECTOR_DISTANCE  # GPA
 # Bytes of the BFV that tools read and patch; no memory of their own.
 WITHIN_BFV = (SectionType.TD_INFO, SectionType.TD_PARAMS)
 
@@ -56,8 +57,7 @@ def overlaps(parts: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, 
 
 def at_reset_vector(sections: Sequence[Section]) -> list[Section]:
     """Those that hold what every vCPU starts with."""
-    vector = FOUR_GIB - RESET_VECTOR_DISTANCE
-    return [item for item in sections if item.address <= vector and item.end >= FOUR_GIB]
+    return [item for item in sections if item.address <= RESET_VECTOR and item.end >= FOUR_GIB]
 
 
 def no_code(image: bytes, holders: Sequence[Section], *, from_file: bool = False) -> str | None:
@@ -66,7 +66,7 @@ def no_code(image: bytes, holders: Sequence[Section], *, from_file: bool = False
     """
     for item in holders:
         if item.type == SectionType.BFV:
-            at = item.data_offset + FOUR_GIB - RESET_VECTOR_DISTANCE - item.address
+            at = item.data_offset + RESET_VECTOR - item.address
             stop = len(image) if from_file else item.data_offset + item.raw_size
             code = image[at : min(at + RESET_VECTOR_DISTANCE, stop)].ljust(RESET_VECTOR_DISTANCE, b"\0")
             if code in (bytes(len(code)), b"\xff" * len(code)):

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -166,9 +166,8 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
     if kernel is not None and preset.kernel is Kernel.SECTION:
-        sections = preset.vmm.metadata(image).sections
-        name, line = str(given.kernel), given.cmdline
-        check_payload(image, image_file, kernel, name, initrd, line, sections, vmlinux=preset.vmlinux)
+        name, reader = str(given.kernel), preset.vmm.metadata
+        check_payload(image, image_file, kernel, name, initrd, given.cmdline, reader, vmlinux=preset.vmlinux)
     return RunConfig(
         image=image,
         image_name=str(image_file),
@@ -228,14 +227,14 @@ def check_payload(
     name: str,
     initrd: bytes | None = None,
     cmdline: str = "",
-    sections: Sequence[tdvf.Section] = (),
+    metadata: Callable[..., tdvf.Metadata] = tdvf.metadata,
     *,
     vmlinux: bool = False,
 ) -> None:
     """The VMM's look at what it is to load: is it a bzImage (or a vmlinux, if the VMM takes one), are there
-    sections, does all fit? `sections`: those that it reads, if not the usual ones. UserError.
+    sections as `metadata` finds them, does all fit? UserError.
     """
-    first = {item.type: item for item in reversed(sections or tdvf.metadata(image).sections)}
+    first = {item.type: item for item in reversed(metadata(image).sections)}
     payload, parameters = (
         first.get(kind) for kind in (tdvf.SectionType.PAYLOAD, tdvf.SectionType.PAYLOAD_PARAM)
     )

@@ -102,7 +102,7 @@ def _load_image(config: RunConfig, preset: Preset, sections: Sequence[Section], 
     """The parts of the image file."""
     for section in sections:
         if section.raw_size and (section.type in WITH_DATA or not preset.volumes):
-            size = section.memory_size if preset.whole_pages else section.raw_size
+            size = section.memory_size if preset.vmm.whole_pages else section.raw_size
             memory.write(section.address, config.image[section.data_offset : section.data_offset + size])
 
 
@@ -149,11 +149,11 @@ def _check(section: Section, config: RunConfig, preset: Preset) -> None:
         raise EmuError(f"{where} with {section.memory_size:#x} bytes is not a number of whole pages")
     if not section.raw_size:
         return
-    read = section.memory_size if preset.whole_pages else section.raw_size
+    read = section.memory_size if preset.vmm.whole_pages else section.raw_size
     end, size = section.data_offset + read, len(config.image)
     if end > size:
         raise EmuError(f"{where} has data up to {end:#x}, but the image ends at {size:#x}; it is cut short")
-    if preset.whole_pages and section.data_offset % PAGE:
+    if preset.vmm.whole_pages and section.data_offset % PAGE:
         raise EmuError(
             f"{where} has data from {section.data_offset:#x} on, which is not a multiple of {PAGE:#x}"
         )

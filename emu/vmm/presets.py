@@ -56,7 +56,6 @@ class Preset:
     zeros: bool = False  # ports without a device: zero, as KVM leaves the answer; else the VMM's all ones
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
-    whole_pages: bool = False  # a section's pages are those of the image file, whatever its raw size says
     volumes: bool = False  # of the image file it loads what BFV and CFV sections hold, and nothing else
     page_aug: bool = False  # pages with PAGE.AUG are left for the TD to accept
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
@@ -124,7 +123,6 @@ PRESETS = {
             kernel=Kernel.FW_CFG,
             max_id=0xFFFE,  # fw_cfg tells the limit, one more, in 16 bits
             mcg_cap=MCG_CAP_QEMU,
-            whole_pages=True,
         ),
         Preset(
             "alioth",
@@ -132,7 +130,6 @@ PRESETS = {
             vmms.ALIOTH,
             kernel=Kernel.ALIOTH,
             power=(_OFF, Switch(alioth.RESET, RESET, alioth.RESET_VALUE, shows=0)),
-            whole_pages=True,
             last_hob=True,
         ),
     )

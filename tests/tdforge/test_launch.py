@@ -237,7 +237,7 @@ def test_kata_gives_dragonball_no_less_memory_than_it_takes() -> None:
 
 
 @pytest.mark.parametrize("words", ["launch --print", "launch --vmm alioth --print", "run --vmm qemu"])
-def test_data_beyond_the_file_hide_no_other_refusal(
+def test_data_beyond_the_file_hides_no_other_refusal(
     images: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     """A list with data, which QEMU refuses, and code that is not measured, which no VMM should start."""

@@ -15,7 +15,7 @@ from threading import Timer
 import oracle
 import pytest
 from debian import kernel, new_qemu, qemu
-from qemubox import HANGS, MEASURED_LOOP, console, initrd
+from qemubox import HANGS, TIME, console, initrd
 from tdbox import LINUX, MIB, Firmware
 
 from emu import api
@@ -63,7 +63,7 @@ def test_debians_kernel_reaches_user_space_on_plain_qemu(
     more = ("-drive", f"file={disk},format=raw,if=none,id=disk,readonly=on")
     more += ("-device", "virtio-blk-pci,drive=disk")
     tour = initrd(tmp_path, initramfs.TOUR)
-    line = f"console=ttyS0 quiet {MEASURED_LOOP}"
+    line = "console=ttyS0 quiet"
     launch = Launch(qemu_image, kernel(), tour, line, memory * MIB, vcpus, more)
     text = console(launch, command())
     assert text.startswith("tdforge: no TDX here: nothing is protected")
@@ -88,8 +88,7 @@ def test_six_cpus_of_two_sockets_come_up_by_the_ids_that_qemu_gives(
     """0 1 2 4 5 6: what QEMU numbers by topology has gaps where cores are no power of 2."""
     more = ("-smp", "6,sockets=2,cores=3,threads=1")
     tour = initrd(tmp_path, initramfs.TOUR)
-    line = f"console=ttyS0 {MEASURED_LOOP}"
-    text = console(Launch(qemu_image, kernel(), tour, line, 512 * MIB, 6, more), command())
+    text = console(Launch(qemu_image, kernel(), tour, "console=ttyS0", 512 * MIB, 6, more), command())
     assert "tour: processors: 6\n" in text
     assert "Allowing 6 present CPUs plus 0 hotplug CPUs" in text
     assert re.search(r"Num. cores per package: +3\s", text)
@@ -127,7 +126,7 @@ def test_reboot_and_panic_reset_the_machine(
 def test_the_command_gives_a_shell_to_type_into(tmp_path: Path) -> None:
     """`./run qemu --shell`, on a QEMU that it finds by its name."""
     program = tmp_path / "qemu-system-x86_64"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(qemu())} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.join((*qemu(), *TIME))} "$@"\n')
     program.chmod(0o755)
     words = [sys.executable, "-m", "tdforge.qemu", "--shell", "--kernel", str(kernel())]
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}

@@ -3,7 +3,7 @@ with those it builds on in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -101,9 +101,10 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
             wanted[name.text] = name
     visible = {capability: None for capability in _in_order(wanted)}
     everything = prelude().places
-    own = set(_bound(file))
-    places = ((n.text, f"`{n.text}`", n.span) for n in _names_in(file) if n.text not in own)
-    for part, shown, span in sorted((*places, *_constructs(file)), key=lambda n: (n[2].line, n[2].column)):
+    nodes = list(tree.walk(file.declarations))
+    own = set(_bound(nodes))
+    places = ((n.text, f"`{n.text}`", n.span) for n in _names_in(nodes) if n.text not in own)
+    for part, shown, span in sorted((*places, *_constructs(nodes)), key=lambda n: (n[2].line, n[2].column)):
         if part in everything:
             capability = capability_of(part)
             if capability not in visible:
@@ -113,9 +114,9 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     return prelude(visible.keys() - {CORE})
 
 
-def _bound(file: tree.File) -> Iterator[str]:
+def _bound(nodes: Sequence[object]) -> Iterator[str]:
     """Names that the file itself gives a meaning."""
-    for node in tree.walk(file.declarations):
+    for node in nodes:
         match node:
             case tree.Let() | tree.For() | tree.Parameter() | tree.Section() | tree.Region():
                 yield node.name.text
@@ -125,16 +126,15 @@ def _bound(file: tree.File) -> Iterator[str]:
                 yield name.text
 
 
-def _names_in(file: tree.File) -> Iterator[tree.Name]:
+def _names_in(nodes: Sequence[object]) -> Iterator[tree.Name]:
     """Every name of a file but those of built-in types: `digest` is one, and a primitive of `measure`."""
-    nodes = list(tree.walk(file.declarations))
     types = {id(n.name) for n in nodes if isinstance(n, tree.TypeName) and n.name.text in BUILT_IN}
     return (node for node in nodes if isinstance(node, tree.Name) and id(node) not in types)
 
 
-def _constructs(file: tree.File) -> Iterator[tuple[str, str, Span]]:
+def _constructs(nodes: Sequence[object]) -> Iterator[tuple[str, str, Span]]:
     """What stands for a call of a primitive: its name, how a message calls the construct, and where it is."""
-    for node in tree.walk(file.declarations):
+    for node in nodes:
         match node:
             case tree.Measure():
                 yield _kind("measure_", node.kind.callee, "`measure ... as {kind}`", node.span)

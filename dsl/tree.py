@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from dsl.model import Span
 
@@ -575,12 +577,21 @@ class File:
     complete: bool = True
 
 
+@cache
+def _parts(kind: type) -> tuple[str, ...] | None:
+    """The fields of a node, None for what is none."""
+    if kind is Span or not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
 def walk(node: object) -> Iterator[object]:
     """`node`, of this tree or of the model, and everything below it."""
-    if isinstance(node, tuple):
-        for item in node:
-            yield from walk(item)
-    elif dataclasses.is_dataclass(node) and not isinstance(node, Span):
-        yield node
-        for f in dataclasses.fields(node):
-            yield from walk(getattr(node, f.name))
+    rest: list[Any] = [node]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, tuple):
+            rest.extend(reversed(one))
+        elif (parts := _parts(one.__class__)) is not None:
+            yield one
+            rest.extend([getattr(one, part) for part in reversed(parts)])

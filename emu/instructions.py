@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emu.cpu.apic import FIRST_VECTOR, SELF_IPI
 from emu.cpu.apic import NATIVE as APIC_NATIVE
 from emu.cpu.decode import port_qualification, prefixes, string_info
@@ -30,7 +32,7 @@ def execute(v: Processor, name: str, length: int) -> None:
     """One instruction that the engine did not execute."""
     regs = v.regs
     if name == "TDCALL":
-        tdcall(v, length)
+        tdcall(v, regs, length)
         return
     if (name in PRIVILEGED and regs.cpl) or (name in PORT_ACCESS and regs.cpl > (regs.rflags >> 12 & 3)):
         raise GP
@@ -69,28 +71,25 @@ def execute(v: Processor, name: str, length: int) -> None:
             raise VirtualizationException(EXIT_REASON[name], length=length, category=NON_CONFIG_PARAVIRT)
 
 
-def tdcall(v: Processor, length: int) -> None:
+def tdcall(v: Processor, regs: Any, length: int) -> None:
     """TDCALL, and the VMM's part of TDG.VP.VMCALL."""
-    regs = v.regs
     r = list(regs.gpr)
     if v.observer is None:
-        _call(v, r)
+        _call(v, regs, r)
     else:
         result = given = r.copy()
         try:
-            _call(v, r)
+            _call(v, regs, r)
             result = r
         finally:
             v.observer.on_tdcall(v, given, result)
-    regs = v.regs
-    regs.gpr[0:16] = r
+    v.regs.gpr[0:16] = r
     v.retire(length)
     v.after_call()
 
 
-def _call(v: Processor, r: Gpr) -> None:
+def _call(v: Processor, regs: Any, r: Gpr) -> None:
     """What module and VMM make of the registers of a TDCALL, in place."""
-    regs = v.regs
     leaf = r[RAX] & 0xFFFF
     if leaves.tdcall(v.module, v.model, r, regs.mode == 64, regs.cpl):
         v.vmm.handle(v.index, r)

@@ -85,8 +85,7 @@ class Processor:
 
     def retire(self, length: int) -> None:
         """The instruction at RIP is done."""
-        self.regs.rip += length
-        self.lib.td_add_count(self.handle, 1)
+        self.lib.td_retire(self.handle, length)
 
     def edx_eax(self) -> int:
         """The 64-bit operand in EDX:EAX."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,15 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Symbols:
-    """Symbols by address and source lines by address; both empty without an ELF."""
+    """Symbols by address, and the ELF they are from; both empty without one."""
 
     symbols: tuple[Symbol, ...] = ()
-    lines: tuple[tuple[int, str], ...] = ()
+    elf: bytes = b""
+
+    @cached_property
+    def lines(self) -> list[tuple[int, str]]:
+        """Source lines by address, read when one is asked for: of most runs none is."""
+        return _lines(self.elf)
 
     def name(self, address: int) -> str:
         """symbol+0xoffset, or an empty text."""
@@ -52,8 +59,11 @@ class Symbols:
         return [(s.start, s.end) for s in self.symbols if s.name in names]
 
 
-def _lines(elf: Any) -> list[tuple[int, str]]:
+def _lines(content: bytes) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
+    elf = ELFFile(BytesIO(content)) if content else None
+    if elf is None or not elf.has_dwarf_info():
+        return found
     dwarf = elf.get_dwarf_info()
     for unit in dwarf.iter_CUs():
         program = dwarf.line_program_for_CU(unit)
@@ -97,14 +107,16 @@ def _symbols(elf: Any) -> list[Symbol]:
     ]
 
 
+@lru_cache(maxsize=4)
+def _parsed(content: bytes) -> Symbols:
+    return Symbols(tuple(_symbols(ELFFile(BytesIO(content)))), content)
+
+
 def read(path: Path | None) -> Symbols:
     """Symbols of an ELF file, none when path is None. EmuError when the file is no ELF."""
     if path is None:
         return Symbols()
     try:
-        with path.open("rb") as file:
-            elf = ELFFile(file)
-            lines = _lines(elf) if elf.has_dwarf_info() else []
-            return Symbols(tuple(_symbols(elf)), tuple(lines))
+        return _parsed(path.read_bytes())
     except (OSError, ELFError) as error:
         raise EmuError(f"{path}: not a readable ELF file: {error}") from None

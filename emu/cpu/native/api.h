@@ -154,8 +154,8 @@ void td_spin_limit(td_vcpu *v, uint32_t pauses);
 /* 1 when all bytes could be read with supervisor rights. */
 int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size);
 uint64_t td_count(td_vcpu *v);
-/* Instructions done outside the engine; RIP is behind them. */
-void td_add_count(td_vcpu *v, uint64_t n);
+/* The instruction at RIP, of this length, was done outside the engine. */
+void td_retire(td_vcpu *v, uint64_t length);
 /* Instructions in the ranges of td_count_ranges, which are part of td_count too. */
 uint64_t td_count_excluded(td_vcpu *v);
 void td_count_ranges(td_vcpu *v, const td_range *ranges, uint32_t n);

@@ -302,12 +302,13 @@ int td_read_linear(td_vcpu *v, uint64_t gla, uint8_t *out, uint64_t size) {
 }
 
 uint64_t td_count(td_vcpu *v) { return v->count; }
-void td_add_count(td_vcpu *v, uint64_t n) {
-    v->count += n;
-    td_get_regs(v)->shadow = 0;
+void td_retire(td_vcpu *v, uint64_t length) {
+    td_get_regs(v)->rip += length;
+    v->count++;
+    v->regs.shadow = 0;
     put32(v, ENV_HFLAGS, env32(v, ENV_HFLAGS) & ~(uint32_t)HF_INHIBIT_IRQ);
     if (v->debug)
-        td_debug_add(v, td_get_regs(v)->rip - 1, v->regs.rip, (int64_t)n, 0, v->regs.cpl == 3);
+        td_debug_add(v, v->regs.rip - 1, v->regs.rip, 1, 0, v->regs.cpl == 3);
 }
 uint64_t td_count_excluded(td_vcpu *v) { return v->excluded; }
 uint64_t td_tsc(td_vcpu *v) {

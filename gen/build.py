@@ -77,7 +77,7 @@ def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> 
         listings = [*always, *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
         progress("compiling the C core")
-        objects = compile_all(_sources(work / "include"), listings, PROJECT, out / ".objects")
+        objects = compile_all(core_sources(work / "include"), listings, PROJECT, out / ".objects")
         progress("linking")
         linked = link(firmware, objects, work)
         progress("proving that it fits")
@@ -124,7 +124,7 @@ def _files(out: Path, name: str) -> BuildResult:
     return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"))
 
 
-def _sources(include: Path) -> list[Source]:
+def core_sources(include: Path) -> list[Source]:
     """The C core, with the headers that follow from the prelude."""
     include.mkdir(exist_ok=True)
     headers = {

@@ -1,13 +1,17 @@
-"""How do sources become objects? Each by clang of the `ziglang` wheel; unchanged ones come from a cache.
+"""How do sources become objects? Each by clang of the `ziglang` wheel. Unchanged ones are kept: of C sources,
+which all firmware shares, in tdforge's cache, of listings in the build's own folder.
 
 Paths that reach debug information are relative, so the same sources give the same bytes in any directory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +23,7 @@ import ziglang  # type: ignore[import-untyped]
 
 from gen.errors import BuildError
 from gen.x86 import Listing
+from host.cache import cache_dir
 
 TARGET = ("-target", "x86_64-freestanding-none")
 C_FLAGS = (
@@ -67,29 +72,34 @@ def tool(*arguments: str, cwd: Path) -> str:
 
 
 def compile_all(
-    sources: Sequence[Source], listings: Sequence[Listing], root: Path, cache: Path
+    sources: Sequence[Source], listings: Sequence[Listing], root: Path, folder: Path
 ) -> list[Path]:
-    """Objects of C sources (below `root`) and of listings, in that order; unchanged ones are reused."""
-    cache.mkdir(parents=True, exist_ok=True)
+    """Objects of C sources (below `root`) and of listings, those in `folder`; unchanged ones are reused."""
+    cache = cache_dir() / "objects"
+    for each in (cache, folder):
+        each.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
-        objects = [pool.submit(_compile_c, source, root, cache) for source in sources]
-        objects += [pool.submit(_assemble, listing, cache) for listing in listings]
-        made = [each.result() for each in objects]
-    _prune(cache, made)
-    return made
+        compiled = [pool.submit(compile_c, source, root, cache) for source in sources]
+        assembled = [pool.submit(_assemble, listing, folder) for listing in listings]
+        made = [[each.result() for each in objects] for objects in (compiled, assembled)]
+    for place, objects in zip((cache, folder), made, strict=True):
+        _prune(place, objects)
+    return [*made[0], *made[1]]
 
 
-def _prune(cache: Path, used: Iterable[Path]) -> None:
+def _prune(folder: Path, used: Iterable[Path]) -> None:
     """Forgets what no build has asked for in a month; the time of access says when one last did."""
     now = time.time_ns()
     for path in used:
         os.utime(path, ns=(now, path.stat().st_mtime_ns))
-    for path in cache.iterdir():
-        if path.stat().st_atime_ns < now - KEPT_DAYS * DAY:
-            path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # of another build
+            if path.stat().st_atime_ns < now - KEPT_DAYS * DAY:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _compile_c(source: Source, root: Path, cache: Path) -> Path:
+def compile_c(source: Source, root: Path, cache: Path) -> Path:
+    """The object of one source, made if `cache` does not have it. BuildError."""
     # Every header is part of the key: cheaper than tracking which are used, and never wrong.
     headers = sorted(header for folder in source.includes for header in folder.glob("*.h"))
     name = source.path.relative_to(root).as_posix()
@@ -105,20 +115,21 @@ def _compile_c(source: Source, root: Path, cache: Path) -> Path:
     return target
 
 
-def _assemble(listing: Listing, cache: Path) -> Path:
-    target = cache / f"{listing.name}-{_key(listing.text)}.o"
+def _assemble(listing: Listing, folder: Path) -> Path:
+    target = folder / f"{listing.name}-{_key(listing.text)}.o"
     if not target.exists():
         source = target.with_suffix(".s")
         source.write_text(listing.text)
-        _produce(target, "cc", *TARGET, _HERE, "-c", source.name, cwd=cache)
+        _produce(target, "cc", *TARGET, _HERE, "-c", source.name, cwd=folder)
     return target
 
 
 def _produce(target: Path, *arguments: str, cwd: Path) -> None:
-    """Makes a file under another name first, so that an interrupted build leaves no half object behind."""
-    partial = target.with_suffix(".partial.o")
-    tool(*arguments, "-o", str(partial.resolve()), cwd=cwd)
-    partial.rename(target)
+    """Makes a file elsewhere first: no build, interrupted or beside another, leaves half an object there."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch).resolve() / target.name
+        tool(*arguments, "-o", str(made), cwd=cwd)
+        made.replace(target)
 
 
 def _key(*parts: str) -> str:

@@ -20,10 +20,10 @@ from elftools.elf.sections import SymbolTableSection
 
 from dsl.api import CheckFailed, check_file, check_source
 from dsl.capabilities import prelude
-from gen.build import BuildResult, build, generate, stack_depth
+from gen.build import BuildResult, build, core_sources, generate, stack_depth
 from gen.errors import BuildError
 from gen.link import stack
-from gen.link.toolchain import Source, compile_all
+from gen.link.toolchain import Source, compile_all, compile_c
 from gen.x86 import Unit
 from image.check import check_image
 
@@ -61,13 +61,18 @@ def test_what_the_flow_does_not_use_is_not_in_the_image(built: BuildResult) -> N
         assert (error.text.encode() in image) == (error.name in used), error.name
 
 
+def no_cache(folder: Path) -> dict[str, str]:
+    """An environment in which each object has to be made."""
+    return {"TDFORGE_CACHE": str(folder / "cache")}
+
+
 def test_the_same_bytes_in_any_directory(built: BuildResult, tmp_path: Path) -> None:
     """A copy of the project elsewhere, another output folder, another time of day."""
     copy = tmp_path / "another place"
     for room in ("dsl", "gen", "runtime-c", "tdforge"):
         shutil.copytree(PROJECT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "build"))
     code = "from gen.build import Path, build; build(Path('dsl/flows/linux.tdf'), Path('out'))"
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "7"}
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "7"} | no_cache(tmp_path)
     subprocess.run([sys.executable, "-c", code], cwd=copy, env=environment, check=True)
     for path in (built.image, built.elf):
         assert path.read_bytes() == (copy / "out" / path.name).read_bytes(), path.name
@@ -87,41 +92,56 @@ def test_the_same_bytes_through_symbolic_links(built: BuildResult, tmp_path: Pat
         f"assert peachpy.__file__.startswith({str(packages)!r}) and b.__file__.startswith({str(project)!r})\n"
         f"b.build(b.Path({str(flow)!r}), b.Path({str(out)!r}))"
     )
-    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{packages}"}
+    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{packages}"} | no_cache(tmp_path)
     subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, check=True)
     assert built.elf.read_bytes() == (out / built.elf.name).read_bytes()
     for path in sorted(built.listings.iterdir()):
         assert path.read_bytes() == (out / built.listings.name / path.name).read_bytes(), path.name
 
 
-def test_a_second_build_compiles_nothing(built: BuildResult) -> None:
-    folder = built.image.parent
-    before = {path: path.stat().st_mtime_ns for path in (folder / ".objects").iterdir()}
-    image = built.image.read_bytes()
-    build(FLOW, folder)
-    assert {path: path.stat().st_mtime_ns for path in (folder / ".objects").iterdir()} == before
-    assert built.image.read_bytes() == image
+def test_a_second_build_compiles_nothing(cache: Path, tmp_path: Path) -> None:
+    """Nor does one in another folder, but what is made of the flow."""
+
+    def kept(folder: Path) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    image = build(FLOW, tmp_path / "one").image.read_bytes()
+    folders = cache / "objects", tmp_path / "one" / ".objects"
+    before = [kept(folder) for folder in folders]
+    assert {path.suffix for path in (*before[0], *before[1])} == {".o", ".s"}
+    assert build(FLOW, tmp_path / "one").image.read_bytes() == image
+    assert build(FLOW, tmp_path / "other").image.read_bytes() == image
+    assert [kept(folder) for folder in folders] == before
 
 
-def test_builds_side_by_side_leave_whole_files(built: BuildResult, tmp_path: Path) -> None:
+def test_builds_side_by_side_leave_whole_files(built: BuildResult, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "build"
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: build(FLOW, out).image.read_bytes(), range(4)))
     assert set(found) == {built.image.read_bytes()}
     assert not list(out.glob("*.partial")) + list(out.glob(".*.partial"))
+    assert {path.suffix for path in (cache / "objects").iterdir()} == {".o"}
 
 
-def test_objects_that_no_build_uses_are_forgotten_after_a_month(tmp_path: Path) -> None:
+def test_objects_that_no_build_uses_are_forgotten_after_a_month(cache: Path, tmp_path: Path) -> None:
+    """And what an interrupted one left."""
     source = tmp_path / "one.c"
     source.write_text("int one(void) { return 1; }")
-    (old,) = compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects")
+
+    def compiled() -> list[Path]:
+        return compile_all([Source(source, ())], [], tmp_path, tmp_path / "listings")
+
+    (old,) = compiled()
+    left = cache / "objects" / "tmp"
+    left.mkdir()
     long_ago = old.stat().st_mtime - 31 * 24 * 3600
     os.utime(old, (long_ago, long_ago))
-    assert compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects") == [old]
-    os.utime(old, (long_ago, long_ago))
+    assert compiled() == [old]
+    for path in (old, left):
+        os.utime(path, (long_ago, long_ago))
     source.write_text("int one(void) { return 2; }")
-    (new,) = compile_all([Source(source, ())], [], tmp_path, tmp_path / "objects")
-    assert list((tmp_path / "objects").iterdir()) == [new]
+    new = compiled()
+    assert list((cache / "objects").iterdir()) == new
 
 
 def test_the_elf_is_what_lies_in_the_image(built: BuildResult) -> None:
@@ -233,8 +253,7 @@ int top(volatile char *a) { return middle(a) + 2; }
 def functions(text: str, folder: Path) -> dict[str, stack.Function]:
     source = folder / "chain.c"
     source.write_text(text)
-    objects = compile_all([Source(source, ())], [], folder, folder / "objects")
-    return stack.of_objects(objects)
+    return stack.of_objects([compile_c(Source(source, ()), folder, folder)])
 
 
 def test_frames_add_up_along_the_deepest_chain(tmp_path: Path) -> None:
@@ -286,10 +305,11 @@ def test_generated_frames_are_read_from_the_instructions() -> None:
     assert stack.depth(found, "outer") == 8 + 8 + 0x120 + 8
 
 
-def test_the_shipped_stack_is_deep_enough_with_room(built: BuildResult) -> None:
+def test_the_shipped_stack_is_deep_enough_with_room(built: BuildResult, tmp_path: Path) -> None:
     firmware = check_file(FLOW).require()
-    objects = sorted((built.image.parent / ".objects").glob("*.o"))
-    depth = stack_depth(generate(firmware), objects)
+    listings = sorted((built.image.parent / ".objects").glob("*.o"))
+    compiled = compile_all(core_sources(tmp_path / "include"), [], PROJECT, tmp_path)
+    depth = stack_depth(generate(firmware), [*compiled, *listings])
     boot = next(f for f in stack.of_units(generate(firmware)).values() if f.name == "flow_boot")
     assert boot.frame < depth < 36 << 10
 

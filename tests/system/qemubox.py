@@ -16,9 +16,9 @@ from tdforge.kernel import find_kernel, modules
 from tdforge.qemu import DISK_MODULES
 
 HANGS = 600  # seconds; a boot takes ten
-# Time by instructions, 32 ns for each. By the host's clock Linux compares one timer of QEMU with another while
+# Time by instructions, 8 ns for each. By the host's clock Linux compares one timer of QEMU with another while
 # a busy host takes the CPU away in between: 26 MHz for 2.6 GHz were seen, and then boots without an end.
-TIME = ("-icount", "shift=5,sleep=off")
+TIME = ("-icount", "shift=3,sleep=off")
 
 
 def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:

@@ -156,7 +156,7 @@ def test_the_command_gives_a_shell_to_type_into(tmp_path: Path) -> None:
 def handed_over(image: bytes, kernel: bytes, line: str) -> tuple[tuple[str, ...], Shown]:
     """RTMRs, and what the payload finds."""
     config = RunConfig(
-        image, "qemu.bin", 512 * MIB, vmm="qemu", kernel=kernel, initrd=bytes(5000), cmdline=line
+        image, "qemu.bin", 128 * MIB, vmm="qemu", kernel=kernel, initrd=bytes(5000), cmdline=line
     )
     machine = api.prepare(config)
     try:
@@ -181,7 +181,7 @@ def test_the_same_image_and_files_in_a_td(qemu_image: Path, tmp_path: Path, vcpu
     files = initrd(tmp_path, initramfs.TOUR).read_bytes()
     line = "console=ttyS0 quiet"
     config = RunConfig(
-        qemu_image.read_bytes(), "qemu.bin", memory=512 * MIB, vcpus=vcpus, vmm="qemu",
+        qemu_image.read_bytes(), "qemu.bin", memory=256 * MIB, vcpus=vcpus, vmm="qemu",
         kernel=kernel().read_bytes(), initrd=files, cmdline=line, until="halt",
     )  # fmt: skip
     report = run(config)

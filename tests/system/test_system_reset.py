@@ -200,7 +200,7 @@ def test_cpus_go_offline_and_online_and_kexec_keeps_all(
         kernel=kernel,
         initrd=initrd.archive(program, files),
         cmdline=CMDLINE,
-        memory=512 * MIB,
+        memory=256 * MIB,
         vcpus=4,
         until="halt",
     )

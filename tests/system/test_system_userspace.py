@@ -22,7 +22,7 @@ WORKS = ("page fault", "division by zero", "a child on every processor", "sleep"
 
 def boot(firmware: Firmware, kernel: bytes, archive: bytes, **more: object) -> RunConfig:
     """The shipped image with the default command line."""
-    config = replace(firmware.config, kernel=kernel, initrd=archive, cmdline=CMDLINE, memory=512 * MIB)
+    config = replace(firmware.config, kernel=kernel, initrd=archive, cmdline=CMDLINE, memory=256 * MIB)
     return replace(config, until="halt", **more)  # type: ignore[arg-type]
 
 

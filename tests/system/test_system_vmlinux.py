@@ -224,7 +224,7 @@ def kernel_file() -> bytes:
 
 
 def of_debian(config: RunConfig, kernel_file: bytes) -> RunConfig:
-    return replace(config, kernel=kernel_file, memory=512 * MIB, vcpus=2)
+    return replace(config, kernel=kernel_file, memory=192 * MIB, vcpus=2)
 
 
 def debian(config: RunConfig, kernel_file: bytes, until: str) -> Report:

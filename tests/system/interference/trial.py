@@ -31,6 +31,7 @@ MAX_INSTRUCTIONS = 200_000_000
 FILES_BY, FILES_AND_NO_PCI_BY = "qemu", "alioth"  # the VMMs with a fw_cfg device
 VMLINUX_BY = "libkrun"  # which adds all low RAM and measures none of it
 WINDOW = 16 * MIB  # where distributions link Linux to
+LITTLE = 2 * WINDOW  # of RAM, where each page is cleared
 TEXT, DATA = bytes(range(1, 256)) * 48, b"data" * 700
 VMLINUX = vmlinux([(VIRTUAL, WINDOW, TEXT), (VIRTUAL + 0x5000, WINDOW + 0x5000, DATA)], WINDOW + 0xB53)
 FILE_AT = 96 * MIB  # where tests/dsl/flows/elf.tdf takes it as a file
@@ -105,11 +106,12 @@ class Builder:
         vmlinux, file = lies_at(firmware, WINDOW), lies_at(firmware, FILE_AT)
         vmm = files_by(firmware) or (VMLINUX_BY if vmlinux else RunConfig.vmm)
         least = PAGE if vmm == FILES_AND_NO_PCI_BY else 0  # bytes that it wants of a kernel
+        little = vmm == VMLINUX_BY and sum(places["payload"]) < LITTLE
         config = RunConfig(
             result.image.read_bytes(),
             "x.bin",
             vmm=vmm,
-            memory=MEMORY,
+            memory=LITTLE if little else MEMORY,
             vcpus=2,
             kernel=VMLINUX if vmlinux else ELF if file else self.kernel.ljust(least, b"\0"),
             max_instructions=MAX_INSTRUCTIONS,

@@ -102,18 +102,18 @@ def dragonball(facts: Facts) -> list[hob.Hob]:
 
 def _cloud_hypervisor(facts: Facts, ram: hob.ResourceType, temporary: hob.ResourceType) -> list[hob.Hob]:
     temp = _of_type(facts, tdvf.SectionType.TEMP_MEM)
+    regions = [*_memory(ram, subtract(facts.ram, temp)), *_memory(temporary, temp)]
     high = max(FOUR_GIB, facts.ram[-1][1])
     return [
-        *_memory(ram, subtract(facts.ram, temp)),
-        *_memory(temporary, temp),
+        *_by_address(regions),
         _mmio(MMIO_BASE, MMIO_BASE + CH_MMIO_LENGTH),
         _mmio(high, CH_MMIO64_END),
     ]
 
 
 def cloud_hypervisor(facts: Facts) -> list[hob.Hob]:
-    """RAM unaccepted except TempMem, two MMIO entries, ACPI tables, payload info last (vm.rs
-    populate_tdx_sections, hob_memory_resources).
+    """By address, RAM unaccepted and TempMem as memory; two MMIO entries, ACPI tables, payload info last
+    (vm.rs populate_tdx_sections, hob_memory_resources).
     """
     kind = hob.ResourceType
     tables = (ch.dsdt(), ch.facp(), ch.madt(facts.apic_ids, facts.absent), ch.mcfg())
@@ -133,8 +133,8 @@ def cloud_hypervisor_v43(facts: Facts) -> list[hob.Hob]:
 
 
 def legacy(facts: Facts) -> list[hob.Hob]:
-    """td-shim's older form: RAM is ordinary memory and TempMem reserved. Cloud Hypervisor wrote it for an
-    image without a GUID table.
+    """td-shim's older form: RAM is ordinary memory and TempMem reserved, by address. Cloud Hypervisor writes
+    it for an image without a GUID table (tdx/mod.rs add_memory_resource).
     """
     kind = hob.ResourceType
     tables = (acpi.dsdt(), acpi.fadt(), acpi.madt(facts.apic_ids, facts.absent))

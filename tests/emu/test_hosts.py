@@ -30,6 +30,8 @@ from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.tdvf import Section, SectionType
 from formats.vmms import RESERVED
+from tdforge.building import build_flow
+from tdforge.flows import find_flow
 
 HOBS = Path(__file__).with_name("hobs")
 MIB, GIB = 1 << 20, 1 << 30
@@ -106,6 +108,113 @@ def test_the_list_of_cloud_hypervisor(
     )
     assert facp[10:268] in real  # all of it but checksum and vendor
     assert b"\x08_S5_\x12\x04\x01\n\x05" in ours
+
+
+Interleaved = list[tuple[int, int, bool]]  # where, how much, whether it is RAM
+AROUND_RAM = [(0, 0x1000, False), (0x1000, 0x1000, False), (0x4000, 0x1000_0000, True)]
+
+
+@pytest.mark.parametrize(
+    ("temporary", "ram", "expected"),
+    [
+        (
+            [(0xC000, 0x1000), (0x1000, 0x4000)],
+            [(0, 0x1000_0000)],
+            [
+                (0, 0x1000, True),
+                (0x1000, 0x4000, False),
+                (0x5000, 0x7000, True),
+                (0xC000, 0x1000, False),
+                (0xD000, 0x0FFF_3000, True),
+            ],
+        ),
+        (
+            [(0x1000_1000, 0x1000), (0, 0x1000)],
+            [(0x1000, 0x1000_0000)],
+            [(0, 0x1000, False), (0x1000, 0x1000_0000, True), (0x1000_1000, 0x1000, False)],
+        ),
+        (
+            [(0x1000_0000, 0x2000), (0, 0x2000)],
+            [(0x1000, 0x1000_0000)],
+            [(0, 0x2000, False), (0x2000, 0x0FFF_E000, True), (0x1000_0000, 0x2000, False)],
+        ),
+        (
+            [(0x2000_1000, 0x1000), (0x2000_0000, 0x1000), (0x1000, 0x1000), (0, 0x1000)],
+            [(0x4000, 0x1000_0000)],
+            [*AROUND_RAM, (0x2000_0000, 0x1000, False), (0x2000_1000, 0x1000, False)],
+        ),
+        ([(0, 0x2000_0000)], [(0x1000, 0x1000_0000)], [(0, 0x2000_0000, False)]),
+        (
+            [(0x1000_2000, 0x2000), (0, 0x2000)],
+            [(0x2000, 0x1000_0000), (0x1000_4000, 0x1000_0000)],
+            [
+                (0, 0x2000, False),
+                (0x2000, 0x1000_0000, True),
+                (0x1000_2000, 0x2000, False),
+                (0x1000_4000, 0x1000_0000, True),
+            ],
+        ),
+        (
+            [(0x1000_0000, 0x4000), (0, 0x4000)],
+            [(0x1000, 0x1000_0000), (0x1000_3000, 0x1000_0000)],
+            [
+                (0, 0x4000, False),
+                (0x4000, 0x0FFF_C000, True),
+                (0x1000_0000, 0x4000, False),
+                (0x1000_4000, 0x0FFF_F000, True),
+            ],
+        ),
+    ],
+)
+def test_cloud_hypervisor_lists_memory_by_address(
+    temporary: list[tuple[int, int]], ram: list[tuple[int, int]], expected: Interleaved
+) -> None:
+    """The cases of its own test (vm.rs test_hob_memory_resources)."""
+    sections = tuple(section(TEMPORARY, start, size) for start, size in temporary)
+    ranges = tuple((start, start + size) for start, size in ram)
+    given = lists.Facts(ranges, sections, 16 * MIB, (0,), None)
+    for vmm, of_ram, of_temporary in (
+        ("cloud-hypervisor", 7, 0),
+        ("cloud-hypervisor:v43", 7, 0),
+        ("td-shim-spec:legacy", 0, 5),
+    ):
+        rows = hob.read(written(vmm, given)).resources
+        kinds = {True: of_ram, False: of_temporary}
+        assert [(row.start, row.length, row.resource_type) for row in rows[:-2]] == [
+            (start, size, kinds[is_ram]) for start, size, is_ram in expected
+        ]
+        assert [row.resource_type for row in rows[-2:]] == [1, 1]
+
+
+def interleaved(temporary: list[tuple[int, int]], ram: tuple[tuple[int, int], ...]) -> Interleaved:
+    """What vm.rs hob_memory_resources does: walks through RAM, and past each section that it meets."""
+    left, found, at = sorted(temporary), [], 0
+    for low, end in ram:
+        at = max(at, low)
+        while at < end:
+            if left and left[0][0] <= at:
+                start, size = left.pop(0)
+                found.append((start, size, False))
+                at = max(start + size, low)
+            else:
+                stop = min(left[0][0], end) if left else end
+                found.append((at, stop - at, True))
+                at = stop
+    return found + [(start, size, False) for start, size in left]
+
+
+@pytest.mark.parametrize("vmm", ["cloud-hypervisor", "cloud-hypervisor:v43"])
+@pytest.mark.parametrize("memory", [GIB, 5 * GIB])
+def test_cloud_hypervisors_list_for_the_shipped_image(tmp_path: Path, vmm: str, memory: int) -> None:
+    """Its temporary memory lies in RAM, in more than one piece."""
+    whole = build_flow(find_flow("linux"), tmp_path).image.read_bytes()
+    launch = prepare(RunConfig(whole, "linux.bin", memory), PRESETS[vmm])
+    temporary = [(each.address, each.memory_size) for each in launch.sections if each.type == TEMPORARY]
+    rows = hob.read(launch.hob).resources[:-2]
+    found = [(row.start, row.length, row.resource_type == 7) for row in rows]
+    assert found == interleaved(temporary, PRESETS[vmm].vmm.ram(memory))
+    assert not found[1][2]
+    assert found[-1][2]  # RAM, behind temporary memory
 
 
 def test_the_list_of_libkrun() -> None:

@@ -111,25 +111,25 @@ def _cloud_hypervisor(facts: Facts, ram: hob.ResourceType, temporary: hob.Resour
     ]
 
 
+def _with_tables(facts: Facts) -> list[hob.Hob]:
+    kind = hob.ResourceType
+    tables = (ch.dsdt(), ch.facp(), ch.madt(facts.apic_ids, facts.absent), ch.mcfg())
+    return [*_cloud_hypervisor(facts, kind.UNACCEPTED, kind.SYSTEM_MEMORY), *map(hob.acpi_table, tables)]
+
+
 def cloud_hypervisor(facts: Facts) -> list[hob.Hob]:
     """By address, RAM unaccepted and TempMem as memory; two MMIO entries, ACPI tables, payload info last
     (vm.rs populate_tdx_sections, hob_memory_resources).
     """
-    kind = hob.ResourceType
-    tables = (ch.dsdt(), ch.facp(), ch.madt(facts.apic_ids, facts.absent), ch.mcfg())
-    hobs = [*_cloud_hypervisor(facts, kind.UNACCEPTED, kind.SYSTEM_MEMORY), *map(hob.acpi_table, tables)]
+    hobs = _with_tables(facts)
     if facts.payload:
         hobs.append(hob.payload_info_packed(facts.payload.kind, facts.payload.entry))
     return hobs
 
 
 def cloud_hypervisor_v43(facts: Facts) -> list[hob.Hob]:
-    """The same up to v43: a payload info of 16 bytes, local APICs of type 0."""
-    kind = hob.ResourceType
-    old = ch.V43
-    tables = (ch.dsdt(old), ch.facp(old), ch.madt(facts.apic_ids, facts.absent, old), ch.mcfg(old))
-    hobs = _cloud_hypervisor(facts, kind.UNACCEPTED, kind.SYSTEM_MEMORY)
-    return [*hobs, *map(hob.acpi_table, tables), *_payload(facts)]
+    """The same up to v43, whose payload info has 16 bytes."""
+    return [*_with_tables(facts), *_payload(facts)]
 
 
 def legacy(facts: Facts) -> list[hob.Hob]:

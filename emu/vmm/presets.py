@@ -96,7 +96,7 @@ PRESETS = {
             _CLOUD_HYPERVISOR,
             name="cloud-hypervisor:v43",
             hobs=lists.cloud_hypervisor_v43,
-            max_id=0xFF,  # a byte of its MADT
+            zeros=True,
         ),
         Preset(
             "dragonball",

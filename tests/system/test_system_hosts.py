@@ -1,7 +1,8 @@
 """Does the firmware take the lists of memory and CPUs that hosts really write?
 
-The rows are those of TD HOBs written by Dragonball (Kata 7c6ba40c), by Cloud Hypervisor (ae44c297, and up to
-v43 in a TD on hardware) and by QEMU for the sections of OVMF's IntelTdx build, row by row and in their order.
+The rows are those of TD HOBs written by Dragonball (Kata 7c6ba40c), by Cloud Hypervisor (ae44c297, and v31
+or an older one in a TD on hardware) and by QEMU for the sections of OVMF's IntelTdx build, row by row and in
+their order.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ HOSTS = {
         2 * GIB,
         3,
     ),
-    "cloud hypervisor to v43": Host(
+    "cloud hypervisor before v32": Host(
         [
             *rows((RAM, 0, GIB), (ADDED, 0xFF040000, 0x1000), (ADDED, 0xFF042000, 0x20000)),
             *rows((ADDED, 0xFF062000, 0x20000), *CLOUD_HYPERVISOR),

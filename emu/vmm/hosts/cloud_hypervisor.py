@@ -1,12 +1,11 @@
 """Which ACPI tables does Cloud Hypervisor pass in its TD HOB? (vmm/src/acpi.rs create_acpi_tables_tdx,
-create_facp_table, create_mcfg_table; vmm/src/cpu.rs create_madt.) The DSDT here is a part of the real one:
-the devices that the emulated host has.
+create_facp_table, create_mcfg_table; vmm/src/cpu.rs create_madt.) These are the same from v34 on. The DSDT
+here is a part of the real one: the devices that the emulated host has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from emu.vmm import aml
 from emu.vmm.devices import ioapic
@@ -17,32 +16,15 @@ from formats.ports import COM1, COM1_IRQ, COM1_PORTS
 DSDT_REVISION, FADT_MINOR_REVISION, SLEEP_TYPE_OFF = 6, 3, 5
 PM_TIMER = 0x608
 ECAM, ECAM_SIZE = 0xE8000000, 0x10000000  # layout.rs PCI_MMCONFIG_START, PCI_MMCONFIG_SIZE
-DWORD, QWORD = 3, 4  # access sizes (ACPI 6.5, 5.2.3.2)
 RESET_VALUE = 1
 
 
-@dataclass(frozen=True)
-class Release:
-    """What differs between releases: who made the tables, the width of the timer's register, whether local
-    APICs have 8-bit ids. The vendor is an address in the real old one, which wrote a pointer.
-    """
-
-    creator: bytes = b"RVAT"
-    creator_revision: int = 0x01000000
-    timer_access: int = DWORD
-    vendor: bytes = b"CLOUDHYP"
-    small_ids: bool = False
-
-    def maker(self, table: bytes) -> acpi.Maker:
-        """Each table names itself."""
-        return acpi.Maker(b"CLOUDH", table.ljust(8), self.creator, self.creator_revision)
+def maker(table: bytes) -> acpi.Maker:
+    """Each table names itself; the creator is that of the crate acpi_tables."""
+    return acpi.Maker(b"CLOUDH", table.ljust(8), b"RVAT", 0x01000000)
 
 
-NOW = Release()
-V43 = Release(b"CLDH", 0, QWORD, bytes(8), small_ids=True)
-
-
-def dsdt(release: Release = NOW) -> bytes:
+def dsdt() -> bytes:
     """Reserved configuration space, the serial port, power-off, the power button. Absent: PCI with its
     hotplug controller, the event controller, hotplug of CPUs and memory.
     """
@@ -65,45 +47,41 @@ def dsdt(release: Release = NOW) -> bytes:
         "._SB_PWRB", aml.name("_HID", aml.eisa_id("PNP0C0C")), aml.name("_UID", aml.integer(0))
     )
     body = config + serial + off + button
-    return acpi.table(b"DSDT", DSDT_REVISION, body, release.maker(b"CHDSDT"))
+    return acpi.table(b"DSDT", DSDT_REVISION, body, maker(b"CHDSDT"))
 
 
-def facp(release: Release = NOW) -> bytes:
+def facp() -> bytes:
     """Hardware reduced, with one register for sleep and reset; no DSDT address."""
     flags = acpi.FadtFlags
     sleep = acpi.port(ACPI_SLEEP, 1)
     return acpi.fadt(
-        release.maker(b"CHFACP"),
+        maker(b"CHFACP"),
         minor_revision=FADT_MINOR_REVISION,
         flags=int(flags.HW_REDUCED | flags.RESET_REG_SUP | flags.TMR_VAL_EXT),
         reset_reg=sleep,
         reset_value=RESET_VALUE,
-        x_pm_tmr_blk=acpi.port(PM_TIMER, 4, release.timer_access),
+        x_pm_tmr_blk=acpi.port(PM_TIMER, 4),
         sleep_control_reg=sleep,
         sleep_status_reg=sleep,
-        hypervisor_vendor=release.vendor,
+        hypervisor_vendor=b"CLOUDHYP",
     )
 
 
-def madt(ids: Sequence[int], absent: int = 0, release: Release = NOW) -> bytes:
+def madt(ids: Sequence[int], absent: int = 0) -> bytes:
     """A local APIC for each vCPU that can be there; those that boot are enabled."""
     flags, kind = acpi.LapicFlags, acpi.MadtType
     more = range(max(ids) + 1, max(ids) + 1 + absent)
     entries = []
     for uid, apic_id in enumerate((*ids, *more)):
         there = flags.ONLINE_CAPABLE | (flags.ENABLED if uid < len(ids) else 0)
-        if release.small_ids:
-            entries.append(acpi.madt_entry(kind.LAPIC, processor_uid=uid, apic_id=apic_id, flags=int(there)))
-        else:
-            entry = acpi.madt_entry(kind.X2APIC, processor_uid=uid, x2apic_id=apic_id, flags=int(there))
-            entries.append(entry)
+        entries.append(acpi.madt_entry(kind.X2APIC, processor_uid=uid, x2apic_id=apic_id, flags=int(there)))
     entries += [
         acpi.madt_entry(kind.IOAPIC, ioapic_id=0, address=ioapic.BASE, gsi_base=0),
         acpi.madt_entry(kind.ISO, bus=0, source=COM1_IRQ, gsi=COM1_IRQ, flags=0),
     ]
-    return acpi.madt(entries, maker=release.maker(b"CHMADT"))
+    return acpi.madt(entries, maker=maker(b"CHMADT"))
 
 
-def mcfg(release: Release = NOW) -> bytes:
+def mcfg() -> bytes:
     """Where PCI configuration space would be, of one bus."""
-    return acpi.mcfg(release.maker(b"CHMCFG"), base=ECAM)
+    return acpi.mcfg(maker(b"CHMCFG"), base=ECAM)

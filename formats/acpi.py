@@ -389,10 +389,11 @@ def madt(
     entries: Sequence[bytes],
     flags: MadtFlags = MadtFlags(0),  # noqa: B008 (an immutable flag)
     maker: Maker = Maker(),
+    revision: int = MADT_REVISION,
 ) -> bytes:
     """A MADT with these entries."""
     body = Int32ul.build(LAPIC_ADDRESS) + Int32ul.build(flags) + b"".join(entries)
-    return table(b"APIC", MADT_REVISION, body, maker)
+    return table(b"APIC", revision, body, maker)
 
 
 def madt_entry(kind: MadtType, **fields: int) -> bytes:

@@ -132,9 +132,13 @@ def test_the_tables_by_the_script(td: Machine) -> None:
     assert [table(place)[:4] for place in places] == [b"FACP", b"APIC", b"MCFG"]
     facp, madt = (table(place) for place in places[:2])
     fadt = unpack(acpi.FADT, facp)
-    assert (fadt.flags, fadt.reset_reg.address, fadt.reset_value) == (1 << 20 | 1 << 10, 0x604, 0x72)
+    flags = 1 << 20 | 1 << 10 | 1 << 8  # firmware/acpi/acpi.rs create_fadt
+    assert (fadt.flags, fadt.reset_reg.address, fadt.reset_value) == (flags, 0x604, 0x72)
+    assert facp[208:220] == bytes((1, 32, 0, 3)) + (0x608).to_bytes(8, "little")
+    assert (fadt.header.revision, fadt.minor_revision, madt[8]) == (6, 4, 6)
     assert (fadt.sleep_control_reg.address, fadt.sleep_status_reg.address) == (0x600, 0x601)
     assert table(fadt.x_dsdt)[:4] == b"DSDT"
+    assert table(fadt.x_dsdt)[28:36] == b"INTL\x28\x06\x23\x20"  # board_amd64.rs DSDT_TEMPLATE
     for one in (facp, madt, table(fadt.x_dsdt), table(places[2])):
         acpi.check_table(one)
     entries = list(acpi.madt_entries(madt))

@@ -23,6 +23,8 @@ from formats.structs import offset_of, pack, unpack
 from formats.table_loader import Command, Zone
 
 MAKER = acpi.Maker(b"ALIOTH", b"ALIOTHVM", b"ALTH")
+COMPILED = acpi.Maker(b"ALIOTH", b"ALIOTHVM", b"INTL", 0x2023_0628)  # of the DSDT
+FADT_MINOR_REVISION, MADT_REVISION = 4, 6  # firmware/acpi/bindings.rs
 SLEEP_TYPE_OFF, SLEEP_STATUS, RESET, RESET_VALUE, PM_TIMER = 5, 0x601, 0x604, ord("r"), 0x608
 ECAM = 0xE0000000  # layout.rs PCIE_CONFIG_START
 PRESENT = 0x0F  # _STA
@@ -43,7 +45,7 @@ def dsdt() -> bytes:
         aml.name("_CRS", aml.resources(ports)),
     )
     off = aml.name("_S5_", aml.package(aml.integer(SLEEP_TYPE_OFF)))
-    return acpi.table(b"DSDT", acpi.DSDT_REVISION, serial + off, MAKER)
+    return acpi.table(b"DSDT", acpi.DSDT_REVISION, serial + off, COMPILED)
 
 
 def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]:
@@ -55,10 +57,12 @@ def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]
     definition = dsdt()
     fadt = acpi.fadt(
         MAKER,
-        flags=int(flags.HW_REDUCED | flags.RESET_REG_SUP),
+        minor_revision=FADT_MINOR_REVISION,
+        flags=int(flags.HW_REDUCED | flags.RESET_REG_SUP | flags.TMR_VAL_EXT),
         reset_reg=acpi.port(RESET, 1),
         reset_value=RESET_VALUE,
         x_dsdt=xsdt_size,
+        x_pm_tmr_blk=acpi.port(PM_TIMER, 4),
         sleep_control_reg=acpi.port(ACPI_SLEEP, 1),
         sleep_status_reg=acpi.port(SLEEP_STATUS, 1),
         hypervisor_vendor=b"ALIOTH  ",
@@ -67,7 +71,7 @@ def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]
     for uid, apic_id in enumerate(ids):
         enabled = int(acpi.LapicFlags.ENABLED)
         entries.append(acpi.madt_entry(kind.X2APIC, processor_uid=uid, x2apic_id=apic_id, flags=enabled))
-    madt = acpi.madt(entries, maker=MAKER)
+    madt = acpi.madt(entries, maker=MAKER, revision=MADT_REVISION)
     mcfg = acpi.mcfg(MAKER, base=ECAM)
     places, at = [], xsdt_size + len(definition)
     for table in (fadt, madt, mcfg):

@@ -240,7 +240,12 @@ def host(launch: Launch, memory: Memory, elapsed: Callable[[], float], policy: P
     else:
         timer = (PmTimer(launch.pm_timer, elapsed),) if launch.pm_timer else ()
         honest = Host(lambda set_line: (Power(launch.power), *timer))
-    return replace(honest, zeros=launch.zeros, board=lambda set_line: policy.devices(honest.board(set_line)))
+    return replace(
+        honest,
+        zeros=launch.zeros,
+        memory_ones=launch.memory_ones,
+        board=lambda set_line: policy.devices(honest.board(set_line)),
+    )
 
 
 def create(

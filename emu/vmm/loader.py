@@ -33,8 +33,8 @@ LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
     TDH.VP.INIT, the vCPUs' APIC ids; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the
-    vCPUs, ports that end the run, whether ports without a device read zero, and what a q35, or Alioth's
-    machine, has in fw_cfg. Each of `sections` lies in one of the regions, which may be larger.
+    vCPUs, ports that end the run, what ports and addresses without a device read, and what a q35, or
+    Alioth's machine, has in fw_cfg. Each of `sections` lies in one of the regions, which may be larger.
     """
 
     ram: tuple[Range, ...]
@@ -48,6 +48,7 @@ class Launch:
     power: PowerPorts = ()
     pm_timer: int = 0
     zeros: bool = False
+    memory_ones: bool = False
     q35: Q35 | None = None
     alioth: Q35 | None = None
 
@@ -241,6 +242,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         preset.power,
         preset.pm_timer,
         preset.zeros,
+        preset.memory_ones,
         files if preset.kernel is Kernel.FW_CFG else None,
         files if preset.kernel is Kernel.ALIOTH else None,
     )

@@ -54,6 +54,7 @@ class Preset:
     power: PowerPorts = (KEYBOARD,)
     pm_timer: int = 0  # its port
     zeros: bool = False  # ports without a device: zero, as KVM leaves the answer; else the VMM's all ones
+    memory_ones: bool = False  # addresses without a device: the VMM's all ones; else zero
     large_pages: bool = False
     mcg_cap: int = MCG_CAP_KVM
     volumes: bool = False  # of the image file it loads what BFV and CFV sections hold, and nothing else
@@ -82,6 +83,7 @@ _CLOUD_HYPERVISOR = Preset(
     vmms.CLOUD_HYPERVISOR,
     power=(_OFF, Switch(SLEEP.port, RESET, cloud_hypervisor.RESET_VALUE, shows=0), KEYBOARD),
     pm_timer=cloud_hypervisor.PM_TIMER,
+    memory_ones=True,
     exact_attributes=True,
     last_hob=True,
     volumes=True,
@@ -97,6 +99,7 @@ PRESETS = {
             name="cloud-hypervisor:v43",
             hobs=lists.cloud_hypervisor_v43,
             zeros=True,
+            memory_ones=False,
         ),
         Preset(
             "dragonball",
@@ -130,6 +133,7 @@ PRESETS = {
             vmms.ALIOTH,
             kernel=Kernel.ALIOTH,
             power=(_OFF, Switch(alioth.RESET, RESET, alioth.RESET_VALUE, shows=0)),
+            memory_ones=True,
             last_hob=True,
         ),
     )

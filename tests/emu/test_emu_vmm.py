@@ -151,6 +151,18 @@ def test_a_port_without_a_device_reads_as_its_vmm_says() -> None:
             assert td.vmm.ports.read(0x42, 2) == expected
 
 
+def test_an_address_without_a_device_reads_as_its_vmm_says() -> None:
+    """Cloud Hypervisor from v53 on (vm.rs mmio_read) and Alioth (emulated.rs read) write ones, QEMU zeros
+    (system/memory.c unassigned_mem_read). The others leave what KVM's buffer held; zero stands for it.
+    """
+    assert {name for name, preset in PRESETS.items() if preset.memory_ones} == {"cloud-hypervisor", "alioth"}
+    image = guest.build("main: halt\n").image
+    for vmm, expected in (("cloud-hypervisor:v43", 0), ("cloud-hypervisor", 0xFFFF)):
+        with guest.machine(image, vmm=vmm) as td:
+            assert td.vmm.ports.read_memory(0xD0000000, 2) == expected
+            assert td.vmm.ports.read_memory(0xFEC00000, 2) == 0  # the I/O APIC
+
+
 def test_calls(calls: tuple[Memory, object]) -> None:
     memory, call = calls
     assert callable(call)

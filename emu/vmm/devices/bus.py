@@ -59,15 +59,22 @@ def power_only(set_line: SetLine) -> tuple[Device, ...]:
 class Host:
     """What one host has and others do not: `board` makes its devices. `aligned_only`: other accesses of ports
     read zero and write nothing. `zeros`: so do ports that no device has, which else read all ones.
+    `memory_ones`: addresses that no device has read all ones, else zero.
     """
 
     board: Callable[[SetLine], tuple[Device, ...]] = power_only
     ioapic_version: int = ioapic.VERSION_PLAIN
     aligned_only: bool = False
     zeros: bool = False
+    memory_ones: bool = False
 
 
 PLAIN = Host()
+
+
+def _ones(size: int) -> int:
+    """What nobody answers on a bus, `size` bytes wide."""
+    return (1 << 8 * size) - 1
 
 
 def _nobody(message: Message) -> None:
@@ -114,15 +121,17 @@ class Ports:
         for device in self.devices:
             if port in device.ports:
                 return device.read(port, size)
-        return 0 if self.host.zeros else (1 << 8 * size) - 1
+        return 0 if self.host.zeros else _ones(size)
 
     def read_memory(self, gpa: int, size: int) -> int:
-        """A read of device memory; where no device is, zero."""
+        """A read of device memory."""
         for device in self.board:
             if isinstance(device, MemoryDevice) and device.covers(gpa):
                 return device.read_memory(gpa, size)
         offset = gpa - ioapic.BASE
-        return self.ioapic.read(offset) & (1 << 8 * size) - 1 if 0 <= offset < PAGE else 0
+        if 0 <= offset < PAGE:
+            return self.ioapic.read(offset) & _ones(size)
+        return _ones(size) if self.host.memory_ones else 0
 
     def write_memory(self, gpa: int, size: int, value: int) -> None:
         """A write of device memory."""

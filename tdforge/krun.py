@@ -1,7 +1,8 @@
 """How does libkrun start an image? A shell script that compiles a small program with its library and runs it.
 
-Source: libkrun pull request 694, a592d4e9: include/libkrun.h, examples/launch-tee.c, src/libkrun/src/lib.rs,
-src/vmm/src/resources.rs (struct TeeConfig), README.md.
+Source: libkrun 2.0, 160f54a9: include/libkrun.h, src/libkrun/src/api/vmm_builder.rs, Makefile;
+src/libkrun/src/vmm/resources.rs (struct TeeConfig), README.md. That header declares
+krun_vmm_builder_add_serial_console once more for Windows, which no C compiler takes; the first one is meant.
 """
 
 import json
@@ -13,46 +14,74 @@ from tdforge.hosts import Launch
 MOST_CPUS, MOST_MEMORY = 1, 3072 * MIB  # README.md, "TDX variant", "Limitations"
 
 PROGRAM = """\
-#include <errno.h>
+/* For libkrun 2.0 as its header was at 160f54a9. */
 #include <libkrun.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-static int checked(const char *what, int result)
+static bool to_stderr(void *self, KrunStr text)
 {
-    if (result < 0) {
-        fprintf(stderr, "%s: %s\\n", what, strerror(-result));
-        exit(1);
-    }
-    return result;
+    (void)self;
+    return fwrite(text.data, 1, text.len, stderr) == text.len;
+}
+
+static void check(const char *what, KrunError error)
+{
+    static const KrunPushStrVtable writes = {.push = to_stderr};
+    KrunVtableHandle writer = KRUN_VTABLE_HANDLE(KRUN_PUSH_STR_TYPE_TAG, writes, NULL);
+
+    if (error == NULL)
+        return;
+    fprintf(stderr, "%s: ", what);
+    krun_error_message(error, &writer);
+    fputc('\\n', stderr);
+    exit(1);
 }
 
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"root", "data"};
-    const char *firmware = @IMAGE@;
-    unsigned vm = (unsigned)checked("krun_create_ctx", krun_create_ctx());
+    KrunStr firmware = KRUN_STR(@IMAGE@);
+    KrunError error = NULL;
+    KrunPayload payload = krun_payload_load_krunfw_tee(KRUN_STR("tdforge-krun.json"), firmware, &error);
+    check("krun_payload_load_krunfw_tee", error);
 
-    checked("krun_set_tee_config_file", krun_set_tee_config_file(vm, "tdforge-krun.json"));
-    checked("krun_set_tee_firmware", krun_set_tee_firmware(vm, KRUN_TEE_FW_TDSHIM, firmware));
-    for (int i = 1; i < argc && i <= 2; i++)
-        checked(argv[i], krun_add_disk2(vm, names[i - 1], argv[i], KRUN_DISK_FORMAT_RAW, false));
-    checked("krun_disable_implicit_console", krun_disable_implicit_console(vm));
-    checked("krun_add_serial_console_default",
-            krun_add_serial_console_default(vm, -1, STDOUT_FILENO));
-    checked("krun_add_virtio_console_default",
-            krun_add_virtio_console_default(vm, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO));
-    checked("krun_split_irqchip", krun_split_irqchip(vm, true));
-    checked("krun_start_enter", krun_start_enter(vm));
-    return 0;
+    KrunMmioDeviceManager devices = krun_mmio_device_manager_new();
+    KrunConsoleBuilder ports = krun_console_device_builder();
+    krun_console_builder_add_default_console(ports, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, &error);
+    check("krun_console_builder_add_default_console", error);
+    KrunConsoleDevice console = krun_console_builder_build(ports, &error);
+    check("krun_console_builder_build", error);
+    krun_mmio_device_manager_add(devices, console);
+    for (int i = 1; i < argc && i <= 2; i++) {
+        KrunBlockDevice disk = krun_block_device_new(KRUN_STR(names[i - 1]), KRUN_STR(argv[i]),
+                                                     KRUN_DISK_FORMAT_RAW, &error);
+        check(argv[i], error);
+        krun_mmio_device_manager_add(devices, disk);
+    }
+
+    KrunVmmBuilder builder = krun_vmm_builder_new();
+    krun_vmm_builder_vcpus(&builder, @VCPUS@, &error);
+    check("krun_vmm_builder_vcpus", error);
+    krun_vmm_builder_ram_mib(&builder, @MIB@, &error);
+    check("krun_vmm_builder_ram_mib", error);
+    krun_vmm_builder_payload(&builder, payload);
+    krun_vmm_builder_devices(&builder, devices);
+    krun_vmm_builder_add_serial_console(&builder, -1, STDOUT_FILENO, &error);
+    check("krun_vmm_builder_add_serial_console", error);
+    krun_vmm_builder_split_irqchip(&builder, true, &error);
+    check("krun_vmm_builder_split_irqchip", error);
+    KrunVmm vmm = krun_vmm_builder_build(&builder, &error);
+    check("krun_vmm_builder_build", error);
+    krun_vmm_run(vmm);
+    return 1; /* the TD ends the program */
 }
 """
 
 SCRIPT = """\
 #!/bin/sh
-# For libkrun built with TDX=1 (pull request 694) and libkrunfw's kernel and initrd for TDX.
+# For libkrun 2.0 (make TDX=1 FFI=1, as of 160f54a9) and libkrunfw's kernel and initrd for TDX.
 # Arguments: a disk with the root file system, then one with data; both may be left out.
 set -eu
 cat > tdforge-krun.json <<'END'
@@ -85,5 +114,6 @@ def libkrun(launch: Launch) -> str:
         "tee_data": json.dumps({"vendor_chain": "", "attestation_server_pubkey": ""}),
         "attestation_url": "",
     }
-    program = PROGRAM.replace("@IMAGE@", c_text(str(launch.image)))
+    sizes = PROGRAM.replace("@VCPUS@", str(launch.vcpus)).replace("@MIB@", str(launch.memory // MIB))
+    program = sizes.replace("@IMAGE@", c_text(str(launch.image)))
     return SCRIPT.replace("@CONFIG@", json.dumps(config)).replace("@PROGRAM@", program)

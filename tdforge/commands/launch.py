@@ -38,7 +38,7 @@ HOSTS = {
     "libvirt": Host(libvirt, "qemu", "libvirt's tests/qemuxmlconfdata/launch-security-tdx.xml"),
     "kata": Host(kata, "qemu", "Kata's configuration-qemu-tdx.toml"),
     "dragonball": Host(dragonball, "dragonball", "the source of Kata and its pull request 13659"),
-    "libkrun": Host(libkrun, "libkrun", "the source of libkrun's pull request 694"),
+    "libkrun": Host(libkrun, "libkrun", "the source of libkrun 2.0"),
     "alioth": Host(alioth, "alioth", "Alioth's docs/coco.md"),
 }
 

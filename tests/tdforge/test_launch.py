@@ -25,29 +25,67 @@ from tdforge.krun import c_text
 FLOWS = {"dragonball": "vmlinux", "libkrun": "vmlinux", "alioth": "alioth"}  # the others take qemu.tdf
 ELF = b"\x7fELF" + bytes(60)
 
-# The functions of libkrun that are called, as its header declares them (include/libkrun.h); each prints its
-# arguments.
+# What the program needs of libkrun 2.0, with the types of its header (include/libkrun.h, 160f54a9). Each
+# function prints its arguments; a disk that has no absolute path is an error.
 HEADER = """\
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#define KRUN_TEE_FW_TDSHIM 0
+#include <string.h>
+typedef void *KrunError, *KrunPushStr, *KrunAttachDevice, *KrunPayload, *KrunMmioDeviceManager, *KrunVmm;
+typedef void *KrunConsoleBuilder, *KrunConsoleDevice, *KrunBlockDevice, *KrunVmmBuilder;
+typedef uint64_t KrunResult;
+typedef struct { const char *data; size_t len; } KrunStr;
+typedef struct { uint32_t type_tag, metadata; const void *vtable_ptr, *user_data; uint16_t vtable_size; }
+    KrunVtableHandle;
+typedef struct { void (*drop)(void *self_data); bool (*push)(void *self_data, KrunStr s); } KrunPushStrVtable;
+#define KRUN_STR(s) ((KrunStr){ .data = (s), .len = (s) ? strlen(s) : 0 })
+#define KRUN_VTABLE_HANDLE(tag, vtable, self_data) ((KrunVtableHandle){ .type_tag = (tag), .metadata = 0, \\
+    .vtable_ptr = &(vtable), .user_data = (self_data), .vtable_size = sizeof(vtable) })
+#define KRUN_PUSH_STR_TYPE_TAG 16777228
 #define KRUN_DISK_FORMAT_RAW 0
-static int32_t krun_create_ctx(void) { return 7; }
-static int32_t krun_set_tee_config_file(uint32_t ctx, const char *file)
-{ return printf("%u config %s\\n", ctx, file), 0; }
-static int32_t krun_set_tee_firmware(uint32_t ctx, uint32_t type, const char *file)
-{ return printf("%u firmware %u %s\\n", ctx, type, file), 0; }
-static int32_t krun_add_disk2(uint32_t ctx, const char *name, const char *file, uint32_t format, bool fixed)
-{ return printf("%u disk %s %s %u %d\\n", ctx, name, file, format, fixed), file[0] == '/' ? 0 : -2; }
-static int32_t krun_disable_implicit_console(uint32_t ctx) { return printf("%u no console\\n", ctx), 0; }
-static int32_t krun_add_serial_console_default(uint32_t ctx, int in, int out)
-{ return printf("%u serial %d %d\\n", ctx, in, out), 0; }
-static int32_t krun_add_virtio_console_default(uint32_t ctx, int in, int out, int err)
-{ return printf("%u virtio %d %d %d\\n", ctx, in, out, err), 0; }
-static int32_t krun_split_irqchip(uint32_t ctx, bool enable)
-{ return printf("%u split %d\\n", ctx, enable), 0; }
-static int32_t krun_start_enter(uint32_t ctx) { return printf("%u start\\n", ctx), 0; }
+#define SAID(s) (int)(s).len, (s).data
+static char made[8];
+static int count;
+static void *next(void) { return &made[count++]; }
+static int which(void *object) { return (int)((char *)object - made); }
+static void krun_error_message(KrunError error, KrunPushStr writer)
+{ const KrunVtableHandle *to = writer; const KrunPushStrVtable *by = to->vtable_ptr;
+  if (to->type_tag == KRUN_PUSH_STR_TYPE_TAG && to->vtable_size == sizeof *by)
+      by->push((void *)to->user_data, KRUN_STR((const char *)error)); }
+static KrunPayload krun_payload_load_krunfw_tee(KrunStr config, KrunStr firmware, KrunError *error)
+{ (void)error; return printf("payload %.*s %.*s\\n", SAID(config), SAID(firmware)), next(); }
+static KrunMmioDeviceManager krun_mmio_device_manager_new() { return next(); }
+static void krun_mmio_device_manager_add(KrunMmioDeviceManager handle, KrunAttachDevice device)
+{ printf("%d has %d\\n", which(handle), which(device)); }
+static KrunConsoleBuilder krun_console_device_builder() { return next(); }
+static KrunResult krun_console_builder_add_default_console(
+    KrunConsoleBuilder handle, int in, int out, int err, KrunError *error)
+{ (void)error; return printf("%d virtio %d %d %d\\n", which(handle), in, out, err), 0; }
+static KrunConsoleDevice krun_console_builder_build(KrunConsoleBuilder handle, KrunError *error)
+{ (void)handle, (void)error; return next(); }
+static KrunBlockDevice krun_block_device_new(KrunStr id, KrunStr path, uint32_t format, KrunError *error)
+{ printf("disk %.*s %.*s %u\\n", SAID(id), SAID(path), format);
+  if (path.data[0] != '/') *error = "FileNotFound";
+  return next(); }
+static KrunVmmBuilder krun_vmm_builder_new() { return next(); }
+static KrunResult krun_vmm_builder_vcpus(KrunVmmBuilder *handle, uint8_t cpus, KrunError *error)
+{ (void)error; return printf("%d vcpus %d\\n", which(*handle), cpus), 0; }
+static KrunResult krun_vmm_builder_ram_mib(KrunVmmBuilder *handle, uint32_t mib, KrunError *error)
+{ (void)error; return printf("%d ram %u\\n", which(*handle), mib), 0; }
+static void krun_vmm_builder_payload(KrunVmmBuilder *handle, KrunPayload payload)
+{ printf("%d payload %d\\n", which(*handle), which(payload)); }
+static void krun_vmm_builder_devices(KrunVmmBuilder *handle, KrunMmioDeviceManager devices)
+{ printf("%d devices %d\\n", which(*handle), which(devices)); }
+static KrunResult krun_vmm_builder_add_serial_console(
+    KrunVmmBuilder *handle, int in, int out, KrunError *error)
+{ (void)error; return printf("%d serial %d %d\\n", which(*handle), in, out), 0; }
+static KrunResult krun_vmm_builder_split_irqchip(KrunVmmBuilder *handle, bool enabled, KrunError *error)
+{ (void)error; return printf("%d split %d\\n", which(*handle), enabled), 0; }
+static KrunVmm krun_vmm_builder_build(KrunVmmBuilder *handle, KrunError *error)
+{ (void)error; return printf("%d build\\n", which(*handle)), next(); }
+static void krun_vmm_run(KrunVmm handle) { printf("%d run\\n", which(handle)); }
 """
 
 
@@ -157,24 +195,30 @@ def test_libkruns_script_runs(
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = ["sh", str(script), "/root.img", "/data.img"]
     done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, "")  # 1: the library's krun_vmm_run does not return
     assert done.stdout.splitlines() == [
-        "7 config tdforge-krun.json",
-        f"7 firmware 0 {image}",
-        "7 disk root /root.img 0 0",
-        "7 disk data /data.img 0 0",
-        "7 no console",
-        "7 serial -1 1",
-        "7 virtio 0 1 2",
-        "7 split 1",
-        "7 start",
+        f"payload tdforge-krun.json {image}",
+        "2 virtio 0 1 2",
+        "1 has 3",
+        "disk root /root.img 0",
+        "1 has 4",
+        "disk data /data.img 0",
+        "1 has 5",
+        "6 vcpus 1",
+        "6 ram 3072",
+        "6 payload 0",
+        "6 devices 1",
+        "6 serial -1 1",
+        "6 split 1",
+        "6 build",
+        "7 run",
     ]
     config = json.loads((tmp_path / "tdforge-krun.json").read_text())
     assert (config["tee"], config["cpus"], config["ram_mib"]) == ("tdx", 1, 3072)
     done = subprocess.run(
         [*command[:2], "no"], cwd=tmp_path, env=path, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (1, "no: No such file or directory\n")
+    assert (done.returncode, done.stderr) == (1, "no: FileNotFound\n")
 
 
 def test_bytes_of_a_c_text() -> None:

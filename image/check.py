@@ -118,7 +118,7 @@ def _pointers(image: bytes, offset: int, place: str) -> Iterator[Finding]:
     if before != guids.TDX_METADATA.bytes_le:
         where = f"{place} offset {offset - tdvf.GUID_SIZE:#x}"
         found = f"{before.hex() or 'nothing'} before the descriptor"
-        source = "td-shim td-shim-tools/src/loader.rs"
+        source = "td-shim td-shim-interface/src/loader.rs"
         yield Finding("metadata-guid", where, found, f"GUID {guids.TDX_METADATA}", source)
 
 

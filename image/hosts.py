@@ -41,11 +41,11 @@ WITH_MEMORY = (BFV, CFV, TD_HOB, TEMP_MEM, PERM_MEM, PAYLOAD, PAYLOAD_PARAM)
 _TDVF, _ENTRY = "hw/i386/tdvf.c tdvf_parse_metadata", "hw/i386/tdvf.c tdvf_parse_and_check_section_entry"
 _KVM = "Linux arch/x86/kvm/vmx/tdx.c tdx_vcpu_init_mem_region"
 _MEMORY = "Linux virt/kvm/guest_memfd.c kvm_gmem_populate"
-_LOADER = "td-shim-tools/src/loader.rs"
+_LOADER = "td-shim-interface/src/loader.rs"
 _SHIM = "td-shim-interface/src/metadata.rs validate_sections"
 _CH, _CH_ADD = "arch/src/x86_64/tdx/mod.rs parse_tdvf_sections", "vmm/src/vm.rs populate_tdx_sections"
 _DRAGONBALL, _DRAGONBALL_LOAD = (
-    "dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections",
+    "src/dragonball/crates/dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections",
     "src/dragonball/src/vm/x86_64.rs load_kernel_with_tdshim",
 )
 _DRAGONBALL_ADD = "src/dragonball/src/vm/x86_64.rs tdx_init_mem_region"

@@ -30,11 +30,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check(given: argparse.Namespace) -> int:
-    """A name that ends in .tdf or is no file is a flow."""
+    """A name that ends in .tdf, or is neither a file nor a device, is a flow: a pipe is one."""
     path = Path(given.subject)
     if len(path.parts) > 1 and path.suffix not in ("", SUFFIX) and not path.exists():
         raise UserError(f"no file {path}")
-    if path.suffix == SUFFIX or not path.is_file():
+    if path.suffix == SUFFIX or not (path.is_file() or path.is_char_device() or path.is_block_device()):
         if given.vmms:
             raise UserError("--for is for an image, not for a flow")
         return _check_flow(find_flow(given.subject), given.json)

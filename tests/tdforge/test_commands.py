@@ -69,6 +69,19 @@ def test_check_of_what_comes_through_a_pipe(capsys: pytest.CaptureFixture[str]) 
     os.close(reader)
 
 
+@pytest.mark.parametrize("what", ["file", "device"])
+def test_check_of_an_empty_image_is_of_an_image(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Path("/dev/null") if what == "device" else tmp_path / "empty"
+    if what == "file":
+        image.touch()
+    assert main(["check", str(image)]) == 1
+    said = capsys.readouterr()
+    assert f"qemu: refuses {image}: " in said.out
+    assert "firmware" not in said.err
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_check_of_a_broken_image_fails(
     as_json: bool, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

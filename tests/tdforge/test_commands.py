@@ -12,6 +12,7 @@ import pytest
 
 from dsl.api import shipped_flows
 from formats import eventlog, linux, tdvf
+from formats.units import MIB
 from image.hosts import VMMS
 from tdforge.building import build_flow
 from tdforge.cli import main
@@ -80,6 +81,14 @@ def test_check_of_an_empty_image_is_of_an_image(
     said = capsys.readouterr()
     assert f"qemu: refuses {image}: " in said.out
     assert "firmware" not in said.err
+
+
+def test_a_device_without_end_is_too_large(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tdforge.files.MAX_INPUT", MIB)
+    assert main(["check", "/dev/zero"]) == 1
+    assert capsys.readouterr().err == "tdforge: image /dev/zero is larger than 1 MiB\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

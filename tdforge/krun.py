@@ -2,7 +2,8 @@
 
 Source: libkrun 2.0, 160f54a9: include/libkrun.h, src/libkrun/src/api/vmm_builder.rs, Makefile;
 src/libkrun/src/vmm/resources.rs (struct TeeConfig), README.md. That header declares
-krun_vmm_builder_add_serial_console once more for Windows, which no C compiler takes; the first one is meant.
+krun_vmm_builder_add_serial_console, and the type of a pointer to it, once more for Windows, which no C
+compiler takes; the script leaves these two lines out.
 """
 
 import json
@@ -15,7 +16,7 @@ MOST_CPUS, MOST_MEMORY = 1, 3072 * MIB  # README.md, "TDX variant", "Limitations
 
 PROGRAM = """\
 /* For libkrun 2.0 as its header was at 160f54a9. */
-#include <libkrun.h>
+#include "tdforge-libkrun.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -89,7 +90,10 @@ cat > tdforge-krun.json <<'END'
 END
 cat > tdforge-krun.c <<'END'
 @PROGRAM@END
-cc -o tdforge-krun tdforge-krun.c -lkrun-tdx
+# Its header declares a function a second time, for Windows, which no C compiler takes.
+header=$(echo '#include <libkrun.h>' | cc -M -x c - | tr ' \\\\' '\\n\\n' | grep 'libkrun\\.h$')
+sed '/krun_vmm_builder_add_serial_console.*input_handle/d' "$header" > tdforge-libkrun.h
+cc "-I$(dirname "$header")" -o tdforge-krun tdforge-krun.c -lkrun-tdx
 exec ./tdforge-krun "$@"
 """
 

@@ -81,12 +81,17 @@ static void krun_vmm_builder_devices(KrunVmmBuilder *handle, KrunMmioDeviceManag
 static KrunResult krun_vmm_builder_add_serial_console(
     KrunVmmBuilder *handle, int in, int out, KrunError *error)
 { (void)error; return printf("%d serial %d %d\\n", which(*handle), in, out), 0; }
+typedef KrunResult (*krun_vmm_builder_add_serial_console_fn)(KrunVmmBuilder *, int, int, KrunError *);
 static KrunResult krun_vmm_builder_split_irqchip(KrunVmmBuilder *handle, bool enabled, KrunError *error)
 { (void)error; return printf("%d split %d\\n", which(*handle), enabled), 0; }
 static KrunVmm krun_vmm_builder_build(KrunVmmBuilder *handle, KrunError *error)
 { (void)error; return printf("%d build\\n", which(*handle)), next(); }
 static void krun_vmm_run(KrunVmm handle) { printf("%d run\\n", which(handle)); }
 """
+# For Windows, each in one line.
+AGAIN = "(KrunVmmBuilder* handle, uint64_t input_handle, uint64_t output_handle, KrunError* err_out);\n"
+HEADER += f"KrunResult krun_vmm_builder_add_serial_console{AGAIN}"
+HEADER += f"typedef KrunResult (*krun_vmm_builder_add_serial_console_fn){AGAIN}"
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +185,8 @@ def libkrun_script(image: Path, folder: Path, capsys: pytest.CaptureFixture[str]
         "-Wno-unused-function",
     ]
     (folder / "cc").write_text(
-        f'#!/bin/sh\ntest "$4" = -lkrun-tdx && exec {shlex.join(compiler)} "$1" "$2" "$3"\n'
+        '#!/bin/sh\ncase "$*" in *-lkrun-tdx) set -- "$1" "$2" "$3" "$4" ;; -M*) ;; *) exit 9 ;; esac\n'
+        f'exec {shlex.join(compiler)} "$@"\n'
     )
     (folder / "cc").chmod(0o755)
     return script

@@ -26,8 +26,9 @@ def exit_code(work: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # who opens a file reports it by name
-        print(f"tdforge: cannot write the output: {error.strerror}", file=sys.stderr)
+    except OSError as error:  # who opens a file reports it; this is a name that is none, or the output
+        what = error.filename or "cannot write the output"
+        print(f"tdforge: {what}: {error.strerror}", file=sys.stderr)
         return FAILED
     except UsageError:
         raise

@@ -14,10 +14,12 @@ MAX_INPUT = GIB  # bytes; more than any image, kernel or initrd that a TD below 
 def read(path: Path, what: str) -> bytes:
     """The content of `path`. Raises UserError that calls it `what`."""
     try:
-        with path.open("rb") as file:
-            known = 0 < path.stat().st_size <= MAX_INPUT  # a device has no size, and may have no end
-            data = file.read() if known else file.read(MAX_INPUT + 1)
-        if len(data) > MAX_INPUT:
+        size = path.stat().st_size
+        data = b""
+        if size <= MAX_INPUT:
+            with path.open("rb") as file:
+                data = file.read(-1 if size else MAX_INPUT + 1)  # a device has no size, and may have no end
+        if max(size, len(data)) > MAX_INPUT:
             raise UserError(f"{what} {path} is larger than {MAX_INPUT // MIB} MiB")
         return data
     except OSError as error:

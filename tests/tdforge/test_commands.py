@@ -83,12 +83,24 @@ def test_check_of_an_empty_image_is_of_an_image(
     assert "firmware" not in said.err
 
 
-def test_a_device_without_end_is_too_large(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"/tmp/{'a' * 300}.bin"
+    assert main(["check", name]) == 1
+    assert capsys.readouterr().err == f"tdforge: {name}: File name too long\n"
+
+
+@pytest.mark.parametrize("size", [None, MIB + 1, 1 << 40])
+def test_what_is_too_large_is_not_read(
+    size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A device without end too, of which a little more is read than may be."""
+    path = Path("/dev/zero") if size is None else tmp_path / "large"
+    if size:
+        with path.open("wb") as file:
+            file.truncate(size)
     monkeypatch.setattr("tdforge.files.MAX_INPUT", MIB)
-    assert main(["check", "/dev/zero"]) == 1
-    assert capsys.readouterr().err == "tdforge: image /dev/zero is larger than 1 MiB\n"
+    assert main(["check", str(path)]) == 1
+    assert capsys.readouterr().err == f"tdforge: image {path} is larger than 1 MiB\n"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -25,6 +25,7 @@ from formats.table_loader import Command, Zone
 MAKER = acpi.Maker(b"ALIOTH", b"ALIOTHVM", b"ALTH")
 COMPILED = acpi.Maker(b"ALIOTH", b"ALIOTHVM", b"INTL", 0x2023_0628)  # of the DSDT
 FADT_MINOR_REVISION, MADT_REVISION = 4, 6  # firmware/acpi/bindings.rs
+CHECKSUM = offset_of(acpi.HEADER, "checksum")
 SLEEP_TYPE_OFF, SLEEP_STATUS, RESET, RESET_VALUE, PM_TIMER = 5, 0x601, 0x604, ord("r"), 0x608
 ECAM = 0xE0000000  # layout.rs PCIE_CONFIG_START
 PRESENT = 0x0F  # _STA
@@ -46,6 +47,11 @@ def dsdt() -> bytes:
     )
     off = aml.name("_S5_", aml.package(aml.integer(SLEEP_TYPE_OFF)))
     return acpi.table(b"DSDT", acpi.DSDT_REVISION, serial + off, COMPILED)
+
+
+def _unsummed(data: bytes, *checksums: int) -> bytes:
+    """Without its checksums: the script makes them once the addresses are right (acpi.rs clear_checksums)."""
+    return bytes(0 if at in checksums else byte for at, byte in enumerate(data))
 
 
 def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]:
@@ -82,13 +88,14 @@ def tables(ids: Sequence[int]) -> tuple[bytes, list[int], list[tuple[int, int]]]
     )
     head = acpi.HEADER.sizeof()
     pointers = [places[0] + offset_of(acpi.FADT, "x_dsdt"), *(head + POINTER * n for n in range(len(places)))]
-    return xsdt + definition + fadt + madt + mcfg, pointers, [(places[0], len(fadt)), (0, len(xsdt))]
+    blob = xsdt + definition + fadt + madt + mcfg
+    sums = [(places[0], len(fadt)), (0, len(xsdt))]
+    return _unsummed(blob, *(start + CHECKSUM for start, _ in sums)), pointers, sums
 
 
 def acpi_files(ids: Sequence[int]) -> dict[str, bytes]:
     """Loader script, RSDP, tables."""
     blob, pointers, sums = tables(ids)
-    checksum = offset_of(acpi.HEADER, "checksum")
     script = [
         table_loader.command(Command.ALLOCATE, file=RSDP, align=ALIGNMENT, zone=Zone.FSEG),
         table_loader.command(Command.ALLOCATE, file=TABLES, align=ALIGNMENT, zone=Zone.HIGH),
@@ -97,14 +104,16 @@ def acpi_files(ids: Sequence[int]) -> dict[str, bytes]:
         fields = {"dest": TABLES, "src": TABLES, "offset": offset, "size": POINTER}
         script.append(table_loader.command(Command.ADD_POINTER, **fields))
     for start, length in sums:
-        fields = {"file": TABLES, "offset": start + checksum, "start": start, "length": length}
+        fields = {"file": TABLES, "offset": start + CHECKSUM, "start": start, "length": length}
         script.append(table_loader.command(Command.ADD_CHECKSUM, **fields))
     root = {"dest": RSDP, "src": TABLES, "offset": offset_of(acpi.RSDP, "xsdt_address"), "size": POINTER}
     script.append(table_loader.command(Command.ADD_POINTER, **root))
-    for name, size in (("checksum", acpi.RSDP_V1_SIZE), ("extended_checksum", acpi.RSDP.sizeof())):
-        fields = {"file": RSDP, "offset": offset_of(acpi.RSDP, name), "start": 0, "length": size}
+    roots = {offset_of(acpi.RSDP, "checksum"): acpi.RSDP_V1_SIZE}
+    roots[offset_of(acpi.RSDP, "extended_checksum")] = acpi.RSDP.sizeof()
+    for offset, size in roots.items():
+        fields = {"file": RSDP, "offset": offset, "start": 0, "length": size}
         script.append(table_loader.command(Command.ADD_CHECKSUM, **fields))
-    return {LOADER: b"".join(script), RSDP: acpi.rsdp(0, MAKER.oem_id), TABLES: blob}
+    return {LOADER: b"".join(script), RSDP: _unsummed(acpi.rsdp(0, MAKER.oem_id), *roots), TABLES: blob}
 
 
 def items(machine: Q35, ids: Sequence[int]) -> dict[int, bytes]:

@@ -83,7 +83,7 @@ _CLOUD_HYPERVISOR = Preset(
     vmms.CLOUD_HYPERVISOR,
     power=(_OFF, Switch(SLEEP.port, RESET, cloud_hypervisor.RESET_VALUE, shows=0), KEYBOARD),
     pm_timer=cloud_hypervisor.PM_TIMER,
-    memory_ones=True,
+    zeros=True,
     exact_attributes=True,
     last_hob=True,
     volumes=True,
@@ -94,13 +94,7 @@ PRESETS = {
         _SPEC,
         replace(_SPEC, name="td-shim-spec:legacy", hobs=lists.legacy),
         _CLOUD_HYPERVISOR,
-        replace(
-            _CLOUD_HYPERVISOR,
-            name="cloud-hypervisor:v43",
-            hobs=lists.cloud_hypervisor_v43,
-            zeros=True,
-            memory_ones=False,
-        ),
+        replace(_CLOUD_HYPERVISOR, name="cloud-hypervisor:v43", hobs=lists.cloud_hypervisor_v43),
         Preset(
             "dragonball",
             lists.dragonball,

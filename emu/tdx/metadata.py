@@ -128,10 +128,7 @@ def write(module: TdxModule, vcpu: VcpuModel, r: Gpr, scope: str) -> int:
     if field.name == "TD_CTLS" and not flexible and (new ^ old) & 1:
         return status.FIELD_VALUE_NOT_VALID
     if field.name == "TD_CTLS" and module.newer:
-        controls = reduced.control_bits(new, module.topology)
-        if controls is None:
-            return status.FIELD_VALUE_NOT_VALID
-        new = controls
+        new = reduced.control_bits(new)
     _store(module, vcpu, field.name, element, new)
     r[R8] = old
     return status.SUCCESS

@@ -42,11 +42,9 @@ ONLY_REDUCED = frozenset((0x6, 0xC, 0x16, 0x17, *range(0x80000002, 0x80000006)))
 OF_FEATURES = {0x9: features.DCA, 0xF: features.RDT_M, 0x10: features.RDT_A, 0x1B: features.PCONFIG}
 
 
-def control_bits(value: int, topology: Topology | None) -> int | None:
-    """What TD_CTLS becomes of a value that may be written; None: FIELD_VALUE_NOT_VALID."""
-    if value & REDUCE_VE:
-        value |= ENUM_TOPOLOGY | VIRT_CPUID2
-    return None if value & ENUM_TOPOLOGY and topology is None else value
+def control_bits(value: int) -> int:
+    """What TD_CTLS becomes of a value that may be written."""
+    return value | ENUM_TOPOLOGY | VIRT_CPUID2 if value & REDUCE_VE else value
 
 
 def _fixed_zero(leaf: int) -> bool:

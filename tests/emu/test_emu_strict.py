@@ -179,6 +179,13 @@ def test_mistakes_are_one_line(tmp_path: Path, settings: dict[str, object], mess
     assert "\n" not in str(error.value)
 
 
+def test_an_image_that_is_cut_short() -> None:
+    """By its last pages: the metadata, which lie at its end, still name them."""
+    image = guest.build("main: halt\n").image
+    with pytest.raises(EmuError, match=r"has data up to 0x\w+, but the image ends at 0x\w+; it is cut short"):
+        run(RunConfig(image=image[4096:], image_name="cut.bin"))
+
+
 @pytest.mark.parametrize("image", [b"", b"TDVF", bytes(65536), bytes(range(256)) * 256])
 def test_an_image_without_metadata(image: bytes) -> None:
     with pytest.raises(EmuError, match=r"garbage\.bin"):

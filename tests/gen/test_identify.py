@@ -85,6 +85,8 @@ def test_the_id_is_what_the_first_says_that_answers(
     td = machine(image, answers)
     assert td.call("tdcall_apic_id", INDEX) == apic_id
     assert [call.before["r11"] for call in td.calls] == asked
+    after = td.registers()
+    assert (after["r10"], after["r11"]) == (0, 0), "the caller finds what the VMM answered"
 
 
 def on_pause(td: Td, action: Callable[[int], None]) -> None:

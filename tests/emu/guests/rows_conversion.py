@@ -81,6 +81,13 @@ def _conversion() -> Iterator[Row]:
         source=REMOVED,
     )
     yield row(
+        "shared_again",
+        "Shared once more it is zero",
+        (share, shared_write, unshare, share, shared_read),
+        {"3.r10": 0, "rax": 0},
+        source=REMOVED,
+    )
+    yield row(
         "accept_shared",
         "A converted page cannot be accepted: TD exit",
         (share, accept(FREE)),

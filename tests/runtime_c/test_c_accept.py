@@ -177,6 +177,13 @@ def test_small_pages_end_with_the_large_page_that_was_refused(there):
     assert (at.pages_2m, at.pages_4k) == (2, 511)
 
 
+def test_small_pages_end_with_a_large_page_of_which_all_was_added():
+    """Nothing is accepted there that would end the fallback."""
+    ram = make_ram([Range(0, 6 * MIB, UNACCEPTED, RAM)])
+    at, _ = run(ram, Sept(mapped=[(2 * MIB + i * PAGE, 0) for i in range(512)]))
+    assert (at.pages_2m, at.pages_4k) == (2, 0)
+
+
 def test_limit_leaves_the_rest_out_but_not_carved_regions():
     ram = make_ram(
         [

@@ -377,6 +377,16 @@ def test_no_room_at_any_size(tables, vcpus, build, low):
     assert size == -(-(end - enough.memory.address) // 4) * 4 + 16
 
 
+def test_no_room_for_the_dsdt_ends_it_before_the_fadt_is_looked_at():
+    """The FADT, which names it, would be refused as well, but as malformed."""
+    built = Tables()
+    at = acpi.FADT.parse(built.one(b"FACP")).x_dsdt - built.memory.address
+    enough = at + len(built.dsdt) + 16
+    for size, error in ((enough - 4, "acpi_no_room"), (enough, "acpi_malformed")):
+        with pytest.raises(CoreError, match=error):
+            Tables([longer(SHORT_FADT, 115)], 1, size=size)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     st.integers(0, len(VMM_TABLES) - 1),

@@ -97,6 +97,13 @@ def test_a_cpu_listed_twice(entries: list[bytes]):
         Tables([acpi.madt(entries)], 2)
 
 
+def test_two_cpus_of_one_id():
+    """collect_cpus refuses them before. Here an id is that of one entry, even if their number fits."""
+    for entries in ([lapic(0)], [lapic(0), lapic(0)]):
+        with pytest.raises(CoreError, match="cpus_mismatch"):
+            Tables([acpi.madt(entries)], [0, 0])
+
+
 SPARSE = (4, 0, 1, 2, 5, 6, 300)  # the boot CPU first, then ascending
 
 

@@ -186,10 +186,11 @@ def test_the_parts_of_the_image_below_4_gib_are_listed_by_address():
     ]
 
 
-@pytest.mark.parametrize("limit", [GIB, GIB + 1, GIB + 4095])
-def test_regions_lie_in_whole_pages_below_the_limit(limit):
+@pytest.mark.parametrize("end", [GIB, GIB + 8 * KIB])  # of a block of 2 MiB; in one that has room for it
+@pytest.mark.parametrize("more", [0, 1, 4095])
+def test_regions_lie_in_whole_pages_below_the_limit(end, more):
     layout = [Section(CARVED, 0, 5000, NVS)]
-    assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=limit)) == [(GIB - 8 * KIB, 8 * KIB)]
+    assert carved_of(plan([(7, 0, 3 * GIB)], layout, limit=end + more)) == [(end - 8 * KIB, 8 * KIB)]
 
 
 def test_ram_may_be_listed_in_any_order():
@@ -246,7 +247,7 @@ WINDOW = [0xFC00_0000, 0xFEC0_0000, 0xFEE0_0000, 0xFF04_0000, 4 * GIB - 68 * KIB
 @pytest.mark.parametrize("kind", [SYSTEM, MEMORY_RESERVED, UNACCEPTED_HOB])
 @pytest.mark.parametrize("start", WINDOW)
 def test_nothing_in_the_firmware_window_is_ram(start, kind, ram):
-    plain = [(ram, 0, 64 * MIB)]
+    plain = [(ram, 0, 64 * MIB), (MEMORY_RESERVED, 128 * MIB, 256 * MIB)]  # RAM in the legacy form alone
     assert ranges_of(plan([*plain, (kind, start, start + 4 * KIB)])) == ranges_of(plan(plain))
     whole = (kind, 0xFC00_0000, 4 * GIB)
     assert ranges_of(plan([*plain, whole])) == ranges_of(plan(plain))
@@ -315,9 +316,10 @@ def test_ram_that_is_only_said_to_be_added_is_accepted_like_the_rest():
 
 
 def test_a_row_without_bytes_says_nothing():
-    """Not even that the list is of the newer form, whose type 0 was added."""
-    ram = plan([(SYSTEM, 0, 512 * MIB), (UNACCEPTED_HOB, 16 * MIB, 16 * MIB)])
-    assert ranges_of(ram) == ranges_of(plan([(SYSTEM, 0, 512 * MIB)]))
+    """Not even that the list is of the newer form, whose type 5 is no RAM."""
+    legacy = [(SYSTEM, 0, 256 * MIB), (MEMORY_RESERVED, 256 * MIB, 512 * MIB)]
+    ram = plan([*legacy, (UNACCEPTED_HOB, 16 * MIB, 16 * MIB)])
+    assert ranges_of(ram) == ranges_of(plan(legacy))
     plain = [(UNACCEPTED_HOB, 0, 512 * MIB)]
     for kind in (MMIO, MEMORY_RESERVED):
         assert ranges_of(plan([*plain, (kind, 16 * MIB, 16 * MIB)])) == ranges_of(plan(plain))

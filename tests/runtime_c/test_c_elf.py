@@ -187,6 +187,14 @@ def test_each_segment_with_zeros_up_to_the_next() -> None:
     assert (out.initrd_start, out.initrd_size) == (0, 0)
 
 
+def test_the_pages_between_two_segments_are_zeros() -> None:
+    """No segment has them in its memory size: the first one ends in the page before."""
+    gap = 4 * PAGE
+    out, copies = place(vmlinux([(0, BASE, TEXT), (0, DATA_AT + gap, DATA)], ENTRY, zeros=0x1800))
+    assert copies[0][2:] == (len(TEXT), DATA_AT + gap - BASE - len(TEXT))
+    assert sum(size + zeros for *_, size, zeros in copies) == out.window_end - out.window_start
+
+
 def test_a_segment_of_zeros_alone() -> None:
     file = field(2, "offset", 1 << 63, field(2, "file_size", 0))  # nobody reads there
     _, copies = place(file)

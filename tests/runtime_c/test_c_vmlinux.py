@@ -139,6 +139,7 @@ def test_without_an_initrd() -> None:
         (0, 15, 0),
         (PAGE, PAGE * PAGES + 1, 0),
         (PAGE, PAGE, PAGE),
+        (0, PAGE, PAGE),  # within the kernel's size, but in front of it
     ],
 )
 def test_an_entry_outside_of_what_was_measured(entry: int, size: int, shift: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ccore import PAGE, CoreError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loaderscript import FILES, HONEST, Files, Script, plain, run
+from loaderscript import AREA, FILES, HONEST, Files, Script, plain, run
 
 from emu.vmm.q35.tables import LOADER, RSDP, TABLES
 from formats import acpi, table_loader
@@ -73,25 +73,25 @@ def first(number: int, size: int) -> Change:
 
 
 @pytest.mark.parametrize("size", [4, 8])
-def test_a_pointer_to_the_last_byte(size: int) -> None:
+def test_a_pointer_to_the_last_byte_and_one_behind_it(size: int) -> None:
+    end = len(plain().files()[TABLES])
     made = plain()
-    last = len(made.files()[TABLES]) - 1
-    made = plain()
-    first(last, size)(made)
+    first(end - 1, size)(made)
     assert made.run().cpus
+    made = plain()
+    first(end, size)(made)
+    with pytest.raises(CoreError, match="acpi_script"):
+        made.run()
 
 
 SCRIPTS: dict[str, Change] = {
     "unknown command": lambda made: made.commands.append(struct.pack("<I", 5).ljust(128, b"\0")),
     "vendor command": lambda made: made.commands.append(struct.pack("<I", 1 << 31).ljust(128, b"\0")),
-    "half a command": lambda made: made.commands.append(bytes(64)),
     "too many commands": lambda made: made.commands.append(bytes(128 * 512)),
     "no allocation": lambda made: made.allocations.pop(),
-    "allocated twice": lambda made: made.allocations.append(made.allocations[0]),
+    "more allocations than files": lambda made: made.allocations.append(made.allocations[0]),
     "allocated after use": lambda made: made.allocations.append(made.point(0, 4, dest="etc/later")),
     "another file": allocation(1, file="etc/other"),
-    "a name without NUL": allocation(1, file=b"x" * 56),
-    "an empty name": allocation(1, file=b"\0" * 56),
     "alignment 0": allocation(1, align=0),
     "alignment 3": allocation(1, align=3),
     "alignment beyond a page": allocation(1, align=8192),
@@ -102,6 +102,9 @@ SCRIPTS: dict[str, Change] = {
     "pointer whose offset wraps": pointer(offset=0xFFFFFFFC, size=8),
     "pointer of no bytes": pointer(size=0),
     "pointer of 3 bytes": pointer(size=3),
+    "pointer of 5 bytes": pointer(size=5),
+    "pointer of 6 bytes": pointer(size=6),
+    "pointer of 7 bytes": pointer(size=7),
     "pointer of 255 bytes": pointer(size=255),
     "pointer that leaves its file": first(1 << 24, 4),
     "pointer of 1 byte": first(0, 1),
@@ -138,23 +141,87 @@ def test_a_pointer_has_to_lie_in_its_file_to_the_last_byte() -> None:
                 made.run()
 
 
+@pytest.mark.parametrize("rest", [1, 8, 64, 127])
+def test_a_script_that_ends_in_half_a_command(rest: int) -> None:
+    files = plain().files()
+    files[LOADER] += bytes(rest)
+    with pytest.raises(CoreError, match="acpi_script"):
+        run(table_loader.stored(files), 1)
+
+
 @pytest.mark.parametrize("cut", [1, 63, 64, 65, 200, -1, -8, -100])
 def test_measured_bytes_that_are_no_files(cut: int) -> None:
     with pytest.raises(CoreError, match="acpi_script"):
         run(table_loader.stored(HONEST)[:cut])
 
 
-@pytest.mark.parametrize("files", [{}, {RSDP: b"x"}, {LOADER: b""}, HONEST | {"etc/more": b"x"}])
+@pytest.mark.parametrize("past", [1, 7])
+def test_a_size_whose_padding_wraps(past: int) -> None:
+    """Rounded up to whole padding, it is 0."""
+    whole = bytearray(table_loader.stored(HONEST))
+    size = 64 + len(HONEST[LOADER]) + 56
+    whole[size : size + 8] = (2**64 - past).to_bytes(8, "little")
+    with pytest.raises(CoreError, match="acpi_script"):
+        run(bytes(whole))
+
+
+def test_padding_that_is_cut() -> None:
+    """The measured bytes are checked first: the file has no room either."""
+    whole = more(("etc/more", bytes(AREA + 1)))
+    for cut, error in ((0, "acpi_no_room"), (1, "acpi_script"), (7, "acpi_script")):
+        with pytest.raises(CoreError, match=error):
+            run(whole[: len(whole) - cut], 1)
+
+
+def named(script: str) -> Files:
+    return {script: HONEST[LOADER], RSDP: HONEST[RSDP], TABLES: HONEST[TABLES]}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {RSDP: b"x"},
+        {LOADER: b""},
+        HONEST | {"etc/more": b"x"},
+        named("etc/other"),
+        named(LOADER + "2"),
+    ],
+)
 def test_measured_files_that_are_not_those_of_the_script(files: Files) -> None:
     with pytest.raises(CoreError, match="acpi_script"):
         run(table_loader.stored(files))
 
 
-def many(count: int) -> bytes:
+def more(*files: tuple[str, bytes]) -> bytes:
+    """The files of a plain script, which allocates these as well; nothing points to them."""
     made = plain()
-    made.allocations += [made.allocate(f"etc/{n}") for n in range(count)]
-    files = made.files()
-    return table_loader.stored(files | {f"etc/{n}": b"x" for n in range(count)})
+    made.allocations += [made.allocate(name) for name, _ in files]
+    return table_loader.stored(made.files()) + b"".join(table_loader.stored({n: data}) for n, data in files)
+
+
+@pytest.mark.parametrize(
+    ("files", "fits"),
+    [
+        ([("etc/a", b"x"), ("etc/b", b"x")], True),
+        ([("etc/a", b"x"), ("etc/a", b"x")], False),
+        ([("etc/a", b"")], False),
+        ([("x" * 55, b"x")], True),
+        ([("x" * 56, b"x")], False),
+        ([("", b"x")], False),
+    ],
+    ids=["two", "one twice", "no bytes", "a long name", "a name without NUL", "an empty name"],
+)
+def test_which_files_may_be_allocated(files: list[tuple[str, bytes]], fits: bool) -> None:
+    if fits:
+        assert run(more(*files), 1).cpus
+    else:
+        with pytest.raises(CoreError, match="acpi_script"):
+            run(more(*files), 1)
+
+
+def many(count: int) -> bytes:
+    return more(*((f"etc/{n}", b"x") for n in range(count)))
 
 
 def test_how_many_files_there_may_be() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cffi
+
 from gen.core.hostlib import Guarded, load
 
 CORE = load(sanitize=True)
@@ -141,6 +143,16 @@ def below_2_gib(size: int) -> Guarded:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40  # MAP_32BIT, mmap(2)
     memory = mmap.mmap(-1, size, flags=flags)
     return Guarded(int(FFI.cast("uintptr_t", FFI.from_buffer(memory))), size, memory)
+
+
+def at_1_mib(size: int) -> Guarded:
+    """Writable bytes where 24 bits can point to them. Only one at a time."""
+    libc = cffi.FFI()
+    libc.cdef("void *mmap(void *, size_t, int, int, int, long); int munmap(void *, size_t);")
+    c, address = libc.dlopen(None), libc.cast("void *", MIB)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100000  # MAP_FIXED_NOREPLACE, mmap(2)
+    assert c.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) == address
+    return Guarded(MIB, size, libc.gc(address, lambda at: c.munmap(at, size)))
 
 
 def low_and_high(size: int, low_end: int = 3 * GIB) -> list[tuple[int, int]]:

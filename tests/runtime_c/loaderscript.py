@@ -10,6 +10,7 @@ from emu.vmm.q35.tables import LOADER, RSDP, TABLES, Facts
 from formats import acpi, table_loader
 from formats.table_loader import Command, Zone
 from formats.units import MIB
+from gen.core.hostlib import Guarded
 
 FILES = tables.build(Facts((0, 1), ((0, 512 * MIB),), (0xE0000000, 0xF0000000), 0x600))
 ORDER = (LOADER, RSDP, TABLES)  # the script, then as it allocates them
@@ -18,8 +19,9 @@ HONEST = {name: FILES[name] for name in ORDER}
 Files = dict[str, bytes]
 
 
-def run(files: bytes, cpus: int = 2, size: int = AREA, wait: int = 1) -> Found:
-    memory = below_2_gib(size)
+def run(files: bytes, cpus: int = 2, size: int = AREA, wait: int = 1, memory: Guarded | None = None) -> Found:
+    """`memory`: where the area lies, if that matters."""
+    memory = memory or below_2_gib(size)
     out, mailbox = CORE.ffi.new("uint64_t *"), CORE.span(MAILBOX, 4096)
     span, place = CORE.span(memory.address, size), CORE.span(files)
     check(LIB.host_tables(span, place, make_cpus(cpus, wait), mailbox, make_log(), out))
@@ -75,8 +77,8 @@ class Script:
         script = b"".join([*self.allocations, *self.commands])
         return {LOADER: script, RSDP: bytes(rsdp), TABLES: bytes(self.tables)}
 
-    def run(self, cpus: int = 1) -> Found:
-        return run(table_loader.stored(self.files()), cpus)
+    def run(self, cpus: int = 1, memory: Guarded | None = None) -> Found:
+        return run(table_loader.stored(self.files()), cpus, memory=memory)
 
 
 def plain(width: int = 4) -> Script:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from acpitables import DSDT, MAILBOX, SSDTS, lapic
-from ccore import CORE, LIB, PAGE, CoreError, below_2_gib, check
+from ccore import CORE, LIB, PAGE, CoreError, at_1_mib, below_2_gib, check
 from loaderscript import AREA, FILES, HONEST, Files, Script, plain, run
 from test_c_fw_cfg import ACTION, Device, directory
 
@@ -52,6 +52,11 @@ def test_the_script_and_its_files_arrive_whole(window: int) -> None:
     assert fetched(device(FILES), window * PAGE) == table_loader.stored(HONEST)
 
 
+def test_a_name_may_have_55_bytes() -> None:
+    name = "x" * 55
+    assert table_loader.stored({name: b"x"}) in fetched(allocating(name, {name: b"x"}))
+
+
 def test_what_a_device_does_not_give_is_zero() -> None:
     host = device({**FILES, TABLES: FILES[TABLES][:1000]}, {TABLES: 2000})
     host.fills = False
@@ -63,9 +68,9 @@ def without(name: str) -> Device:
     return device({key: data for key, data in FILES.items() if key != name})
 
 
-def allocating(name: bytes) -> Device:
-    first = table_loader.command(Command.ALLOCATE, file=name.ljust(56, b"\0"), align=16, zone=Zone.HIGH)
-    return device({**FILES, LOADER: first})
+def allocating(name: str, files: Files = FILES) -> Device:
+    first = table_loader.command(Command.ALLOCATE, file=name, align=16, zone=Zone.HIGH)
+    return device({**files, LOADER: first})
 
 
 @pytest.mark.parametrize(
@@ -76,8 +81,8 @@ def allocating(name: bytes) -> Device:
         (without(LOADER), "fw_cfg_malformed"),
         (without(TABLES), "fw_cfg_malformed"),
         (device({**FILES, TABLES: b""}), "fw_cfg_malformed"),
-        (allocating(b"nobody"), "fw_cfg_malformed"),
-        (allocating(b"x" * 56), "fw_cfg_malformed"),
+        (allocating("nobody"), "fw_cfg_malformed"),
+        (allocating("x" * 56, {"x" * 56: b"x"}), "fw_cfg_malformed"),
         (device(FILES, {LOADER: 2 * AREA}), "fw_cfg_no_room"),
         (device(FILES, {TABLES: 2**32 - 1}), "fw_cfg_no_room"),
         (device(FILES, {TABLES: 2 * AREA - len(FILES[LOADER]) - 64 - 88 - 63}), "fw_cfg_no_room"),
@@ -191,6 +196,33 @@ def short_fadt(made: Script) -> None:
     made.add(acpi.table(b"FACP", 1, bytes(7)))
 
 
+def last(data: bytes) -> Change:
+    """The root lists one more table; these bytes lie behind the root, up to the file's end."""
+
+    def change(made: Script) -> None:
+        root = 36 + made.width * (len(made.listed) + 1)
+        made.listed.append(len(made.tables) + root + -root % 16)
+        files = Script.files(made)
+        made.files = lambda: {**files, TABLES: files[TABLES] + data}  # type: ignore[method-assign]
+
+    return change
+
+
+def longer(name: bytes, by: int) -> bytes:
+    """A table of 48 bytes, but for its length."""
+    whole = acpi.table(name, 1, bytes(12))
+    return whole[:4] + (len(whole) + by).to_bytes(4, "little") + whole[8:]
+
+
+def neighbours(by: int) -> Change:
+    """Two tables, the first of them too long by so many bytes."""
+    return lambda made: [made.add(longer(name, size)) for name, size in ((b"ONE ", by), (b"TWO ", 0))]
+
+
+def in_another(made: Script) -> None:
+    made.listed.append(made.add(acpi.table(b"SSDT", 2, SSDTS[0])) + 36)
+
+
 def fadt_of_no_dsdt(made: Script) -> None:
     made.listed.clear()
     made.fadt(made.add(SSDTS[0], listed=False))
@@ -209,8 +241,11 @@ ROOTS: dict[str, Change] = {
     "a table of no length": table(b"TEST", 0),
     "a table shorter than its header": table(b"TEST", 35),
     "a table longer than its file": table(b"TEST", 1 << 20),
-    "the same table twice": lambda made: made.listed.append(made.listed[0]),
-    "two tables that overlap": lambda made: made.listed.append(made.add(SSDTS[0]) + 8),
+    "a table longer than its file by a byte": last(longer(b"TEST", 1)),
+    "a table whose length is cut": last(b"TEST\x24\0\0"),
+    "the same table twice": lambda made: made.listed.append(made.add(SSDTS[0])),
+    "two tables that overlap": neighbours(1),
+    "a table in another": in_another,
     "two of a kind": lambda made: [made.add(acpi.table(b"TEST", 1, b"")) for _ in range(2)],
     "two FADTs": lambda made: made.fadt(made.add(DSDT, listed=False)),
     "two MADTs": lambda made: made.add(acpi.madt([lapic(0)])),
@@ -262,6 +297,25 @@ ROOTS["a FADT that ends behind a byte of it"] = ends_in(141, x_dsdt=0x12)
 ROOTS["a FADT that ends in X_FIRMWARE_CTRL"] = ends_in(139, x_firmware_ctrl=0x80_E000)
 
 
+def test_a_fadt_that_ends_in_its_first_address() -> None:
+    """Of a DSDT below 16 MiB, three bytes say where it lies."""
+    memory = at_1_mib(AREA)
+    made = plain()
+    ends_in(44)(made)
+    assert len(made.run(memory=memory).one(b"FACP")) == 44
+    made = plain()
+    ends_in(43)(made)
+    with pytest.raises(CoreError, match="acpi_malformed"):
+        made.run(memory=memory)
+
+
+@pytest.mark.parametrize("change", [last(longer(b"TEST", 0)), neighbours(0)], ids=["last", "neighbours"])
+def test_tables_that_fill_their_place(change: Change) -> None:
+    made = plain()
+    change(made)
+    assert made.run().cpus
+
+
 @pytest.mark.parametrize("size", [116, 132, 139, 147, 244])
 def test_a_short_fadt_whose_dsdt_is_in_a_file(size: int) -> None:
     made = plain()
@@ -288,8 +342,10 @@ def test_pointers_that_no_command_relocated() -> None:
 
 
 def test_two_files_that_begin_with_an_rsdp() -> None:
+    """Both lead to the root."""
     made = plain()
     made.allocations.append(made.allocate("etc/more"))
+    made.commands.append(made.point(16, 4, "etc/more"))
     files = made.files()
     with pytest.raises(CoreError, match="acpi_malformed"):
         run(table_loader.stored(files | {"etc/more": files[RSDP]}), 1)

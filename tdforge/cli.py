@@ -4,6 +4,8 @@ Exit codes: 0 done, 1 could not be done (one sentence on standard error), 2 wron
 """
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
 
 from tdforge import __version__
@@ -43,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # of a file name, bytes that are no text pass as they are
+        sys.stdout.reconfigure(errors="surrogateescape")
     top = parser()
     given = top.parse_args(words)
     try:

@@ -7,6 +7,7 @@ compiler takes; the script leaves these two lines out.
 """
 
 import json
+import os
 
 from formats.units import MIB
 from tdforge.errors import UserError
@@ -99,9 +100,9 @@ exec ./tdforge-krun "$@"
 
 
 def c_text(text: str) -> str:
-    """A C string literal in ASCII; each other byte of the UTF-8 text is three octal digits."""
+    """A C string literal in ASCII; each other byte of the file name is three octal digits."""
     plain = set(range(0x20, 0x7F)) - set(b'"\\?')
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in os.fsencode(text)) + '"'
 
 
 def libkrun(launch: Launch) -> str:

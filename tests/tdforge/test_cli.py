@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,3 +130,13 @@ def test_the_examples_are_taken() -> None:
         program, *rest = words.split()
         assert program == "tdforge"
         assert cli.parser().parse_args(rest).command == rest[0]
+
+
+def test_a_file_name_that_is_no_text_is_said_as_it_is(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path / "x") + b"\xfe.bin"
+    Path(os.fsdecode(name)).write_bytes(b"")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "tdforge", "check", name]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"qemu: refuses " + name in done.stdout

@@ -229,6 +229,7 @@ def test_libkruns_script_runs(
 
 def test_bytes_of_a_c_text() -> None:
     assert c_text('a"\\\n?1') == r'"a\042\134\012\0771"'
+    assert c_text(os.fsdecode(b"\xfe.bin")) == r'"\376.bin"'  # a name that is no UTF-8
 
 
 @pytest.mark.parametrize(

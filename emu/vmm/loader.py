@@ -169,11 +169,9 @@ def _check_place(section: Section, config: RunConfig, preset: Preset, ram: tuple
 def _check_cpus(config: RunConfig, preset: Preset, ids: tuple[int, ...]) -> None:
     if preset.max_id and max(ids) > preset.max_id:
         raise EmuError(f"{preset.name}: APIC id {max(ids)}, at most {preset.max_id}")
-    if not preset.max_cpus:
-        return
-    if config.vcpus > preset.max_cpus:
+    if preset.max_cpus and config.vcpus > preset.max_cpus:
         raise EmuError(f"{preset.name}: {config.vcpus} vCPUs, at most {preset.max_cpus}")
-    if ids != tuple(range(config.vcpus)):
+    if preset.indexed and ids != tuple(range(config.vcpus)):
         raise EmuError(f"{preset.name}: a vCPU's APIC id is its index; apic ids cannot be chosen")
 
 

@@ -62,7 +62,8 @@ class Preset:
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
     vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
-    max_cpus: int = 0  # whose APIC ids are the indices; 0: ids may be chosen
+    max_cpus: int = 0  # 0: no limit
+    indexed: bool = False  # a vCPU's APIC id is its index; else ids may be chosen
     max_id: int = 0  # the largest APIC id that it can tell of; 0: any that a CPU can have
 
 
@@ -84,6 +85,8 @@ _CLOUD_HYPERVISOR = Preset(
     power=(_OFF, Switch(SLEEP.port, RESET, cloud_hypervisor.RESET_VALUE, shows=0), KEYBOARD),
     pm_timer=cloud_hypervisor.PM_TIMER,
     zeros=True,
+    max_cpus=0xFF,  # vm_config.rs boot_vcpus, a byte up to v47
+    max_id=0xFF,  # cpu.rs create_vcpu, `x2apic_id as u8`
     exact_attributes=True,
     last_hob=True,
     volumes=True,
@@ -104,6 +107,7 @@ PRESETS = {
             last_hob=True,
             volumes=True,
             max_cpus=dragonball.MAX_CPUS,
+            indexed=True,
         ),
         Preset(
             "libkrun",
@@ -112,6 +116,7 @@ PRESETS = {
             zeros=True,
             kernel=Kernel.BUNDLE,
             max_cpus=libkrun.MAX_CPUS,
+            indexed=True,
         ),
         Preset(
             "qemu",

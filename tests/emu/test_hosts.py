@@ -137,8 +137,8 @@ def test_what_v43_has_of_the_release_before_v44() -> None:
     facp, madt = (next(found for found in old if found[:4] == name) for name in (b"FACP", b"APIC"))
     assert (facp[28:32], facp[211], facp[268:276]) == (b"RVAT", 3, b"CLOUDHYP")
     assert [kind for kind, _ in acpi.madt_entries(madt)][:2] == [acpi.MadtType.X2APIC] * 2
-    launch = prepare_by("cloud-hypervisor:v43", kernel=bzimage(), vcpus=2, apic_ids="0,256")
-    assert launch.topology.ids == (0, 256)
+    launch = prepare_by("cloud-hypervisor:v43", kernel=bzimage(), vcpus=2, apic_ids="0,255")
+    assert launch.topology.ids == (0, 255)
 
 
 Interleaved = list[tuple[int, int, bool]]  # where, how much, whether it is RAM
@@ -416,6 +416,8 @@ TWO = {"initrd": INITRD, "vcpus": 2, "apic_ids": "1,0"}
         ("dragonball", {"memory": 65 * MIB}, "68157440 bytes of memory, expected an even number of MiB"),
         ("dragonball", {"vcpus": 255}, "255 vCPUs, at most 254"),
         ("dragonball", {"vcpus": 2, "apic_ids": "1,0"}, "apic ids cannot be chosen"),
+        ("cloud-hypervisor", {"vcpus": 256, "kernel": bzimage()}, "256 vCPUs, at most 255"),
+        ("cloud-hypervisor:v43", {"vcpus": 2, "apic_ids": "0,256"}, "APIC id 256, at most 255"),
         ("libkrun", {"kernel": None}, "no kernel"),
         ("libkrun", {}, "no initrd"),
         ("libkrun", {"kernel": bzimage(), "initrd": INITRD}, "libkrunfw is made of a vmlinux"),

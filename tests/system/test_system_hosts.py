@@ -1,8 +1,8 @@
 """Does the firmware take the lists of memory and CPUs that hosts really write?
 
-The rows are those of TD HOBs written by Dragonball (Kata 7c6ba40c), by Cloud Hypervisor (ae44c297, and v31
-or an older one in a TD on hardware) and by QEMU for the sections of OVMF's IntelTdx build, row by row and in
-their order.
+The rows are those of TD HOBs written by Dragonball (Kata 7c6ba40c), by Cloud Hypervisor (v47.0, and v31 or an
+older one in a TD on hardware) and by QEMU for the sections of OVMF's IntelTdx build, row by row and in their
+order.
 """
 
 from __future__ import annotations

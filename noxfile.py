@@ -211,6 +211,13 @@ def fw_cfg(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def faults(session: nox.Session) -> None:
+    """Boot each flow with an error of each TDCALL in turn; `-- --help` lists the options."""
+    prepare(session)
+    python(session, "tests/system/faultcampaign.py", *session.posargs)
+
+
+@nox.session(python=False)
 def mutants(session: nox.Session) -> None:
     """Try small faults on copies of the tree, list the unnoticed ones; `-- --help` lists the options."""
     prepare(session)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from hashlib import sha384
 from pathlib import Path
 
@@ -24,8 +22,8 @@ if __name__ == "__main__":
     sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[:3]]
 
 from interference.choices import BASE
-from interference.trial import VMLINUX_BY, Builder, Built
-from interferencecampaign import flow_files
+from interference.trial import VMLINUX_BY, Built
+from interferencecampaign import builder, flow_files
 
 from dsl.api import check_file
 from emu.oracle.chosen import Outcome, run
@@ -35,7 +33,6 @@ from formats import eventlog, ghci
 from formats.registers import R10, R11, RAX, Gpr
 from formats.tdx import status
 from formats.tdx.leaves import LEAF_NAMES, Leaf
-from tdforge.tiny import tiny_payload
 
 ERROR = sha384(b"\x01\0\0\0").digest()  # of the separator that a refused boot measures
 FLOWS = ("alioth", "elf", "host_acpi", "kexec", "linux", "qemu", "vmlinux")
@@ -66,8 +63,9 @@ class Call:
     function: int = 0
 
     def __str__(self) -> str:
-        name = LEAF_NAMES.get(Leaf(self.leaf), hex(self.leaf))
-        return ghci.NAMES.get(self.function, hex(self.function)) if self.leaf == Leaf.VP_VMCALL else name
+        if self.leaf == Leaf.VP_VMCALL:
+            return ghci.NAMES.get(self.function, hex(self.function))
+        return LEAF_NAMES[self.leaf]
 
     def errors(self) -> Iterator[Mapping[int, int]]:
         """Registers of each answer that says it was not done."""
@@ -168,17 +166,9 @@ class Figures:
     failures: list[str] = field(default_factory=list)
 
 
-@cache
-def _builder() -> Builder:
-    folder = tempfile.TemporaryDirectory(prefix="faults-")
-    made = Builder(Path(folder.name), tiny_payload())
-    made.keep = folder  # type: ignore[attr-defined]  # as long as the process
-    return made
-
-
 def built(flow: Path) -> Built:
     """With the smallest payload, on a host that loads it and that leaves a refused call to the firmware."""
-    made = _builder().build(check_file(flow).require())
+    made = builder().build(check_file(flow).require())
     assert made is not None
     config = made.config
     return replace(

@@ -108,8 +108,8 @@ def acpi_files(ids: Sequence[int]) -> dict[str, bytes]:
         script.append(table_loader.command(Command.ADD_CHECKSUM, **fields))
     root = {"dest": RSDP, "src": TABLES, "offset": offset_of(acpi.RSDP, "xsdt_address"), "size": POINTER}
     script.append(table_loader.command(Command.ADD_POINTER, **root))
-    roots = {offset_of(acpi.RSDP, "checksum"): acpi.RSDP_V1_SIZE}
-    roots[offset_of(acpi.RSDP, "extended_checksum")] = acpi.RSDP.sizeof()
+    sizes = {"checksum": acpi.RSDP_V1_SIZE, "extended_checksum": acpi.RSDP.sizeof()}
+    roots = {offset_of(acpi.RSDP, name): size for name, size in sizes.items()}
     for offset, size in roots.items():
         fields = {"file": RSDP, "offset": offset, "start": 0, "length": size}
         script.append(table_loader.command(Command.ADD_CHECKSUM, **fields))

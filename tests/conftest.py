@@ -1,5 +1,8 @@
-"""What do all tests share? A cache of their own where they ask for one, and no clock that fails them."""
+"""What do all tests share? A cache of their own where they ask for one, no clock that fails them, and a
+garbage collector that leaves alone what lives to the end.
+"""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -15,3 +18,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("TDFORGE_CACHE", str(folder))
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests and all modules stay: looking through them again and again takes time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata as packages
 from pathlib import Path
 
@@ -78,8 +79,11 @@ def compile_all(
     cache = cache_dir() / "objects"
     for each in (cache, folder):
         each.mkdir(parents=True, exist_ok=True)
+    headers = {source.includes: _headers(source.includes) for source in sources}
     with ThreadPoolExecutor() as pool:
-        compiled = [pool.submit(compile_c, source, root, cache) for source in sources]
+        compiled = [
+            pool.submit(_compile, source, headers[source.includes], root, cache) for source in sources
+        ]
         assembled = [pool.submit(_assemble, listing, folder) for listing in listings]
         made = [[each.result() for each in objects] for objects in (compiled, assembled)]
     for place, objects in zip((cache, folder), made, strict=True):
@@ -100,10 +104,19 @@ def _prune(folder: Path, used: Iterable[Path]) -> None:
 
 def compile_c(source: Source, root: Path, cache: Path) -> Path:
     """The object of one source, made if `cache` does not have it. BuildError."""
-    # Every header is part of the key: cheaper than tracking which are used, and never wrong.
-    headers = sorted(header for folder in source.includes for header in folder.glob("*.h"))
+    return _compile(source, _headers(source.includes), root, cache)
+
+
+def _headers(folders: tuple[Path, ...]) -> str:
+    """A digest of every header there: cheaper than tracking which are used, and never wrong."""
+    return _key(
+        *(path.read_text() for path in sorted(each for folder in folders for each in folder.glob("*.h")))
+    )
+
+
+def _compile(source: Source, headers: str, root: Path, cache: Path) -> Path:
     name = source.path.relative_to(root).as_posix()
-    key = _key(name, " ".join(C_FLAGS), *(path.read_text() for path in (source.path, *headers)))
+    key = _key(name, " ".join(C_FLAGS), source.path.read_text(), headers)
     target = cache / f"{source.path.stem}-{key}.o"
     if not target.exists():
         includes = [f"-I{folder}" for folder in source.includes]
@@ -132,8 +145,13 @@ def _produce(target: Path, *arguments: str, cwd: Path) -> None:
         made.replace(target)
 
 
+@lru_cache
+def _compiler() -> str:
+    return packages.version("ziglang")
+
+
 def _key(*parts: str) -> str:
-    digest = hashlib.sha256(packages.version("ziglang").encode())
+    digest = hashlib.sha256(_compiler().encode())
     for part in parts:
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()[:24]

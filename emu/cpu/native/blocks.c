@@ -78,7 +78,7 @@ void td_site_watch(td_vcpu *v, uint64_t address) {
 void td_forget(td_vcpu *v, block *b) {
     if (v->debug)
         td_debug_evict(v, b);
-    b->address = (uint64_t)NO_ADDRESS;
+    b->size = 0;
 }
 
 /* Fills b; returns the number of sites that were not hooked before. */
@@ -98,12 +98,12 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
     td_forget(v, b);
     b->address = address;
     b->page = page;
-    b->size = size;
+    b->size = (uint16_t)size; /* the engine ends a block before 512 instructions */
     b->shadow = b->pause = 0;
     b->insns = 0;
     b->starts_rep = 0;
     b->excluded = 0;
-    b->rep_end = (uint64_t)NO_ADDRESS;
+    b->rep_end = NO_REP;
     uint32_t flags = flags_now(v);
     b->mode = (uint8_t)mode_of(flags);
     b->user = (flags & 3) == 3;
@@ -120,11 +120,11 @@ static int scan(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t 
         if (!length)
             break;
         if (td_is_rep_string(&in)) {
-            b->rep_end = at;
+            b->rep_end = (uint16_t)(at - address);
             if (at == address)
                 b->starts_rep = 1;
         } else {
-            b->rep_end = (uint64_t)NO_ADDRESS;
+            b->rep_end = NO_REP;
         }
         b->pause = in.map == 0 && in.opcode == 0x90 && in.rep == 0xF3;
         b->shadow = (uint8_t)shadow_of(&in);
@@ -161,26 +161,48 @@ static int window_open(td_vcpu *v) {
     return (flags & RFLAGS_IF) != 0;
 }
 
-void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
-    td_vcpu *v = data;
+/* What may come before a block: the end of td_run, true if so. */
+static __attribute__((noinline)) int ends_before(td_vcpu *v) {
     if (v->stopped)
-        return;
+        return 1;
     if (v->count >= v->limit) {
         stop_between(v, TD_STOP_LIMIT);
-        return;
+        return 1;
     }
     if (v->window && window_open(v)) {
         stop_between(v, TD_STOP_WINDOW);
-        return;
+        return 1;
     }
     if (v->paused) {
         v->paused = 0;
         if (v->spin_limit && ++v->spins >= v->spin_limit) {
             v->spins = 0;
             stop_between(v, TD_STOP_YIELD);
-            return;
+            return 1;
         }
     }
+    return 0;
+}
+
+/* A block that is not known as it is now; false: it runs once more from its start, with new hooks. */
+static __attribute__((noinline)) int look_at(td_vcpu *v, block *b, uint64_t address, uint32_t size, uint64_t page) {
+    v->rescan = 0;
+    v->current = NULL;
+    if (!scan(v, b, address, size, page))
+        return 1;
+    uint64_t rip = address;
+    td_forget(v, b);
+    uc_ctl_remove_cache(v->uc, address, address + size);
+    uc_reg_write(v->uc, UC_X86_REG_RIP, &rip);
+    return 0;
+}
+
+/* Every block that runs comes by: a tenth of an emulated kernel's time is spent here. */
+void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
+    td_vcpu *v = data;
+    (void)uc;
+    if ((v->stopped | v->window | v->paused || v->count >= v->limit) && ends_before(v))
+        return;
     uint64_t page;
     const code_page *known = &v->code[(address >> 12) & (CODE_SLOTS - 1)];
     if (known->gla_page == (address & ~0xFFFULL)) {
@@ -191,17 +213,9 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
             return;
     }
     block *b = slot_of(v, address);
-    if (b->address != address || b->page != page || b->size != size || v->rescan) {
-        v->rescan = 0;
-        v->current = NULL;
-        if (scan(v, b, address, size, page)) {
-            uint64_t rip = address;
-            td_forget(v, b);
-            uc_ctl_remove_cache(uc, address, address + size);
-            uc_reg_write(uc, UC_X86_REG_RIP, &rip);
-            return;
-        }
-    }
+    if ((b->address != address || b->page != page || b->size != size || v->rescan) &&
+        !look_at(v, b, address, size, page))
+        return;
     if (v->debug && v->debug->report && v->debug->mode != b->mode) {
         v->debug->mode = b->mode;
         stop_between(v, TD_STOP_MODE);
@@ -212,7 +226,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
     v->count += n;
     if (b->excluded)
         v->excluded += n;
-    v->last_rep = b->rep_end;
+    v->last_rep = b->rep_end == NO_REP ? (uint64_t)NO_ADDRESS : address + b->rep_end;
     v->shadow_before = v->shadow;
     v->shadow = b->shadow;
     v->paused = b->pause;
@@ -224,7 +238,7 @@ void td_on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data) {
 void td_uncount(td_vcpu *v, uint64_t rip) {
     block *b = v->current;
     v->current = NULL;
-    if (!b || b->address == (uint64_t)NO_ADDRESS)
+    if (!b || !b->size)
         return;
     if (rip < b->address || rip >= b->address + b->size)
         return;

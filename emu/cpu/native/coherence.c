@@ -20,7 +20,7 @@ static void drop_code(td_vcpu *v, uint64_t page) {
     uc_ctl_flush_tlb(v->uc);
     for (int i = 0; i < BLOCK_SLOTS; i++) {
         block *b = &v->blocks[i];
-        if (b->address == (uint64_t)NO_ADDRESS)
+        if (!b->size)
             continue;
         if (b->page >> 12 == page || (b->address & 4095) + b->size > 4096)
             td_forget(v, b);
@@ -84,7 +84,8 @@ void td_forget_code(td_vcpu *v) {
     for (int i = 0; i < BLOCK_SLOTS; i++) {
         if (v->debug)
             td_debug_evict(v, &v->blocks[i]);
-        v->blocks[i].address = (uint64_t)NO_ADDRESS;
+        if (v->blocks[i].size)
+            v->blocks[i].size = 0;
     }
     for (int i = 0; i < CODE_SLOTS; i++)
         v->code[i].gla_page = (uint64_t)NO_ADDRESS;

@@ -25,13 +25,14 @@ enum { NO_ADDRESS = -1 };
 
 /* One translated block, seen and counted. */
 typedef struct {
-    uint64_t address, page; /* linear address; guest-physical page it was read from */
-    uint64_t rep_end;       /* address of a string instruction with REP that ends the block, else NO_ADDRESS */
-    uint32_t size;
-    uint16_t insns;
+    _Alignas(32) uint64_t address; /* linear; two of these fill a cache line, every block that runs reads one */
+    uint64_t page;          /* guest-physical page it was read from */
+    uint16_t size, insns;   /* bytes and instructions; no bytes: nothing is known of this slot */
+    uint16_t rep_end;       /* offset of a string instruction with REP that ends the block, else NO_REP */
     uint8_t starts_rep, excluded, mode, user; /* user: at CPL 3 */
     uint8_t shadow, pause; /* TD_SHADOW_* that its last instruction leaves; ends in PAUSE */
 } block;
+enum { NO_REP = 0xFFFF };
 
 typedef struct {
     uint64_t gla_page, gpa_page;
@@ -151,6 +152,10 @@ bool td_tlb_fill(uc_engine *uc, uint64_t gla, uc_mem_type type, uc_tlb_entry *ou
 int td_copy_linear(td_vcpu *v, uint64_t gla, void *bytes, uint64_t size, int write, int user, walk *bad);
 /* Host pointer to code at a linear address, how many bytes of that page follow, and its guest-physical page; or NULL. */
 uint8_t *td_code_at(td_vcpu *v, uint64_t gla, uint32_t *available, uint64_t *page);
+
+/* vm.c */
+/* Zeros that take host memory as they are touched, aligned to a page; NULL if there is no address space. */
+void *td_reserve(uint64_t size);
 
 /* coherence.c */
 /* An entry for this access is about to go into the TLB; returns what it may be used for. */

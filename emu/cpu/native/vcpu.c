@@ -1,6 +1,6 @@
 /* One vCPU: entry state of a TD, running until something needs a decision, and access to its registers. */
 #include <stdio.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 #include "core.h"
 
@@ -98,7 +98,7 @@ static int locate_env(td_vcpu *v) {
 }
 
 td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
-    td_vcpu *v = calloc(1, sizeof *v);
+    td_vcpu *v = td_reserve(sizeof *v); /* its tables are touched as far as they are used */
     uc_err e;
     if (!v)
         return NULL;
@@ -108,8 +108,6 @@ td_vcpu *td_vcpu_new(td_vm *vm, uint32_t index) {
     v->fault.vector = -1;
     v->random = 0x7D5EED00ULL + index;
     v->last_rep = v->pass = v->alias = (uint64_t)NO_ADDRESS;
-    for (int i = 0; i < BLOCK_SLOTS; i++)
-        v->blocks[i].address = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < CODE_SLOTS; i++)
         v->code[i].gla_page = (uint64_t)NO_ADDRESS;
     for (int i = 0; i < MAX_SITES; i++)
@@ -156,7 +154,7 @@ void td_vcpu_free(td_vcpu *v) {
         uc_context_free(v->context);
     if (v->uc)
         uc_close(v->uc);
-    free(v);
+    munmap(v, sizeof *v);
 }
 
 void td_enter(td_vcpu *v, uint64_t rip) {

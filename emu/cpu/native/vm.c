@@ -5,7 +5,7 @@
 
 #include "core.h"
 
-static void *reserve(uint64_t size) {
+void *td_reserve(uint64_t size) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
@@ -17,11 +17,11 @@ td_vm *td_vm_new(uint64_t span, uint32_t gpaw) {
     vm->m.span = span;
     vm->m.shared_bit = 1ULL << (gpaw - 1);
     vm->limit_mask = vm->m.shared_bit - 1;
-    vm->m.ram = reserve(span);
-    vm->m.shared = reserve(span);
-    vm->m.pages = reserve((span >> 12) + 512);
-    vm->executors = reserve(span >> 9);
-    vm->writers = reserve(span >> 9);
+    vm->m.ram = td_reserve(span);
+    vm->m.shared = td_reserve(span);
+    vm->m.pages = td_reserve((span >> 12) + 512);
+    vm->executors = td_reserve(span >> 9);
+    vm->writers = td_reserve(span >> 9);
     vm->vcpus = calloc(MAX_VCPUS, sizeof *vm->vcpus);
     vm->m.tsc_step_num = vm->m.tsc_step_den = 1;
     vm->m.sept_ve_disable = 1;

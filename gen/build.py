@@ -23,7 +23,7 @@ from gen.core.layout import emit_layout
 from gen.errors import BuildError
 from gen.flow import flow_unit
 from gen.flow.context import context_of
-from gen.link import stack
+from gen.link import branches, stack
 from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
 from gen.primitives import emit_primitives
@@ -80,7 +80,8 @@ def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> 
         objects = compile_all(core_sources(work / "include"), listings, PROJECT, out / ".objects")
         progress("linking")
         linked = link(firmware, objects, work)
-        progress("proving that it fits")
+        progress("proving where it jumps and that it fits")
+        branches.check(units, objects)
         _prove_fits(firmware, units, objects, linked)
         progress("writing the image")
         _write(firmware, linked, result)

@@ -276,7 +276,7 @@ class Mapping:
 
 
 def _leaves(
-    read: Read, table: int, level: int, base: int, writable: bool, executable: bool
+    read: Read, table: int, level: int, base: int, writable: bool, executable: bool, shared: int
 ) -> Iterator[Mapping]:
     span = 1 << 12 + 9 * level
     for index, (entry,) in enumerate(struct.iter_unpack("<Q", read(table, PAGE))):
@@ -286,16 +286,18 @@ def _leaves(
         can_write, can_execute = writable and bool(entry & 2), executable and not entry >> 63
         place = entry & 0x000F_FFFF_FFFF_F000
         if level and not entry & 0x80:
-            yield from _leaves(read, place, level - 1, start, can_write, can_execute)
+            yield from _leaves(read, place, level - 1, start, can_write, can_execute, shared)
             continue
-        assert place & ~(0x1000 if level else 0) == start, f"{start:#x} is mapped to {place:#x}"
+        assert place & ~(0x1000 if level else 0) & ~shared == start, f"{start:#x} is mapped to {place:#x}"
         yield Mapping(start, start + span, can_write, can_execute)
 
 
-def mappings(read: Read, cr3: int) -> list[Mapping]:
-    """What four-level page tables map (Intel SDM volume 3, 4.5), neighbours with equal rights joined."""
+def mappings(read: Read, cr3: int, shared: int = 0) -> list[Mapping]:
+    """What four-level page tables map (Intel SDM volume 3, 4.5), neighbours with equal rights joined.
+    `shared`: the bit that selects the shared alias of an address, where a page may have it.
+    """
     found: list[Mapping] = []
-    for leaf in _leaves(read, cr3 & 0x000F_FFFF_FFFF_F000, 3, 0, True, True):
+    for leaf in _leaves(read, cr3 & 0x000F_FFFF_FFFF_F000, 3, 0, True, True, shared):
         last = found[-1] if found else None
         if last and last.end == leaf.start and last.rights == leaf.rights:
             found[-1] = Mapping(last.start, leaf.end, leaf.writable, leaf.executable)

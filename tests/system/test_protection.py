@@ -1,0 +1,64 @@
+"""Is memory ever writable and executable? Looks at each vCPU's page tables at each TDCALL of a boot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from faultcampaign import FLOWS, VMLINUX_HOST, built
+from interference.choices import BASE
+from interferencecampaign import flow_files
+from oracle import Mapping, mappings
+
+from emu import api
+from emu.handoff import Handoff
+from emu.observe import Observer
+from emu.oracle.chosen import configuration
+from emu.view import Vcpu
+from formats.registers import Gpr
+
+LOW_MEMORY = 2 << 20  # where Linux has its trampolines
+BIT64 = 64
+
+
+class Watch(Observer):
+    """Keeps what is writable and executable, before the handoff and at it."""
+
+    def __init__(self) -> None:
+        self.before: list[tuple[int, Mapping]] = []
+        self.after: list[Mapping] = []
+        self.entry = 0
+        self.maps: dict[int, set[tuple[Mapping, ...]]] = {}
+
+    def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
+        if vcpu.regs.mode == BIT64 and not self.entry:
+            found = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
+            self.maps.setdefault(vcpu.index, set()).add(tuple(found))
+            self.before += [(vcpu.index, each) for each in found if each.rights == "rwx"]
+
+    def on_handoff(self, vcpu: Vcpu, given: Handoff) -> None:
+        self.entry = given.entry
+        found = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
+        self.after = [each for each in found if each.rights == "rwx"]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_nothing_is_both_before_the_handoff_and_then_the_window_alone(flow: str) -> None:
+    image = built(flow_files()[flow])
+    choice = replace(BASE, initrd=0) if image.config.vmm == VMLINUX_HOST else BASE
+    machine = api.prepare(replace(configuration(image.config, choice), vcpus=2))
+    try:
+        watch = Watch()
+        machine.observe(watch)
+        ending = machine.run(image.config.max_instructions, None)
+        own = [r for r in machine.launch.regions if r.measured]
+    finally:
+        machine.close()
+    assert ending.end.reason == "handoff", ending.end.detail
+    assert watch.before == []
+    assert len(watch.maps[0]) > 1, "the map of the BSP changes on the way"
+    assert 1 in watch.maps, "the AP has 64-bit code, too"
+    low, *windows = watch.after
+    assert (low.start, low.end) == (0, LOW_MEMORY)
+    assert any(each.start <= watch.entry < each.end for each in windows)
+    assert not [r for r in own for each in windows if r.gpa < each.end and each.start < r.gpa + r.length]

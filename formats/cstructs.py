@@ -24,6 +24,7 @@ from formats import (
     hob,
     linux,
     paging,
+    ports,
     q35,
     table_loader,
     tdvf,
@@ -39,6 +40,8 @@ STRUCTS = (
     hob.PHIT,
     hob.RESOURCE,
     hob.GUID_EXT,
+    hob.FIRMWARE_VOLUME,
+    hob.CPU,
     hob.PAYLOAD_INFO,
     hob.PAYLOAD_INFO_PACKED,
     eventlog.PCR_EVENT,
@@ -111,6 +114,7 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("FW_CFG_DMA", fw_cfg.Control),
     ("LOADER", table_loader.Command),
     ("LOADER_ZONE", table_loader.Zone),
+    ("GHCI", ghci.Function),
 )
 
 STATUS_CLASS = 32  # C looks at bits 63:32 of a module's status
@@ -183,8 +187,12 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("ELF_TYPE_EXEC", elf.TYPE_EXEC),
     ("ELF_MACHINE_X86_64", elf.MACHINE_X86_64),
     ("ELF_PT_LOAD", elf.PT_LOAD),
+    ("GHCI_MASK_STANDARD", ghci.MASK_STANDARD),
+    ("GHCI_IO_WRITE", ghci.IO_WRITE),
     ("GHCI_QUOTE_VERSION", ghci.QUOTE_VERSION),
     ("GHCI_QUOTE_IN_FLIGHT", ghci.QUOTE_IN_FLIGHT),
+    ("PORT_COM1", ports.COM1),
+    ("TDX_VP_VMCALL", leaves.Leaf.VP_VMCALL),
     ("TDX_REPORT_SIZE", leaves.REPORT_SIZE),
     ("TDX_OPERAND_BUSY", status.OPERAND_BUSY >> STATUS_CLASS),
     ("TDX_PAGE_ALREADY_ACCEPTED", status.PAGE_ALREADY_ACCEPTED >> STATUS_CLASS),

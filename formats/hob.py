@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 from uuid import UUID
 
 import construct as c
-from construct import Bytes, Int16ul, Int32ul, Int64ul
+from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
 from formats import guids
 from formats.errors import FieldError, TruncatedError
@@ -23,11 +23,13 @@ MAX_LENGTH = 0xFFF8  # the length field has 16 bits and HOBs end 8-byte aligned
 
 
 class HobType(IntEnum):
-    """PI 1.7 volume 3, 5.1; the types a TD HOB may hold."""
+    """PI 1.7 volume 3, 5.1; the types a TD HOB may hold, and the two more of a payload HOB list."""
 
     PHIT = 1
     RESOURCE = 3
     GUID_EXT = 4
+    FIRMWARE_VOLUME = 5
+    CPU = 6
     END = 0xFFFF
 
 
@@ -97,6 +99,14 @@ RESOURCE = (
 GUID_EXT = (
     "hob_guid_ext" / c.Struct("header" / HEADER, "guid" / Bytes(16))
 ) * "Head of a GUID extension, PI 1.7 volume 3, 5.6"
+
+FIRMWARE_VOLUME = (
+    "hob_firmware_volume" / c.Struct("header" / HEADER, "start" / Int64ul, "length" / Int64ul)
+) * "Firmware volume, PI 1.7 volume 3, 5.7"
+
+CPU = (
+    "hob_cpu" / c.Struct("header" / HEADER, "memory_bits" / Int8ul, "io_bits" / Int8ul, "reserved" / Bytes(6))
+) * "Address widths of the processor, PI 1.7 volume 3, 5.8"
 
 PAYLOAD_INFO = (
     "hob_payload_info" / c.Struct("image_type" / Int32ul, "reserved" / Int32ul, "entry_point" / Int64ul)

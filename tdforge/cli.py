@@ -16,9 +16,10 @@ from tdforge.commands.fmt import FMT
 from tdforge.commands.inspect import INSPECT
 from tdforge.commands.launch import LAUNCH
 from tdforge.commands.run import RUN
+from tdforge.commands.sample import SAMPLE
 from tdforge.errors import UsageError, exit_code
 
-COMMANDS = (BUILD, CHECK, FMT, INSPECT, RUN, LAUNCH, DIFF_RUN)
+COMMANDS = (BUILD, CHECK, FMT, INSPECT, RUN, LAUNCH, DIFF_RUN, SAMPLE)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,8 +27,7 @@ from gen.x86 import Listing
 from host.cache import cache_dir
 
 TARGET = ("-target", "x86_64-freestanding-none")
-C_FLAGS = (
-    *TARGET,
+FREESTANDING = (  # C that needs nothing of an operating system, in objects of whatever target
     "-std=c17",
     "-Os",
     "-ffreestanding",
@@ -38,16 +37,14 @@ C_FLAGS = (
     "-fno-asynchronous-unwind-tables",
     "-mno-red-zone",
     "-mgeneral-regs-only",
-    "-fPIE",
-    "-fvisibility=hidden",
     "-ffunction-sections",
     "-fdata-sections",
-    "-fstack-size-section",
-    "-g",
     "-Wall",
     "-Wextra",
     "-Werror",
 )
+POSITION_INDEPENDENT = ("-fPIE", "-fvisibility=hidden")
+C_FLAGS = (*TARGET, *FREESTANDING, *POSITION_INDEPENDENT, "-fstack-size-section", "-g")
 KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
 _HERE = "-fdebug-compilation-dir=."
 _WHEEL = Path(ziglang.__file__).resolve().parent  # the compiler names itself by its real path
@@ -59,6 +56,7 @@ class Source:
 
     path: Path
     includes: tuple[Path, ...]
+    flags: tuple[str, ...] = C_FLAGS
 
 
 def tool(*arguments: str, cwd: Path) -> str:
@@ -116,7 +114,7 @@ def _headers(folders: tuple[Path, ...]) -> str:
 
 def _compile(source: Source, headers: str, root: Path, cache: Path) -> Path:
     name = source.path.relative_to(root).as_posix()
-    key = _key(name, " ".join(C_FLAGS), source.path.read_text(), headers)
+    key = _key(name, " ".join(source.flags), source.path.read_text(), headers)
     target = cache / f"{source.path.stem}-{key}.o"
     if not target.exists():
         includes = [f"-I{folder}" for folder in source.includes]
@@ -124,7 +122,7 @@ def _compile(source: Source, headers: str, root: Path, cache: Path) -> Path:
         # The compiler names its own headers relative to the working folder when they lie below it.
         wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
         maps = (f"-ffile-prefix-map={root}=.", *generated, *wheel)  # the last that fits counts
-        _produce(target, "cc", *C_FLAGS, *maps, _HERE, *includes, "-c", name, cwd=root)
+        _produce(target, "cc", *source.flags, *maps, _HERE, *includes, "-c", name, cwd=root)
     return target
 
 

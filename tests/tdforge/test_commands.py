@@ -13,9 +13,11 @@ import pytest
 from dsl.api import shipped_flows
 from formats import eventlog, linux, tdvf
 from formats.units import MIB
+from gen.link.sample import FORMATS, sample
 from image.hosts import VMMS
 from tdforge.building import build_flow
 from tdforge.cli import main
+from tdforge.commands import sample as sample_command
 from tdforge.flows import find_flow
 from tdforge.tiny import BANNER, tiny_payload
 
@@ -311,3 +313,18 @@ def test_the_same_run_twice(image: Path, kernel: Path, capsys: pytest.CaptureFix
     first = capsys.readouterr().out
     run(image, kernel, "--json")
     assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize("name", [*FORMATS, None])
+def test_sample(name: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a format it is ELF."""
+    file = tmp_path / "new" / "payload"
+    assert main(["sample", *(["--format", name] if name else []), "-o", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}  ({file.stat().st_size:,} bytes)\n"
+    assert file.read_bytes() == sample(name or "elf")
+
+
+def test_sample_has_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (*FORMATS,) == sample_command.FORMATS
+    assert main(["sample", "-o", str(tmp_path)]) == 1
+    assert last_line(capsys) == f"tdforge: cannot write {tmp_path}: Is a directory"

@@ -30,6 +30,7 @@ from gen.primitives import emit_primitives
 from gen.sections import file_contents, hob_without_tdx, mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
+from image.igvm import write_igvm
 from image.manifest import manifest, manifest_bytes, tool_versions
 from image.write import metadata_sections, write_image
 
@@ -53,18 +54,21 @@ class BuildResult:
     elf: Path
     map: Path
     listings: Path
+    igvm: Path
 
 
-def build(flow: Path, out: Path, progress: Progress = _silent) -> BuildResult:
-    """Builds the image of a flow file into the folder `out`, which may be new.
+def build(flow: Path, out: Path, progress: Progress = _silent, *, igvm: bool = False) -> BuildResult:
+    """Builds the image of a flow file into the folder `out`, which may be new; with `igvm`, as an IGVM file too.
 
     Raises dsl.api.CheckFailed if the flow breaks a rule, BuildError or FormatError if no image comes of it.
     """
     progress("checking the flow")
-    return build_model(api.check_file(flow).require(), out, progress)
+    return build_model(api.check_file(flow).require(), out, progress, igvm=igvm)
 
 
-def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> BuildResult:
+def build_model(
+    firmware: Firmware, out: Path, progress: Progress = _silent, *, igvm: bool = False
+) -> BuildResult:
     """Builds the image of a checked flow into the folder `out`. Raises as `build` does."""
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
@@ -84,7 +88,7 @@ def build_model(firmware: Firmware, out: Path, progress: Progress = _silent) -> 
         branches.check(units, objects)
         _prove_fits(firmware, units, objects, linked)
         progress("writing the image")
-        _write(firmware, linked, result)
+        _write(firmware, linked, result, igvm)
     return result
 
 
@@ -122,7 +126,7 @@ def _files(out: Path, name: str) -> BuildResult:
     def file(suffix: str) -> Path:
         return out / f"{name}{suffix}"
 
-    return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"))
+    return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"), file(".igvm"))
 
 
 def core_sources(include: Path) -> list[Source]:
@@ -160,11 +164,14 @@ def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], link
         raise api.CheckFailed(tuple(found))
 
 
-def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
+def _write(firmware: Firmware, linked: Linked, result: BuildResult, igvm: bool) -> None:
     contents = file_contents(firmware)
     sections = placed_sections(firmware, linked.content, contents)
     image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
+    file = write_igvm(image, place=result.image.name) if igvm else None
+    if file:
+        _replace(result.igvm, file)
     facts = manifest(
         firmware.name,
         firmware.version,
@@ -175,6 +182,7 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult) -> None:
         files={s.name: (s.file, contents[s.name]) for s in firmware.image if s.file is not None},
         declared={s.name: f"{Path(s.span.path).name}:{s.span.line}" for s in firmware.image},
         tools=tool_versions(),
+        igvm=file,
     )
     _replace(result.manifest, manifest_bytes(facts))
     _replace(result.elf, linked.elf)

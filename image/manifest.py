@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata as packages
 from typing import Any
 
+from formats import igvm as igvm_file
 from formats.tdvf import TYPE_NAMES
-from image.mrtd import Order, mrtd
+from image.mrtd import Order, igvm_mrtd, mrtd
 from image.write import Placed, metadata_sections
 
 FORMAT = 1  # of the manifest; grows when a key changes its meaning
@@ -38,21 +39,18 @@ def manifest(
     tools: Mapping[str, str],
     files: Mapping[str, tuple[str, bytes]] | None = None,
     declared: Mapping[str, str] | None = None,
+    igvm: bytes | None = None,
 ) -> dict[str, Any]:
     """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account;
     `files`: name and content of the file that fills a section, by section; `declared`: FILE:LINE of the
-    flow's declaration, by section."""
+    flow's declaration, by section; `igvm`: the IGVM file of the image, if there is one."""
     measured = mrtd(image, Order.SINGLE_PASS)
     return {
         "format": FORMAT,
         "name": name,
         "version": ".".join(str(part) for part in version),
         "svn": svn,
-        "image": {
-            "size": len(image),
-            "sha256": hashlib.sha256(image).hexdigest(),
-            "sha384": hashlib.sha384(image).hexdigest(),
-        },
+        "image": _digests(image),
         "mrtd": {
             str(Order.SINGLE_PASS): measured.digest.hex(),
             str(Order.TWO_PASS): mrtd(image, Order.TWO_PASS).digest.hex(),
@@ -74,6 +72,25 @@ def manifest(
             for placed, section in zip(sections, metadata_sections(sections), strict=True)
         ],
         "tools": dict(tools),
+        **({"igvm": _igvm(igvm)} if igvm else {}),
+    }
+
+
+def _digests(content: bytes) -> dict[str, Any]:
+    return {
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha384": hashlib.sha384(content).hexdigest(),
+    }
+
+
+def _igvm(content: bytes) -> dict[str, Any]:
+    measured = igvm_mrtd(igvm_file.read(content))
+    return {
+        **_digests(content),
+        "mrtd": measured.digest.hex(),
+        "pages_added": measured.pages_added,
+        "chunks_extended": measured.chunks_extended,
     }
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from formats import tdvf
 from formats.errors import FormatError
+from formats.igvm import Igvm
 from formats.limits import MAX_ADDED
 from formats.tdvf import EXTEND_CHUNK, Section, SectionAttribute, SectionType
 from formats.units import PAGE
@@ -63,11 +64,24 @@ def mrtd(
         if section.address % PAGE or section.memory_size % PAGE or section.end > 1 << 64:
             raise FormatError(name, f"size {section.memory_size:#x}", "4 KiB pages: no VMM can add it")
         content = _content(image, section, vmm, name) if _is_measured(section, vmm) else None
-        for block in _blocks(section, content, order):
+        for block in _blocks(section.address, section.end, content, order):
             hasher.update(block)
         added += section.memory_size // PAGE
         extended += section.memory_size // EXTEND_CHUNK if content is not None else 0
     return Mrtd(hasher.digest(), added, extended)
+
+
+def igvm_mrtd(file: Igvm, *, place: str = "file") -> Mrtd:
+    """MRTD of an IGVM file, whose loader does one header after the other. FormatError when readers differ in it."""
+    hasher = hashlib.sha384()
+    for item in file.regions:
+        if item.measured and not item.has_data:
+            name = f"{place} offset {item.offset:#x} (GPA {item.gpa:#x})"
+            raise FormatError(name, "measured pages without data", "data: some readers measure zeros, some nothing")
+        for block in _blocks(item.gpa, item.end, item.content if item.measured else None, Order.SINGLE_PASS):
+            hasher.update(block)
+    measured = sum(item.size for item in file.regions if item.measured)
+    return Mrtd(hasher.digest(), sum(item.pages for item in file.regions), measured // EXTEND_CHUNK)
 
 
 def _is_added(section: Section, vmm: Vmm | None) -> bool:
@@ -106,8 +120,8 @@ def _content(image: bytes, section: Section, vmm: Vmm | None, name: str) -> byte
     return raw.ljust(section.memory_size, b"\0")
 
 
-def _blocks(section: Section, content: bytes | None, order: Order) -> Iterator[bytes]:
-    pages = range(section.address, section.end, PAGE)
+def _blocks(start: int, end: int, content: bytes | None, order: Order) -> Iterator[bytes]:
+    pages = range(start, end, PAGE)
     if content is None or order is Order.TWO_PASS:
         for page in pages:
             yield _header(ADD_TEXT, page)
@@ -118,7 +132,7 @@ def _blocks(section: Section, content: bytes | None, order: Order) -> Iterator[b
             yield _header(ADD_TEXT, page)
         for gpa in range(page, page + PAGE, EXTEND_CHUNK):
             yield _header(EXTEND_TEXT, gpa)
-            yield content[gpa - section.address : gpa - section.address + EXTEND_CHUNK]
+            yield content[gpa - start : gpa - start + EXTEND_CHUNK]
 
 
 def _header(text: bytes, gpa: int) -> bytes:

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from gen.build import BuildResult
 
 
-def build_flow(flow: Path, out: Path) -> "BuildResult":
-    """Build `flow` into folder `out`; a spinner on standard error while it lasts. Raises UserError."""
+def build_flow(flow: Path, out: Path, *, igvm: bool = False) -> "BuildResult":
+    """Build `flow` into folder `out`, with `igvm` as an IGVM file too; a spinner on standard error while it lasts. Raises UserError."""
     from gen.build import build  # PeachPy: who only runs or checks need not have it
     from gen.errors import BuildError
 
     with Status(f"building {flow.stem}", console=show.err()) as status:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return build(flow, out.absolute(), lambda text: status.update(f"building {flow.stem}: {text}"))
+            return build(
+                flow, out.absolute(), lambda text: status.update(f"building {flow.stem}: {text}"), igvm=igvm
+            )
         except CheckFailed as error:
             status.stop()
             print_diagnostics(error.diagnostics)

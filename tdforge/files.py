@@ -37,7 +37,11 @@ def write(path: Path, data: bytes) -> None:
 
 def read_image(path: Path, metadata: Callable[..., tdvf.Metadata] = tdvf.metadata) -> bytes:
     """An image file with TDVF metadata, as `metadata` finds it. Raises UserError."""
-    data = read(path, "image")
+    return checked(read(path, "image"), path, metadata)
+
+
+def checked(data: bytes, path: Path, metadata: Callable[..., tdvf.Metadata] = tdvf.metadata) -> bytes:
+    """The content of an image file that `metadata` finds its way in. Raises UserError."""
     try:
         metadata(data, place=str(path))
     except FormatError as error:

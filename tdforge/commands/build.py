@@ -9,25 +9,33 @@ from tdforge.errors import OK
 from tdforge.files import read
 from tdforge.flows import find_flow, short
 
+TDVF, IGVM = "tdvf", "igvm"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """This command's arguments."""
     parser.add_argument("flow", metavar="FLOW", help="a flow file, or the name of a shipped flow")
     parser.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="default: build")
+    parser.add_argument(
+        "--format", choices=(TDVF, IGVM), default=TDVF,
+        help="igvm: an IGVM file of the same pages beside the TDVF image; default: tdvf",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def build(given: argparse.Namespace) -> int:
     """Builds a flow, prints what came of it; returns the exit code. Raises UserError."""
-    result = build_flow(find_flow(given.flow), given.out)
+    igvm = given.format == IGVM
+    result = build_flow(find_flow(given.flow), given.out, igvm=igvm)
     if given.json:
         print(read(result.manifest, "manifest").decode(), end="")
     else:
-        size = result.image.stat().st_size
-        print(f"{short(result.image)}  ({size:,} bytes; manifest in {short(result.manifest)})")
+        image = result.igvm if igvm else result.image
+        size = image.stat().st_size
+        print(f"{short(image)}  ({size:,} bytes; manifest in {short(result.manifest)})")
     return OK
 
 
 BUILD = Command(
-    "build", "build a TD image from a flow", ("tdforge build linux -o build",), add_options, build
+    "build", "build a TD image from a flow", ("tdforge build linux -o build", "tdforge build linux --format igvm"), add_options, build
 )

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 from dsl.api import check_file
-from image.check import check_image
+from formats import igvm
+from formats.errors import FormatError
+from formats.igvm import is_igvm
+from image.check import Finding, check_image
 from image.hosts import VMMS, Verdict, verdicts
+from image.igvm import NO_IGVM, check_igvm
 from tdforge.building import counted, print_diagnostics
 from tdforge.command import Command
 from tdforge.errors import FAILED, OK, UserError
@@ -56,6 +60,8 @@ def _check_flow(flow: Path, as_json: bool) -> int:
 def _check_image(path: Path, vmms: list[str] | None, as_json: bool) -> int:
     """A line for each VMM, then what keeps the image from being portable. If none is named, one is enough."""
     image = read(path, "image")
+    if is_igvm(image):
+        return _check_igvm(image, path, vmms or [], as_json)
     found, findings = verdicts(image, vmms or VMMS), check_image(image, place=str(path))
     if as_json:
         rows = [
@@ -72,6 +78,25 @@ def _check_image(path: Path, vmms: list[str] | None, as_json: bool) -> int:
     return OK if enough(verdict.accepts for verdict in found) else FAILED
 
 
+def _check_igvm(data: bytes, path: Path, vmms: list[str], as_json: bool) -> int:
+    """By the format's definitions: no VMM of the table loads an IGVM file into a TD."""
+    try:
+        findings = check_igvm(igvm.read(data, place=str(path)), place=str(path))
+    except FormatError as error:
+        findings = [Finding("igvm", error.place, error.found, error.expected, "microsoft/igvm igvm_defs/src/lib.rs")]
+    if as_json:
+        rows = [{"vmm": vmm, "accepts": False, "refusals": [{"found": NO_IGVM}]} for vmm in vmms]
+        print(json.dumps({"vmms": rows, "findings": [vars(finding) for finding in findings]}, indent=2))
+    else:
+        for vmm in vmms:
+            print(f"{vmm}: refuses {path}: {NO_IGVM}")
+        for finding in findings:
+            print(f"{finding.code}: {finding.text}", file=sys.stderr)
+        if not findings:
+            print(f"{path}: an IGVM file for TDX that obeys every rule")
+    return FAILED if findings or vmms else OK
+
+
 def _line(path: Path, verdict: Verdict) -> str:
     if verdict.accepts:
         return f"{verdict.vmm}: loads {path}"
@@ -86,6 +111,7 @@ CHECK = Command(
     (
         "tdforge check dsl/flows/linux.tdf",
         "tdforge check build/linux.bin",
+        "tdforge check build/linux.igvm",
         "tdforge check OVMF.fd --for qemu",
     ),
     add_options,

@@ -3,11 +3,15 @@
 import argparse
 from pathlib import Path
 
+from formats.errors import FormatError
+from formats.igvm import is_igvm
+from image.inspect import ImageInfo
 from image.inspect import inspect as facts_of
+from image.inspect_igvm import IgvmInfo, inspect_igvm
 from tdforge import show
 from tdforge.command import Command
-from tdforge.errors import OK
-from tdforge.files import read_image
+from tdforge.errors import OK, UserError
+from tdforge.files import checked, read
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def inspect(given: argparse.Namespace) -> int:
     """Prints the facts of an image; returns the exit code. Raises UserError."""
-    info = facts_of(read_image(given.image), place=str(given.image))
+    info = _facts(given.image)
     if given.json:
         print(info.to_json(), end="")
         return OK
@@ -29,10 +33,20 @@ def inspect(given: argparse.Namespace) -> int:
     return OK
 
 
+def _facts(path: Path) -> ImageInfo | IgvmInfo:
+    data = read(path, "image")
+    if not is_igvm(data):
+        return facts_of(checked(data, path), place=str(path))
+    try:
+        return inspect_igvm(data, place=str(path))
+    except FormatError as error:
+        raise UserError(str(error)) from error
+
+
 INSPECT = Command(
     "inspect",
     "show an image's layout, metadata and MRTD",
-    ("tdforge inspect build/linux.bin --json",),
+    ("tdforge inspect build/linux.bin --json", "tdforge inspect build/linux.igvm"),
     add_options,
     inspect,
 )

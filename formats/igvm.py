@@ -1,7 +1,7 @@
-"""What does an IGVM file for a TD look like: which pages does its loader add, and what does it write into them?
+"""What does an IGVM file for a TD look like: which pages does its loader add, and what does it write there?
 
-Source: microsoft/igvm igvm_defs/src/lib.rs, version 1 of the format; what its own reader refuses: igvm/src/lib.rs.
-A file may be for several platforms; here, it is what a TDX loader makes of it.
+Source: microsoft/igvm igvm_defs/src/lib.rs, version 1 of the format; what its own reader refuses is in
+igvm/src/lib.rs. A file may be for several platforms; here, it is what a TDX loader makes of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import construct as c
 from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
-from formats.errors import FieldError, FormatError, TruncatedError
+from formats.errors import FieldError, TruncatedError
 from formats.limits import MAX_ADDED
 from formats.structs import offset_of, pack, unpack
 from formats.units import PAGE, align_up
@@ -119,8 +119,7 @@ SUPPORTED_PLATFORM = (
     )
 ) * "A platform, and the bit that headers for it have in their mask"
 GUEST_POLICY = (
-    "igvm_guest_policy"
-    / c.Struct("policy" / Int64ul, "compatibility_mask" / Int32ul, "reserved" / Int32ul)
+    "igvm_guest_policy" / c.Struct("policy" / Int64ul, "compatibility_mask" / Int32ul, "reserved" / Int32ul)
 ) * "Policy of the guest"
 PARAMETER_AREA = (
     "igvm_parameter_area"
@@ -217,9 +216,9 @@ class Header:
 
 @dataclass(frozen=True)
 class Region:
-    """Pages that the loader adds one after the other, from `gpa` on: `size` bytes, of which `content` are given,
-    and zeros follow. `area`: the index of the parameter area that they are, with what the loader writes
-    into it, type of the parameter and byte offset; None for page data. `has_data`: bytes of the file fill it.
+    """Pages that the loader adds one after the other, from `gpa` on: `size` bytes, of which `content` are
+    given, and zeros follow. `has_data`: bytes of the file fill it. `area`: the index of the parameter area
+    that they are, None for page data; `parameters`: type and byte offset of what the loader writes into it.
     """
 
     offset: int  # of its first header in the file
@@ -285,7 +284,9 @@ def write(items: Sequence[tuple[HeaderType, dict[str, int], bytes]]) -> bytes:
 
 def _packed(kind: HeaderType, fields: dict[str, int]) -> bytes:
     body = pack(STRUCTS[kind], **fields)
-    return pack(VARIABLE_HEADER, type=kind, length=len(body)) + body.ljust(align_up(len(body), ALIGNMENT), b"\0")
+    return pack(VARIABLE_HEADER, type=kind, length=len(body)) + body.ljust(
+        align_up(len(body), ALIGNMENT), b"\0"
+    )
 
 
 def read(data: bytes, *, place: str = "file") -> Igvm:
@@ -357,7 +358,9 @@ def _headers(data: bytes, start: int, end: int, place: str) -> Iterator[Header]:
             raise TruncatedError(where, found, f"at most {end - body}, the end of the variable headers")
         of = next((each for each in (PLATFORMS, INITIALIZATIONS, DIRECTIVES) if head.type in each), None)
         if of is not None and of.start < section.start:
-            raise FieldError(where, f"type {head.type:#x} behind a later section", "platforms first, directives last")
+            raise FieldError(
+                where, f"type {head.type:#x} behind a later section", "platforms first, directives last"
+            )
         section = of or section
         yield from _header(data, head, start, place)
         start = body + align_up(head.length, ALIGNMENT)
@@ -371,7 +374,9 @@ def _header(data: bytes, head: Any, start: int, place: str) -> Iterator[Header]:
         kind = HeaderType(head.type)
     except ValueError:
         if not head.type & OPTIONAL:
-            raise FieldError(where, f"header type {head.type:#x}", "a known one, or one that is optional") from None
+            raise FieldError(
+                where, f"header type {head.type:#x}", "a known one, or one that is optional"
+            ) from None
         return
     size = ELSEWHERE[kind][0] if kind in ELSEWHERE else STRUCTS[kind].sizeof()
     if head.length != size:
@@ -399,8 +404,13 @@ def _for_tdx(data: bytes, headers: tuple[Header, ...], mask: int, place: str) ->
         if item.type in ELSEWHERE:
             at = ELSEWHERE[item.type][1]
             if int.from_bytes(item.fields[at : at + 4], "little") & mask:
-                raise FieldError(_at(place, item), f"{item.type.name} for TDX", "none: a TD starts as the TDX module says")
-        elif item.type is not HeaderType.SUPPORTED_PLATFORM and item.fields.get("compatibility_mask", mask) & mask:
+                raise FieldError(
+                    _at(place, item), f"{item.type.name} for TDX", "none: a TD starts as the TDX module says"
+                )
+        elif (
+            item.type is not HeaderType.SUPPORTED_PLATFORM
+            and item.fields.get("compatibility_mask", mask) & mask
+        ):
             if item.fields.get("reserved", 0):
                 raise FieldError(_at(place, item), f"{item.type.name} with a reserved field", "zero in it")
             yield item
@@ -450,7 +460,11 @@ def _regions(data: bytes, first: int, headers: tuple[Header, ...], place: str) -
         if region is not None:
             added += region.size
             if added > MAX_ADDED or region.end > 1 << 64:
-                raise FieldError(where, f"pages to GPA {region.end:#x}, {added:#x} bytes so far", "at most 1 GiB, below 2^64")
+                raise FieldError(
+                    where,
+                    f"pages to GPA {region.end:#x}, {added:#x} bytes so far",
+                    "at most 1 GiB, below 2^64",
+                )
             yield region
 
 

@@ -58,7 +58,7 @@ class BuildResult:
 
 
 def build(flow: Path, out: Path, progress: Progress = _silent, *, igvm: bool = False) -> BuildResult:
-    """Builds the image of a flow file into the folder `out`, which may be new; with `igvm`, as an IGVM file too.
+    """Builds the image of a flow file into the folder `out`, which may be new; `igvm`: an IGVM file, too.
 
     Raises dsl.api.CheckFailed if the flow breaks a rule, BuildError or FormatError if no image comes of it.
     """

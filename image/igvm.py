@@ -1,7 +1,7 @@
 """How does a TDVF image become an IGVM file with the same pages, and which rules does such a file break?
 
-A page that the image has is page data; one that the VMM fills is part of a parameter area. They are in the order
-of the image's sections, so MRTD is the same. docs/image.md says more.
+A page that the image has is page data; one that the VMM fills is part of a parameter area. They are in the
+order of the image's sections, so MRTD is the same. docs/image.md says more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from image.sections import RESET_VECTOR, overlaps
 FILLED = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
 BOUNDARIES = (1 << 47, 1 << 51)  # with 48 and 52 guest physical address bits
 
-# QEMU backends/igvm.c takes native, SEV, SEV-ES and SNP files; Cloud Hypervisor vmm/src/igvm SNP; the others none.
+# QEMU backends/igvm.c takes native, SEV, SEV-ES and SNP files, Cloud Hypervisor vmm/src/igvm those for SNP.
 NO_IGVM = "it has no loader for an IGVM file for TDX"
 
 _DEFINITIONS = "microsoft/igvm igvm_defs/src/lib.rs"
@@ -85,9 +85,9 @@ def _area(section: Section, name: str) -> Iterator[Item]:
 
 
 def _pages(image: bytes, section: Section, name: str) -> Iterator[Item]:
-    """Page data. A measured page always has data: readers differ in what they measure of one that has none."""
+    """Page data. A measured page has data, always: readers differ in what they measure of one without."""
     data = image[section.data_offset : section.data_offset + section.raw_size]
-    if len(data) != section.raw_size or (section.raw_size or section.measured) and len(data) != section.memory_size:
+    if len(data) != (section.memory_size if section.raw_size or section.measured else 0):
         found = f"{len(data):#x} bytes of data for {section.memory_size:#x} bytes"
         raise FormatError(name, found, "as much data as memory")
     flags = 0 if section.measured else PageFlag.UNMEASURED
@@ -104,7 +104,9 @@ def check_igvm(file: Igvm, *, place: str = "file") -> list[Finding]:
 def _platform(file: Igvm, place: str) -> Iterator[Finding]:
     where, fields = f"{place} offset {file.platform.offset:#x}", file.platform.fields
     if fields.highest_vtl:
-        yield Finding("igvm-vtl", where, f"highest VTL {fields.highest_vtl}", "0: no partitioning", _DEFINITIONS)
+        yield Finding(
+            "igvm-vtl", where, f"highest VTL {fields.highest_vtl}", "0: no partitioning", _DEFINITIONS
+        )
     if fields.shared_gpa_boundary not in BOUNDARIES:
         found = f"shared GPA boundary {fields.shared_gpa_boundary:#x}"
         expected = " or ".join(f"{bit:#x}" for bit in BOUNDARIES)
@@ -120,12 +122,14 @@ def _memory(file: Igvm, place: str) -> Iterator[Finding]:
     for item, name in zip(file.regions, names, strict=True):
         if item.measured and not item.has_data:
             yield Finding("igvm-no-data", name, "measured pages without data", "data", _MEASURE)
-        if item.end > min(file.platform.fields.shared_gpa_boundary or BOUNDARIES[-1], BOUNDARIES[-1]):
+        if item.end > (file.platform.fields.shared_gpa_boundary or BOUNDARIES[0]):
             yield Finding("igvm-private", name, f"pages to GPA {item.end:#x}", "private memory", _MODULE)
     parts = ((item.gpa, item.end, index) for index, item in enumerate(file.regions))
     for one, two, at in overlaps(parts):
         found = f"GPA {at:#x}, as in offset {file.regions[one].offset:#x}"
-        yield Finding("igvm-twice", names[two], found, "pages that are added once", f"{_MODULE}, TDH.MEM.PAGE.ADD")
+        yield Finding(
+            "igvm-twice", names[two], found, "pages that are added once", f"{_MODULE}, TDH.MEM.PAGE.ADD"
+        )
 
 
 def _reset(file: Igvm, place: str) -> Iterator[Finding]:

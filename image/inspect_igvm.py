@@ -16,8 +16,8 @@ from image.mrtd import Mrtd, igvm_mrtd
 
 @dataclass(frozen=True)
 class RegionInfo:
-    """Pages that are added one after the other; size in bytes. `area`: the index of a parameter area, with the
-    names of the parameters in it by byte offset; null for page data.
+    """Pages that are added one after the other; size in bytes. `area`: the index of a parameter area, with
+    the parameters in it and their byte offsets; null for page data.
     """
 
     gpa: int
@@ -32,7 +32,7 @@ class RegionInfo:
 
 @dataclass(frozen=True)
 class IgvmInfo:
-    """A file as `tdforge inspect` shows it. MRTD in hex, None with a reason when readers would differ in it."""
+    """A file as `tdforge inspect` shows it. MRTD in hex, None with a reason when readers differ in it."""
 
     size: int
     sha256: str
@@ -81,7 +81,9 @@ class IgvmInfo:
         for item in self.regions:
             what = "page data" if item.area is None else f"parameter area {item.area}"
             named = ", ".join(f"{name} at {at:#x}" for name, at in item.parameters.items())
-            content = named or ("in the file" if item.has_data else "zero" if item.area is None else "the loader's")
+            content = named or (
+                "in the file" if item.has_data else "zero" if item.area is None else "the loader's"
+            )
             rows.append(
                 (
                     what,

@@ -72,12 +72,14 @@ def mrtd(
 
 
 def igvm_mrtd(file: Igvm, *, place: str = "file") -> Mrtd:
-    """MRTD of an IGVM file, whose loader does one header after the other. FormatError when readers differ in it."""
+    """MRTD of an IGVM file, whose loader goes header by header. FormatError when readers differ in it."""
     hasher = hashlib.sha384()
     for item in file.regions:
         if item.measured and not item.has_data:
             name = f"{place} offset {item.offset:#x} (GPA {item.gpa:#x})"
-            raise FormatError(name, "measured pages without data", "data: some readers measure zeros, some nothing")
+            raise FormatError(
+                name, "measured pages without data", "data: some readers measure zeros, some nothing"
+            )
         for block in _blocks(item.gpa, item.end, item.content if item.measured else None, Order.SINGLE_PASS):
             hasher.update(block)
     measured = sum(item.size for item in file.regions if item.measured)

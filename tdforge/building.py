@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def build_flow(flow: Path, out: Path, *, igvm: bool = False) -> "BuildResult":
-    """Build `flow` into folder `out`, with `igvm` as an IGVM file too; a spinner on standard error while it lasts. Raises UserError."""
+    """Build `flow` into folder `out`, with `igvm` as an IGVM file too; a spinner on standard error meanwhile.
+    Raises UserError.
+    """
     from gen.build import build  # PeachPy: who only runs or checks need not have it
     from gen.errors import BuildError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from formats import tdvf
 from formats.errors import FormatError
+from formats.igvm import is_igvm
 from formats.units import GIB, MIB
 from tdforge.errors import UserError
 
@@ -42,6 +43,8 @@ def read_image(path: Path, metadata: Callable[..., tdvf.Metadata] = tdvf.metadat
 
 def checked(data: bytes, path: Path, metadata: Callable[..., tdvf.Metadata] = tdvf.metadata) -> bytes:
     """The content of an image file that `metadata` finds its way in. Raises UserError."""
+    if is_igvm(data):
+        raise UserError(f"{path} is an IGVM file; this takes the TDVF image that was built with it")
     try:
         metadata(data, place=str(path))
     except FormatError as error:

@@ -17,11 +17,12 @@ from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS, Kernel
 from formats import bundle, elf, linux, tdvf
 from formats.errors import FormatError
+from formats.igvm import is_igvm
 from image.hosts import READERS, verdicts
 from tdforge import td_options
 from tdforge.command import Options
 from tdforge.errors import UserError
-from tdforge.files import read, read_image
+from tdforge.files import checked, read
 from tdforge.running import symbols_of
 from tdforge.sizes import parse_size
 
@@ -159,13 +160,15 @@ def defaults() -> dict[str, Any]:
 def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
     """The run of an image that the options describe. UserError."""
     preset = parse_vmm(given.vmm)[0]
-    image = read_image(image_file, preset.vmm.metadata)
+    image = read(image_file, "image")
     kernel = read(given.kernel, "kernel") if given.kernel else None
-    check_host(image, str(image_file), preset.name)
+    tdvf_image = not is_igvm(image)
+    if tdvf_image:
+        check_host(checked(image, image_file, preset.vmm.metadata), str(image_file), preset.name)
     initrd = read(given.initrd, "initrd") if given.initrd else None
     if initrd is not None and kernel is None:
         raise UserError("--initrd needs --kernel")
-    if kernel is not None and preset.kernel is Kernel.SECTION:
+    if kernel is not None and preset.kernel is Kernel.SECTION and tdvf_image:
         name, reader = str(given.kernel), preset.vmm.metadata
         check_payload(image, image_file, kernel, name, initrd, given.cmdline, reader, vmlinux=preset.vmlinux)
     return RunConfig(

@@ -10,7 +10,7 @@ from emu.signals import EmuError
 from emu.tdx import topology
 from emu.tdx.measure import AddedRegion
 from emu.tdx.topology import Topology
-from emu.vmm import hob
+from emu.vmm import hob, igvm
 from emu.vmm.backing import Range, backed, union
 from emu.vmm.contents import Contents
 from emu.vmm.devices.power import PowerPorts
@@ -21,6 +21,7 @@ from emu.vmm.q35.items import Q35, DirectBoot
 from formats import bundle, elf, linux
 from formats.errors import FormatError
 from formats.hob import PayloadImage
+from formats.igvm import Igvm, is_igvm
 from formats.tdvf import Section, SectionAttribute, SectionType
 from formats.units import PAGE
 from formats.vmms import LIBKRUN_MMIO, WITH_DATA
@@ -65,6 +66,26 @@ class Launch:
         return self.regions[index].content[at : at + section.memory_size]
 
 
+@dataclass(frozen=True)
+class Image:
+    """What the VMM reads of the image: its sections, what it is as an IGVM file, if it is one, and how many
+    bytes of memory end at 4 GiB.
+    """
+
+    sections: tuple[Section, ...]
+    igvm: Igvm | None
+    window: int
+
+
+def _image(config: RunConfig, preset: Preset) -> Image:
+    if not is_igvm(config.image):
+        return Image(_metadata(config, preset), None, len(config.image))
+    if not preset.igvm:
+        raise EmuError(f"{config.image_name}: {preset.name} has no loader for an IGVM file for TDX")
+    file = igvm.read(config.image, config.image_name)
+    return Image(igvm.sections(file), file, igvm.window_size(file))
+
+
 def _metadata(config: RunConfig, preset: Preset) -> tuple[Section, ...]:
     try:
         return preset.vmm.metadata(config.image, place=config.image_name).sections
@@ -100,7 +121,7 @@ def _place(memory: Contents, section: Section, data: bytes, what: str) -> None:
 
 
 def _load_image(config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents) -> None:
-    """The parts of the image file."""
+    """The parts of a TDVF image."""
     for section in sections:
         if section.raw_size and (section.type in WITH_DATA or not preset.volumes):
             size = section.memory_size if preset.vmm.whole_pages else section.raw_size
@@ -160,8 +181,10 @@ def _check(section: Section, config: RunConfig, preset: Preset) -> None:
         )
 
 
-def _check_place(section: Section, config: RunConfig, preset: Preset, ram: tuple[Range, ...]) -> None:
-    if not preset.vmm.takes(section, ram, len(config.image)):
+def _check_place(
+    section: Section, config: RunConfig, preset: Preset, ram: tuple[Range, ...], window: int
+) -> None:
+    if not preset.vmm.takes(section, ram, window):
         where = f"{section.type_name} section {section.address:#x} to {section.end:#x}"
         raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
 
@@ -202,9 +225,19 @@ def _regions(
     )
 
 
+def _description(config: RunConfig, preset: Preset, image: Image, facts: hob.Facts, address: int) -> bytes:
+    """What the VMM says of the machine: a TD HOB, where the image does not ask for IGVM's memory map."""
+    if config.hob is not None:
+        return config.hob
+    if image.igvm and igvm.has_memory_map(image.igvm):
+        return igvm.memory_map(facts.ram)
+    return hob.build(facts, preset.hobs, address)
+
+
 def prepare(config: RunConfig, preset: Preset) -> Launch:
     """Builds everything a launch needs; EmuError: what cannot be launched, in one line."""
-    sections = _metadata(config, preset)
+    image = _image(config, preset)
+    sections = image.sections
     ram = preset.vmm.ram(config.memory)
     for section in sections:
         _check(section, config, preset)
@@ -213,15 +246,19 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     if not hobs:
         raise EmuError(f"{config.image_name}: no TD_HOB section")
     for section in sections:
-        _check_place(section, config, preset, ram)
+        _check_place(section, config, preset, ram, image.window)
     shown = topology.parse(config.apic_ids, config.vcpus)
     _check_cpus(config, preset, shown.ids)
     memory, list_at = Contents(), hobs[-1] if preset.last_hob else hobs[0]
-    _load_image(config, preset, added, memory)
+    if image.igvm:
+        for gpa, data in igvm.contents(image.igvm, ram, config.vcpus, config.cmdline):
+            memory.write(gpa, data)
+    else:
+        _load_image(config, preset, added, memory)
     payload = _load_kernel(config, preset, added, memory, ram)
     absent = max(config.td.max_vcpus - config.vcpus, 0)
-    facts = hob.Facts(ram, added, len(config.image), shown.ids, payload, absent)
-    data = config.hob if config.hob is not None else hob.build(facts, preset.hobs, list_at.address)
+    facts = hob.Facts(ram, added, image.window, shown.ids, payload, absent)
+    data = _description(config, preset, image, facts, list_at.address)
     _place(memory, list_at, data, "TD HOB")
     regions = _regions(preset, added, ram, memory)
     if config.hob is not None:

@@ -63,6 +63,7 @@ class Preset:
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
     vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
     max_cpus: int = 0  # 0: no limit
+    igvm: bool = False  # it takes an IGVM file too
     indexed: bool = False  # a vCPU's APIC id is its index; else ids may be chosen
     max_id: int = 0  # the largest APIC id that it can tell of; 0: any that a CPU can have
 
@@ -76,6 +77,7 @@ _SPEC = Preset(
     large_pages=True,
     page_aug=True,
     vmlinux=True,
+    igvm=True,
 )
 _OFF = Switch(SLEEP.port, OFF, SLEEP_ENABLE | SLEEP_TYPE_5, shows=0)
 _CLOUD_HYPERVISOR = Preset(

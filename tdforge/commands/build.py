@@ -37,5 +37,9 @@ def build(given: argparse.Namespace) -> int:
 
 
 BUILD = Command(
-    "build", "build a TD image from a flow", ("tdforge build linux -o build", "tdforge build linux --format igvm"), add_options, build
+    "build",
+    "build a TD image from a flow",
+    ("tdforge build linux -o build", "tdforge build linux --format igvm"),
+    add_options,
+    build,
 )

@@ -83,7 +83,9 @@ def _check_igvm(data: bytes, path: Path, vmms: list[str], as_json: bool) -> int:
     try:
         findings = check_igvm(igvm.read(data, place=str(path)), place=str(path))
     except FormatError as error:
-        findings = [Finding("igvm", error.place, error.found, error.expected, "microsoft/igvm igvm_defs/src/lib.rs")]
+        findings = [
+            Finding("igvm", error.place, error.found, error.expected, "microsoft/igvm igvm_defs/src/lib.rs")
+        ]
     if as_json:
         rows = [{"vmm": vmm, "accepts": False, "refusals": [{"found": NO_IGVM}]} for vmm in vmms]
         print(json.dumps({"vmms": rows, "findings": [vars(finding) for finding in findings]}, indent=2))

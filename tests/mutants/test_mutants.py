@@ -55,7 +55,7 @@ def test_each_rule_of_the_compiler_has_one() -> None:
 
 
 def test_each_finding_of_the_image_checker_has_one() -> None:
-    source = (ROOT / "image/check.py").read_text()
+    source = "".join((ROOT / "image" / name).read_text() for name in ("check.py", "igvm.py"))
     codes = re.findall(r'(?:Finding\(\s*|code = )"([\w-]+)"(?: if [^\n]* else "([\w-]+)")?', source)
     assert covered("image") == {code for pair in codes for code in pair if code}
 

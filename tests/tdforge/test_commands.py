@@ -125,6 +125,72 @@ def test_check_of_a_broken_image_fails(
     assert main(["check", str(image), *(["--json"] if as_json else [])]) == 0
 
 
+@pytest.fixture(scope="module")
+def igvm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pages as an IGVM file, beside the image and its manifest."""
+    return build_flow(find_flow("linux"), tmp_path_factory.mktemp("build"), igvm=True).igvm
+
+
+def test_build_of_an_igvm_file(igvm: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "linux", "-o", str(igvm.parent), "--format", "igvm"]) == 0
+    assert "linux.igvm  (" in capsys.readouterr().out
+    facts, plain = (json.loads(each.with_suffix(".json").read_bytes()) for each in (igvm, image))
+    assert igvm.with_suffix(".bin").read_bytes() == image.read_bytes()
+    found = facts.pop("igvm")
+    assert facts == plain
+    assert found["mrtd"] == facts["mrtd"]["single-pass"]
+    assert {name: found[name] for name in facts["launch"]} == facts["launch"]
+    data = igvm.read_bytes()
+    assert (found["size"], found["sha384"]) == (len(data), hashlib.sha384(data).hexdigest())
+
+
+def test_inspect_of_an_igvm_file(igvm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mrtd = json.loads(igvm.with_suffix(".json").read_bytes())["mrtd"]["single-pass"]
+    assert main(["inspect", str(igvm)]) == 0
+    assert mrtd in capsys.readouterr().out
+    assert main(["inspect", str(igvm), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mrtd_single_pass"] == mrtd
+    cut = tmp_path / "cut.igvm"
+    cut.write_bytes(igvm.read_bytes()[:-1])
+    assert main(["inspect", str(cut)]) == 1
+    assert last_line(capsys).startswith(f"tdforge: {cut}: found ")
+
+
+def test_check_of_an_igvm_file(igvm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(igvm)]) == 0
+    assert capsys.readouterr().out == f"{igvm}: an IGVM file for TDX that obeys every rule\n"
+    assert main(["check", str(igvm), "--for", "qemu"]) == 1
+    assert f"qemu: refuses {igvm}: it has no loader for" in capsys.readouterr().out
+    assert main(["check", str(igvm), "--for", "qemu", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["vmms"][0]["vmm"] == "qemu"
+    broken = tmp_path / "broken.igvm"
+    data = bytearray(igvm.read_bytes())
+    data[24 + 8] ^= 1  # the compatibility mask
+    broken.write_bytes(data)
+    assert main(["check", str(broken)]) == 1
+    assert f"igvm: {broken} offset 0x14: found checksum " in capsys.readouterr().err
+    assert main(["check", str(broken), "--json"]) == 1
+    assert [finding["code"] for finding in json.loads(capsys.readouterr().out)["findings"]] == ["igvm"]
+
+
+def test_run_of_an_igvm_file(
+    igvm: Path, kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(igvm, kernel, "--json") == 0
+    assert (
+        json.loads(capsys.readouterr().out)["mrtd"]
+        == json.loads(igvm.with_suffix(".json").read_bytes())["igvm"]["mrtd"]
+    )
+    assert run(igvm, kernel, "--vmm", "qemu") == 1
+    assert "qemu has no loader for an IGVM file for TDX" in last_line(capsys)
+    assert main(["launch", str(igvm), "--vmm", "qemu", "--print"]) == 1
+    assert last_line(capsys).endswith("is an IGVM file; this takes the TDVF image that was built with it")
+    cut = tmp_path / "cut.igvm"
+    cut.write_bytes(igvm.read_bytes()[:-1])
+    assert run(cut, kernel) == 1
+    assert "the total file size" in last_line(capsys)
+
+
 def test_check_for_a_vmm(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(image), "--for", "td-shim-spec", "--for", "cloud-hypervisor"]) == 0
     assert capsys.readouterr().out == f"td-shim-spec: loads {image}\ncloud-hypervisor: loads {image}\n"

@@ -6,6 +6,7 @@ Source: UEFI Platform Initialization specification 1.7, volume 3, sections 3.2.1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
 
 import construct as c
@@ -22,6 +23,7 @@ REVISION = 2
 # Readable, erased bits are 1, 16-byte alignment; write and lock bits stay off: 3.2.1, EFI_FVB_*.
 ATTRIBUTES = 0x4_0000 | 0x800 | 0x2 | 0x4
 RAW_FILE = 1  # EFI_FV_FILETYPE_RAW
+PAD_FILE = 0xF0  # EFI_FV_FILETYPE_FFS_PAD
 NO_CHECKSUM = 0xAA  # FFS_FIXED_CHECKSUM
 FILE_VALID = 0xF8  # header construction, header valid, data valid; inverted, as erased bits are 1
 MAX_FILE_SIZE = 0xFF_FFFE  # 24 bits; all ones mean an extended header
@@ -76,14 +78,22 @@ def volume_head(size: int, block: int = PAGE) -> bytes:
         "block_size": block,
     }
     blank = pack(VOLUME, **fields)
-    words = (int.from_bytes(blank[i : i + 2], "little") for i in range(0, len(blank), 2))
-    return pack(VOLUME, **fields, checksum=-sum(words) & 0xFFFF) + _file_header(size - VOLUME.sizeof())
+    checksum = -sum(words(blank)) & 0xFFFF
+    return pack(VOLUME, **fields, checksum=checksum) + file_header(
+        VTF_GUID, size - VOLUME.sizeof(), FILE_VALID
+    )
 
 
-def _file_header(size: int) -> bytes:
+def words(data: bytes) -> Iterator[int]:
+    """The 16-bit words of a header, over which its checksum goes; an odd last byte is none."""
+    return (int.from_bytes(data[i : i + 2], "little") for i in range(0, len(data) - 1, 2))
+
+
+def file_header(name: UUID, size: int, state: int) -> bytes:
+    """The header of a RAW file of `size` bytes, header included, at most MAX_FILE_SIZE."""
     # 3.2.3.1: the header's sum is zero while its state and file checksum count as zero.
-    raw = bytearray(pack(FILE, name=VTF_GUID.bytes_le, type=RAW_FILE, size=size.to_bytes(3, "little")))
+    raw = bytearray(pack(FILE, name=name.bytes_le, type=RAW_FILE, size=size.to_bytes(3, "little")))
     raw[16] = -sum(raw) & 0xFF
     raw[17] = NO_CHECKSUM
-    raw[23] = FILE_VALID
+    raw[23] = state
     return bytes(raw)

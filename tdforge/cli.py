@@ -12,14 +12,16 @@ from tdforge import __version__
 from tdforge.commands.build import BUILD
 from tdforge.commands.check import CHECK
 from tdforge.commands.diff_run import DIFF_RUN
+from tdforge.commands.enroll import ENROLL
 from tdforge.commands.fmt import FMT
 from tdforge.commands.inspect import INSPECT
 from tdforge.commands.launch import LAUNCH
 from tdforge.commands.run import RUN
 from tdforge.commands.sample import SAMPLE
+from tdforge.commands.sign import SIGN
 from tdforge.errors import UsageError, exit_code
 
-COMMANDS = (BUILD, CHECK, FMT, INSPECT, RUN, LAUNCH, DIFF_RUN, SAMPLE)
+COMMANDS = (BUILD, CHECK, FMT, INSPECT, SIGN, ENROLL, RUN, LAUNCH, DIFF_RUN, SAMPLE)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,8 +1,9 @@
 """What is a command of `tdforge`? Its name, its words for `--help`, its options and its work."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # What options can be added to: a parser, or a group of one.
 Options = argparse._ActionsContainer
@@ -17,3 +18,19 @@ class Command:
     examples: tuple[str, ...]
     add_options: Callable[[argparse.ArgumentParser], None]
     work: Callable[[argparse.Namespace], int]
+
+
+class Once(argparse.Action):
+    """What an option stores; a second value is an error, where argparse would forget the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores the value."""
+        if getattr(namespace, self.dest) is not self.default:
+            raise argparse.ArgumentError(self, "given twice")
+        setattr(namespace, self.dest, values)

@@ -1,0 +1,122 @@
+"""What does `tdforge sign PAYLOAD --key KEY` do? It makes a signed payload, as td-shim takes them."""
+
+import argparse
+import hashlib
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from formats.errors import FormatError
+from formats.signed import MAX_NUMBER, Algorithm
+from image.keys import PublicKey, algorithm, key_hash, private_key, public_key, signature_with
+from image.sign import Signer
+from image.sign import sign as signed_payload
+from tdforge.command import Command, Once
+from tdforge.errors import OK, UsageError, UserError
+from tdforge.files import read, write
+from tdforge.pkcs11 import SCHEME, token
+
+ALGORITHMS = {
+    "ecdsa-p384-sha384": Algorithm.ECDSA_P384,
+    "rsa-3072-pss-sha384": Algorithm.RSA_3072_PSS,
+}
+NAMES = {kind: name for name, kind in ALGORITHMS.items()}
+
+
+def number(text: str) -> int:
+    """A version or an SVN, 64 bits, decimal or 0x; argparse makes a usage error of a ValueError."""
+    value = int(text, 0)
+    if not 0 <= value <= MAX_NUMBER:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to 2^64 - 1")
+    return value
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """This command's arguments."""
+    parser.add_argument("payload", type=Path, metavar="PAYLOAD", help="what the firmware is to start")
+    parser.add_argument(
+        "--key", action=Once, metavar="FILE|URI",
+        help="the private key, PEM or DER, P-384 or RSA 3072; or pkcs11:... for a key on a token",
+    )  # fmt: skip
+    parser.add_argument(
+        "--signer", action=Once, metavar="COMMAND",
+        help="a command that signs: it reads the bytes and prints the signature, raw or DER",
+    )  # fmt: skip
+    parser.add_argument(
+        "--digest", action="store_true", help="give the signer the SHA-384 of the bytes, not the bytes"
+    )
+    parser.add_argument("--public-key", type=Path, action=Once, metavar="FILE", help="the signer's key")
+    parser.add_argument(
+        "--algorithm",
+        choices=tuple(ALGORITHMS),
+        action=Once,
+        help="refuse a key of another; it follows the key",
+    )
+    for name, what in (("version", "of the payload"), ("svn", "security version number of the payload")):
+        parser.add_argument(
+            f"--{name}", type=number, action=Once, required=True, metavar="N", help=f"{what}, 64 bits"
+        )
+    parser.add_argument("-o", "--out", type=Path, action=Once, required=True, metavar="FILE")
+
+
+def sign(given: argparse.Namespace) -> int:
+    """Signs a payload, checks the signature, writes the file; returns the exit code. Raises UserError."""
+    payload = read(given.payload, "payload")
+    try:
+        with _holder(given) as (key, signer):
+            kind = algorithm(key)
+            if given.algorithm and ALGORITHMS[given.algorithm] is not kind:
+                raise UserError(f"--algorithm is {given.algorithm}, the key is for {NAMES[kind]}")
+            data = signed_payload(payload, given.version, given.svn, key, signer, place=str(given.payload))
+    except FormatError as error:
+        raise UserError(str(error)) from error
+    write(given.out, data)
+    print(f"{given.out}  ({len(data):,} bytes; {NAMES[kind]}, version {given.version}, SVN {given.svn})")
+    print(f"key: SHA-384 {key_hash(key).hex()}, as a trust anchor has it")
+    return OK
+
+
+@contextmanager
+def _holder(given: argparse.Namespace) -> Iterator[tuple[PublicKey, Signer]]:
+    """The public key, and what signs with its private part."""
+    if bool(given.key) == bool(given.signer) or bool(given.signer) != bool(given.public_key):
+        raise UsageError("expected --key, or --signer with --public-key")
+    if given.digest and not given.signer:
+        raise UsageError("--digest is for --signer")
+    if given.signer:
+        key = public_key(read(given.public_key, "public key"), place=str(given.public_key))
+        yield key, lambda message: _external(given.signer, message, given.digest)
+    elif given.key.startswith(SCHEME):
+        with token(given.key) as opened:
+            key = opened.public_key()
+            yield key, lambda message: opened.sign(message, key)
+    else:
+        private = private_key(read(Path(given.key), "key"), place=given.key)
+        yield private.public_key(), lambda message: signature_with(private, message)
+
+
+def _external(command: str, message: bytes, digest: bool) -> bytes:
+    """What the command prints. Raises UserError."""
+    try:
+        words = shlex.split(command)
+        given = hashlib.sha384(message).digest() if digest else message
+        done = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"cannot run the signer {command!r}: {error}") from error
+    if done.returncode:
+        raise UserError(f"the signer {command!r} ended with exit code {done.returncode}")
+    return done.stdout
+
+
+SIGN = Command(
+    "sign",
+    "sign a payload",
+    (
+        "tdforge sign --key key.pem vmlinuz --version 1 --svn 1 -o vmlinuz.signed",
+        "tdforge sign --signer ./ask-hsm --public-key pub.pem vmlinuz --version 1 --svn 1 -o signed.bin",
+    ),
+    add_options,
+    sign,
+)

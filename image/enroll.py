@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from formats import cfv, tdvf
+from formats import cfv, fv, tdvf
 from formats.errors import FieldError, FormatError
 from formats.tdvf import Section, SectionType
 
@@ -33,11 +34,6 @@ def volume_section(image: bytes, *, place: str = "image") -> Section:
     return section
 
 
-def content(image: bytes, section: Section) -> bytes:
-    """A section's bytes in the file."""
-    return image[section.data_offset : section.data_offset + section.raw_size]
-
-
 def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "image") -> bytes:
     """The image with a volume of these files in its CFV, in place of one from an earlier time.
 
@@ -48,7 +44,7 @@ def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "i
     names = [name for name, _ in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise FieldError(where, f"file {twice} twice", "each file once: a reader takes the first")
-    before = content(image, section)
+    before = image[section.data_offset : section.data_offset + section.raw_size]
     if any(before):
         try:
             cfv.read(before, place=where)
@@ -57,3 +53,54 @@ def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "i
             raise FieldError(where, found, "zeros, or a volume that may be replaced") from error
     volume = cfv.write(section.raw_size, files, place=where)
     return image[: section.data_offset] + volume + image[section.data_offset + section.raw_size :]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of a CFV; `size` is that of its data, `anchor` in hex the key's hash if td-shim finds one."""
+
+    guid: str
+    type: int
+    size: int
+    anchor: str | None
+    content: str
+
+
+@dataclass(frozen=True)
+class CfvInfo:
+    """A CFV's files as td-shim finds them, none if there is no volume; `rest`: what lies behind them."""
+
+    gpa: int
+    files: tuple[FileInfo, ...]
+    no_volume_because: str | None
+    rest: str
+
+
+def contents(image: bytes, sections: Sequence[Section]) -> tuple[CfvInfo, ...]:
+    """What lies in each CFV of an image."""
+    return tuple(_contents(image, item) for item in sections if item.type == SectionType.CFV)
+
+
+def _contents(image: bytes, section: Section) -> CfvInfo:
+    data = image[section.data_offset : section.data_offset + section.raw_size]
+    if not any(data):
+        return CfvInfo(section.address, (), None, "zeros")
+    try:
+        volume = cfv.read(data, place=f"GPA {section.address:#x}")
+    except FormatError as error:
+        return CfvInfo(section.address, (), str(error), "data")
+    files = tuple(_file(file) for file in volume.files)
+    unread = f"data that no reader finds, behind {volume.because} at offset {volume.end:#x}"
+    rest = unread if any(data[volume.end :]) else "zeros"
+    return CfvInfo(section.address, files, None, rest)
+
+
+def _file(file: cfv.File) -> FileInfo:
+    anchor, content = None, f"type {file.type:#x}"
+    if (file.name, file.type) == (cfv.ANCHOR_FILE, fv.RAW_FILE):
+        try:
+            anchor = cfv.read_anchor(file.data).hex()
+            content = f"trust anchor, SHA-384 {anchor}"
+        except FormatError as error:
+            content = f"no trust anchor: {error}"
+    return FileInfo(str(file.name), file.type, len(file.data), anchor, content)

@@ -11,6 +11,7 @@ from formats.errors import FormatError
 from formats.tdvf import EXTEND_CHUNK
 from formats.units import PAGE
 from image.check import profile_for
+from image.enroll import CfvInfo, contents
 from image.mrtd import Mrtd, Order, mrtd
 
 
@@ -41,6 +42,7 @@ class ImageInfo:
     offset_by_pointer: int
     guid_table: tuple[str, ...]
     sections: tuple[SectionInfo, ...]
+    cfv: tuple[CfvInfo, ...]
     mrtd_single_pass: str | None
     mrtd_two_pass: str | None
     mrtd_unknown_because: str | None
@@ -95,6 +97,19 @@ class ImageInfo:
             )
         return rows
 
+    def cfv_rows(self) -> list[tuple[str, ...]]:
+        """What lies in each CFV, as a table of texts, headings first; nothing if there is none."""
+        rows: list[tuple[str, ...]] = [("CFV", "file", "bytes", "content")]
+        for item in self.cfv:
+            where = f"{item.gpa:#x}"
+            if item.no_volume_because:
+                rows.append((where, "-", "-", f"no firmware volume: {item.no_volume_because}"))
+                continue
+            for file in item.files:
+                rows.append((where, file.guid, f"{file.size}", file.content))
+            rows.append((where, "-", "-", f"the rest: {item.rest}" if item.files else item.rest))
+        return rows if self.cfv else []
+
 
 def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
     """Reads an image; FormatError, one line, when it has no TDVF metadata."""
@@ -117,6 +132,7 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
         offset_by_pointer=tdvf.offset_by_pointer(image, place=place),
         guid_table=tuple(guids.name(entry.guid) for entry in tdvf.table_entries(image, place=place)),
         sections=tuple(_section(item) for item in metadata.sections),
+        cfv=contents(image, metadata.sections),
         mrtd_single_pass=single.digest.hex() if single else None,
         mrtd_two_pass=double.digest.hex() if double else None,
         mrtd_unknown_because=reason,

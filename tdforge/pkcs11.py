@@ -51,7 +51,7 @@ _FUNCTIONS = {
     "C_SignInit": (42, "number, mechanism *, number"),
     "C_Sign": (43, "number, unsigned char *, number, unsigned char *, number *"),
 }
-_PRESENT, _SERIAL_SESSION, _USER = 1, 4, 1
+_PRESENT, _SERIAL_SESSION, _USER, _INITIALIZED = 1, 4, 1, 0x400
 _CLASS, _LABEL, _KEY_TYPE, _ID = 0, 3, 0x100, 0x102
 _MODULUS, _EXPONENT, _EC_PARAMS, _EC_POINT = 0x120, 0x122, 0x180, 0x181
 _PUBLIC, _PRIVATE = 2, 3
@@ -178,6 +178,8 @@ def _slot(ffi: Any, functions: Any, given: dict[str, bytes], name: str) -> int:
     for slot in slots:
         about = ffi.new("token *")
         _call(ffi, functions, "C_GetTokenInfo", slot, about)
+        if not about.flags & _INITIALIZED:
+            continue
         label = bytes(about.label).rstrip(b" ")
         number = str(slot).encode()
         if given.get("token", label) == label and given.get("slot-id", number) == number:

@@ -47,7 +47,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--digest", action="store_true", help="give the signer the SHA-384 of the bytes, not the bytes"
     )
-    parser.add_argument("--public-key", type=Path, action=Once, metavar="FILE", help="the signer's key")
+    parser.add_argument(
+        "--public-key",
+        type=Path,
+        action=Once,
+        metavar="FILE",
+        help="the signer's key, or that of a token which lacks it",
+    )
     parser.add_argument(
         "--algorithm",
         choices=tuple(ALGORITHMS),
@@ -81,16 +87,21 @@ def sign(given: argparse.Namespace) -> int:
 @contextmanager
 def _holder(given: argparse.Namespace) -> Iterator[tuple[PublicKey, Signer]]:
     """The public key, and what signs with its private part."""
-    if bool(given.key) == bool(given.signer) or bool(given.signer) != bool(given.public_key):
+    if bool(given.key) == bool(given.signer) or (given.signer and not given.public_key):
         raise UsageError("expected --key, or --signer with --public-key")
     if given.digest and not given.signer:
         raise UsageError("--digest is for --signer")
-    if given.signer:
-        key = public_key(read(given.public_key, "public key"), place=str(given.public_key))
-        yield key, lambda message: _external(given.signer, message, given.digest)
-    elif given.key.startswith(SCHEME):
+    on_token = given.key and given.key.startswith(SCHEME)
+    if given.public_key and not given.signer and not on_token:
+        raise UsageError("--public-key is for --signer and for a key on a token")
+    known = None
+    if given.public_key:
+        known = public_key(read(given.public_key, "public key"), place=str(given.public_key))
+    if known and given.signer:
+        yield known, lambda message: _external(given.signer, message, given.digest)
+    elif on_token:
         with token(given.key) as opened:
-            key = opened.public_key()
+            key = known or opened.public_key()
             yield key, lambda message: opened.sign(message, key)
     else:
         private = private_key(read(Path(given.key), "key"), place=given.key)

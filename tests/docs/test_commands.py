@@ -1,5 +1,6 @@
 """Can what the pages tell one to type be typed? Every `tdforge` and `./run` command in README.md and docs is
-taken by the command line that it is for. The tutorial's are run, in test_tutorial.py."""
+taken by the command line that it is for. Those of the tutorial and of the guide to
+secure boot are run, in test_tutorial.py and test_secure_boot.py."""
 
 import re
 import shlex
@@ -10,8 +11,9 @@ from transcript import ROOT
 
 from tdforge import boot, cli
 
-PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "tutorial.md"})]
-MENTIONS = ("tdforge check", "tdforge run")  # the command as such
+RUN = {ROOT / "docs" / name for name in ("tutorial.md", "secure-boot.md")}
+PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - RUN)]
+MENTIONS = ("tdforge check", "tdforge run", "tdforge sign", "tdforge enroll")  # the command as such
 SESSIONS = set(re.findall(r"^@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
 
 

@@ -30,7 +30,7 @@ def inspect(given: argparse.Namespace) -> int:
     console.print(show.table(info.rows(), headings=False))
     console.print()
     console.print(show.table(info.section_rows()))
-    if rows := info.cfv_rows():
+    if isinstance(info, ImageInfo) and (rows := info.cfv_rows()):
         console.print()
         console.print(show.table(rows))
     return OK

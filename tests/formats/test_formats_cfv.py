@@ -171,6 +171,13 @@ def test_a_broken_header_is_named() -> None:
     assert cfv.read(hand.volume(SMALL)).because == "a file of 0x0 bytes, where 0xf88 are left"
 
 
+def test_a_file_ends_with_the_volume_or_before() -> None:
+    rest = SMALL - 0x78
+    assert cfv.read(hand.volume(SMALL, hand.file(A, bytes(rest - 24)))).find(A) == bytes(rest - 24)
+    longer = hand.file(A, bytes(rest + 1 - 24))[:rest]
+    assert cfv.read(hand.volume(SMALL, longer)).because == "a file of 0xf89 bytes, where 0xf88 are left"
+
+
 def test_large_files() -> None:
     """td-shim's: a size of four bytes behind a header of 24."""
     volume = hand.volume(SMALL, hand.large_file(A, b"large"), hand.file(B, b"small"))

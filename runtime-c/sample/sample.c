@@ -18,6 +18,8 @@ __asm__(".text\n"
         "    mov %rsp, sample_rsp(%rip)\n"
         "    pushfq\n"
         "    popq sample_flags(%rip)\n"
+        "    cli\n"
+        "    cld\n"
         "    jmp sample_main\n");
 __attribute__((used)) _Noreturn void sample_main(uint8_t *hobs, uint64_t load);
 

@@ -90,6 +90,8 @@ class Machine:
     base: int
     hobs: int
     stack: tuple[int, int]
+    stack_rights: int = R | W
+    flags: int = 2  # RFLAGS: bit 1 is always set
     text: str = ""
     faults: list[tuple[int, int]] = field(default_factory=list)
 
@@ -102,9 +104,10 @@ class Machine:
         for at, size, right in self.image.rights:
             if size:
                 self.cpu.mem_protect(self.base + at, size, right)
-        self.cpu.mem_map(self.hobs, up(len(hob_list)), R | W)
-        self.cpu.mem_write(self.hobs, hob_list)
-        self.cpu.mem_map(low, high - low, R | W)
+        if hob_list:
+            self.cpu.mem_map(self.hobs, up(len(hob_list)), R | W)
+            self.cpu.mem_write(self.hobs, hob_list)
+        self.cpu.mem_map(low, high - low, self.stack_rights)
         self.cpu.hook_add(uc.UC_HOOK_INSN_INVALID, self._tdcall)
         self.cpu.hook_add(uc.UC_HOOK_MEM_INVALID, self._fault)
         names = (
@@ -116,6 +119,7 @@ class Machine:
         top = high - (40 if self.image.pe else 8) if stack_pointer is None else stack_pointer
         for name, value in zip((*names, x86.UC_X86_REG_RSP), (*values, top), strict=True):
             self.cpu.reg_write(name, value)
+        self.cpu.reg_write(x86.UC_X86_REG_EFLAGS, self.flags)
         at: int | None = self.base + self.image.entry
         while at is not None:
             try:
@@ -184,13 +188,26 @@ def acpi_table(signature: bytes, size: int) -> bytes:
     return bytes(table)
 
 
-def payload_hobs(
-    base: int, ranges: Sequence[tuple[int, int, int]], tables: Sequence[bytes], extra: bytes = b""
-) -> bytes:
-    """A payload HOB list as td-shim writes it, for the GPA `base`; `ranges`: start, end, type."""
-    entries = b"".join(struct.pack("<QQI", start, end - start, kind) for start, end, kind in ranges)
-    body = struct.pack("<HHIBB6x", 6, 16, 0, 52, 16) + struct.pack("<HHIQQ", 5, 24, 0, 0xFF08_1000, 0xC2_D000)
-    body += b"".join(guid_hob(ACPI, table) for table in tables) + guid_hob(E820, entries) + extra
-    bounds = (max(end for _, end, _ in ranges), min(start for start, _, _ in ranges)) * 2
+def cpu_hob() -> bytes:
+    """52 bits of address."""
+    return struct.pack("<HHIBB6x", 6, 16, 0, 52, 16)
+
+
+def volume_hob() -> bytes:
+    """Where td-shim's image has its payload."""
+    return struct.pack("<HHIQQ", 5, 24, 0, 0xFF08_1000, 0xC2_D000)
+
+
+def e820(ranges: Sequence[tuple[int, int, int]]) -> bytes:
+    """The data of the memory map; `ranges`: start, end, type."""
+    return b"".join(
+        struct.pack("<QQI", start, (end - start) % (1 << 64), kind) for start, end, kind in ranges
+    )
+
+
+def hob_list(base: int, bounds: tuple[int, int], hobs: Sequence[bytes]) -> bytes:
+    """A list for the GPA `base`; `bounds`: highest end and lowest start of its memory map."""
+    body = b"".join(hobs)
     end = base + 56 + len(body) + 8
-    return struct.pack("<HHIII5Q", 1, 56, 0, 9, 0, *bounds, end) + body + struct.pack("<HHI", 0xFFFF, 8, 0)
+    phit = struct.pack("<HHIII5Q", 1, 56, 0, 9, 0, *bounds, *bounds, end)
+    return phit + body + struct.pack("<HHI", 0xFFFF, 8, 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,15 +19,21 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection, RelrRelocationSection
 from payloadcpu import (
+    ACPI,
+    E820,
     Loaded,
     Machine,
     R,
     W,
     X,
     acpi_table,
+    cpu_hob,
+    e820,
+    guid_hob,
+    hob_list,
     load_elf,
     load_pe,
-    payload_hobs,
+    volume_hob,
 )
 
 from gen.errors import BuildError
@@ -143,7 +151,9 @@ def test_without_the_sources_it_says_where_it_runs(tmp_path: Path, monkeypatch: 
 
 HOBS, STACK, BASE = 0x7FF0_0000, (0x7E00_0000, 0x7E01_0000), 0x7000_0000
 MAP = [(0, 0x7000_0000, 1), (0x7000_0000, 0x7FF0_0000, 2), (0x7FF0_0000, 0x8000_0000, 3)]
-TABLES = [acpi_table(b"APIC", 68), acpi_table(b"CCEL", 56)]
+BOUNDS = (0x8000_0000, 0)
+TABLES = [guid_hob(ACPI, acpi_table(b"APIC", 68)), guid_hob(ACPI, acpi_table(b"CCEL", 56))]
+LIST = [cpu_hob(), volume_hob(), *TABLES, guid_hob(E820, e820(MAP))]
 GOOD = """\
 started as {kind}
 load address {base:#x}, runs at {base:#x}: ok
@@ -175,12 +185,17 @@ def loaded(name: str, base: int, relocate: bool = True) -> Loaded:
     return (load_pe if name == "pe" else load_elf)(file(name), base, relocate)
 
 
-def run(name: str, change: Callable[[Machine], object] = lambda _: None, **more: int) -> list[str]:
+def run(
+    name: str,
+    change: Callable[[Machine], object] = lambda _: None,
+    hobs: bytes = hob_list(HOBS, BOUNDS, LIST),
+    **more: int,
+) -> list[str]:
     """What it says, without the start of each line."""
     base = LINKED if name == "elf-exec" else BASE
     machine = Machine(loaded(name, base), base, HOBS, STACK)
     change(machine)
-    lines = machine.run(payload_hobs(HOBS, MAP, TABLES), **more)
+    lines = machine.run(hobs, **more)
     assert all(line.startswith("tdforge sample: ") for line in lines)
     return [line.removeprefix("tdforge sample: ") for line in lines]
 
@@ -250,3 +265,172 @@ def test_a_page_that_is_writable_or_executable_by_mistake(name: str) -> None:
     else:
         both = "write to rodata: no fault", "write to relocated rodata: no fault"
         wrong(name, *both, change=given(R, 1, R | W))
+
+
+def setting(**values: object) -> Callable[[Machine], object]:
+    """Other values of the machine's."""
+    return lambda machine: vars(machine).update(values)
+
+
+def test_a_stack_that_is_executable_or_has_no_guard() -> None:
+    wrong("elf", "jump to stack: no fault", change=setting(stack_rights=R | W | X))
+    wrong("elf", "read below stack: no fault", change=setting(stack=(STACK[1] - 17 * MIB, STACK[1])))
+
+
+def test_a_stack_of_another_size() -> None:
+    lines = run("pe", setting(stack=(STACK[0], STACK[0] + 5 * PAGE)))
+    assert (lines[-3:-1], lines[-1]) == (["stack 20480 bytes", GOOD.splitlines()[-2]], "all good")
+
+
+@pytest.mark.parametrize("name", ["elf", "pe"])
+def test_flags_that_no_call_leaves(name: str) -> None:
+    wrong(name, "rsp 8 mod 16, flags 0x200", change=setting(flags=0x202))
+    wrong(name, "rsp 8 mod 16, flags 0x400", change=setting(flags=0x402))
+
+
+def holding(at: int | bytes) -> Callable[[Machine], object]:
+    """Another byte in the image, at an offset of its data or where these bytes are."""
+
+    def change(machine: Machine) -> None:
+        content, data = machine.image.content, [part for part in machine.image.rights if part[2] == R | W][-1]
+        content[content.index(at) if isinstance(at, bytes) else data[0] + at] ^= 1
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["elf", "pe"])
+def test_memory_that_is_not_as_linked(name: str) -> None:
+    for at in (bytes((3, 1, 4, 1, 5, 9, 2, 6)), bytes((2, 7, 1, 8, 2, 8, 1, 8))):
+        wrong(name, "data as linked, and writable", change=holding(at))
+    for offset in (PAGE, 4 * MIB):
+        wrong(name, "bss 4194304 bytes of zeros", change=holding(offset))
+
+
+def test_an_exception_that_nothing_expects() -> None:
+    """No HOB list is there."""
+    lines = run("pe", hobs=b"")
+    assert re.fullmatch("exception 14, error code 0x0, at 0x1[0-9a-f]{3}, CR2 0x7ff00000", lines[-2])
+    assert lines[-1] == "FAILED by an exception"
+
+
+# ---- HOB lists
+
+
+def at_(offset: int, value: int, size: int, data: bytes = hob_list(HOBS, BOUNDS, LIST)) -> bytes:
+    """The good list with another number."""
+    return data[:offset] + value.to_bytes(size, "little") + data[offset + size :]
+
+
+def made(*hobs: bytes, bounds: tuple[int, int] = BOUNDS) -> bytes:
+    return hob_list(HOBS, bounds, hobs)
+
+
+def mapped(*ranges: tuple[int, int, int], bounds: tuple[int, int] = BOUNDS) -> bytes:
+    """The good list with another memory map."""
+    return made(*LIST[:-1], guid_hob(E820, e820(ranges)), bounds=bounds)
+
+
+def table(data: bytes) -> bytes:
+    """The good list with another first table."""
+    return made(*LIST[:2], guid_hob(ACPI, data), *LIST[3:])
+
+
+GOOD_LIST = made(*LIST)
+CPU_AT, VOLUME_AT, TABLE_AT = 56, 72, 96
+END_AT = len(GOOD_LIST) - 8
+END = HOBS + len(GOOD_LIST)
+APIC = acpi_table(b"APIC", 68)
+MANY = [(n * PAGE, (n + 1) * PAGE, 1) for n in range(128)]
+
+BAD_LISTS = {
+    "PHIT type": at_(0, 3, 2),
+    "PHIT length": at_(2, 64, 2),
+    "PHIT reserved": at_(4, 1, 4),
+    "PHIT version": at_(8, 8, 4),
+    "boot mode": at_(12, 1, 4),
+    "memory top": at_(16, BOUNDS[0] - PAGE, 8),
+    "memory bottom": at_(24, PAGE, 8),
+    "free memory top": at_(32, BOUNDS[0] - PAGE, 8),
+    "free memory bottom": at_(40, PAGE, 8),
+    "end before the list": at_(48, HOBS - 8, 8),
+    "end before END": at_(48, END - 8, 8),
+    "end behind END": at_(48, END + 8, 8),
+    "end 2 MiB away": at_(48, HOBS + 2 * MIB, 8),
+    "reserved": at_(CPU_AT + 4, 1, 4),
+    "length 0": at_(CPU_AT + 2, 0, 2),
+    "length not aligned": at_(CPU_AT + 2, 17, 2),
+    "length beyond the list": at_(TABLE_AT + 2, 0xFFF8, 2),
+    "CPU length": made(at_(2, 24, 2, LIST[0]) + bytes(8), *LIST[1:]),
+    "volume length": made(LIST[0], at_(2, 32, 2, LIST[1]) + bytes(8), *LIST[2:]),
+    "no CPU": made(*LIST[1:]),
+    "two CPUs": made(LIST[0], *LIST),
+    "no volume": made(LIST[0], *LIST[2:]),
+    "two volumes": made(LIST[0], *LIST[1:], LIST[1]),
+    "no memory map": made(*LIST[:-1]),
+    "two memory maps": made(*LIST, LIST[-1]),
+    "a resource": made(*LIST, struct.pack("<HHI40x", 3, 48, 0)),
+    "a second PHIT": made(*LIST, GOOD_LIST[:56]),
+    "another GUID": made(*LIST, guid_hob(bytes(16), b"")),
+    "an extension without a GUID": made(*LIST, struct.pack("<HHI8x", 4, 16, 0)),
+    "END length": at_(END_AT + 2, 16, 2) + bytes(8),
+    "no range": mapped(),
+    "ranges that overlap": mapped((0, 2 * PAGE, 1), (PAGE, 0x8000_0000, 3)),
+    "ranges out of order": mapped(*MAP[1:], MAP[0]),
+    "an empty range": mapped(*MAP, (0x8000_0000, 0x8000_0000, 1)),
+    "a range that wraps": mapped(*MAP, ((1 << 64) - PAGE, 1 << 65, 1), bounds=(0, 0)),
+    "a start not on a page": mapped((8, 0x8000_0000, 3), bounds=(0x8000_0000, 8)),
+    "an end not on a page": mapped((0, 0x8000_0008, 3), bounds=(0x8000_0008, 0)),
+    "a range of type 0": mapped(*MAP, (0x8000_0000, 0x8000_1000, 0), bounds=(0x8000_1000, 0)),
+    "129 ranges": mapped(*MANY, MAP[-1]),
+    "a map cut short": made(*LIST[:-1], guid_hob(E820, e820(MAP) + bytes(8))),
+    "a checksum": table(b"A" + APIC[:3] + APIC[4:]),
+    "a table longer than its HOB": table(acpi_table(b"APIC", 80)[:72]),
+    "a table shorter than its HOB": table(APIC + bytes(8)),
+    "a table shorter than its header": table(acpi_table(b"APIC", 35)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LISTS)
+def test_a_hob_list_that_is_wrong(name: str) -> None:
+    """Where the list is left before its memory map, nobody knows in which memory it lies."""
+    lines = run("elf", hobs=BAD_LISTS[name].ljust(PAGE, b"\0"))
+    found = [line.partition(" 0x")[0].partition(" type")[0] for line in lines if line.endswith("WRONG")]
+    assert found in (["hob list"], ["hob list", "hob list in memory of"])
+    assert lines[-1] == f"FAILED {len(found)}"
+
+
+def test_lists_that_are_right() -> None:
+    for hobs in (
+        GOOD_LIST,
+        made(LIST[-1], *LIST[:-1]),
+        made(LIST[0], LIST[1], LIST[-1]),
+        mapped(*MANY[:-1], MAP[-1]),
+        table(acpi_table(b"A", 65_504)),
+    ):
+        lines = run("elf", hobs=hobs)
+        assert [line for line in lines if line.endswith("WRONG")] in (
+            [],
+            ["hob list in memory of type 3, image in type 0: WRONG"],
+        )
+
+
+def test_what_no_terminal_shows_is_replaced() -> None:
+    for name, shown in ((b"\x1bA~ ", "?A~ "), (b"\x7f\x80 A", "?? A")):
+        assert f"acpi {shown} 68" in run("elf", hobs=table(acpi_table(name, 68)))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "types"),
+    [
+        ([(0, 0x8000_0000, 1)], (1, 1)),
+        ([*MAP[:2], (0x7FF0_0000, 0x8000_0000, 4)], (4, 2)),
+        ([(0, 0x7000_0000, 1), (0x7000_0000, 0x7FF0_0000, 4), MAP[2]], (3, 4)),
+        ([MAP[0], (0x7000_1000, 0x7FF0_0000, 2), MAP[2]], (3, 0)),
+        ([*MAP[:2], (0x7FF0_1000, 0x8000_0000, 3)], (0, 2)),
+    ],
+)
+def test_memory_of_another_type(ranges: list[tuple[int, int, int]], types: tuple[int, int]) -> None:
+    lines = run("elf", hobs=mapped(*ranges))
+    assert [line for line in lines if line.endswith("WRONG")] == [
+        f"hob list in memory of type {types[0]}, image in type {types[1]}: WRONG"
+    ]

@@ -100,15 +100,17 @@ static int read_hob(const struct span *hob, uint32_t type, struct list *list) {
     struct hob_guid_ext head;
     switch (type) {
     case HOB_TYPE_CPU:
-        if (hob->size != sizeof cpu || list->cpus++ != 0)
+        if (hob->size != sizeof cpu)
             return 0;
         tdf_read(hob, 0, &cpu, sizeof cpu);
+        list->cpus++;
         say("tdforge sample: cpu %u %u\n", (uint64_t)cpu.memory_bits, (uint64_t)cpu.io_bits);
         return 1;
     case HOB_TYPE_FIRMWARE_VOLUME:
-        if (hob->size != sizeof volume || list->volumes++ != 0)
+        if (hob->size != sizeof volume)
             return 0;
         tdf_read(hob, 0, &volume, sizeof volume);
+        list->volumes++;
         say("tdforge sample: volume %x %x\n", volume.start, volume.start + volume.length);
         return 1;
     case HOB_TYPE_GUID_EXT:
@@ -117,7 +119,8 @@ static int read_hob(const struct span *hob, uint32_t type, struct list *list) {
         const struct span body = {hob->data + sizeof head, hob->size - sizeof head};
         if (memcmp(head.guid, acpi_table, sizeof head.guid) == 0)
             return read_table(&body);
-        return memcmp(head.guid, e820_table, sizeof head.guid) == 0 && list->maps++ == 0 && read_map(&body, list);
+        list->maps++;
+        return memcmp(head.guid, e820_table, sizeof head.guid) == 0 && read_map(&body, list);
     default:
         return 0;
     }

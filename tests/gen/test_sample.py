@@ -340,6 +340,8 @@ CPU_AT, VOLUME_AT, TABLE_AT = 56, 72, 96
 END_AT = len(GOOD_LIST) - 8
 END = HOBS + len(GOOD_LIST)
 APIC = acpi_table(b"APIC", 68)
+# Its checksum is true if the first 8 bytes of the next HOB are counted.
+LONG = acpi_table(b"APIC", 80)[:9] + bytes([(acpi_table(b"APIC", 80)[9] - 4 - 80) % 256]) + bytes(62)
 MANY = [(n * PAGE, (n + 1) * PAGE, 1) for n in range(128)]
 
 BAD_LISTS = {
@@ -370,21 +372,21 @@ BAD_LISTS = {
     "two memory maps": made(*LIST, LIST[-1]),
     "a resource": made(*LIST, struct.pack("<HHI40x", 3, 48, 0)),
     "a second PHIT": made(*LIST, GOOD_LIST[:56]),
-    "another GUID": made(*LIST, guid_hob(bytes(16), b"")),
+    "another GUID": made(*LIST[:-1], guid_hob(bytes(16), e820(MAP))),
     "an extension without a GUID": made(*LIST, struct.pack("<HHI8x", 4, 16, 0)),
     "END length": at_(END_AT + 2, 16, 2) + bytes(8),
-    "no range": mapped(),
+    "no range": mapped(bounds=(0, 0)),
     "ranges that overlap": mapped((0, 2 * PAGE, 1), (PAGE, 0x8000_0000, 3)),
     "ranges out of order": mapped(*MAP[1:], MAP[0]),
     "an empty range": mapped(*MAP, (0x8000_0000, 0x8000_0000, 1)),
     "a range that wraps": mapped(*MAP, ((1 << 64) - PAGE, 1 << 65, 1), bounds=(0, 0)),
-    "a start not on a page": mapped((8, 0x8000_0000, 3), bounds=(0x8000_0000, 8)),
+    "a start not on a page": mapped((8, 0x8000_0008, 3), bounds=(0x8000_0008, 8)),
     "an end not on a page": mapped((0, 0x8000_0008, 3), bounds=(0x8000_0008, 0)),
     "a range of type 0": mapped(*MAP, (0x8000_0000, 0x8000_1000, 0), bounds=(0x8000_1000, 0)),
     "129 ranges": mapped(*MANY, MAP[-1]),
     "a map cut short": made(*LIST[:-1], guid_hob(E820, e820(MAP) + bytes(8))),
     "a checksum": table(b"A" + APIC[:3] + APIC[4:]),
-    "a table longer than its HOB": table(acpi_table(b"APIC", 80)[:72]),
+    "a table longer than its HOB": table(LONG),
     "a table shorter than its HOB": table(APIC + bytes(8)),
     "a table shorter than its header": table(acpi_table(b"APIC", 35)),
 }

@@ -116,6 +116,8 @@ def test_inspect_shows_files_and_anchor() -> None:
         (str(B), 2, 1, None),
         (str(cfv.ANCHOR_FILE), 1, 2, None),
     ]
+    typed = inspect(image_with(hand.volume(SIZE, hand.file(*ANCHOR, kind=2))))
+    assert (typed.cfv[0].files[0].anchor, typed.cfv[0].files[0].content) == (None, "type 0x2")
     rows = info.cfv_rows()
     assert rows[1] == ("0xffffb000", str(cfv.ANCHOR_FILE), "88", f"trust anchor, SHA-384 {HASH.hex()}")
     assert rows[2] == ("0xffffb000", str(A), "2", "type 0x1")

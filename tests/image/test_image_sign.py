@@ -136,7 +136,7 @@ def test_a_signer_may_answer_in_der() -> None:
     [
         ("p384", b"", "found 0 bytes, expected a signature of 96 bytes, or the same in DER"),
         ("p384", b"x" * 95, "found 95 bytes"),
-        ("p384", bytes.fromhex("3037 0231 01") + bytes(48) + bytes.fromhex("020101"), "found 56 bytes"),
+        ("p384", bytes.fromhex("3036 0231 01") + bytes(48) + bytes.fromhex("020101"), "found 56 bytes"),
         ("rsa", b"", "found 0 bytes, expected a signature of 384 bytes$"),
         ("rsa", bytes.fromhex("3006020101020102"), "found 8 bytes"),
         ("p384", bytes(96), "found a signature that the key refuses, expected ECDSA with SHA-384"),

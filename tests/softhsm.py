@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from debian import tool
@@ -12,8 +13,8 @@ from opensslkeys import key
 LABEL, PIN = "tdforge test", "0123"
 
 
-def token(folder: Path, *names: str) -> Path:
-    """Puts keys on a new token LABEL, each with its name as label and its place, from 1, as id; its library.
+def token(folder: Path, keys: Sequence[tuple[str, str]]) -> Path:
+    """Puts keys, each a label and a name, on a new token LABEL; the id is the place, from 1. Its library.
 
     The caller sets SOFTHSM2_CONF to `folder`/softhsm2.conf.
     """
@@ -30,7 +31,7 @@ def token(folder: Path, *names: str) -> Path:
         subprocess.run(command, env=environment, check=True, capture_output=True)
 
     run("--init-token", "--free", "--label", LABEL, "--so-pin", "45678901")
-    for number, name in enumerate(names, 1):
-        words = ("--label", name, "--id", f"{number:02x}")
+    for number, (label, name) in enumerate(keys, 1):
+        words = ("--label", label, "--id", f"{number:02x}")
         run("--import", str(key(name)), "--token", LABEL, *words)
     return library

@@ -7,7 +7,10 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opensslkeys import key, numbers, openssl, signature, signed_payload, verified
+from refusals import one_line
 
 from formats import signed
 from formats.errors import FormatError
@@ -116,6 +119,18 @@ def test_an_encrypted_key(form: str) -> None:
 def test_what_is_no_key(data: bytes) -> None:
     with pytest.raises(FormatError, match=f"milk.txt: found no key in {len(data)} bytes, expected a key for"):
         keys.public_key(data, place="milk.txt")
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_mutated_key_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    name, (form, public) = data.draw(st.sampled_from([*KINDS, "p256"])), data.draw(st.sampled_from(FORMS))
+    raw = bytearray(key(name, form, public).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    mutated = bytes(raw[: data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
+    with one_line():
+        assert len(keys.key_bytes(keys.public_key(mutated, place="key"))) in (96, 392)
 
 
 def test_a_signer_may_answer_in_der() -> None:

@@ -198,8 +198,9 @@ def test_an_empty_payload(payload: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SoftHSM's library; its token has the keys p384 (id 01), rsa (02) and p256 (03)."""
-    return softhsm.token(tmp_path_factory.getbasetemp(), "p384", "rsa", "p256")
+    """SoftHSM's library; its token has these keys."""
+    keys = (("p384", "p384"), ("twin", "rsa"), ("p256", "p256"), ("twin", "other"))  # label, name
+    return softhsm.token(tmp_path_factory.getbasetemp(), keys)
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ TOKEN = f"token={quote(softhsm.LABEL)}"
     [
         ("p384", f"{TOKEN};object=p384"),
         ("p384", "id=%01"),
-        ("rsa", f"{TOKEN};object=rsa;id=%02;type=private"),
+        ("rsa", f"{TOKEN};object=twin;id=%02;type=private"),
     ],
 )
 def test_sign_with_a_token(name: str, path: str, library: Path, payload: Path) -> None:
@@ -252,6 +253,7 @@ def test_the_pin_may_stand_in_a_file(library: Path, payload: Path) -> None:
         ("id=%01", "pin-source=file:/none", "cannot read PIN /none"),
         ("id=%07", None, "pkcs11:id=%07: found no such public key, expected one"),
         ("object=p384;id=%02", None, "found no such public key"),
+        ("object=twin", None, "pkcs11:object=twin: found more than one such public key, expected one"),
         ("id=%03", None, "pkcs11:id=%03: expected a key for ECDSA on P-384 or RSA"),
         ("token=other;id=%01", None, "pkcs11:token=other;id=%01: found 0 such tokens, expected one"),
         ("slot-id=77;id=%01", None, "found 0 such tokens"),

@@ -8,8 +8,10 @@ from formats import cfv
 from formats.errors import FormatError
 from image.enroll import enroll as enrolled
 from image.enroll import volume_section
+from image.igvm import write_igvm
 from image.keys import key_hash, public_key
 from tdforge.command import Command, Once
+from tdforge.commands.build import IGVM, TDVF
 from tdforge.errors import OK, UsageError, UserError
 from tdforge.files import read, read_image, write
 
@@ -37,6 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--file", type=named_file, action="append", default=[], metavar="GUID=PATH", dest="files",
         help="a file for the CFV, may be repeated; behind the anchor, in this order",
     )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=(TDVF, IGVM), default=TDVF, help="igvm: write an IGVM file; default: tdvf"
+    )
     parser.add_argument("-o", "--out", type=Path, action=Once, required=True, metavar="FILE")
 
 
@@ -53,6 +58,8 @@ def enroll(given: argparse.Namespace) -> int:
             files.append((cfv.ANCHOR_FILE, cfv.anchor(key_hash(key))))
         files += [(name, read(path, "file")) for name, path in given.files]
         data = enrolled(image, files, place=place)
+        if given.format == IGVM:
+            data = write_igvm(data, place=place)
     except FormatError as error:
         raise UserError(str(error)) from error
     write(given.out, data)

@@ -307,6 +307,21 @@ def test_enroll(name: str, public: bool, image: Path, capsys: pytest.CaptureFixt
     assert f"trust anchor, SHA-384 {digest.hexdigest()}" in capsys.readouterr().out
 
 
+def test_enroll_into_an_igvm_file(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its pages are those of the enrolled image; an IGVM file itself is no input."""
+    words = ("--key", str(key("p384")))
+    assert enroll(image, *words) == 0
+    volume = image.with_name("enrolled.bin").read_bytes()[0xB000:0xC000]
+    assert enroll(image, *words, "--format", "igvm") == 0
+    file = image.with_name("enrolled.bin")
+    assert volume.startswith(bytes(16) + b"\x7a\xc0\x73\x54")
+    assert volume in file.read_bytes()
+    assert file.read_bytes().startswith(b"IGVM")
+    capsys.readouterr()
+    assert main(["enroll", str(file), *words, "-o", str(file)]) == 1
+    assert said(capsys).endswith("is an IGVM file; this takes the TDVF image that was built with it\n")
+
+
 def test_an_image_may_be_enrolled_in_place(image: Path) -> None:
     for _ in range(2):
         assert main(["enroll", str(image), "-o", str(image), "--key", str(key("p384"))]) == 0

@@ -4,7 +4,6 @@
  * Source of entry and HOB list: td-shim specification, "Payload", "Payload HOB"; PI 1.7 volume 3, chapter 5. */
 #include "sample.h"
 
-#define LARGEST_LIST 0x100000u /* bytes: td-shim's region for it */
 #define LARGEST_STACK 0x1000000u
 #define BSS_SIZE 0x400000u
 #define FLAG_INTERRUPTS 0x200u /* RFLAGS: Intel SDM volume 1, 3.4.3 */
@@ -135,11 +134,10 @@ static int read_list(uint8_t *hobs, struct list *list) {
     list->end = phit.end_of_hob_list;
     const struct span all = {hobs, list->end - list->start};
     if (phit.header.type != HOB_TYPE_PHIT || phit.header.length != sizeof phit || phit.header.reserved != 0 ||
-        phit.version != HOB_PHIT_VERSION || phit.boot_mode != 0 || all.size > LARGEST_LIST)
+        phit.version != HOB_PHIT_VERSION || phit.boot_mode != 0)
         return 0;
     for (uint64_t at = sizeof phit; tdf_read(&all, at, &head, sizeof head); at += head.length) {
-        if (head.reserved != 0 || head.length < sizeof head || !tdf_aligned(head.length, HOB_ALIGNMENT) ||
-            !tdf_inside(all.size, at, head.length))
+        if (head.reserved != 0 || head.length < sizeof head || !tdf_inside(all.size, at, head.length))
             return 0;
         const struct span hob = {hobs + at, head.length};
         if (head.type == HOB_TYPE_END)

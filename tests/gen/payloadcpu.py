@@ -91,6 +91,7 @@ class Machine:
     hobs: int
     stack: tuple[int, int]
     stack_rights: int = R | W
+    guard: int | None = None  # rights of the page below the stack; None: it is not present
     flags: int = 2  # RFLAGS: bit 1 is always set
     text: str = ""
     faults: list[tuple[int, int]] = field(default_factory=list)
@@ -108,6 +109,8 @@ class Machine:
             self.cpu.mem_map(self.hobs, up(len(hob_list)), R | W)
             self.cpu.mem_write(self.hobs, hob_list)
         self.cpu.mem_map(low, high - low, self.stack_rights)
+        if self.guard is not None:
+            self.cpu.mem_map(low - PAGE, PAGE, self.guard)
         self.cpu.hook_add(uc.UC_HOOK_INSN_INVALID, self._tdcall)
         self.cpu.hook_add(uc.UC_HOOK_MEM_INVALID, self._fault)
         names = (

@@ -207,6 +207,15 @@ def test_all_is_good(name: str) -> None:
     assert run(name) == GOOD.format(kind=form, base=base, shadow=shadow, type=kind).splitlines()
 
 
+@pytest.mark.parametrize("name", ["elf", "pe"])
+def test_all_is_good_above_4_gib(name: str) -> None:
+    """Its exception handlers too."""
+    base, end = 5 << 30, 6 << 30
+    hobs = mapped(*MAP, (base, end, 1), bounds=(end, 0))
+    lines = Machine(loaded(name, base), base, HOBS, STACK).run(hobs)
+    assert lines[-1] == "tdforge sample: all good"
+
+
 # ---- what it says of a firmware that does something wrong
 
 
@@ -274,6 +283,7 @@ def setting(**values: object) -> Callable[[Machine], object]:
 
 def test_a_stack_that_is_executable_or_has_no_guard() -> None:
     wrong("elf", "jump to stack: no fault", change=setting(stack_rights=R | W | X))
+    wrong("elf", "read below stack: page fault 0x1", change=setting(guard=0))
     wrong("elf", "read below stack: no fault", change=setting(stack=(STACK[1] - 17 * MIB, STACK[1])))
 
 
@@ -374,6 +384,7 @@ BAD_LISTS = {
     "a second PHIT": made(*LIST, GOOD_LIST[:56]),
     "another GUID": made(*LIST[:-1], guid_hob(bytes(16), e820(MAP))),
     "an extension without a GUID": made(*LIST, struct.pack("<HHI8x", 4, 16, 0)),
+    "END length 0": at_(END_AT + 2, 0, 2),
     "END length": at_(END_AT + 2, 16, 2) + bytes(8),
     "no range": mapped(bounds=(0, 0)),
     "ranges that overlap": mapped((0, 2 * PAGE, 1), (PAGE, 0x8000_0000, 3)),

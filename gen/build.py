@@ -27,7 +27,7 @@ from gen.link import branches, stack
 from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
 from gen.primitives import emit_primitives
-from gen.sections import file_contents, hob_without_tdx, mapped_regions, placed_sections
+from gen.sections import file_contents, has_memory_map, hob_without_tdx, mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.igvm import write_igvm
@@ -169,7 +169,7 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult, igvm: bool) 
     sections = placed_sections(firmware, linked.content, contents)
     image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
-    file = write_igvm(image, place=result.image.name) if igvm else None
+    file = _igvm(firmware, image, result.image.name) if igvm else None
     if file:
         _replace(result.igvm, file)
     facts = manifest(
@@ -187,6 +187,10 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult, igvm: bool) 
     _replace(result.manifest, manifest_bytes(facts))
     _replace(result.elf, linked.elf)
     _replace(result.map, linked.map.encode())
+
+
+def _igvm(firmware: Firmware, image: bytes, name: str) -> bytes:
+    return write_igvm(image, memory_map=has_memory_map(firmware), place=name)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -75,3 +75,8 @@ def hob_without_tdx(firmware: Firmware) -> str | None:
     return next(
         section.name for section in firmware.image if SECTION_TYPES[section.kind] == SectionType.TD_HOB
     )
+
+
+def has_memory_map(firmware: Firmware) -> bool:
+    """Whether it reads IGVM's memory map where others read the TD HOB."""
+    return "parse_memory_map" in firmware.primitives

@@ -32,8 +32,10 @@ _MODULE = "Intel TDX Module ABI"
 Item = tuple[HeaderType, dict[str, int], bytes]
 
 
-def write_igvm(image: bytes, *, place: str = "image") -> bytes:
-    """The IGVM file of a TDVF image. FormatError: the image is none, or has what such a file cannot say."""
+def write_igvm(image: bytes, *, memory_map: bool = False, place: str = "image") -> bytes:
+    """The IGVM file of a TDVF image. `memory_map`: its firmware wants this parameter, where others have a TD
+    HOB. FormatError: the image is none, or has what such a file cannot say.
+    """
     sections = tdvf.metadata(image, place=place).sections
     if sum(item.memory_size for item in sections if item.added) > MAX_ADDED:
         raise FormatError(place, "more than 1 GiB in sections", "at most 1 GiB, added page by page at launch")
@@ -57,7 +59,7 @@ def write_igvm(image: bytes, *, place: str = "image") -> bytes:
         if section.attributes & SectionAttribute.PAGE_AUG:
             items += _required(section)
         elif section.type in FILLED and not section.raw_size:
-            items += _area(section, name)
+            items += _area(section, name, memory_map)
         else:
             items += _pages(image, section, name)
     return igvm.write(items)
@@ -74,13 +76,15 @@ def _required(section: Section) -> Iterator[Item]:
         yield _header(HeaderType.REQUIRED_MEMORY, gpa=start, number_of_bytes=size)
 
 
-def _area(section: Section, name: str) -> Iterator[Item]:
+def _area(section: Section, name: str, memory_map: bool) -> Iterator[Item]:
     if section.measured:
         raise FormatError(name, "measured content that the VMM supplies", "measured pages with data")
     index = {"parameter_area_index": section.type}
     yield HeaderType.PARAMETER_AREA, {"number_of_bytes": section.memory_size, **index}, b""
     if section.type == SectionType.PAYLOAD_PARAM:
         yield HeaderType.COMMAND_LINE, index, b""
+    if section.type == SectionType.TD_HOB and memory_map:
+        yield HeaderType.MEMORY_MAP, index, b""
     yield _header(HeaderType.PARAMETER_INSERT, gpa=section.address, **index)
 
 

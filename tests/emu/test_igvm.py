@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from igvmfile import AREA, COMMAND_LINE, INSERT, MEMORY_MAP, PAGE_DATA, PLATFORM, made, packed
+from igvmfile import AREA, COMMAND_LINE, INSERT, MEMORY_MAP, PAGE_DATA, PLATFORM, headers, made, packed
 from tdvfimage import image_for_direct_boot
 
 from emu.api import EmuError, Report, RunConfig, run
@@ -19,11 +21,12 @@ from gen.build import BuildResult
 from image.igvm import write_igvm
 from tdforge.building import build_flow
 from tdforge.flows import find_flow
-from tdforge.tiny import tiny_payload
+from tdforge.tiny import BANNER, tiny_payload
 
 MIB, GIB = 1 << 20, 1 << 30
 TDX = packed(PLATFORM, 1, 0, 3, 1, 1 << 47)
 VP_COUNT, MADT = 0x307, 0x309
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "igvm.tdf"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,41 @@ def test_parameters_by_the_definitions() -> None:
     assert written[0x800:0x804] == b"\3\0\0\0"
     assert written[0x900:] == b"quiet\0"
     assert found.hob == written[:72]
+
+
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """A flow that reads the memory map."""
+    return build_flow(EXAMPLE, tmp_path_factory.mktemp("build"), igvm=True)
+
+
+@pytest.mark.parametrize("memory", [256 * MIB, 4 * GIB])
+def test_a_flow_boots_from_the_memory_map_alone(memory: int, mapped: BuildResult) -> None:
+    data = mapped.igvm.read_bytes()
+    assert [(item["index"], item["byte_offset"]) for item in headers(data) if item.type == MEMORY_MAP] == [
+        (2, 0)
+    ]
+    given = {"kernel": tiny_payload(), "cmdline": "one two", "memory": memory}
+    report = run(config(data, **given))
+    assert report.met
+    assert BANNER in run(config(data, until=f"console:{BANNER}", **given)).to_json()["console"]
+    described, *_ = report.to_json()["events"]
+    ranges = [(0, 256 * MIB)] if memory < GIB else [(0, 3 * GIB), (FOUR_GIB, GIB)]
+    content = b"".join(struct.pack("<QQQ", start >> 12, size >> 12, 0) for start, size in (*ranges, (0, 0)))
+    assert hashlib.sha384(content).hexdigest() in json.dumps(described)
+
+
+@pytest.mark.parametrize("description", [b"", bytes(4096), b"\1" * 4096, struct.pack("<QQQ", 0, 1, 7)])
+def test_a_wrong_map_is_refused(description: bytes, mapped: BuildResult) -> None:
+    """Also one that says nothing of RAM, and what a VMM writes that knows TD HOBs only."""
+    report = run(config(mapped.igvm.read_bytes(), hob=description))
+    assert not report.met
+    assert report.to_json()["end"]["reason"] == "fatal"
+
+
+def test_its_tdvf_image_finds_no_map(mapped: BuildResult) -> None:
+    """A TD HOB is no map that the image's sections lie in."""
+    assert run(config(mapped.image.read_bytes())).to_json()["end"]["reason"] == "fatal"
 
 
 @pytest.mark.parametrize(

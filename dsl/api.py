@@ -100,7 +100,8 @@ def check_fits(firmware: Firmware, *, stack_bytes: int | None, code_bytes: int |
             reporter.error("T10", stack.span, message, f"give it {need} KiB")
     code = next((s for s in firmware.image if s.kind == "BFV"), None)
     if code is not None and code_bytes is not None:
-        ends = [s.address + s.size for s in firmware.image if s.address is not None and s.size is not None]
+        placed = (s for s in firmware.image if s.kind != "PermMem")
+        ends = [s.address + s.size for s in placed if s.address is not None and s.size is not None]
         room = min(FOUR_GIB - max(ends, default=0), MAX_BFV)
         allowed = min(room, code.budget) if code.budget is not None else room
         if code_bytes > allowed:

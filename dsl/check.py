@@ -18,7 +18,7 @@ from dsl.parse import parse
 from dsl.scope import TAKEN, Program, signature
 from dsl.tree import walk
 from formats.limits import VMLINUX_INITRD, VMLINUX_INITRD_END, VMLINUX_LINE
-from formats.units import PAGE
+from formats.units import MIB, PAGE
 
 ENTRY = "boot"
 Release = tree.Version | tree.Svn | tree.LogLevel | tree.WithoutTdx
@@ -26,6 +26,7 @@ HOB_WITHOUT_TDX = 16 * 1024  # its last page takes what fw_cfg says (gen/boot/or
 # What enters a kernel by way of code of its host's, and where that leads the kernel
 LED = "place_vmlinux"
 LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_END))
+OF_IMAGE = "image_memory"  # takes its list of memory from the sections
 _WORDS = {tree.LogLevel: "log level", tree.WithoutTdx: "runs without TDX"}
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
 
@@ -64,6 +65,7 @@ def check_text(
     )
     _entry(flows, program, path)
     _led_to(flows, layout, of_firmware)
+    _of_image(flows, layout, of_firmware)
     recursive = _recursion(flows, program)
     lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
     worst = 0
@@ -174,6 +176,28 @@ def _led_to(flows: list[tree.Flow], layout: Layout, reporter: Reporter) -> None:
                 f"a host's code in front of a vmlinux may lead the kernel to {place}, which nothing clears"
             )
             hint = f"declare a section there that is `ram` to the OS, `at {shown(missing[0])}`"
+            reporter.error("T06", calls[0].callee.span, message, hint)
+
+
+def _of_image(flows: list[tree.Flow], layout: Layout, reporter: Reporter) -> None:
+    """T06: memory that the image describes itself. For Linux all of the first MiB: what is no RAM there it
+    maps shared with the VMM, and believes it."""
+    nodes = [n for f in flows for n in walk(f.body)]
+    calls = [n for n in nodes if isinstance(n, tree.Call) and n.callee.text == OF_IMAGE]
+    linux = any(isinstance(n, tree.Handoff) and n.call.callee.text == "linux" for n in nodes)
+    ram = [(s.address or 0, s.size or 0) for s in layout.sections if s.kind == "PermMem"]
+    if calls and not ram:
+        message = f"`{OF_IMAGE}` finds no RAM: the image has no PermMem section"
+        hint = "declare one: `main PermMem 64 MiB at 0x0200_0000`"
+        reporter.error("T06", calls[0].callee.span, message, hint)
+    elif calls and linux:
+        end = 0
+        for start, size in sorted(ram):
+            end = max(end, start + size) if start <= end else end
+        if end < MIB:
+            message = "Linux looks for tables of a BIOS below 1 MiB, and"
+            message = f"{message} {shown(end)} is in no PermMem section"
+            hint = "declare one: `low PermMem 1 MiB at 0x0000_0000`"
             reporter.error("T06", calls[0].callee.span, message, hint)
 
 

@@ -20,10 +20,13 @@ from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
 
-KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "Payload", "PayloadParam")
+KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam")
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
+# Where RAM may lie: private memory of a TD with 48 guest physical address bits, and below 4 GiB not where the
+# firmware does (FIRMWARE_WINDOW of runtime-c/src/plan.c).
+PRIVATE_END, WINDOW = 1 << 47, FOUR_GIB - 64 * MIB
 CARVED_FOR_FILES = 1  # of a RAM plan's carved regions: the room that fw_cfg takes (runtime-c/src/fw_cfg.c)
 # Sections the compiler itself uses, known by their names.
 OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 KiB"}
@@ -31,7 +34,7 @@ OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 K
 
 def is_cleared(section: ImageSection) -> bool:
     """Whether the handoff of a vmlinux clears what of it is not handed over: it is RAM, and not in use."""
-    return section.e820 == "ram" and section.name not in OWNED
+    return section.e820 == "ram" and section.name not in OWNED and section.kind != "PermMem"
 
 
 def shown(address: int) -> str:
@@ -68,11 +71,14 @@ class Layout:
             self._error("T10", extra.name.span, message)
         if len(self._reporter) == before:
             self._sum()
-        for kind, what in (("BFV", "the firmware's code"), ("TD_HOB", "the VMM's list of memory")):
-            if not any(s.kind.text == kind for s in image.sections):
-                self._error(
-                    "T06", image.span, f"the image has no {kind} section for {what}", f"declare one {kind}"
-                )
+        for kind, what, instead in (
+            ("BFV", "the firmware's code", ()),
+            ("TD_HOB", "the VMM's list of memory", ("PermMem",)),
+        ):
+            if not any(s.kind.text in (kind, *instead) for s in image.sections):
+                message = f"the image has no {kind} section for {what}"
+                more = "".join(f", or {other} sections: RAM that is part of the image" for other in instead)
+                self._error("T06", image.span, message, f"declare one {kind}{more}")
         seen: dict[str, str] = {}
         for section in image.sections:
             kind = section.kind.text
@@ -106,7 +112,7 @@ class Layout:
         """Refuses the first section with which all have more than a VMM adds."""
         total = MAX_BFV
         for section in self.sections:
-            total += section.size or 0
+            total += section.size or 0 if section.kind != "PermMem" else 0
             if total > MAX_ADDED:
                 message = f"up to `{section.name}`, the sections have more than 1 GiB with a BFV of 2 MiB"
                 self._error("T10", section.span, message, "declare RAM under `memory`: no VMM has to add it")
@@ -124,6 +130,11 @@ class Layout:
             place = next(a.span for a in section.attributes if a.text in E820)
             message = f"a CFV lies among devices, where nothing is `{e820}` to the OS"
             self._error("T06", place, message, "leave the word out")
+        if kind == "PermMem":
+            for attribute in section.attributes:
+                if attribute.text in (*E820, *ACCESS) and attribute.text != "ram":
+                    message = f"`{section.name.text}` is RAM, which nobody uses before `accept`"
+                    self._error("T06", attribute.span, message, "leave the word out")
         if kind == "Payload" and e820 != "ram":
             place = next(a.span for a in section.attributes if a.text in E820)
             message = f"the kernel may run where it lies, which is `{e820}` to the OS"
@@ -207,7 +218,7 @@ class Layout:
             self._error(
                 "T06", place, f"{shown(address)} is not a multiple of 4 KiB", f"the page begins at {down}"
             )
-        if address == 0:
+        if address == 0 and section.kind.text != "PermMem":
             self._error("T06", place, 'address 0 means "not placed" to VMMs', "place it at 0x1000 or above")
         return address, section.size.value if section.size else None
 
@@ -226,7 +237,14 @@ class Layout:
         name, end = section.name.text, address + size
         where = f"`{name}` [{shown(address)}, {shown(end)})"
         kind = section.kind.text
-        if end > FOUR_GIB - FILE_UNIT:
+        if kind == "PermMem":
+            if end > PRIVATE_END:
+                message = f"{where} is not in private memory, which may end at {shown(PRIVATE_END)}"
+                self._error("T06", section.span, message)
+            elif address < FOUR_GIB and end > WINDOW:
+                message = f"{where} reaches into the last 64 MiB below 4 GiB, where image and APICs lie"
+                self._error("T06", section.span, message, f"end it at {shown(WINDOW)} or below")
+        elif end > FOUR_GIB - FILE_UNIT:
             self._error("T06", section.span, f"{where} reaches into BFV, which ends at 4 GiB")
         elif kind == "CFV":
             # The file begins with the head of a volume.

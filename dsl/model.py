@@ -205,7 +205,7 @@ class Primitive:
 class ImageSection:
     """A section of the TDVF metadata. `address`/`size` are None only for BFV, which ends at 4 GiB.
 
-    `kind`: BFV CFV TD_HOB TempMem Payload PayloadParam. `guarded`: the first page is never mapped.
+    `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
     `e820`: its type in the memory map: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
     firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
     bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.

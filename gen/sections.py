@@ -28,6 +28,8 @@ def placed_sections(
     for item in firmware.image:
         kind = SECTION_TYPES[item.kind]
         attributes = int(SectionAttribute.MR_EXTEND) if item.measured else 0
+        if kind == SectionType.PERM_MEM:
+            attributes = int(SectionAttribute.PAGE_AUG)
         if kind == SectionType.BFV:
             data = bytes(-len(bfv) % PAGE) + bfv
             placed.append(Placed(item.name, kind, FOUR_GIB - len(data), len(data), attributes, data))
@@ -60,11 +62,11 @@ def file_contents(firmware: Firmware) -> dict[str, bytes]:
 
 
 def mapped_regions(firmware: Firmware) -> list[Mapped]:
-    """What the first page tables map beside the firmware volume: every other section with an address."""
+    """What the first page tables map beside the firmware volume: every other section that the VMM adds."""
     return [
         Mapped(section.name, section.address, section.size, section.access, section.guarded)
         for section in firmware.image
-        if section.address is not None and section.size is not None
+        if section.address is not None and section.size is not None and section.kind != "PermMem"
     ]
 
 

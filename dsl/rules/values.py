@@ -158,6 +158,9 @@ class ValueWalker(Context, ABC):
         if section is not None and (e.name in OWNED or section.kind == "BFV"):  # the code has its data there
             message = f"`{e.name}` belongs to generated code"
             self.error("owned", e.span, message, "declare a region of its own for this")
+        if section is not None and section.kind == "PermMem":
+            message = f"`{e.name}` is RAM for `accept`, which nothing maps before"
+            self.error("owned", e.span, message, "declare a `memory` region, which is carved from it")
         obj = self.region_objects[e.name]
         return Value(state.trust[obj.id], obj)
 

@@ -33,9 +33,10 @@ LOADERS = {Kernel.SEGMENTS: dragonball.load, Kernel.BUNDLE: libkrun.load}
 @dataclass(frozen=True)
 class Launch:
     """What the VMM hands to the TDX module: RAM, regions in PAGE.ADD order, and the HOB address for
-    TDH.VP.INIT, the vCPUs' APIC ids; whether RAM is mapped in 2 MiB pages where it can be, the MCG_CAP of the
-    vCPUs, ports that end the run, what ports and addresses without a device read, and what a q35, or
-    Alioth's machine, has in fw_cfg. Each of `sections` lies in one of the regions, which may be larger.
+    TDH.VP.INIT (0, and no HOB, if the image says what its RAM is); the vCPUs' APIC ids; whether RAM is mapped
+    in 2 MiB pages where it can be, the MCG_CAP of the vCPUs, ports that end the run, what ports and addresses
+    without a device read, and what a q35, or Alioth's machine, has in fw_cfg. Each of `sections` lies in one
+    of the regions, which may be larger.
     """
 
     ram: tuple[Range, ...]
@@ -189,6 +190,11 @@ def _check_place(
         raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
 
 
+def _describes_ram(sections: Sequence[Section]) -> bool:
+    """Without a list from the VMM: td-shim-interface/src/metadata.rs validate_sections."""
+    return any(section.type == SectionType.PERM_MEM for section in sections)
+
+
 def _check_cpus(config: RunConfig, preset: Preset, ids: tuple[int, ...]) -> None:
     if preset.max_id and max(ids) > preset.max_id:
         raise EmuError(f"{preset.name}: APIC id {max(ids)}, at most {preset.max_id}")
@@ -243,13 +249,13 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         _check(section, config, preset)
     added = tuple(s for s in sections if (s.added if preset.page_aug else s.memory_size))
     hobs = [s for s in added if s.type == SectionType.TD_HOB]
-    if not hobs:
+    if not hobs and (config.hob is not None or not (preset.page_aug and _describes_ram(sections))):
         raise EmuError(f"{config.image_name}: no TD_HOB section")
     for section in sections:
         _check_place(section, config, preset, ram, image.window)
     shown = topology.parse(config.apic_ids, config.vcpus)
     _check_cpus(config, preset, shown.ids)
-    memory, list_at = Contents(), hobs[-1] if preset.last_hob else hobs[0]
+    memory = Contents()
     if image.igvm:
         for gpa, data in igvm.contents(image.igvm, ram, config.vcpus, config.cmdline):
             memory.write(gpa, data)
@@ -258,8 +264,12 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
     payload = _load_kernel(config, preset, added, memory, ram)
     absent = max(config.td.max_vcpus - config.vcpus, 0)
     facts = hob.Facts(ram, added, image.window, shown.ids, payload, absent)
-    data = _description(config, preset, image, facts, list_at.address)
-    _place(memory, list_at, data, "TD HOB")
+    list_at, data = 0, b""
+    if hobs:
+        section = hobs[-1] if preset.last_hob else hobs[0]
+        list_at = section.address
+        data = _description(config, preset, image, facts, list_at)
+        _place(memory, section, data, "TD HOB")
     regions = _regions(preset, added, ram, memory)
     if config.hob is not None:
         ram = union((*ram, *backed(config.hob)[1]))
@@ -269,7 +279,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         ram,
         regions,
         added,
-        list_at.address,
+        list_at,
         data,
         shown,
         large,

@@ -16,17 +16,20 @@ _PUT = {4: DD, 8: DQ}  # by the size of a field
 
 
 def emit_layout(unit: Unit, firmware: Firmware) -> None:
-    """Adds `tdf_layout`: image sections in order, then the carved regions in order of declaration."""
+    """Adds `tdf_layout`: image sections in order, then the carved regions in order of declaration. PermMem is
+    left out: to a RAM plan it is RAM like any other.
+    """
     limits = {region.limit for region in firmware.memory}
+    sections = [section for section in firmware.image if section.kind != "PermMem"]
     with unit.data(SYMBOL, section=f".rodata.{SYMBOL}", align=8):
         _emit(
             LAYOUT,
             "",
-            count=len(firmware.image) + len(firmware.memory),
+            count=len(sections) + len(firmware.memory),
             carved_count=len(firmware.memory),
             carve_limit=limits.pop() if limits else 0,
         )
-        for section in firmware.image:
+        for section in sections:
             start, end = _bounds(section)
             kind = int(SECTION_TYPES[section.kind])
             _emit(LAYOUT_ENTRY, section.name, start=start, end=end, kind=kind, e820=_e820(section.e820))

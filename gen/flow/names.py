@@ -8,6 +8,7 @@ ENTRY = "tdf_entry"
 FATAL_STATUS = "tdf_fatal"
 ORDINARY_START = "ordinary_start"  # of images that run without TDX
 LAYOUT = "tdf_layout"
+IMAGE_MEMORY = "tdf_image_memory"  # the sections as a list of memory
 CONTEXT = "tdf_context"
 
 

@@ -18,6 +18,7 @@ from gen.flow.context import Context
 from gen.flow.frame import Frame
 from gen.flow.names import primitive_symbol
 from gen.primitives.builder import Body, Builder
+from gen.primitives.memory import emit_image_memory
 from gen.x86 import Unit
 
 
@@ -30,6 +31,8 @@ def emit_primitives(unit: Unit, firmware: Firmware, context: Context) -> None:
             with unit.code(symbol, section=f".text.{symbol}"):
                 _function(Builder(firmware, context, frame, Label("fail")), primitive, bodies()[name])
             frame.close()
+    if "image_memory" in firmware.primitives:
+        emit_image_memory(unit, firmware)
 
 
 @cache

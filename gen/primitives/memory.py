@@ -1,4 +1,4 @@
-"""How does RAM become usable? Acceptance, what the VMM had added there, and the carved regions."""
+"""How does RAM become usable? What the image says of it, acceptance, what was added there, carved regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from peachpy.x86_64 import (
     XOR,
     Label,
     eax,
+    ecx,
     edx,
+    qword,
     r8,
     r8d,
     rax,
@@ -26,12 +28,51 @@ from peachpy.x86_64 import (
     rsi,
 )
 
-from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE
+from dsl.model import Firmware, ImageSection
+from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE, size
+from formats.hob import MEMORY_ATTRIBUTES, ResourceType
 from formats.paging import CLEARING_WINDOW
 from formats.units import LARGE_PAGE
-from gen.flow.names import CONTEXT
+from gen.flow.names import CONTEXT, IMAGE_MEMORY
 from gen.primitives.builder import NONE, READ_WRITE, Body, Builder, map_arguments, reload_cr3
-from gen.x86 import REP_STOSB, REP_STOSQ, Symbol, rsp
+from gen.x86 import DD, DQ, REP_MOVSB, REP_STOSB, REP_STOSQ, Symbol, Unit, rsp
+
+
+def image_memory(b: Builder) -> None:  # (out)
+    """A record of zeros, and in it the rows of `emit_image_memory`."""
+    rows = len(_rows(b.firmware))
+    MOV(rdx, rdi)
+    XOR(eax, eax)
+    MOV(ecx, b.firmware.records["Vmm"].size)
+    REP_STOSB()
+    MOV(qword[rdx + b.offset("Vmm", "resources")], rows)
+    LEA(rdi, [rdx + b.items("Vmm", "resources")])
+    LEA(rsi, [Symbol(IMAGE_MEMORY)])
+    MOV(ecx, rows * b.firmware.records["Resource"].size)
+    REP_MOVSB()
+
+
+def emit_image_memory(unit: Unit, firmware: Firmware) -> None:
+    """The sections as a VMM's list would have them: items of `Vmm.resources`."""
+    with unit.data(IMAGE_MEMORY, section=f".rodata.{IMAGE_MEMORY}", align=8, exported=False):
+        for section in _rows(firmware):
+            assert section.address is not None  # dsl/verify.py
+            assert section.size is not None
+            aug = section.kind == "PermMem"
+            values = {
+                "kind": int(ResourceType.UNACCEPTED if aug else ResourceType.SYSTEM_MEMORY),
+                "attributes": int(MEMORY_ATTRIBUTES),
+                "start": section.address,
+                "size": section.size,
+            }
+            for field in firmware.records["Resource"].fields:
+                put = DQ if size(field.type, firmware.records) == 8 else DD
+                put(values[field.name], f"{section.name}: {field.name}")
+
+
+def _rows(firmware: Firmware) -> list[ImageSection]:
+    """BFV and CFV lie where no list has RAM."""
+    return [section for section in firmware.image if section.kind not in ("BFV", "CFV")]
 
 
 def clear_added(b: Builder, run: int, paging: int) -> None:
@@ -120,4 +161,4 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
         REP_STOSB()
 
 
-BODIES: dict[str, Body] = {"accept": accept}
+BODIES: dict[str, Body] = {"accept": accept, "image_memory": image_memory}

@@ -19,7 +19,7 @@ from emu.vmm.devices.bus import Ports
 from emu.vmm.loader import prepare
 from emu.vmm.presets import PRESETS
 from formats import bundle, hob, tdvf
-from formats.registers import R10, R11, R12, R13, R14, R15, RCX
+from formats.registers import R8, R10, R11, R12, R13, R14, R15, RCX
 from image.mrtd import mrtd
 
 GIB = 1 << 30
@@ -318,6 +318,44 @@ def test_what_is_added_at_launch_is_what_the_image_tools_say(kind: int, changes:
     expected = mrtd(image)
     assert (td.mrtd, len(td.pages)) == (expected.digest, expected.pages_added)
     assert (0xA00000 in td.pages) == (kind == 7)
+
+
+TD_HOB_INDEX = next(i for i, s in enumerate(guest.sections()) if s.type == tdvf.SectionType.TD_HOB)
+
+
+def without_list(vmm: str = "td-shim-spec") -> bytes:
+    """An image with PermMem in place of its TD_HOB."""
+    image = guest.build("main: halt\n").image
+    image = guest.for_qemu(image) if vmm in ("qemu", "alioth") else image
+    return patched(image, TD_HOB_INDEX, type=4, attributes=2)
+
+
+def test_an_image_that_says_what_its_memory_is_gets_no_list() -> None:
+    config = RunConfig(without_list(), "image", GIB)
+    launch = prepare(config, PRESETS["td-shim-spec"])
+    assert (launch.hob_address, launch.hob, launch.ram) == (0, b"", ((0, GIB),))
+    assert guest.HOB not in build(TdParams(vcpus=1), launch.regions, launch.hob_address).pages
+    with guest.machine(config.image) as td:
+        assert td.memory.state(guest.HOB) & pagestate.STATE == pagestate.PENDING
+        assert (td.vcpus[0].regs.gpr[RCX], td.vcpus[0].regs.gpr[R8]) == (0, 0)
+
+
+@pytest.mark.parametrize("vmm", ["cloud-hypervisor", "dragonball", "libkrun", "qemu", "alioth"])
+def test_other_vmms_refuse_it(vmm: str) -> None:
+    says = "does not know this type of section" if vmm in ("qemu", "alioth") else "image: no TD_HOB section"
+    with pytest.raises(EmuError, match=says):
+        prepare(RunConfig(without_list(vmm), "image", GIB), PRESETS[vmm])
+
+
+def test_a_list_has_no_place_there() -> None:
+    with pytest.raises(EmuError, match="image: no TD_HOB section"):
+        prepare(RunConfig(without_list(), "image", GIB, hob=b"list"), PRESETS["td-shim-spec"])
+
+
+def test_neither_a_list_nor_permmem() -> None:
+    image = patched(guest.build("main: halt\n").image, TD_HOB_INDEX, type=3)
+    with pytest.raises(EmuError, match="image: no TD_HOB section"):
+        prepare(RunConfig(image, "image", GIB), PRESETS["td-shim-spec"])
 
 
 PAYLOAD, TEMP_MEM = tdvf.SectionType.PAYLOAD, tdvf.SectionType.TEMP_MEM

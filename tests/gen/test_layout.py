@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dsl.api import check_file, shipped_flows
 from formats.linux import E820Type
 from formats.tdvf import LAYOUT_CARVED, SECTION_TYPES
@@ -32,3 +34,15 @@ def test_the_generated_bytes_are_a_struct_layout() -> None:
     ]
     regions = [(0, each.size, LAYOUT_CARVED, int(E820Type[each.e820.upper()])) for each in firmware.memory]
     assert found == sections + regions
+
+
+def test_permmem_is_no_section_to_the_c_core() -> None:
+    """To a RAM plan it is RAM; a section would be taken for memory that was added."""
+    flow = Path(__file__).parents[1] / "system/flows/no_td_hob.tdf"
+    firmware = check_file(flow).require()
+    unit = Unit("layout")
+    emit_layout(unit, firmware)
+    layout = load().ffi.cast("struct layout *", load().ffi.from_buffer(unit.blocks[0].content()))
+    kinds = [layout.entries[index].kind for index in range(layout.count)]
+    expected = [SECTION_TYPES[s.kind] for s in firmware.image if s.kind != "PermMem"]
+    assert kinds == [*expected, *[LAYOUT_CARVED] * len(firmware.memory)]

@@ -17,8 +17,9 @@ from formats.errors import FormatError
 from formats.limits import MAX_SECTIONS
 from formats.tdvf import SectionType
 from formats.units import FOUR_GIB
-from gen.sections import placed_sections
+from gen.sections import mapped_regions, placed_sections
 from image.check import check_image
+from image.mrtd import mrtd
 from image.write import METADATA_DISTANCE, TABLE_DISTANCE, ImageRefused, Placed, write_image
 
 
@@ -126,6 +127,18 @@ def test_sections_of_a_flow() -> None:
     assert check_image(write_image(found), "qemu") == []
     with pytest.raises(FormatError, match="section hob: found no address or no size"):
         placed_sections(firmware(section("hob", "TD_HOB", None, 0x1000)), bfv)
+
+
+def test_permmem_is_left_for_the_td_to_accept() -> None:
+    flow = firmware(
+        section("code", "BFV", None, None),
+        section("paging", "TempMem", 0x80_0000, 0x1000),
+        section("main", "PermMem", 0x1_0000_0000, 0x1_0000_0000),
+    )
+    found = placed_sections(flow, code())
+    assert (found[2].type, found[2].attributes, found[2].data) == (SectionType.PERM_MEM, 2, b"")
+    assert [region.name for region in mapped_regions(flow)] == ["paging"]
+    assert mrtd(write_image(found, "direct-boot")).pages_added == len(code()) // 0x1000 + 1
 
 
 def test_what_cannot_be_laid_out_is_told() -> None:

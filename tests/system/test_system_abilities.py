@@ -131,6 +131,41 @@ def test_a_quote_is_asked_for_over_the_kernels_digest(build: Build, tiny: bytes)
     )
 
 
+def test_without_a_list_memory_is_what_the_image_says(build: Build) -> None:
+    """Each page of PermMem is accepted, no other; of the machine, RTMR[0] holds nothing."""
+    firmware = build("no_td_hob")
+    for vcpus in (1, 4):
+        report = run(replace(firmware.config, vcpus=vcpus))
+        assert report.met, report.end
+        kinds = [(s["gpa"], s["size"]) for s in firmware.manifest["sections"] if s["type"] == "PermMem"]
+        assert report.pages["accepted_4k"] * 4096 + report.pages["accepted_2m"] * 2 * MIB == sum(
+            size for _, size in kinds
+        )
+        assert report.rtmr[0] == sha384(bytes(48) + sha384(bytes(4)).digest()).hexdigest()
+        assert report.handoff is not None
+        ram = [(start, start + size) for start, size, kind in report.handoff["e820"] if kind == 1]
+        sections = {(s["gpa"], s["gpa"] + s["size"]) for s in firmware.manifest["sections"]}
+        assert all(any(low <= start and end <= high for low, high in joined(sections)) for start, end in ram)
+
+
+def joined(ranges: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that touch are one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found
+
+
+def test_a_hostile_vmm_has_no_list_to_lie_with(build: Build) -> None:
+    firmware = build("no_td_hob")
+    for seed in range(4):
+        report = run(replace(firmware.config, vmm=f"hostile:{seed}:td-shim-spec"))
+        assert not any(line.startswith("HOB") for line in report.hostile)
+        assert report.end["reason"] in ("handoff", "fatal"), report.end
+
+
 def test_ram_between_the_ranges_is_left_out(build: Build) -> None:
     handoff = started(build("accept_ranges")).handoff
     assert handoff is not None

@@ -99,7 +99,10 @@ class Hostile(Policy):
 
     def _hob(self, launch: Launch) -> Launch:
         kind = tdvf.SectionType.TD_HOB
-        base, size = next((s.address, s.memory_size) for s in launch.sections if s.type == kind)
+        lists = [(s.address, s.memory_size) for s in launch.sections if s.type == kind]
+        if not lists:
+            return launch
+        base, size = lists[0]
         data = launch.hob
         for what, lies in (("memory", hob.LIES), ("tables", hob.TABLE_LIES)):
             if self.aims_at(what):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from flowcpu import END, HEAP, Fatal, FlowCpu, firmware_with
 from machinecode import Link
 from unicorn import UC_HOOK_INSN_INVALID
 from unicorn import x86_const as x86
 
+from dsl.api import check_source
+from formats.hob import MEMORY_ATTRIBUTES, ResourceType
 from gen.boot.modes import GDT, SELECTOR_CODE64
 
 DIGEST = bytes(range(1, 49))
@@ -86,6 +90,34 @@ def ram(cpu: FlowCpu, regions: list[tuple[int, int]]) -> int:
     carved = next(field.offset for field in record.fields if field.name == "carved")
     cpu.put(address + carved, len(regions), *(word for region in regions for word in region))
     return address
+
+
+def test_the_image_says_what_its_memory_is(link: Link) -> None:
+    """PermMem to accept, the rest as added; nothing of what was in the record before."""
+    image = """firmware x {
+        version 1.0.0
+        image below 4 GiB {
+            code    BFV
+            config  CFV       4 KiB  at 0xFFD0_0000
+            stack   TempMem  32 KiB  at 0x0080_0000
+            paging  TempMem  80 KiB
+            high    PermMem   4 GiB  at 0x1_0000_0000
+        }
+    }
+    """
+    boot = "uses memory\nflow boot(td: VpInfo) -> never { on error fatal fail requirement_failed }\n"
+    cpu = FlowCpu(check_source(boot + image).require(), link, primitives=True)
+    vmm = cpu.firmware.records["Vmm"]
+    at = cpu.place(b"\xaa" * (vmm.size + 8))
+    cpu.call("prim_image_memory", at)
+    rows = [
+        (ResourceType.SYSTEM_MEMORY, MEMORY_ATTRIBUTES, 0x80_0000, 0x8000),
+        (ResourceType.SYSTEM_MEMORY, MEMORY_ATTRIBUTES, 0x80_8000, 0x1_4000),
+        (ResourceType.UNACCEPTED, MEMORY_ATTRIBUTES, 1 << 32, 1 << 32),
+    ]
+    listed = struct.pack("<Q", len(rows)) + b"".join(struct.pack("<IIQQ", *map(int, row)) for row in rows)
+    assert vmm.fields[0].name == "resources"
+    assert cpu.read(at, vmm.size + 8) == listed.ljust(vmm.size, b"\0") + b"\xaa" * 8
 
 
 def test_accept_hands_every_outcome_back_then_clears_the_carved_regions(cpu: FlowCpu) -> None:

@@ -141,7 +141,8 @@ def core_sources(include: Path) -> list[Source]:
     core = PROJECT / "runtime-c"
     if not core.is_dir():
         raise BuildError(f"no C core in {core}: tdforge runs from its checkout, not from a wheel")
-    return [Source(path, (core / "include", include)) for path in sorted((core / "src").glob("*.c"))]
+    sources = sorted(path for path in (core / "src").iterdir() if path.suffix in (".c", ".zig"))
+    return [Source(path, (core / "include", include)) for path in sources]
 
 
 def _write_listings(folder: Path, listings: list[Listing]) -> None:

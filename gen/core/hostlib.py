@@ -27,7 +27,7 @@ FLAGS = ("-std=c17", "-g")
 SANITIZE = {False: ("-fno-sanitize=all",), True: ("-fsanitize=undefined", "-fsanitize-trap=all")}
 
 # Headers that are written by hand, and what memory.c calls the C library's functions in a hosted build.
-HEADERS = ("tdf_base.h", "sha384.h")
+HEADERS = ("tdf_base.h", "sha384.h", "signature.h")
 HOSTED = """
 void *tdf_memcpy(void *to, const void *from, size_t size);
 void *tdf_memmove(void *to, const void *from, size_t size);
@@ -147,7 +147,12 @@ def library(sanitize: bool) -> Path:
     flags = (*FLAGS, *SANITIZE[sanitize])
     try:
         return shared_library(
-            "hostlib/core", SOURCES / "src", flags, headers=SOURCES / "include", generated=generated
+            "hostlib/core",
+            SOURCES / "src",
+            flags,
+            headers=SOURCES / "include",
+            generated=generated,
+            checked=sanitize,
         )
     except CompileError as error:
         raise BuildError(f"C core for this machine: {error}") from error

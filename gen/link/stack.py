@@ -1,8 +1,8 @@
 """How deep can the stack get? Frames and calls of generated code and C objects, as one graph without cycles.
 
-Generated code: PUSH, SUB RSP and calls, read from the instructions. C: clang's `.stack_sizes` section and
-the relocations of each function. What cannot be bounded (recursion, a function whose address is taken) is an
-error.
+Generated code: PUSH, SUB RSP and calls, read from the instructions. C and Zig: clang's `.stack_sizes`
+section and the relocations of each function. What cannot be bounded (recursion, a function whose address is
+taken) is an error.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ def _of_object(elf: Any, name: str) -> dict[str, Function]:
     for symbol in symbols.iter_symbols():
         if symbol["st_info"]["type"] == "STT_FUNC":
             functions.setdefault(symbol["st_shndx"], []).append((symbol["st_value"], symbol.name))
+    for number, section in enumerate(elf.iter_sections()):
+        if section["sh_flags"] & 4 and section["sh_size"]:  # Zig's own functions have no symbols
+            functions.setdefault(number, [(0, section.name)])
 
     def function_at(section: int, offset: int) -> str:
         return max((entry for entry in functions[section] if entry[0] <= offset), default=(0, ""))[1]

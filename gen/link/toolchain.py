@@ -1,5 +1,6 @@
-"""How do sources become objects? Each by clang of the `ziglang` wheel. Unchanged ones are kept: of C sources,
-which all firmware shares, in tdforge's cache, of listings in the build's own folder.
+"""How do sources become objects? C and listings by clang of the `ziglang` wheel, Zig by its own compiler.
+Unchanged ones are kept: of C and Zig, which all firmware shares, in tdforge's cache, of listings in the
+build's own folder.
 
 Paths that reach debug information are relative, so the same sources give the same bytes in any directory.
 """
@@ -45,6 +46,34 @@ FREESTANDING = (  # C that needs nothing of an operating system, in objects of w
 )
 POSITION_INDEPENDENT = ("-fPIE", "-fvisibility=hidden")
 C_FLAGS = (*TARGET, *FREESTANDING, *POSITION_INDEPENDENT, "-fstack-size-section", "-g")
+# As C_FLAGS: no vector registers, no checks. By way of bitcode: Zig's own objects have no stack sizes.
+ZIG_FLAGS = (
+    *TARGET,
+    "-mcpu=x86_64+soft_float-sse-sse2-mmx-x87",
+    "-O",
+    "ReleaseSmall",
+    "-fsingle-threaded",
+    "-fstrip",
+    "-mno-red-zone",
+    "-fPIE",
+    "-fno-stack-check",
+    "-fno-stack-protector",
+    "-fno-unwind-tables",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fno-emit-bin",
+    "-j1",  # threads number what has no name in no certain order
+)
+BITCODE_FLAGS = (
+    *TARGET,
+    "-Os",
+    "-mgeneral-regs-only",
+    "-mno-red-zone",
+    "-fPIE",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-fstack-size-section",
+)
 KEPT_DAYS, DAY = 30, 24 * 3600 * 10**9  # of an object that is not used; in nanoseconds
 _HERE = "-fdebug-compilation-dir=."
 _WHEEL = Path(ziglang.__file__).resolve().parent  # the compiler names itself by its real path
@@ -52,7 +81,7 @@ _WHEEL = Path(ziglang.__file__).resolve().parent  # the compiler names itself by
 
 @dataclass(frozen=True)
 class Source:
-    """A C file to compile; `includes` are folders of headers."""
+    """A C or Zig file to compile; `includes` are folders of headers."""
 
     path: Path
     includes: tuple[Path, ...]
@@ -73,7 +102,7 @@ def tool(*arguments: str, cwd: Path) -> str:
 def compile_all(
     sources: Sequence[Source], listings: Sequence[Listing], root: Path, folder: Path
 ) -> list[Path]:
-    """Objects of C sources (below `root`) and of listings, those in `folder`; unchanged ones are reused."""
+    """Objects of sources (below `root`) and of listings, those in `folder`; unchanged ones are reused."""
     cache = cache_dir() / "objects"
     for each in (cache, folder):
         each.mkdir(parents=True, exist_ok=True)
@@ -113,6 +142,8 @@ def _headers(folders: tuple[Path, ...]) -> str:
 
 
 def _compile(source: Source, headers: str, root: Path, cache: Path) -> Path:
+    if source.path.suffix == ".zig":
+        return _compile_zig(source.path, cache)
     name = source.path.relative_to(root).as_posix()
     key = _key(name, " ".join(source.flags), source.path.read_text(), headers)
     target = cache / f"{source.path.stem}-{key}.o"
@@ -123,6 +154,20 @@ def _compile(source: Source, headers: str, root: Path, cache: Path) -> Path:
         wheel = [f"-ffile-prefix-map={place}=ziglang" for place in (_WHEEL, os.path.relpath(_WHEEL, root))]
         maps = (f"-ffile-prefix-map={root}=.", *generated, *wheel)  # the last that fits counts
         _produce(target, "cc", *source.flags, *maps, _HERE, *includes, "-c", name, cwd=root)
+    return target
+
+
+def _compile_zig(source: Path, cache: Path) -> Path:
+    key = _key(source.name, " ".join((*ZIG_FLAGS, *BITCODE_FLAGS)), source.read_text())
+    target = cache / f"{source.stem}-{key}.o"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            folder = Path(scratch)
+            shutil.copy(source, folder)  # the bitcode names its folder
+            caches = ("--cache-dir", "made", "--global-cache-dir", "made")
+            bitcode = f"-femit-llvm-bc={source.stem}.bc"
+            tool("build-obj", source.name, *ZIG_FLAGS, bitcode, *caches, cwd=folder)
+            _produce(target, "cc", *BITCODE_FLAGS, "-c", f"{source.stem}.bc", cwd=folder)
     return target
 
 

@@ -287,6 +287,54 @@ def test_function_pointers_are_refused(tmp_path: Path) -> None:
         functions(text, tmp_path)
 
 
+# ---------------------------------------------------------------- Zig
+
+P384 = Source(PROJECT / "runtime-c/src/p384.zig", ())
+
+
+@pytest.fixture(scope="module")
+def zig(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zig")
+    return compile_c(P384, PROJECT, folder)
+
+
+def test_zig_gives_the_same_bytes_in_any_directory(zig: Path, tmp_path: Path) -> None:
+    project = tmp_path / "elsewhere"
+    source = Source(project / P384.path.name, ())
+    project.mkdir()
+    shutil.copy(P384.path, source.path)
+    assert compile_c(source, project, tmp_path).read_bytes() == zig.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", zig.name]
+
+
+def test_zig_uses_general_registers_and_calls_nobody_unknown(zig: Path) -> None:
+    with zig.open("rb") as file:
+        elf = ELFFile(file)
+        code = [s.data() for s in elf.iter_sections() if s["sh_flags"] & 4]
+        table = elf.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        outside = {s.name for s in table.iter_symbols() if s["st_shndx"] == "SHN_UNDEF" and s.name}
+    assert outside <= {"memcpy", "memmove", "memset", "memcmp"}
+    info = iced_x86.InstructionInfoFactory()
+    widths = (iced_x86.Register.XMM0, iced_x86.Register.YMM0, iced_x86.Register.ZMM0, iced_x86.Register.MM0)
+    vectors = {first + n for first in widths for n in range(8)}
+    for content in code:
+        read = list(iced_x86.Decoder(64, content))
+        assert not any(each.is_invalid for each in read)
+        assert not any(used.register in vectors for each in read for used in info.info(each).used_registers())
+        indirect = (iced_x86.FlowControl.INDIRECT_CALL, iced_x86.FlowControl.INDIRECT_BRANCH)
+        assert not any(each.flow_control in indirect for each in read)
+
+
+def test_the_depth_of_zig_is_known(zig: Path) -> None:
+    found = stack.of_objects([zig])
+    with zig.open("rb") as file:
+        sections = [s for s in ELFFile(file).iter_sections() if s["sh_flags"] & 4 and s["sh_size"]]
+    assert len(found) == len(sections) > 10
+    deepest = max(function.frame for function in found.values())
+    assert deepest < stack.depth(found, "p384_verify") < 8 << 10
+
+
 def test_generated_frames_are_read_from_the_instructions() -> None:
     from peachpy.x86_64 import CALL, PUSH, RET, SUB, rbx
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,23 @@ def test_a_mistake_is_the_first_error(cache: Path, sources: Path) -> None:
         shared_library("answer", sources, ())
     assert "\n" not in str(caught.value)
     assert list(cache.iterdir()) == []
+
+
+def test_zig_is_compiled_too(cache: Path, sources: Path) -> None:
+    """Its own checks are there if they are asked for."""
+    (sources / "number.h").write_text("int sum(int a, int b);\n#define NUMBER sum(41, 1)\n")
+    (sources / "sum.zig").write_text("export fn sum(a: i32, b: i32) i32 { return a + b; }\n")
+    found = [shared_library("answer", sources, (), checked=checked) for checked in (False, True)]
+    assert ([answer(each) for each in found], found[0] != found[1]) == ([42, 42], True)
+    code = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).sum(2**31 - 1, 1)"
+    codes = [
+        subprocess.run([sys.executable, "-c", code, str(each)], check=False).returncode for each in found
+    ]
+    assert (codes[0], codes[1] < 0) == (0, True)
+    (sources / "sum.zig").write_text("export fn sum(a: i32) i32 { return b; }\n")
+    with pytest.raises(CompileError, match=r"sum.zig.*error.*'b'"):
+        shared_library("answer", sources, ())
+    assert sorted(cache.iterdir()) == sorted(found)
 
 
 def test_the_cache_moves_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from peachpy.x86_64 import (
     JZ,
     LABEL,
     LEA,
+    LFENCE,
     MOV,
     MOVZX,
     MUL,
@@ -417,6 +418,7 @@ class ExpressionEmitter:
         MOV(rcx, [rsp + slot])
         CMP(rcx, [rax])
         JAE(self.error(value.error))
+        LFENCE()  # as TDF_BARRIER of runtime-c
         self.step_to_item(list_)
 
     def step_to_item(self, list_: model.ListOf) -> None:
@@ -440,6 +442,7 @@ class ExpressionEmitter:
             JA(self.error(value.error))
             SUB(rdx, rcx)
             JC(self.error(value.error))
+            LFENCE()
             ADD(rcx, [rax])
             MOV([rsp + slot], rcx)
             MOV([rsp + slot + SPAN_SIZE], rdx)
@@ -538,6 +541,7 @@ class ExpressionEmitter:
                 XOR(rax, rcx)
                 SHR(rax, need.within.bit_length() - 1)
                 JNZ(target)
+            LFENCE()
         return unfit
 
     def _arguments(self, value: model.Call, parameters: list[str | None]) -> list[Callable[[Any], None]]:

@@ -11,6 +11,7 @@ from peachpy.x86_64 import (
     JMP,
     JNZ,
     LABEL,
+    LFENCE,
     MOV,
     TEST,
     UD2,
@@ -223,6 +224,7 @@ class _FlowEmitter(ExpressionEmitter):
         MOV(rcx, [rsp + index])
         CMP(rcx, [rsp + count])
         JAE(end)
+        LFENCE()
         ADD(qword[rsp + index], 1)
         MOV(rax, [rsp + items])
         self.step_to_item(list_)

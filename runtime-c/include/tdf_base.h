@@ -39,9 +39,20 @@ static inline uint64_t tdf_align_up(uint64_t value, uint64_t alignment) {
 
 static inline int tdf_aligned(uint64_t value, uint64_t alignment) { return (value & (alignment - 1)) == 0; }
 
+/* Behind the success of a check of what the VMM gave: nothing that follows runs before the check is decided, not even
+ * speculatively, so no load goes by a number that failed it (Intel SDM volume 2, LFENCE; td-shim's threat model, S-1). */
+#ifdef __CPROVER__
+#define TDF_BARRIER() ((void)0)
+#else
+#define TDF_BARRIER() __asm__ volatile("lfence" ::: "memory")
+#endif
+
 /* Is [offset, offset + size) inside of a span of `total` bytes? */
-static inline int tdf_inside(uint64_t total, uint64_t offset, uint64_t size) {
-    return offset <= total && size <= total - offset;
+static inline __attribute__((always_inline)) int tdf_inside(uint64_t total, uint64_t offset, uint64_t size) {
+    if (offset > total || size > total - offset)
+        return 0;
+    TDF_BARRIER();
+    return 1;
 }
 
 static inline int tdf_overlap(uint64_t a, uint64_t a_end, uint64_t b, uint64_t b_end) {

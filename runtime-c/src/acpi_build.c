@@ -46,6 +46,7 @@ status_t acpi_check(const struct span *hob, struct span *out) {
     struct acpi_header head;
     if (!tdf_read(hob, 0, &head, sizeof head) || head.length < HEAD_SIZE || head.length > hob->size)
         return TDF_E_ACPI_MALFORMED;
+    TDF_BARRIER();
     out->data = hob->data;
     out->size = head.length;
     return TDF_OK;

@@ -85,6 +85,7 @@ static status_t add_checksum(const struct loader_add_checksum *command, struct s
     if (!file || !tdf_inside(file->size, command->start, command->length) || command->offset < command->start ||
         command->offset - command->start >= command->length)
         return TDF_E_ACPI_SCRIPT;
+    TDF_BARRIER();
     uint8_t *field = file->data + command->offset;
     *field = (uint8_t)(*field + acpi_negated_sum(file->data + command->start, command->length));
     return TDF_OK;

@@ -53,6 +53,7 @@ status_t elf_extent(const struct span *section, struct span *out) {
             return TDF_E_KERNEL_TRUNCATED;
         end = header.section_offset + sections > end ? header.section_offset + sections : end;
     }
+    TDF_BARRIER();
     out->data = section->data;
     out->size = end;
     return TDF_OK;

@@ -102,6 +102,7 @@ static status_t make_room(struct fetch *fetch, struct ram *ram, struct linux_fil
     if (files->command_line.size > COMMAND_LINE_ROOM || files->kernel.size > initrd - COMMAND_LINE_ROOM ||
         files->initrd.size > room.size - initrd)
         return TDF_E_FW_CFG_NO_ROOM;
+    TDF_BARRIER();
     files->command_line.data = room.data;
     files->kernel.data = room.data + COMMAND_LINE_ROOM;
     files->initrd.data = room.data + initrd;

@@ -20,6 +20,7 @@ status_t fw_cfg_find(const struct span *directory, const char *name, uint64_t na
     count = __builtin_bswap32(count);
     if (count > FW_CFG_MAX_FILES)
         return TDF_E_FW_CFG_MALFORMED;
+    TDF_BARRIER();
     for (uint32_t i = 0; i < count && !out->found; i++) {
         memcpy(&file, directory->data + sizeof count + i * sizeof file, sizeof file);
         if (memcmp(file.name, name, name_size) != 0)

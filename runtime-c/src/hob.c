@@ -19,6 +19,7 @@ status_t hob_extent(const struct span *region, struct span *out) {
         return TDF_E_HOB_TRUNCATED;
     if (size < SMALLEST_LIST || !tdf_aligned(size, HOB_ALIGNMENT))
         return TDF_E_HOB_MALFORMED;
+    TDF_BARRIER();
     out->data = region->data;
     out->size = size;
     return TDF_OK;

@@ -16,7 +16,10 @@ static status_t read_header(const struct span *file, struct setup_header *header
     uint64_t sectors = header->setup_sects ? header->setup_sects : LINUX_DEFAULT_SETUP_SECTS;
     uint64_t setup_size = (sectors + 1) * LINUX_SECTOR_SIZE;
     *size = setup_size + (uint64_t)header->syssize * LINUX_SYSSIZE_UNIT;
-    return *size <= file->size ? TDF_OK : TDF_E_KERNEL_TRUNCATED;
+    if (*size > file->size)
+        return TDF_E_KERNEL_TRUNCATED;
+    TDF_BARRIER();
+    return TDF_OK;
 }
 
 status_t linux_extent(const struct span *section, struct span *out) {

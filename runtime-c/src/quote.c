@@ -23,6 +23,7 @@ status_t quote_answer(struct span *to, const struct span *window, struct span *o
     head.out_size = *(const volatile uint32_t *)(window->data + offsetof(struct ghci_quote_header, out_size));
     if (head.status != 0 || head.out_size > window->size - sizeof head || head.out_size > to->size)
         return TDF_E_QUOTE_FAILED;
+    TDF_BARRIER();
     memcpy(to->data, window->data + sizeof head, head.out_size);
     out->data = to->data;
     out->size = head.out_size;

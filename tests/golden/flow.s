@@ -29,7 +29,8 @@ flow_largest:
 .Lflow_largest.for1:
         .byte   0x48, 0x8b, 0x4c, 0x24, 0x38                            # mov rcx, [rsp + 0x38]                         | small.tdf:3
         .byte   0x48, 0x3b, 0x4c, 0x24, 0x30                            # cmp rcx, [rsp + 0x30]                         | small.tdf:3
-        .byte   0x73, 0x4d                                              # jae .endfor2                                  | small.tdf:3
+        .byte   0x73, 0x50                                              # jae .endfor2                                  | small.tdf:3
+        .byte   0x0f, 0xae, 0xe8                                        # lfence                                        | small.tdf:3
         .byte   0x48, 0x83, 0x44, 0x24, 0x38, 0x01                      # add qword [rsp + 0x38], 1                     | small.tdf:3
         .byte   0x48, 0x8b, 0x44, 0x24, 0x28                            # mov rax, [rsp + 0x28]                         | small.tdf:3
         .byte   0x48, 0x6b, 0xc9, 0x18                                  # imul rcx, rcx, 0x18                           | small.tdf:3
@@ -54,7 +55,7 @@ flow_largest:
         .byte   0x48, 0x89, 0x44, 0x24, 0x20                            # mov [rsp + 0x20], rax                         | small.tdf:5
 .Lflow_largest.else3:
         .loc    1 3 5
-        .byte   0xeb, 0xa7                                              # jmp .for1                                     | small.tdf:3
+        .byte   0xeb, 0xa4                                              # jmp .for1                                     | small.tdf:3
 .Lflow_largest.endfor2:
         .loc    1 8 13
         .byte   0x48, 0x8b, 0x44, 0x24, 0x20                            # mov rax, [rsp + 0x20]                         | small.tdf:8

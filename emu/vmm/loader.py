@@ -53,6 +53,7 @@ class Launch:
     memory_ones: bool = False
     q35: Q35 | None = None
     alioth: Q35 | None = None
+    memory_map: bool = False  # `hob` is the memory map of an IGVM loader
 
     def holder(self, section: Section) -> tuple[int, int]:
         """Which region has the section's pages, and where in it they begin (bytes)."""
@@ -290,4 +291,5 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         preset.memory_ones,
         files if preset.kernel is Kernel.FW_CFG else None,
         files if preset.kernel is Kernel.ALIOTH else None,
+        image.igvm is not None and igvm.has_memory_map(image.igvm),
     )

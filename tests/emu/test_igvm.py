@@ -7,12 +7,14 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from igvmfile import AREA, COMMAND_LINE, INSERT, MEMORY_MAP, PAGE_DATA, PLATFORM, headers, made, packed
 from tdvfimage import image_for_direct_boot
 
 from emu.api import EmuError, Report, RunConfig, run
+from emu.vmm.hostile.memory_map import mutated
 from emu.vmm.loader import Launch, prepare
 from emu.vmm.presets import PRESETS
 from formats.tdvf import SectionType
@@ -154,6 +156,22 @@ def test_a_wrong_map_is_refused(description: bytes, mapped: BuildResult) -> None
     report = run(config(mapped.igvm.read_bytes(), hob=description))
     assert not report.met
     assert report.to_json()["end"]["reason"] == "fatal"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_hostile_vmm_is_refused_or_without_effect(seed: int, mapped: BuildResult) -> None:
+    given = {"kernel": tiny_payload(), "vmm": f"hostile:{seed}:td-shim-spec", "max_instructions": 3_000_000}
+    end = run(config(mapped.igvm.read_bytes(), **given)).to_json()["end"]
+    assert end["reason"] in ("handoff", "fatal"), end
+
+
+def test_a_hostile_memory_map_is_another_one() -> None:
+    honest = struct.pack("<QQQ", 0, 0x1_0000, 0) + bytes(24)
+    lies = [mutated(Random(seed), honest, 1) for seed in range(400)]
+    assert all(len(data) % 24 == 0 and len(texts) == 1 for data, texts in lies)
+    assert len({data for data, _ in lies} - {honest}) > 25
+    assert {len(data) // 24 for data, _ in lies} >= {2, 3, 130, 131, 172}
+    assert mutated(Random(3), honest, 2) == mutated(Random(3), honest, 2)
 
 
 def test_its_tdvf_image_finds_no_map(mapped: BuildResult) -> None:

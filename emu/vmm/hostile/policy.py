@@ -11,7 +11,7 @@ from emu.tdx.params import TdParams
 from emu.view import Machine, Vcpu
 from emu.vmm.backing import backed, union
 from emu.vmm.devices.bus import Device
-from emu.vmm.hostile import hob, payload
+from emu.vmm.hostile import hob, memory_map, payload
 from emu.vmm.hostile.fw_cfg import LyingFwCfg, lying, meddled
 from emu.vmm.loader import Launch
 from emu.vmm.policy import Call, Policy, section_content, with_content, with_section
@@ -104,6 +104,8 @@ class Hostile(Policy):
             return launch
         base, size = lists[0]
         data = launch.hob
+        if launch.memory_map:
+            return self._memory_map(launch, size)
         for what, lies in (("memory", hob.LIES), ("tables", hob.TABLE_LIES)):
             if self.aims_at(what):
                 count = self.random.choice((1, 1, 2, 3))
@@ -115,6 +117,14 @@ class Hostile(Policy):
             self.done.append("HOB: random bytes after the list")
             data += self.random.randbytes(size - len(data))
         return replace(with_content(launch, kind, data), ram=union((*launch.ram, *ranges)))
+
+    def _memory_map(self, launch: Launch, size: int) -> Launch:
+        """The RAM stays as it is: pages that a VMM promises and does not have stop the TD."""
+        if not self.aims_at("memory"):
+            return launch
+        data, texts = memory_map.mutated(self.random, launch.hob, self.random.choice((1, 1, 2, 3)))
+        self.done += texts
+        return with_content(launch, tdvf.SectionType.TD_HOB, data[:size])
 
     def _payload(self, launch: Launch) -> Launch:
         kind, honest = tdvf.SectionType.PAYLOAD, b""

@@ -3,7 +3,7 @@ with those it builds on in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -104,7 +104,9 @@ def names_for(file: tree.File, reporter: Reporter) -> Names:
     nodes = list(tree.walk(file.declarations))
     own = set(_bound(nodes))
     places = ((n.text, f"`{n.text}`", n.span) for n in _names_in(nodes) if n.text not in own)
-    for part, shown, span in sorted((*places, *_constructs(nodes)), key=lambda n: (n[2].line, n[2].column)):
+    for part, shown, span in sorted(
+        (*places, *_constructs(nodes, visible)), key=lambda n: (n[2].line, n[2].column)
+    ):
         if part in everything:
             capability = capability_of(part)
             if capability not in visible:
@@ -132,14 +134,14 @@ def _names_in(nodes: Sequence[object]) -> Iterator[tree.Name]:
     return (node for node in nodes if isinstance(node, tree.Name) and id(node) not in types)
 
 
-def _constructs(nodes: Sequence[object]) -> Iterator[tuple[str, str, Span]]:
+def _constructs(nodes: Sequence[object], visible: Collection[str]) -> Iterator[tuple[str, str, Span]]:
     """What stands for a call of a primitive: its name, how a message calls the construct, and where it is."""
     for node in nodes:
         match node:
             case tree.Measure():
-                yield _kind("measure_", node.kind.callee, "`measure ... as {kind}`", node.span)
+                yield _kind("measure_", node.kind.callee, "`measure ... as {kind}`", node.span, visible)
             case tree.Handoff():
-                yield _kind("handoff_", node.call.callee, "`handoff {kind}`", node.span)
+                yield _kind("handoff_", node.call.callee, "`handoff {kind}`", node.span, visible)
             case tree.Separate():
                 yield "separate", "`separate`", node.span
             case tree.Accept():
@@ -150,12 +152,18 @@ def _constructs(nodes: Sequence[object]) -> Iterator[tuple[str, str, Span]]:
                 yield "plan_memory", "a `memory` region", node.regions[0].span
 
 
-def _kind(prefix: str, kind: tree.Name, shown: str, span: Span) -> tuple[str, str, Span]:
-    """The primitive of that kind; any if nothing declares the kind, which is reported elsewhere."""
+def _kind(
+    prefix: str, kind: tree.Name, shown: str, span: Span, visible: Collection[str]
+) -> tuple[str, str, Span]:
+    """The primitive of that kind. If nothing declares the kind, which is reported elsewhere: one that the
+    file sees, or the one that is probably meant.
+    """
     name = prefix + kind.text
     if name in prelude().primitives:
         return name, shown.format(kind=kind.text), span
-    return kinds_of(prefix)[0], f"`{prefix[:-1]}`", span
+    kinds = kinds_of(prefix)
+    seen = [each for each in kinds if capability_of(each) in visible]
+    return (seen or [closest(name, kinds) or kinds[0]])[0], f"`{prefix[:-1]}`", span
 
 
 def kinds_of(prefix: str) -> list[str]:

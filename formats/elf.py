@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 import construct as c
 from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
@@ -16,9 +17,12 @@ from formats.structs import unpack
 
 MAGIC = b"\x7fELF"
 CLASS_64, DATA_LITTLE, VERSION = 2, 1, 1
-PT_LOAD = 1
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_GNU_RELRO = 1, 2, 3, 0x6474E552
 MACHINE_X86_64 = 62
-TYPE_EXEC = 2
+TYPE_EXEC, TYPE_DYN = 2, 3
+PF_X, PF_W = 1, 2  # of a program header's flags
+# AMD64 supplement 1.0, table 4.9: the types that need no symbol
+R_NONE, R_RELATIVE = 0, 8
 
 HEADER = (
     "elf64_header"
@@ -57,6 +61,29 @@ PROGRAM_HEADER = (
         "alignment" / Int64ul,
     )
 ) * "Program header of 64-bit objects, gABI 5"
+
+DYNAMIC = (
+    "elf64_dynamic" / c.Struct("tag" / Int64ul, "value" / Int64ul)
+) * "Entry of the dynamic section, gABI 5"
+
+RELA = (
+    "elf64_rela" / c.Struct("offset" / Int64ul, "info" / Int64ul, "addend" / Int64ul)
+) * "Relocation with addend, gABI 4"
+
+
+class DynamicTag(IntEnum):
+    """gABI 5, "Dynamic Section"; 35 to 37: packed relative relocations."""
+
+    NULL = 0
+    NEEDED = 1
+    PLTRELSZ = 2
+    RELA = 7
+    RELASZ = 8
+    RELAENT = 9
+    REL = 17
+    RELRSZ = 35
+    RELR = 36
+    RELRENT = 37
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class ResourceAttribute(IntFlag):
 
 MEMORY_ATTRIBUTES = ResourceAttribute.PRESENT | ResourceAttribute.INITIALIZED | ResourceAttribute.TESTED
 MMIO_ATTRIBUTES = ResourceAttribute.PRESENT | ResourceAttribute.INITIALIZED | ResourceAttribute.UNCACHEABLE
+# TDX module 1.5.01 cpuid_configurations.c: leaf 0x80000008, EAX[7:0], of every TD; ports have 16 bits
+MEMORY_BITS, IO_BITS = 52, 16
 RESOURCE_ATTRIBUTES_MASK = 0x07FF_FFFF  # td-shim specification: attribute bits with a meaning
 
 

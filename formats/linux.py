@@ -12,7 +12,7 @@ import construct as c
 from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
 from formats.errors import FieldError, TruncatedError
-from formats.structs import spaced, unpack
+from formats.structs import offset_of, spaced, unpack
 from formats.units import PAGE
 
 SETUP_HEADER_OFFSET = 0x1F1  # boot.rst: the same in the file and in boot_params
@@ -182,6 +182,12 @@ class Kernel:
     def true_length(self) -> int:
         """Bytes from the file's start to the end of the protected-mode part: what is loaded and measured."""
         return self.setup_size + self.protected_size
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether it has a bzImage's mark, with which it is no other executable, whatever it has beside it."""
+    at = SETUP_HEADER_OFFSET + offset_of(SETUP_HEADER, "header")
+    return data[at : at + 4] == HEADER_MAGIC.to_bytes(4, "little")
 
 
 def kernel(data: bytes, *, place: str = "kernel") -> Kernel:

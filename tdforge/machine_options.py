@@ -15,7 +15,8 @@ from emu.tdx import topology
 from emu.vmm.choose import parse as parse_vmm
 from emu.vmm.devices.clock import EPOCH, parse_time
 from emu.vmm.presets import PRESETS, Kernel
-from formats import bundle, elf, linux, tdvf
+from formats import bundle, linux, tdvf
+from formats import payload as payload_file
 from formats.errors import FormatError
 from formats.igvm import is_igvm
 from image.hosts import READERS, verdicts
@@ -104,7 +105,7 @@ def add_options(options: Options, of_td: Options) -> None:
         type=Path,
         metavar="FILE",
         help="the kernel that the VMM loads: a bzImage, for dragonball and libkrun (and td-shim-spec, if the "
-        "flow takes it) a vmlinux",
+        "flow takes it) a vmlinux; td-shim-spec: an ELF or PE executable too",
     )
     options.add_argument("--initrd", type=Path, metavar="FILE")
     options.add_argument("--cmdline", default="", metavar="TEXT", help="kernel command line")
@@ -170,7 +171,9 @@ def run_config(given: argparse.Namespace, image_file: Path) -> RunConfig:
         raise UserError("--initrd needs --kernel")
     if kernel is not None and preset.kernel is Kernel.SECTION and tdvf_image:
         name, reader = str(given.kernel), preset.vmm.metadata
-        check_payload(image, image_file, kernel, name, initrd, given.cmdline, reader, vmlinux=preset.vmlinux)
+        check_payload(
+            image, image_file, kernel, name, initrd, given.cmdline, reader, any_payload=preset.any_payload
+        )
     return RunConfig(
         image=image,
         image_name=str(image_file),
@@ -232,9 +235,9 @@ def check_payload(
     cmdline: str = "",
     metadata: Callable[..., tdvf.Metadata] = tdvf.metadata,
     *,
-    vmlinux: bool = False,
+    any_payload: bool = False,
 ) -> None:
-    """The VMM's look at what it is to load: is it a bzImage (or a vmlinux, if the VMM takes one), are there
+    """The VMM's look at what it is to load: is it a bzImage (or any payload, if the VMM takes it), are there
     sections as `metadata` finds them, does all fit? UserError.
     """
     first = {item.type: item for item in reversed(metadata(image).sections)}
@@ -244,8 +247,8 @@ def check_payload(
     if payload is None:
         raise UserError("this image has no Payload section, so it takes no --kernel")
     try:
-        if vmlinux and kernel.startswith(elf.MAGIC):
-            elf.executable(kernel, place=name)
+        if any_payload:
+            payload_file.kind(kernel, place=name)
         else:
             linux.kernel(kernel, place=name)
     except FormatError as error:

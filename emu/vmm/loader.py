@@ -18,7 +18,7 @@ from emu.vmm.hosts import dragonball, libkrun
 from emu.vmm.kvm_msr import MCG_CAP_KVM
 from emu.vmm.presets import Kernel, Preset
 from emu.vmm.q35.items import Q35, DirectBoot
-from formats import bundle, elf, linux
+from formats import bundle, linux, payload
 from formats.errors import FormatError
 from formats.hob import PayloadImage
 from formats.igvm import Igvm, is_igvm
@@ -97,14 +97,16 @@ def _metadata(config: RunConfig, preset: Preset) -> tuple[Section, ...]:
 
 def _file(kernel: bytes, initrd: bytes | None, preset: Preset) -> tuple[PayloadImage, bytes]:
     """What goes into the Payload section, and its kind."""
-    vmlinux = preset.vmlinux and kernel.startswith(elf.MAGIC)
     try:
-        if not vmlinux:
+        if preset.any_payload:
+            kind = payload.kind(kernel)
+        else:
             linux.kernel(kernel)
+            kind = PayloadImage.BZIMAGE
         data = bundle.write(kernel, initrd) if initrd else kernel
     except FormatError as error:
         raise EmuError(str(error)) from None
-    return (PayloadImage.VMLINUX if vmlinux else PayloadImage.BZIMAGE), data
+    return kind, data
 
 
 def _direct_boot(config: RunConfig) -> DirectBoot | None:
@@ -134,18 +136,18 @@ def _load_kernel(
     config: RunConfig, preset: Preset, sections: Sequence[Section], memory: Contents, ram: tuple[Range, ...]
 ) -> hob.Payload | None:
     """Kernel, initrd and command line as the VMM puts them into memory, and what its TD HOB says of them."""
-    payload: hob.Payload | None
+    loaded: hob.Payload | None
     if load := LOADERS.get(preset.kernel):
-        payload = hob.Payload(PayloadImage.RAW_VMLINUX, load(config, memory, ram))
+        loaded = hob.Payload(PayloadImage.RAW_VMLINUX, load(config, memory, ram))
         command_line = preset.kernel is Kernel.SEGMENTS
     elif preset.kernel in BY_FW_CFG:
         return None
     else:
-        payload, command_line = _load_section(config, preset, sections, memory), True
+        loaded, command_line = _load_section(config, preset, sections, memory), True
     for section in sections:
         if section.type == SectionType.PAYLOAD_PARAM and command_line:
             _place(memory, section, config.cmdline.encode() + b"\0", "command line")
-    return payload
+    return loaded
 
 
 def _load_section(
@@ -262,9 +264,9 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
             memory.write(gpa, data)
     else:
         _load_image(config, preset, added, memory)
-    payload = _load_kernel(config, preset, added, memory, ram)
+    loaded = _load_kernel(config, preset, added, memory, ram)
     absent = max(config.td.max_vcpus - config.vcpus, 0)
-    facts = hob.Facts(ram, added, image.window, shown.ids, payload, absent)
+    facts = hob.Facts(ram, added, image.window, shown.ids, loaded, absent)
     list_at, data = 0, b""
     if hobs:
         section = hobs[-1] if preset.last_hob else hobs[0]

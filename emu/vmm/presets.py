@@ -61,7 +61,7 @@ class Preset:
     page_aug: bool = False  # pages with PAGE.AUG are left for the TD to accept
     exact_attributes: bool = False  # a section is measured if its attributes are MR.EXTEND and nothing else
     last_hob: bool = False  # of several TD_HOB sections, the last one counts
-    vmlinux: bool = False  # the file in the Payload section may be a vmlinux; else it is a bzImage
+    any_payload: bool = False  # its Payload section takes a vmlinux or an executable too, not only a bzImage
     max_cpus: int = 0  # 0: no limit
     igvm: bool = False  # it takes an IGVM file too
     indexed: bool = False  # a vCPU's APIC id is its index; else ids may be chosen
@@ -76,7 +76,7 @@ _SPEC = Preset(
     zeros=True,
     large_pages=True,
     page_aug=True,
-    vmlinux=True,
+    any_payload=True,
     igvm=True,
 )
 _OFF = Switch(SLEEP.port, OFF, SLEEP_ENABLE | SLEEP_TYPE_5, shows=0)

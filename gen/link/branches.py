@@ -21,6 +21,7 @@ from gen.x86 import Symbol, Unit
 
 LISTED: Mapping[str, str] = {
     "prim_handoff_linux": "the entry of the measured kernel",
+    "prim_handoff_executable": "the entry of the measured payload",
     "ap_park": "the wakeup vector that the OS wrote into its own mailbox",
     "ap_reset_vector": "32-bit code of this image, by a far pointer that it wrote",
     "ap_reset_32": "64-bit code of this image, in the same way",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from peachpy.x86_64 import (
     ADD,
-    AND,
     CALL,
-    CLD,
     CMP,
     JAE,
     JMP,
-    JNZ,
     JZ,
     LABEL,
     LEA,
@@ -43,16 +40,13 @@ from peachpy.x86_64 import (
 
 from dsl.layout import is_cleared
 from dsl.sizes import SPAN_DATA, SPAN_SIZE
-from formats.paging import ENTRIES, PageBit
-from formats.units import GIB, LARGE_PAGE, PAGE
-from gen.flow.names import CONTEXT
+from formats.units import LARGE_PAGE
 from gen.primitives.builder import ALL, READ_WRITE, Body, Builder, map_arguments, pages_arguments, reload_cr3
-from gen.x86 import CLI, MOVSEG, REP_MOVSB, REP_STOSB, Symbol, ds, es, rsp, ss
+from gen.primitives.handover import open_park_tables, quiet
+from gen.x86 import REP_MOVSB, REP_STOSB, Symbol, rsp
 
 # Linux's LA57 and AP trampolines lie in the first MiB (arch/x86/realmode); this is one large page.
 LOW_MEMORY = LARGE_PAGE
-# A page of a PDPT is 1 GiB: SDM volume 3A, 4.5.4.
-GIB_LEAF = int(PageBit.PRESENT | PageBit.WRITABLE | PageBit.LARGE)
 
 
 def load_linux(b: Builder) -> None:  # (placement, paging)
@@ -114,7 +108,7 @@ def handoff_linux(b: Builder) -> None:  # (placement, page, paging)
         MOV(rsi, [rax + b.offset("Placement", "load")])
         MOV(rcx, [rax + b.offset("Placement", "kernel") + b.offset("Linux", "protected_size")])
 
-    _open_park_tables(b)
+    open_park_tables(b)
     if "clear_rest" in b.firmware.primitives:
         _clear_sections(b, placement, page, paging)
     for part in (low_memory, window, protected_part):
@@ -157,33 +151,9 @@ def _clear_sections(b: Builder, placement: int, page: int, paging: int) -> None:
         CALL(Symbol("clear_rest"))
 
 
-def _open_park_tables(b: Builder) -> None:
-    """The parked APs' tables become the OS's: 512 GiB in 1 GiB pages, for a wakeup vector anywhere."""
-    more = Label("more")
-    MOV(rax, [Symbol(CONTEXT, b.context.ap_paging + b.offset("Paging", "tables"))])
-    MOV(rdi, [rax])  # PML4 entry 0: the PDPT, made by park_aps
-    AND(rdi, -PAGE)
-    MOV(eax, GIB_LEAF)
-    MOV(edx, GIB)
-    MOV(ecx, ENTRIES)
-    LABEL(more)
-    MOV([rdi], rax)
-    ADD(rdi, 8)
-    ADD(rax, rdx)
-    SUB(ecx, 1)
-    JNZ(more)
-
-
 def _enter() -> None:
-    """To RCX with RSI kept, other general registers but RSP zero, IF = DF = 0.
-
-    The data segments get the boot protocol's selector; CS has been 0x10 since reset.
-    """
-    CLI()
-    CLD()
-    MOV(eax, 0x18)
-    for segment in (ds, es, ss):
-        MOVSEG(segment, eax)
+    """To RCX with RSI kept, other general registers but RSP zero."""
+    quiet()
     for register in (eax, ebx, edx, edi, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
         XOR(register, register)
     JMP(rcx)

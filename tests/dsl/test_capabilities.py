@@ -91,9 +91,17 @@ def test_memory_regions_need_the_capability_that_carves_them() -> None:
     )
 
 
-def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
-    hints = [d[2] for d in told("", "handoff nothing(td)") if "has no kind" in d[1]]
-    assert hints == ["the kinds are `linux`"]
+@pytest.mark.parametrize(
+    ("uses", "kinds"),
+    [
+        ("", "`linux`"),
+        ("uses linux\n", "`linux`"),
+        ("uses executable, linux\n", "`executable` and `linux`"),
+    ],
+)
+def test_an_unknown_kind_is_named_with_the_known_ones(uses: str, kinds: str) -> None:
+    hints = [d[2] for d in told(uses, "handoff nothing(td)") if "has no kind" in d[1]]
+    assert hints == [f"the kinds are {kinds}"]
 
 
 @pytest.mark.parametrize(

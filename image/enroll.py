@@ -34,6 +34,11 @@ def volume_section(image: bytes, *, place: str = "image") -> Section:
     return section
 
 
+def content(image: bytes, section: Section) -> bytes:
+    """A section's bytes in the file."""
+    return image[section.data_offset : section.data_offset + section.raw_size]
+
+
 def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "image") -> bytes:
     """The image with a volume of these files in its CFV, in place of one from an earlier time.
 
@@ -44,7 +49,7 @@ def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "i
     names = [name for name, _ in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise FieldError(where, f"file {twice} twice", "each file once: a reader takes the first")
-    before = image[section.data_offset : section.data_offset + section.raw_size]
+    before = content(image, section)
     if any(before):
         try:
             cfv.read(before, place=where)
@@ -82,7 +87,7 @@ def contents(image: bytes, sections: Sequence[Section]) -> tuple[CfvInfo, ...]:
 
 
 def _contents(image: bytes, section: Section) -> CfvInfo:
-    data = image[section.data_offset : section.data_offset + section.raw_size]
+    data = content(image, section)
     if not any(data):
         return CfvInfo(section.address, (), None, "zeros")
     try:

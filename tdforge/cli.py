@@ -19,9 +19,10 @@ from tdforge.commands.launch import LAUNCH
 from tdforge.commands.run import RUN
 from tdforge.commands.sample import SAMPLE
 from tdforge.commands.sign import SIGN
+from tdforge.commands.verify import VERIFY
 from tdforge.errors import UsageError, exit_code
 
-COMMANDS = (BUILD, CHECK, FMT, INSPECT, SIGN, ENROLL, RUN, LAUNCH, DIFF_RUN, SAMPLE)
+COMMANDS = (BUILD, CHECK, FMT, INSPECT, SIGN, ENROLL, VERIFY, RUN, LAUNCH, DIFF_RUN, SAMPLE)
 
 
 def parser() -> argparse.ArgumentParser:

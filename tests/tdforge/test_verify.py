@@ -1,0 +1,133 @@
+"""Does `verify` take what openssl signed for the key that was enrolled, and nothing else?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cfvbyhand as hand
+import pytest
+from opensslkeys import key, numbers, signed_payload
+from tdvfimage import image_for_direct_boot
+
+from tdforge.cli import main
+
+START, SIZE = 0xB000, 0x2000  # of the CFV, in the sample image's file
+PAYLOAD = b"what is to be started"
+NAMES = ("p384", "rsa")
+
+
+def image(folder: Path, config: bytes) -> Path:
+    """The sample image with these bytes in its CFV."""
+    data = bytearray(image_for_direct_boot())
+    data[START : START + SIZE] = config.ljust(SIZE, b"\0")
+    path = folder / "image.bin"
+    path.write_bytes(data)
+    return path
+
+
+def enrolled(folder: Path, name: str) -> Path:
+    """The sample image with the trust anchor of a key, packed by hand."""
+    digest = hashlib.sha384(numbers(name)).digest()
+    return image(folder, hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(digest))))
+
+
+def verify(at: Path, data: bytes, *more: str) -> int:
+    path = at.with_name("signed")
+    path.write_bytes(data)
+    return main(["verify", str(at), str(path), *more])
+
+
+def said(captured: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error."""
+    text = captured.readouterr().err
+    assert text.startswith("tdforge: "), text
+    assert text.count("\n") == 1, text
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_openssl_signed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(enrolled(tmp_path, name), signed_payload(name, PAYLOAD, 3, 4)) == 0
+    assert capsys.readouterr().out.endswith("), version 3, SVN 4\n")
+    assert verify(enrolled(tmp_path, name), signed_payload(name, PAYLOAD) + b"behind") == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_we_signed_for_what_we_enrolled(name: str, tmp_path: Path) -> None:
+    at, out = image(tmp_path, b""), tmp_path / "out"
+    (tmp_path / "payload").write_bytes(PAYLOAD)
+    assert main(["enroll", str(at), "--key", str(key(name, "pem", public=True)), "-o", str(at)]) == 0
+    words = ["sign", str(tmp_path / "payload"), "--key", str(key(name)), "--version", "1", "--svn", "1"]
+    assert main([*words, "-o", str(out)]) == 0
+    assert main(["verify", str(at), str(out)]) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flipped_bit_anywhere(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In each byte of the header, of the payload, at both ends of each number of key and signature."""
+    at, good = enrolled(tmp_path, name), signed_payload(name, PAYLOAD)
+    length = 48 + len(PAYLOAD)
+    parts = (48, 48, 48, 48) if name == "p384" else (384, 8, 384)
+    ends = [sum(parts[:index]) for index in range(len(parts) + 1)]
+    places = [
+        *range(length),
+        *(length + each for each in ends[:-1]),
+        *(length + each - 1 for each in ends[1:]),
+    ]
+    for place in places:
+        data = bytearray(good)
+        data[place] ^= 1 << place % 8
+        assert verify(at, bytes(data)) == 1, place
+        said(capsys)
+    assert verify(at, good) == 0
+
+
+def signed_by_another() -> bytes:
+    """With the enrolled key in it, but another's signature."""
+    data = signed_payload("other", PAYLOAD)
+    return data[: 48 + len(PAYLOAD)] + numbers("p384") + data[-96:]
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: PAYLOAD * 20, "found type 74616877-"),
+        (lambda: signed_payload("other", PAYLOAD), "signed: its key has SHA-384 "),
+        (lambda: signed_payload("rsa", PAYLOAD), "signed: its key has SHA-384 "),
+        (lambda: signed_payload("p384", PAYLOAD)[:-1], "found 191 bytes, expected 192 of key and signature"),
+        (signed_by_another, "signed: the signature is not that of the key over header and payload"),
+    ],
+    ids=["unsigned", "wrong key", "other algorithm", "cut", "signed by another"],
+)
+def test_what_is_refused(
+    made: Callable[[], bytes], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(enrolled(tmp_path, "p384"), made()) == 1
+    assert says in said(capsys)
+
+
+def test_a_lower_svn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at, data = enrolled(tmp_path, "p384"), signed_payload("p384", PAYLOAD, 1, 4)
+    assert verify(at, data, "--minimum-svn", "4") == 0
+    assert verify(at, data, "--minimum-svn", "5") == 1
+    assert said(capsys).endswith("found SVN 4, expected at least 5\n")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (b"", "found signature"),
+        (hand.volume(SIZE), "found no trust anchor; enroll a key"),
+        (hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, b"x")), "trust anchor: found 1 bytes, expected 40"),
+        (hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(b""))), "found a length of 40"),
+        (hand.volume(SIZE // 2), "found a volume of 0x1000 bytes, expected 0x2000"),
+    ],
+    ids=["empty", "no anchor", "short anchor", "no hash", "short volume"],
+)
+def test_a_cfv_without_an_anchor(
+    config: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(image(tmp_path, config), signed_payload("p384", PAYLOAD)) == 1
+    assert says in said(capsys)

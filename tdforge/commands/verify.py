@@ -57,7 +57,8 @@ def verify(given: argparse.Namespace) -> int:
 def _anchor(image: bytes, place: str) -> bytes:
     section = volume_section(image, place=place)
     where = f"{place} CFV, GPA {section.address:#x}"
-    data = cfv.read(content(image, section), place=where).find(cfv.ANCHOR_FILE)
+    raw = content(image, section)
+    data = cfv.read(raw, place=where).find(cfv.ANCHOR_FILE) if any(raw) else None
     if data is None:
         raise UserError(f"{where}: found no trust anchor; enroll a key")
     return cfv.read_anchor(data, place=f"{where}, trust anchor")

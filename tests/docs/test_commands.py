@@ -13,7 +13,13 @@ from tdforge import boot, cli
 
 RUN = {ROOT / "docs" / name for name in ("tutorial.md", "secure-boot.md")}
 PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - RUN)]
-MENTIONS = ("tdforge check", "tdforge run", "tdforge sign", "tdforge enroll", "tdforge verify")  # the command as such
+MENTIONS = (
+    "tdforge check",
+    "tdforge run",
+    "tdforge sign",
+    "tdforge enroll",
+    "tdforge verify",
+)  # the command as such
 SESSIONS = set(re.findall(r"^@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
 
 

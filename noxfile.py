@@ -222,3 +222,10 @@ def mutants(session: nox.Session) -> None:
     """Try small faults on copies of the tree, list the unnoticed ones; `-- --help` lists the options."""
     prepare(session)
     python(session, "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session(python=False)
+def prove(session: nox.Session) -> None:
+    """Prove the C core with CBMC; `-- --help` lists the options."""
+    prepare(session)
+    python(session, "-m", "tdforge.prove", *session.posargs)

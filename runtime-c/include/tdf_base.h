@@ -11,6 +11,14 @@
 
 #include "formats.h"
 
+/* What a loop changes, what holds whenever it begins again, and what becomes less each time: for the proofs alone
+ * (docs/proofs.md). Firmware has nothing of it. */
+#ifdef PROVE
+#define PROVE_LOOP(changes, holds, ...) __CPROVER_assigns changes __CPROVER_loop_invariant(holds) __CPROVER_decreases(__VA_ARGS__)
+#else
+#define PROVE_LOOP(changes, holds, ...)
+#endif
+
 /* 0, or an error number of the prelude (TDF_E_...). */
 typedef uint32_t status_t;
 

@@ -5,6 +5,7 @@
 #include "formats.h"
 #include "plan.h"
 
+#define MAX_RANGES (sizeof((struct ram *)0)->ranges.items / sizeof(struct ram_range))
 #define STATUS_CLASS(status) ((uint32_t)((status) >> 32))
 #define STATUS_LEVEL(status) ((uint32_t)(status) & 7)
 #define LEVEL_1G 2u
@@ -20,6 +21,7 @@ static uint64_t page_size(uint32_t level) { return level ? TDF_PAGE_2M : TDF_PAG
 
 static int is_carved(const struct ram *ram, const struct ram_range *range) {
     for (uint64_t i = 0; i < ram->carved.count; i++)
+        PROVE_LOOP((i), i <= ram->carved.count, ram->carved.count - i)
         if (tdf_gpa(ram->carved.items[i].data) == range->start)
             return 1;
     return 0;
@@ -27,14 +29,13 @@ static int is_carved(const struct ram *ram, const struct ram_range *range) {
 
 /* Cuts an entry in two at `at`. With no entry free the upper part is simply not listed, which leaves it out. */
 static void cut(struct ram *ram, uint64_t index, uint64_t at) {
-    const uint64_t capacity = sizeof ram->ranges.items / sizeof ram->ranges.items[0];
     struct ram_range *range = &ram->ranges.items[index];
     if (at <= range->start || at >= range->end)
         return;
     struct ram_range above = *range;
     above.start = at;
     range->end = at;
-    if (ram->ranges.count == capacity)
+    if (ram->ranges.count == MAX_RANGES)
         return;
     memmove(range + 2, range + 1, (ram->ranges.count - index - 1) * sizeof *range);
     range[1] = above;
@@ -47,7 +48,9 @@ void leave_out(struct ram *ram, uint64_t start, uint64_t end) {
     end = end > UINT64_MAX - TDF_PAGE ? UINT64_MAX : tdf_align_up(end, TDF_PAGE);
     if (end <= start)
         return;
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, ram->ranges), i <= ram->ranges.count && ram->ranges.count <= MAX_RANGES,
+                   MAX_RANGES - ram->ranges.count, ram->ranges.count - i) {
         struct ram_range *range = &ram->ranges.items[i];
         /* Carved regions are needed wherever they lie; what was added at launch needs no acceptance. */
         if (range->state != TDF_RAM_STATE_UNACCEPTED || range->end <= start || range->start >= end ||
@@ -91,7 +94,8 @@ static status_t advance(struct acceptance *at, uint64_t done) {
 
 /* The end of unaccepted memory from at->next on, over all ranges that touch; 0 if none is left. */
 static uint64_t find_end(const struct ram *ram, struct acceptance *at) {
-    for (; at->range < ram->ranges.count; at->range++) {
+    for (; at->range < ram->ranges.count; at->range++)
+        PROVE_LOOP((at->range), 1, ram->ranges.count - at->range) {
         const struct ram_range *range = &ram->ranges.items[at->range];
         if (range->state == TDF_RAM_STATE_UNACCEPTED && at->next < range->end)
             break;
@@ -102,7 +106,8 @@ static uint64_t find_end(const struct ram *ram, struct acceptance *at) {
     if (at->next < range->start)
         at->next = range->start;
     uint64_t end = range->end;
-    for (uint64_t i = at->range + 1; i < ram->ranges.count; i++) {
+    for (uint64_t i = at->range + 1; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, range, end), i <= ram->ranges.count, ram->ranges.count - i) {
         range = &ram->ranges.items[i];
         if (range->start != end || range->state != TDF_RAM_STATE_UNACCEPTED)
             break;

@@ -5,6 +5,8 @@
 #include "primitives.h"
 
 #define SMALLEST_LIST (sizeof(struct hob_phit) + sizeof(struct hob_header))
+#define MAX_RESOURCES (sizeof((struct vmm *)0)->resources.items / sizeof(struct resource))
+#define MAX_TABLES (sizeof((struct vmm *)0)->tables.items / sizeof(struct span))
 #define RESOURCE_KINDS 8u /* PI 1.7 volume 3, 5.5: EFI_RESOURCE_MAX_MEMORY_TYPE, with PI 1.8's UNACCEPTED below it */
 
 status_t hob_extent(const struct span *region, struct span *out) {
@@ -32,7 +34,7 @@ static status_t add_resource(const struct span *hob, struct vmm *vmm) {
     if (resource.resource_type >= RESOURCE_KINDS || (resource.attributes & ~HOB_RESOURCE_ATTR_MASK) != 0 ||
         resource.length > UINT64_MAX - resource.start)
         return TDF_E_HOB_MALFORMED;
-    if (vmm->resources.count == sizeof vmm->resources.items / sizeof vmm->resources.items[0])
+    if (vmm->resources.count == MAX_RESOURCES)
         return TDF_E_HOB_TOO_MANY;
     struct resource *to = &vmm->resources.items[vmm->resources.count++];
     to->kind = resource.resource_type;
@@ -71,7 +73,7 @@ static status_t add_extension(const struct span *hob, struct vmm *vmm) {
         return add_payload_info(&body, vmm);
     if (memcmp(head.guid, acpi_table, sizeof head.guid) != 0)
         return TDF_OK; /* unknown GUIDs are measured with the list and mean nothing to us */
-    if (vmm->tables.count == sizeof vmm->tables.items / sizeof vmm->tables.items[0])
+    if (vmm->tables.count == MAX_TABLES)
         return TDF_E_HOB_TOO_MANY;
     vmm->tables.items[vmm->tables.count++] = body;
     return TDF_OK;
@@ -95,7 +97,11 @@ status_t parse_hob(const struct span *list, struct vmm *out) {
     out->serial_irq = out->off_type = out->reset_value = out->reduced = 0;
     uint64_t offset = sizeof phit;
     struct hob_header head;
-    while (tdf_read(list, offset, &head, sizeof head)) {
+    while (tdf_read(list, offset, &head, sizeof head))
+        PROVE_LOOP((offset, head, status, *out),
+                   offset < list->size + HOB_ALIGNMENT && out->resources.count <= MAX_RESOURCES &&
+                       out->tables.count <= MAX_TABLES,
+                   list->size + HOB_ALIGNMENT - offset) {
         if (head.reserved != 0 || head.length < sizeof head)
             return TDF_E_HOB_MALFORMED;
         if (!tdf_inside(list->size, offset, head.length))

@@ -22,7 +22,8 @@ static int usable(const struct ram_range *range, uint64_t home) {
 
 /* The first carved region that overlaps; 0 if there is none. */
 static const struct span *carved_in(const struct ram *ram, const struct area *area) {
-    for (uint64_t i = 0; i < ram->carved.count; i++) {
+    for (uint64_t i = 0; i < ram->carved.count; i++)
+        PROVE_LOOP((i), i <= ram->carved.count, ram->carved.count - i) {
         uint64_t start = tdf_gpa(ram->carved.items[i].data);
         if (tdf_overlap(area->start, area->end, start, start + ram->carved.items[i].size))
             return &ram->carved.items[i];
@@ -34,7 +35,8 @@ static int is_free(const struct ram *ram, const struct area *area, uint64_t home
     uint64_t at = area->start;
     if (at < LOW_MEMORY_END || carved_in(ram, area))
         return 0;
-    for (uint64_t i = 0; i < ram->ranges.count && at < area->end; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count && at < area->end; i++)
+        PROVE_LOOP((i, at), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         if (!holds(range, at))
             continue;
@@ -52,10 +54,12 @@ int plan_is_free(const struct ram *ram, uint64_t start, uint64_t end, uint64_t h
 
 /* The lowest place for `size` bytes in one range, not below `from`; 0 if there is none. */
 static uint64_t lowest(const struct ram *ram, uint64_t from, uint64_t size, uint64_t alignment) {
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         uint64_t at = tdf_align_up(range->start > from ? range->start : from, alignment);
-        while (usable(range, 0) && at < range->end && range->end - at >= size) {
+        while (usable(range, 0) && at < range->end && range->end - at >= size)
+            PROVE_LOOP((at), 1, at < range->end ? range->end - at : 0) {
             struct area area = {at, at + size};
             const struct span *taken = carved_in(ram, &area);
             if (!taken)
@@ -68,11 +72,13 @@ static uint64_t lowest(const struct ram *ram, uint64_t from, uint64_t size, uint
 
 /* The highest page-aligned place for `size` bytes below `limit` and outside of `kept`; 0 if there is none. */
 static uint64_t highest(const struct ram *ram, uint64_t limit, uint64_t size, const struct area *kept) {
-    for (uint64_t i = ram->ranges.count; i > 0; i--) {
+    for (uint64_t i = ram->ranges.count; i > 0; i--)
+        PROVE_LOOP((i), i <= ram->ranges.count, i) {
         const struct ram_range *range = &ram->ranges.items[i - 1];
         const uint64_t start = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
         uint64_t end = range->end < limit ? range->end : tdf_align_down(limit, TDF_PAGE);
-        while (usable(range, 0) && end > start && end - start >= size) {
+        while (usable(range, 0) && end > start && end - start >= size)
+            PROVE_LOOP((end), 1, end) {
             struct area area = {end - size, end};
             const struct span *taken = carved_in(ram, &area);
             if (taken)

@@ -38,6 +38,7 @@ static int is_ram(const struct resource *resource, int legacy) {
 /* Is nothing listed as unaccepted? */
 static int is_legacy(const struct vmm *vmm) {
     for (uint64_t i = 0; i < vmm->resources.count; i++)
+        PROVE_LOOP((i), i <= vmm->resources.count, vmm->resources.count - i)
         if (counts(&vmm->resources.items[i]) && vmm->resources.items[i].kind == HOB_RESOURCE_UNACCEPTED)
             return 0;
     return 1;
@@ -57,6 +58,7 @@ static status_t insert(struct ram *ram, uint64_t at, const struct ram_range *ran
 static uint64_t place_of(const struct ram *ram, uint64_t start) {
     uint64_t at = ram->ranges.count;
     while (at > 0 && ram->ranges.items[at - 1].start > start)
+        PROVE_LOOP((at), at <= ram->ranges.count, at)
         at--;
     return at;
 }
@@ -64,7 +66,9 @@ static uint64_t place_of(const struct ram *ram, uint64_t start) {
 /* The VMM's RAM, sorted and disjoint, one range for each resource. */
 static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram) {
     const int legacy = is_legacy(vmm);
-    for (uint64_t i = 0; i < vmm->resources.count; i++) {
+    for (uint64_t i = 0; i < vmm->resources.count; i++)
+        PROVE_LOOP((i, ram->ranges), i <= vmm->resources.count && ram->ranges.count <= MAX_RANGES,
+                   vmm->resources.count - i) {
         const struct resource *resource = &vmm->resources.items[i];
         const struct ram_range range = {resource->start, resource->start + resource->size, TDF_RAM_STATE_UNACCEPTED,
                                         E820_RAM};
@@ -88,9 +92,11 @@ static status_t collect(const struct vmm *vmm, uint64_t gpa_end, struct ram *ram
 /* MMIO and reserved ranges may not be RAM at the same time. */
 static status_t check_disjoint(const struct vmm *vmm, const struct ram *ram) {
     const int legacy = is_legacy(vmm);
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
-        for (uint64_t k = 0; k < vmm->resources.count; k++) {
+        for (uint64_t k = 0; k < vmm->resources.count; k++)
+            PROVE_LOOP((k), k <= vmm->resources.count, vmm->resources.count - k) {
             const struct resource *other = &vmm->resources.items[k];
             int reserved = other->kind == HOB_RESOURCE_MEMORY_RESERVED && !legacy;
             if ((other->kind == HOB_RESOURCE_MMIO || reserved) && other->size != 0 &&
@@ -116,7 +122,9 @@ static status_t append(struct ram *ram, struct ram_range range, uint32_t section
 /* The section that covers `at`, or the first one that starts after it; NO_SECTION if there is none. */
 static uint32_t next_section(const struct layout *layout, uint64_t at) {
     uint32_t found = NO_SECTION;
-    for (uint32_t i = 0; i < layout->count; i++) {
+    for (uint32_t i = 0; i < layout->count; i++)
+        PROVE_LOOP((i, found), i <= layout->count && (found == NO_SECTION || (found < i && layout->entries[found].end > at)),
+                   layout->count - i) {
         const struct layout_entry *entry = &layout->entries[i];
         if (is_ram_section(entry) && entry->end > at &&
             (found == NO_SECTION || entry->start < layout->entries[found].start))
@@ -130,11 +138,16 @@ static status_t cut_sections(const struct ram *from, const struct layout *layout
     uint32_t last_section = NO_SECTION;
     uint64_t missing = 0;
     for (uint32_t i = 0; i < layout->count; i++)
+        PROVE_LOOP((i, missing), i <= layout->count, layout->count - i)
         if (is_ram_section(&layout->entries[i]))
             missing += layout->entries[i].end - layout->entries[i].start;
-    for (uint64_t i = 0; i < from->ranges.count; i++) {
+    for (uint64_t i = 0; i < from->ranges.count; i++)
+        PROVE_LOOP((i, missing, last_section, to->ranges), i <= from->ranges.count && to->ranges.count <= MAX_RANGES,
+                   from->ranges.count - i) {
         struct ram_range rest = from->ranges.items[i];
-        while (rest.start < rest.end) {
+        while (rest.start < rest.end)
+            PROVE_LOOP((rest, missing, last_section, to->ranges), to->ranges.count <= MAX_RANGES,
+                       rest.start < rest.end ? rest.end - rest.start : 0) {
             struct ram_range piece = rest;
             uint32_t section = next_section(layout, rest.start);
             uint32_t tag = NO_SECTION;
@@ -161,7 +174,8 @@ static status_t cut_sections(const struct ram *from, const struct layout *layout
 
 /* The image's part below 4 GiB: ours, never RAM, but the OS has to know of it. */
 static status_t add_window(const struct layout *layout, struct ram *ram) {
-    for (uint32_t i = 0; i < layout->count; i++) {
+    for (uint32_t i = 0; i < layout->count; i++)
+        PROVE_LOOP((i, ram->ranges), i <= layout->count && ram->ranges.count <= MAX_RANGES, layout->count - i) {
         const struct layout_entry *entry = &layout->entries[i];
         if (!is_window_section(entry))
             continue;
@@ -203,7 +217,8 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
     if (entry->end == 0 || entry->end > *limit || ram->carved.count == MAX_CARVED)
         return TDF_E_RAM_TOO_SMALL;
     uint64_t size = tdf_align_up(entry->end, TDF_PAGE);
-    for (uint64_t i = ram->ranges.count; i > 0; i--) {
+    for (uint64_t i = ram->ranges.count; i > 0; i--)
+        PROVE_LOOP((i), i <= ram->ranges.count, i) {
         const struct ram_range *range = &ram->ranges.items[i - 1];
         uint64_t end = range->end < *limit ? range->end : *limit;
         end = whole ? end_in_block(end, size) : end;
@@ -222,6 +237,7 @@ static status_t carve(struct ram *ram, const struct layout_entry *entry, uint64_
 status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end) {
     const struct ram_range range = {start, end, TDF_RAM_STATE_ADDED, E820_RESERVED};
     for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i), i <= ram->ranges.count, ram->ranges.count - i)
         if (tdf_overlap(ram->ranges.items[i].start, ram->ranges.items[i].end, start, end))
             return TDF_E_RAM_RANGE_OVERLAP;
     return insert(ram, place_of(ram, start), &range);
@@ -230,9 +246,11 @@ status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end) {
 status_t plan_take_half(struct ram *ram, struct span *out) {
     uint64_t lowest = TDF_4G, largest = 0, limit = 0;
     for (uint64_t i = 0; i < ram->carved.count; i++)
+        PROVE_LOOP((i, lowest), i <= ram->carved.count, ram->carved.count - i)
         if (tdf_gpa(ram->carved.items[i].data) < lowest)
             lowest = tdf_gpa(ram->carved.items[i].data);
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, largest, limit), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         const uint64_t end = range->end < lowest ? range->end : lowest;
         const uint64_t start = range->start < LOW_MEMORY_END ? LOW_MEMORY_END : range->start;
@@ -263,7 +281,10 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
         (status = cut_sections(&listed, layout, out)) != TDF_OK || (status = add_window(layout, out)) != TDF_OK)
         return status;
     uint64_t limit = tdf_align_down(layout->carve_limit, TDF_PAGE);
-    for (uint32_t i = 0; i < layout->count; i++) {
+    for (uint32_t i = 0; i < layout->count; i++)
+        PROVE_LOOP((i, limit, out->ranges, out->carved),
+                   i <= layout->count && out->ranges.count <= MAX_RANGES && out->carved.count <= MAX_CARVED,
+                   layout->count - i) {
         if (layout->entries[i].kind != LAYOUT_CARVED)
             continue;
         if ((status = carve(out, &layout->entries[i], &limit, 1)) != TDF_OK)

@@ -302,7 +302,7 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Result(c[0], c[1], c[2], self._span(meta))
 
     def extent(self, meta: Meta, c: list[Any]) -> tree.Extent:
-        return tree.Extent(c[0], self._span(meta))
+        return tree.Extent(c[0], c[1].value if c[1] else None, self._span(meta))
 
     def on_error(self, meta: Meta, c: list[Any]) -> str:
         return "on error fatal"
@@ -395,6 +395,12 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def before(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("before", meta, c)
+
+    def authorises(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("authorises", meta, c)
+
+    def runs(self, meta: Meta, c: list[Any]) -> tree.Effect:
+        return self._effect("runs", meta, c)
 
     def writes(self, meta: Meta, c: list[Any]) -> tree.Effect:
         return self._effect("writes", meta, c)

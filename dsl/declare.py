@@ -64,6 +64,7 @@ class Names:
     extents: dict[str, str] = field(
         default_factory=dict
     )  # primitive -> the parameter its result is a part of
+    limits: dict[str, int] = field(default_factory=dict)  # primitive -> the most bytes of that part
     same_trust: dict[str, str] = field(default_factory=dict)  # primitive -> parameter with its result's trust
     handles: dict[str, None] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)  # state -> record
@@ -86,7 +87,7 @@ class Names:
         """Whether nothing comes of a call of the primitive but its result or its error."""
         p, effects = self.primitives[primitive], self.effects[primitive]
         writes = any(parameter.mutable for parameter in p.parameters) or effects.writes
-        return p.home == "c" and not (writes or effects.steps or effects.measures)
+        return p.home == "c" and not (writes or effects.steps or effects.measures or effects.authorises)
 
     def where(self, name: tree.Name) -> str:
         """Where a name is declared first, as seen from another place."""
@@ -243,6 +244,8 @@ def _declare_primitive(item: tree.Primitive, names: Names, reporter: Reporter) -
         result = Bytes()
         trust = next((p.provenance for p in parameters if p.name == item.result.of.text), trust)
         names.extents[item.name.text] = item.result.of.text
+        if item.result.limit is not None:
+            names.limits[item.name.text] = item.result.limit
     elif item.result is not None:
         result = resolve(item.result.type, names, reporter)
         trust = PROVENANCES[item.result.provenance or "trusted"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dsl.model import Span
 
-# The ten trust rules, in the order of the threat model (docs/threat-model.md). Codes are never reused.
+# The trust rules, in the order of the threat model (docs/threat-model.md). Codes are never reused.
 RULES = {
     "T01": "measure before use",
     "T02": "copy before read",
@@ -22,6 +22,7 @@ RULES = {
     "T08": "ends well",
     "T09": "APs parked",
     "T10": "fits",
+    "T11": "signed before run",
 }
 
 # What else can be wrong with a flow file.

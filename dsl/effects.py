@@ -20,6 +20,7 @@ TEXTS = {
     "region": "... a memory region is used before it: the step that makes them usable",
     "late": "... something comes after it that has to come before it",
     "abandoned": "... the flow goes on after an error of a primitive that takes it",
+    "unsigned": "... bytes run that are not authorised, in a firmware that takes the step anywhere",
 }
 PLACEHOLDERS = {"call": "", "argument": "", "rtmr": ""}
 
@@ -61,6 +62,8 @@ class Effects:
     RTMR."""
 
     measures: tuple[tuple[str, str], ...] = ()
+    authorises: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     gives: tuple[tuple[str, str | None], ...] = ()
     needs: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
@@ -87,7 +90,7 @@ def step_of(item: tree.Step, reporter: Reporter) -> Step:
     """The step that `item` declares; texts are tried once, so that no flow meets a wrong one."""
     texts: dict[str, tuple[str, str]] = {}
     if item.rule.text not in RULES:
-        reporter.error("N01", item.rule.span, f"there is no rule `{item.rule.text}`", "T01 to T10")
+        reporter.error("N01", item.rule.span, f"there is no rule `{item.rule.text}`", "T01 to T11")
     for word, message, hint in item.texts:
         if word.text not in TEXTS:
             hint_ = did_you_mean(word.text, TEXTS) or f"one of {join_words(TEXTS)}"
@@ -149,6 +152,8 @@ class _Reader:
             measures=tuple(
                 (self.parameter(e.names[0]), self.parameter(e.names[1])) for e in each.get("measures", ())
             ),
+            authorises=self.operands("authorises"),
+            runs=self.operands("runs"),
             gives=tuple(self.given(e) for e in each.get("gives", ())),
             needs=tuple(self.step(e.names[0], "missing") for e in needs if len(e.names) == 1),
             before=tuple(self.step(e.names[0], "late") for e in each.get("before", ())),
@@ -174,7 +179,7 @@ class _Reader:
         return SpanNeed(names[0], effect.number, other, effect.align, effect.within, self.span_error)
 
     def given(self, effect: tree.Effect) -> tuple[str, str | None]:
-        step = self.step(effect.names[0], "repeated", "abandoned", "late")
+        step = self.step(effect.names[0], "repeated", "abandoned", "late", "unsigned")
         numbered = step in self.steps and self.steps[step].numbered
         if numbered != (len(effect.names) == 2):
             message = f"step `{step}` is taken {'for a register' if numbered else 'once'}"

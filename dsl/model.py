@@ -26,12 +26,13 @@ class Span:
 
 
 class Provenance(Enum):
-    """How far a value may be believed. Order is trust: SHARED < UNTRUSTED < MEASURED < TRUSTED."""
+    """How far a value may be believed. Order is trust, the least first."""
 
     SHARED = 0
     UNTRUSTED = 1
     MEASURED = 2
-    TRUSTED = 3
+    AUTHORISED = 3  # measured, and signed with the key that the trust anchor names
+    TRUSTED = 4
 
 
 @dataclass(frozen=True)

@@ -449,9 +449,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Extent:
-    """`-> extent of p`"""
+    """`-> extent of p`; `limit`: the most bytes that it has."""
 
     of: Name
+    limit: int | None
     span: Span
 
 

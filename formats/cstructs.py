@@ -16,8 +16,10 @@ import construct as c
 from formats import (
     acpi,
     bundle,
+    cfv,
     elf,
     eventlog,
+    fv,
     fw_cfg,
     ghci,
     guids,
@@ -28,6 +30,7 @@ from formats import (
     pe,
     ports,
     q35,
+    signed,
     table_loader,
     tdvf,
     units,
@@ -93,6 +96,12 @@ STRUCTS = (
     pe.SECTION,
     pe.BLOCK,
     ghci.QUOTE_HEADER,
+    fv.VOLUME,
+    fv.FILE,
+    cfv.ANCHOR,
+    signed.HEADER,
+    signed.ECDSA_KEY,
+    signed.RSA_KEY,
     tdvf.LAYOUT_ENTRY,
     tdvf.LAYOUT,
 )
@@ -129,6 +138,7 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("ELF_DT", elf.DynamicTag),
     ("PE_DIRECTORY", pe.Directory),
     ("PE_SECTION", pe.SectionFlag),
+    ("SIGNED", signed.Algorithm),
     ("GHCI", ghci.Function),
 )
 
@@ -231,6 +241,12 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("GHCI_QUOTE_IN_FLIGHT", ghci.QUOTE_IN_FLIGHT),
     ("PORT_COM1", ports.COM1),
     ("TDX_VP_VMCALL", leaves.Leaf.VP_VMCALL),
+    ("FV_REVISION", fv.REVISION),
+    ("FV_RAW_FILE", fv.RAW_FILE),
+    ("FFS_LARGE_FILE", cfv.LARGE_FILE),
+    ("FFS_ALIGNMENT", cfv.FILE_ALIGNMENT),
+    ("FFS_HEADER_SUM", cfv.HEADER_SUM),
+    ("ANCHOR_SHA384", cfv.HASH_SHA384),
     ("TDX_REPORT_SIZE", leaves.REPORT_SIZE),
     ("TDX_OPERAND_BUSY", status.OPERAND_BUSY >> STATUS_CLASS),
     ("TDX_PAGE_ALREADY_ACCEPTED", status.PAGE_ALREADY_ACCEPTED >> STATUS_CLASS),
@@ -244,12 +260,16 @@ GUIDS: tuple[tuple[str, UUID], ...] = (
     ("GUID_HOB_PAYLOAD_INFO", guids.HOB_PAYLOAD_INFO),
     ("GUID_HOB_E820_TABLE", guids.HOB_E820_TABLE),
     ("GUID_PAYLOAD_BUNDLE", bundle.GUID),
+    ("GUID_ANCHOR_FILE", cfv.ANCHOR_FILE),
+    ("GUID_KEY_HASH", cfv.KEY_HASH),
+    ("GUID_SIGNED_PAYLOAD", signed.SIGNED_PAYLOAD),
 )
 
 TEXTS: tuple[tuple[str, bytes], ...] = (
     ("TDVF_SIGNATURE", tdvf.SIGNATURE),
     ("CC_SPEC_ID_SIGNATURE", eventlog.SPEC_ID_SIGNATURE.rstrip(b"\0")),
     ("ACPI_RSDP_SIGNATURE", acpi.RSDP_SIGNATURE),
+    ("FV_SIGNATURE", fv.SIGNATURE),
     ("FW_CFG_TEXT", fw_cfg.SIGNATURE),
     ("LOADER_FILE_NAME", table_loader.LOADER_FILE.encode()),
 )

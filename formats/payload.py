@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from formats import elf, linux, pe
+from formats import elf, linux, pe, signed
 from formats.hob import PayloadImage
 
 
 def kind(file: bytes, *, place: str = "payload") -> PayloadImage:
-    """FormatError: it is none, or what its headers name is missing.
+    """FormatError: it is none, or what its headers name is missing. Signed: that of what is signed.
 
     An ELF file whose entry lies in a segment by its virtual address is an executable. That of a vmlinux is a
     physical one.
     """
+    if file.startswith(signed.SIGNED_PAYLOAD.bytes_le):
+        return kind(signed.read(file, place=place).payload, place=place)
     if file.startswith(elf.MAGIC):
         found = elf.executable(file, place=place)
         inside = any(part.virtual <= found.entry < part.virtual + part.size for part in found.segments)

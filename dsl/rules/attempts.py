@@ -13,6 +13,7 @@ from dsl.rules.state import Frame, State, Value, join
 from dsl.rules.values import can_fail
 from dsl.rules.words import depends, describe
 from dsl.scope import Program
+from dsl.tree import walk
 
 
 class TryRules(CallRules):
@@ -24,6 +25,9 @@ class TryRules(CallRules):
         super().__init__(program, disabled)
         self.flows = flows
         self.paths = Paths(flows, program.names.primitives)
+        calls = [node for node in walk(tuple(flows.values())) if isinstance(node, model.Call)]
+        effects = [self.names.effects[call.callee] for call in calls if not call.is_flow]
+        self.anywhere = frozenset(step for each in effects for step in each.steps)
 
     @abstractmethod
     def block(self, statements: tuple[model.Statement, ...], state: State | None) -> State | None:

@@ -108,6 +108,8 @@ class CallRules(MemoryRules):
         self.needs_marks(effects, call, given, state)
         self.limits(effects, given)
         self.measure(effects, call, given, state)
+        self.runs(effects, call, given)
+        self.authorise(effects, given, state)
         self.log(effects, call, given, state)
         self.write(primitive, effects, call, given, state)
         self.read_shared(primitive, given, state)
@@ -150,6 +152,9 @@ class CallRules(MemoryRules):
             hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
             if isinstance(parameter.type, RecordRef):
                 hint = "pass what a parser made of measured bytes; no write and no refused call may change it"
+            elif want == "authorised":
+                makers = [each for each, effects in self.names.effects.items() if effects.authorises]
+                hint = f"measure it, then authorise it: `{makers[0]}(...)?`" if makers else "nothing here is"
             elif want == "trusted":
                 hint = "pass a memory region of the firmware, or the result of a parser of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
@@ -330,7 +335,8 @@ class CallRules(MemoryRules):
                 others = [v.object for name, (v, _) in given.items() if name != of and v.object is not None]
                 located = (name for other in others for name in (other.id, *other.found_by))
                 found_by = (*value.object.found_by, *located)  # what located one, located this
-                limit = value.object.size_limit
+                bounds = (value.object.size_limit, self.names.limits.get(primitive.name))
+                limit = min((n for n in bounds if n is not None), default=None)
                 # With others it begins further on, where a header was found, or was not.
                 return self.new_value(state, value.trust, places, limit, False, found_by, bool(others))
         if primitive.result_provenance == UNTRUSTED and primitive.result != Bytes():  # the VMM's, of any size

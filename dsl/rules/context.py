@@ -39,6 +39,7 @@ class Context:
         self.assume = (
             False  # steps count as taken: the flow is not seen where it is called, or lines are missing
         )
+        self.anywhere: frozenset[str] = frozenset()  # steps that some flow takes, on whatever path
         self.worst = 0
         self.next_frame = 0
         self.last_object = 0

@@ -11,7 +11,7 @@ from dsl.rules.trust import RECORDED, learn
 from dsl.rules.values import ValueWalker
 from dsl.rules.words import describe
 
-UNTRUSTED, MEASURED = Provenance.UNTRUSTED, Provenance.MEASURED
+UNTRUSTED, MEASURED, AUTHORISED = Provenance.UNTRUSTED, Provenance.MEASURED, Provenance.AUTHORISED
 FIRMWARE_RTMRS = (0, 1)  # TD-shim specification and UEFI CC measurement: those with separators
 # What an OS is started with may go beside what its own loader measures (Linux's EFI stub does).
 MEASURED_RTMRS = (0, 1, 2)
@@ -122,6 +122,24 @@ class StepRules(ValueWalker):
             sake = given[mark.relation][0].object if mark.relation is not None else None
             if obj is not None and (mark.relation is None or sake is not None):
                 state.marks |= {(obj.identity, mark.step, sake.identity if sake is not None else None)}
+
+    # ---- what is signed
+
+    def runs(self, effects: Effects, call: model.Call, given: Given) -> None:
+        """What runs is authorised, if any flow of the firmware names what authorises."""
+        for name in effects.runs if not self.assume else ():
+            value, argument = given[name]
+            steps = [self.names.steps[step] for step in sorted(self.anywhere)]
+            for step in steps if value.trust.value < AUTHORISED.value else ():
+                if "unsigned" in step.texts:
+                    words = {"call": call.callee, "argument": describe(argument)}
+                    self.says("unsigned", step, "unsigned", argument.span, **words)
+
+    def authorise(self, effects: Effects, given: Given, state: State) -> None:
+        for name in effects.authorises:
+            value, _ = given[name]
+            if value.object is not None and value.trust == MEASURED:
+                state.trust[value.object.id] = AUTHORISED
 
     # ---- RTMRs
 

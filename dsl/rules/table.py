@@ -40,6 +40,7 @@ RULES = {
     "late step": Rule(None, "what has to come before a step does not come after it"),
     "abandoned step": Rule(None, "a flow does not continue after a failed step with lasting effects"),
     "carved": Rule(None, "a memory region is used after the step that makes it usable"),
+    "unsigned": Rule(None, "in a firmware that names a trust anchor, only authorised bytes run"),
     "rtmr": Rule("T07", "firmware measures into RTMR 0 and 1, by a constant number"),
     # memory that is written
     "write rw": Rule("T05", "only memory that is mapped rw is written"),

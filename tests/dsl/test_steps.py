@@ -11,6 +11,7 @@ from dsl import capabilities
 from dsl.api import check_source
 from dsl.capabilities import prelude
 from dsl.effects import TEXTS
+from dsl.model import RecordRef
 
 RULES = Path(dsl.rules.__file__).parent
 
@@ -165,3 +166,25 @@ def test_no_rule_knows_a_step_by_name() -> None:
 
 def test_each_text_is_used_by_a_step_that_ships() -> None:
     assert {word for step in prelude().steps.values() for word in step.texts} == set(TEXTS)
+
+
+def test_what_makes_something_that_runs_says_of_which_bytes() -> None:
+    """A handoff takes a placement or an executable: each is made of bytes that `runs` names, or of a kernel
+    that was.
+    """
+    names = prelude()
+    made = {
+        name: names.effects[name].runs
+        for name, each in names.primitives.items()
+        if isinstance(each.result, RecordRef) and each.result.name in ("Linux", "Placement", "Executable")
+    }
+    assert {name: runs for name, runs in made.items() if runs} == {
+        "parse_linux": ("image",),
+        "place_vmlinux": ("kernel",),
+        "place_elf": ("file",),
+        "place_executable": ("file",),
+    }
+    (other,) = (name for name, runs in made.items() if not runs)
+    assert names.primitives[other].parameters[0].type == RecordRef("Linux")
+    entries = [each.parameters[0] for name, each in names.primitives.items() if name.startswith("handoff_")]
+    assert {p.type for p in entries} == {RecordRef("Placement"), RecordRef("Executable")}

@@ -38,7 +38,7 @@ PROVER, DIGEST = ("cbmc", "minisat"), "da6c09180f763f98eb89f05c7ab18a338b0cc8713
 LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6")
 
 CHECKS = ("bounds", "pointer", "pointer-overflow", "signed-overflow", "undefined-shift", "div-by-zero")
-C_FLAGS = ("-target", "x86_64-freestanding-none", "-std=c17", "-ffreestanding", "-DPROVE")
+C_FLAGS = ("-target", "x86_64-freestanding-none", "-std=c17", "-ffreestanding", "-D__CPROVER__")
 SHOWN = 5  # of the assertions that fail
 REFUTED = 10  # exit code of cbmc: an assertion fails
 
@@ -64,7 +64,8 @@ class Proof:
     bound: int = 0  # BOUND in the file
     lists: Mapping[str, int] = field(default_factory=dict)  # `struct.member`: shorter, and last in its struct
     instead: Mapping[str, str] = field(default_factory=dict)  # function of the core: function of the file
-    unwind: int = 1  # for loops without a contract, which have to end by then
+    unrolled: Mapping[str, int] = field(default_factory=dict)  # loops inside of one with a contract: rounds
+    unwind: int = 10  # for loops without a contract, which have to end by then
     seconds: int = 120  # of one processor
     memory: int = 4000  # MiB
     mutants: tuple[Mutant, ...] = ()
@@ -150,7 +151,7 @@ class Prover:
         if code == 0 and "VERIFICATION SUCCESSFUL" in said:
             return Result(proof, True, (), spent)
         if code == REFUTED:
-            return Result(proof, True, _failed(said), spent)
+            return Result(proof, True, failed(said), spent)
         return Result(proof, False, (reason(code, said, proof, spent),), spent)
 
     def _steps(self, proof: Proof, root: Path, folder: Path) -> Iterator[Sequence[str]]:
@@ -161,16 +162,18 @@ class Prover:
         flags = [*C_FLAGS, f"-DBOUND={proof.bound}ull", *includes]
         yield [sys.executable, "-m", "ziglang", "cc", *flags, "-E", source, "-o", "one.i"]
         yield [*self._program("goto-cc"), "-std=c17", "--function", entry, "one.i", "-o", "one.gb"]
+        calls = [word for pair in proof.instead.items() for word in ("--replace-calls", ":".join(pair))]
+        rounds = ",".join(f"{loop}:{count}" for loop, count in proof.unrolled.items())
         last = "one.gb"
-        if proof.instead:
-            calls = [word for pair in proof.instead.items() for word in ("--replace-calls", ":".join(pair))]
-            yield [*self._program("goto-instrument"), *calls, last, "two.gb"]
-            last = "two.gb"
+        for words in (calls, rounds and ["--unwindset", rounds, "--unwinding-assertions"]):
+            if words:
+                yield [*self._program("goto-instrument"), *words, last, f"{last}.gb"]
+                last = f"{last}.gb"
         contracts = ("--dfcc", entry, "--apply-loop-contracts")
-        yield [*self._program("goto-instrument"), *contracts, last, "three.gb"]
+        yield [*self._program("goto-instrument"), *contracts, last, "last.gb"]
         checks = [f"--{check}-check" for check in CHECKS]
         unwind = ("--unwind", str(proof.unwind), "--unwinding-assertions")
-        yield [*self._program("cbmc"), *checks, *unwind, "--slice-formula", "three.gb"]
+        yield [*self._program("cbmc"), *checks, *unwind, "--slice-formula", "last.gb"]
 
     def _program(self, name: str) -> Sequence[str]:
         return (*self._start, str(self._programs / name))
@@ -199,14 +202,14 @@ def _limited(words: Sequence[str], proof: Proof, folder: Path) -> tuple[int, str
         return process.returncode, output.read(), used.ru_utime + used.ru_stime
 
 
-def _failed(said: str) -> tuple[str, ...]:
+def failed(said: str) -> tuple[str, ...]:
     """The assertions that fail, each with its place."""
     found = []
     file = ""
     for line in said.splitlines():
         if at := re.match(r"(\S+) function (\S+)$", line):
-            file = CORE + os.path.normpath(at[1]).rpartition(CORE)[2]
-        elif at := re.match(r"\[\S+\] (?:line (\d+) )?(.*): FAILURE$", line):
+            file = re.sub(rf"^.*(?={CORE}/)", "", os.path.normpath(at[1]))
+        elif at := re.match(r"\[\S+\] (?:file \S+ )?(?:line (\d+) )?(.*): FAILURE$", line):
             found.append(f"{file}:{at[1] or '?'}: {at[2]}")
     return tuple(found)
 

@@ -13,7 +13,7 @@
 
 /* What a loop changes, what holds whenever it begins again, and what becomes less each time: for the proofs alone
  * (docs/proofs.md). Firmware has nothing of it. */
-#ifdef PROVE
+#ifdef __CPROVER__
 #define PROVE_LOOP(changes, holds, ...) __CPROVER_assigns changes __CPROVER_loop_invariant(holds) __CPROVER_decreases(__VA_ARGS__)
 #else
 #define PROVE_LOOP(changes, holds, ...)

@@ -35,13 +35,23 @@ static inline void reads(const void *from, uint64_t size) {
 
 static inline void writes(void *to, uint64_t size) {
     __CPROVER_assert(__CPROVER_w_ok(to, size), "writes what it may");
-    if (size != 0)
-        __CPROVER_havoc_slice(to, size);
+    if (size == 0)
+        return;
+#ifdef WRITES_WHOLE_OBJECTS /* more than what is written, but easier for CBMC */
+    __CPROVER_havoc_object(to);
+#else
+    __CPROVER_havoc_slice(to, size);
+#endif
 }
 
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
     reads(from, size);
     writes(to, size);
+#ifdef COPIES_FIRST_TWO /* bytes of the copy that a module relies on: type and length of an entry */
+    if (size >= 2)
+        __CPROVER_assume(((const uint8_t *)to)[0] == ((const uint8_t *)from)[0] &&
+                         ((const uint8_t *)to)[1] == ((const uint8_t *)from)[1]);
+#endif
     return to;
 }
 
@@ -54,6 +64,10 @@ void *memmove(void *to, const void *from, size_t size) {
 void *memset(void *to, int value, size_t size) {
     (void)value;
     writes(to, size);
+#ifdef CLEARS /* a type that a module clears whole, and then relies on that */
+    if (value == 0 && size == sizeof(CLEARS))
+        *(CLEARS *)to = (CLEARS){0};
+#endif
     return to;
 }
 

@@ -105,11 +105,15 @@ static int is_data(const struct span *table) {
     return acpi_is(table, "MCFG") || acpi_is(table, "SRAT") || acpi_is(table, "SLIT");
 }
 
+#define OURS 3u /* FADT, MADT, CCEL: those before the VMM's */
+
 /* All other tables of the VMM, or those without AML. FACS has no common header; a MADT, a CCEL and the roots are ours
  * alone. */
 static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm, int aml) {
     static const char ours[][5] = {"FACP", "DSDT", "APIC", "CCEL", "FACS", "XSDT", "RSDT"};
-    for (uint64_t i = 0; i < vmm->tables.count; i++) {
+    for (uint64_t i = 0; i < vmm->tables.count; i++)
+        PROVE_LOOP((i, builder->used, builder->count, builder->tables, __CPROVER_object_whole(builder->area.data)),
+                   i <= vmm->tables.count && builder->count <= OURS + i, vmm->tables.count - i) {
         struct span table;
         uint8_t *copy;
         int skip = 0;
@@ -117,6 +121,7 @@ static status_t add_others(struct acpi_builder *builder, const struct vmm *vmm, 
         if (status == TDF_OK)
             skip = !aml && !is_data(&table);
         for (uint32_t k = 0; status == TDF_OK && k < sizeof ours / sizeof ours[0]; k++)
+            PROVE_LOOP((k, skip), k <= sizeof ours / sizeof ours[0], sizeof ours / sizeof ours[0] - k)
             skip |= acpi_is(&table, ours[k]);
         if (status == TDF_OK && !skip) {
             status = copy_table(builder, &table, &copy);

@@ -16,6 +16,7 @@ uint8_t *acpi_reserve(struct acpi_builder *builder, uint64_t size) {
 uint8_t acpi_negated_sum(const uint8_t *data, uint64_t size) {
     uint8_t sum = 0;
     for (uint64_t i = 0; i < size; i++)
+        PROVE_LOOP((i, sum), i <= size, size - i)
         sum = (uint8_t)(sum + data[i]);
     return (uint8_t)-sum;
 }
@@ -54,7 +55,8 @@ status_t acpi_check(const struct span *hob, struct span *out) {
 
 status_t acpi_find(const struct vmm *vmm, const char *signature, struct span *out) {
     out->size = 0;
-    for (uint64_t i = 0; i < vmm->tables.count; i++) {
+    for (uint64_t i = 0; i < vmm->tables.count; i++)
+        PROVE_LOOP((i, *out), i <= vmm->tables.count, vmm->tables.count - i) {
         struct span table;
         status_t status = acpi_check(&vmm->tables.items[i], &table);
         if (status != TDF_OK)

@@ -29,6 +29,7 @@ static struct span *find(struct script_files *files, const uint8_t *name) {
     if (name[0] == 0 || name[FW_CFG_NAME_SIZE - 1] != 0)
         return 0;
     for (uint32_t i = 0; i < files->count; i++)
+        PROVE_LOOP((i), i <= files->count, files->count - i)
         if (memcmp(files->names[i], name, FW_CFG_NAME_SIZE) == 0)
             return &files->copies[i];
     return 0;
@@ -102,7 +103,10 @@ status_t script_run(struct acpi_builder *builder, const struct span *files, stru
     if (memcmp(name, LOADER_FILE_NAME, sizeof LOADER_FILE_NAME) != 0 || script.size == 0 ||
         script.size > SCRIPT_MAX_SIZE || script.size % LOADER_ENTRY_SIZE != 0)
         return TDF_E_ACPI_SCRIPT;
-    for (uint64_t row = 0; row < script.size && status == TDF_OK; row += LOADER_ENTRY_SIZE) {
+    for (uint64_t row = 0; row < script.size && status == TDF_OK; row += LOADER_ENTRY_SIZE)
+        PROVE_LOOP((row, status, at, *out, builder->used, __CPROVER_object_whole(builder->area.data)),
+                   row <= script.size && row % LOADER_ENTRY_SIZE == 0 && out->count <= SCRIPT_MAX_FILES,
+                   script.size - row) {
         union {
             uint32_t kind;
             struct loader_allocate allocate;

@@ -5,6 +5,8 @@
 #include "formats.h"
 #include "plan.h"
 
+#define MAX_COPIES (sizeof((struct placement *)0)->copies.items / sizeof(struct copy))
+
 static status_t read_header(const struct span *file, struct elf64_header *header) {
     uint32_t magic;
     if (!tdf_read(file, 0, header, sizeof *header))
@@ -38,7 +40,11 @@ status_t elf_extent(const struct span *section, struct span *out) {
     if (status != TDF_OK)
         return status;
     uint64_t end = sizeof header;
-    for (uint32_t i = 0; i < header.program_count; i++) {
+    for (uint32_t i = 0; i < header.program_count; i++)
+        PROVE_LOOP((i, part, end),
+                   i <= header.program_count && end <= section->size &&
+                       (i == 0 || header.program_offset <= section->size),
+                   header.program_count - i) {
         if (!read_segment(section, &header, i, &part))
             return TDF_E_KERNEL_TRUNCATED;
         const uint64_t entry_end = header.program_offset + (i + 1ull) * sizeof part;
@@ -67,7 +73,7 @@ static status_t add_segment(const struct elf64_program_header *part, const struc
     /* One place is the initrd's. In the order of their addresses, none overlaps another. */
     if (part->file_size > part->memory_size || !tdf_aligned(part->physical, TDF_PAGE) ||
         part->physical > TDF_4G || part->memory_size > TDF_4G - part->physical ||
-        part->physical < out->window_end || count + 1 >= sizeof out->copies.items / sizeof *copies)
+        part->physical < out->window_end || count + 1 >= MAX_COPIES)
         return TDF_E_KERNEL_SEGMENTS;
     if (count == 0)
         out->window_start = part->physical;
@@ -88,7 +94,9 @@ status_t place_elf(const struct span *file, const struct span *initrd, const str
     int entered = 0;
     memset(out, 0, sizeof *out);
     status_t status = read_header(file, &header);
-    for (uint32_t i = 0; i < header.program_count && status == TDF_OK; i++) {
+    for (uint32_t i = 0; i < header.program_count && status == TDF_OK; i++)
+        PROVE_LOOP((i, part, entered, status, *out), i <= header.program_count && out->copies.count < MAX_COPIES,
+                   header.program_count - i) {
         if (!read_segment(file, &header, i, &part))
             return TDF_E_KERNEL_TRUNCATED;
         /* An entry below the segment is far beyond it by this difference. */

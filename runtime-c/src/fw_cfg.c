@@ -73,6 +73,7 @@ static status_t next_part(struct fetch *fetch, struct span *window, struct linux
                           struct fetch_request *out) {
     status_t status;
     while (fetch->part < PARTS && fetch->sizes.items[fetch->part] == 0)
+        PROVE_LOOP((fetch->part), fetch->part <= PARTS, PARTS - fetch->part)
         fetch->part++;
     if (fetch->part == PARTS) {
         out->action = TDF_FETCH_ACTION_DONE;

@@ -21,7 +21,8 @@ status_t fw_cfg_find(const struct span *directory, const char *name, uint64_t na
     if (count > FW_CFG_MAX_FILES)
         return TDF_E_FW_CFG_MALFORMED;
     TDF_BARRIER();
-    for (uint32_t i = 0; i < count && !out->found; i++) {
+    for (uint32_t i = 0; i < count && !out->found; i++)
+        PROVE_LOOP((i, file, *out), i <= count, count - i) {
         memcpy(&file, directory->data + sizeof count + i * sizeof file, sizeof file);
         if (memcmp(file.name, name, name_size) != 0)
             continue;
@@ -60,7 +61,9 @@ status_t ordinary_hob(const struct span *map, struct span *region) {
     uint64_t at = sizeof phit;
     if (region->size < sizeof phit + 2 * count * sizeof(struct hob_resource) + sizeof end)
         return TDF_E_FW_CFG_MALFORMED;
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count; i++)
+        PROVE_LOOP((i, at, __CPROVER_object_whole(region->data)),
+                   i <= count && at <= sizeof phit + 2 * i * sizeof(struct hob_resource), count - i) {
         struct e820_entry entry;
         tdf_read(map, i * sizeof entry, &entry, sizeof entry);
         uint64_t last = entry.addr + entry.size;

@@ -26,7 +26,8 @@ static int next_file(struct table_fetch *fetch, const struct span *store, char n
     }
     const struct span script = script_of(store);
     struct loader_allocate command;
-    while (tdf_read(&script, (uint64_t)fetch->row * LOADER_ENTRY_SIZE, &command, sizeof command)) {
+    while (tdf_read(&script, (uint64_t)fetch->row * LOADER_ENTRY_SIZE, &command, sizeof command))
+        PROVE_LOOP((fetch->row, command, __CPROVER_object_whole(name)), 1, UINT32_MAX - fetch->row) {
         if (command.command == LOADER_ALLOCATE) {
             memcpy(name, command.file, FW_CFG_NAME_SIZE);
             return 1;

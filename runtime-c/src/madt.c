@@ -9,6 +9,9 @@
 #define RESET_VECTOR (offsetof(struct acpi_mp_mailbox, firmware_reserved) + \
                       offsetof(struct acpi_mp_mailbox_ours, reset_vector))
 
+/* For the proofs: what is there of it lies in the area. */
+#define IS_MADT(builder, madt, bytes) ((bytes) <= (builder)->area.size - (uint64_t)((madt) - (builder)->area.data))
+
 /* Adds room for one more MADT entry behind the `size` bytes that are there; 0 if the area is full. */
 static uint8_t *add_entry(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, uint64_t entry_size) {
     uint64_t start = (uint64_t)(madt - builder->area.data);
@@ -54,10 +57,23 @@ static const uint8_t known_sizes[] = {
     [ACPI_MADT_X2APIC_NMI] = sizeof(struct acpi_madt_x2apic_nmi),
 };
 
+/* For the proofs: after the search began at `start`, `offset` has not gone back or beyond the end, and behind an entry that
+ * was found it has gone on; that one has the size of its type and lies in `from`. */
+#define IS_NEXT_ENTRY(from, offset, entry, start)                                                                      \
+    ((offset) >= (start) && ((offset) == (start) || (offset) <= (from)->size) &&                                       \
+     ((entry)->size == 0 ||                                                                                            \
+      ((offset) > (start) && (entry)->size <= (offset) - (start) &&                                                    \
+       (entry)->data == (from)->data + ((offset) - (entry)->size) &&                                                   \
+       (from)->data[(offset) - (entry)->size] < sizeof known_sizes &&                                                  \
+       (entry)->size == known_sizes[(from)->data[(offset) - (entry)->size]] &&                                         \
+       (entry)->size == (from)->data[(offset) - (entry)->size + 1])))
+
 /* The next entry of a known type from *offset on; size 0 at the end. */
 static status_t next_entry(const struct span *from, uint64_t *offset, struct span *out) {
     out->size = 0;
-    while (out->size == 0 && *offset < from->size) {
+    while (out->size == 0 && *offset < from->size)
+        PROVE_LOOP((*offset, *out), IS_NEXT_ENTRY(from, *offset, out, __CPROVER_loop_entry(*offset)),
+                   *offset < from->size ? from->size - *offset : 0) {
         struct acpi_madt_entry head;
         if (!tdf_read(from, *offset, &head, sizeof head) || head.length < sizeof head ||
             !tdf_inside(from->size, *offset, head.length))
@@ -105,7 +121,8 @@ static status_t find_uid(const struct span *from, uint32_t wanted, uint32_t *uid
     uint32_t found = 0, id, other;
     struct span entry;
     status_t status;
-    for (uint64_t offset = sizeof(struct acpi_madt);;) {
+    for (uint64_t offset = sizeof(struct acpi_madt);;)
+        PROVE_LOOP((offset, status, entry, id, other, *uid, found), 1, offset < from->size ? from->size - offset : 0) {
         if ((status = next_entry(from, &offset, &entry)) != TDF_OK)
             return status;
         if (entry.size == 0)
@@ -128,9 +145,14 @@ static status_t take_entries(struct acpi_builder *builder, uint8_t *madt, uint64
         return TDF_E_ACPI_MALFORMED;
     ((struct acpi_madt *)madt)->flags = head.flags & ACPI_MADT_FLAG_PCAT_COMPAT;
     for (uint32_t i = 0; status == TDF_OK && i < cpu_count(cpus); i++)
+        PROVE_LOOP((i, status, uid, *size, __CPROVER_object_whole(madt)),
+                   i <= cpus->ids.size / sizeof i && IS_MADT(builder, madt, *size),
+                   cpus->ids.size / sizeof i - i)
         if ((status = find_uid(from, cpu_id(cpus, i), &uid)) == TDF_OK)
             status = add_cpu(builder, madt, size, cpu_id(cpus, i), uid);
-    for (uint64_t offset = sizeof head; status == TDF_OK;) {
+    for (uint64_t offset = sizeof head; status == TDF_OK;)
+        PROVE_LOOP((offset, status, entry, id, uid, theirs, *size, __CPROVER_object_whole(madt)),
+                   IS_MADT(builder, madt, *size), offset < from->size ? from->size - offset : 0) {
         if ((status = next_entry(from, &offset, &entry)) != TDF_OK || entry.size == 0)
             break;
         if (is_cpu(&entry, &id, &uid))
@@ -154,6 +176,9 @@ uint8_t *acpi_madt_begin(struct acpi_builder *builder, uint64_t *size) {
 status_t acpi_madt_cpus(struct acpi_builder *builder, uint8_t *madt, uint64_t *size, const struct cpus *cpus) {
     status_t status = TDF_OK;
     for (uint32_t i = 0; status == TDF_OK && i < cpu_count(cpus); i++)
+        PROVE_LOOP((i, status, *size, __CPROVER_object_whole(madt)),
+                   i <= cpus->ids.size / sizeof i && IS_MADT(builder, madt, *size),
+                   cpus->ids.size / sizeof i - i)
         status = add_cpu(builder, madt, size, cpu_id(cpus, i), i);
     return status;
 }

@@ -34,6 +34,7 @@ static uint64_t *table_at(uint64_t entry) { return (uint64_t *)(uintptr_t)(entry
 static void fill(uint64_t *entries, uint64_t count, uint64_t first, uint64_t step) {
 #pragma clang loop unroll_count(8)
     for (uint64_t i = 0; i < count; i++, first += step)
+        PROVE_LOOP((i, first, __CPROVER_object_whole(entries)), i <= count, count - i)
         entries[i] = first;
 }
 
@@ -67,7 +68,11 @@ status_t page_map(struct paging *paging, uint64_t start, uint64_t physical, uint
         return TDF_E_PAGING_RANGE;
     const uint64_t end = start + size;
     const uint64_t flags = leaf_flags(access);
-    while (start < end) {
+    while (start < end)
+        PROVE_LOOP((start, physical, paging->used, __CPROVER_object_whole(paging->tables.data)),
+                   start <= LOWER_HALF_END && start % TDF_PAGE == 0 && paging->used != 0 &&
+                       paging->used <= paging->tables.size / TDF_PAGE,
+                   start < end ? end - start : 0) {
         uint64_t *table = (uint64_t *)(uintptr_t)paging->tables.data;
         uint32_t level = LEVEL_TOP;
         for (;;) {

@@ -282,7 +282,7 @@ status_t plan_memory(const struct vmm *vmm, const struct vp_info *td, const stru
         return status;
     uint64_t limit = tdf_align_down(layout->carve_limit, TDF_PAGE);
     for (uint32_t i = 0; i < layout->count; i++)
-        PROVE_LOOP((i, limit, out->ranges, out->carved),
+        PROVE_LOOP((i, limit, status, out->ranges, out->carved),
                    i <= layout->count && out->ranges.count <= MAX_RANGES && out->carved.count <= MAX_CARVED,
                    layout->count - i) {
         if (layout->entries[i].kind != LAYOUT_CARVED)

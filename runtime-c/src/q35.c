@@ -79,6 +79,7 @@ static void write_window(uint8_t *dsdt, const struct ram *ram) {
     const uint64_t limit = ram->private_end < LEAST_PRIVATE_END ? ram->private_end : LEAST_PRIVATE_END;
     uint64_t start = Q35_MMIO64_ALIGNMENT;
     for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, start), i <= ram->ranges.count, ram->ranges.count - i)
         if (ram->ranges.items[i].end > start)
             start = tdf_align_up(ram->ranges.items[i].end, Q35_MMIO64_ALIGNMENT);
     const uint64_t size = start < limit && limit - start >= Q35_MMIO64_SIZE ? Q35_MMIO64_SIZE : 0;

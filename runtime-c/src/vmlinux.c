@@ -10,6 +10,7 @@ static int is_zero(const uint8_t *page) {
     uint64_t sum = 0;
 #pragma clang loop unroll_count(8)
     for (uint32_t i = 0; i < TDF_PAGE / sizeof *words; i++)
+        PROVE_LOOP((i, sum), i <= TDF_PAGE / sizeof *words, TDF_PAGE / sizeof *words - i)
         sum |= words[i];
     return sum == 0;
 }
@@ -21,13 +22,15 @@ void used_extent(const struct span *region, struct span *out) {
     if (size != region->size || !tdf_aligned(tdf_gpa(region->data), TDF_PAGE))
         return; /* no whole pages: all of it */
     while (size > 0 && is_zero(region->data + size - TDF_PAGE))
+        PROVE_LOOP((size), size <= region->size && size % TDF_PAGE == 0, size)
         size -= TDF_PAGE;
     out->size = size;
 }
 
 /* Is nothing in `region` behind its first `size` bytes? */
 static int rest_is_zero(const struct span *region, uint64_t size) {
-    for (; size < region->size; size++) {
+    for (; size < region->size; size++)
+        PROVE_LOOP((size), size <= region->size, region->size - size) {
         const uint8_t *at = region->data + size;
         if (tdf_aligned(tdf_gpa(at), TDF_PAGE) && region->size - size >= TDF_PAGE && is_zero(at))
             size += TDF_PAGE - 1;
@@ -40,7 +43,8 @@ static int rest_is_zero(const struct span *region, uint64_t size) {
 /* Is it all of the section in which it lies, if it lies in one? In front of a window that is only a part, or behind it,
  * would lie what nobody looked at: code of the kernel's, or what it takes to be zero. */
 static int is_whole_section(const struct ram *ram, uint64_t start, uint64_t end) {
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         if (range->state == TDF_RAM_STATE_ADDED && tdf_overlap(range->start, range->end, start, end) &&
             (range->start != start || range->end != end))
@@ -98,9 +102,13 @@ void clear_rest(struct span *section, const struct placement *placement, const s
     };
     const uint64_t start = tdf_gpa(section->data), end = start + section->size;
     uint64_t at = start;
-    while (at < end) {
+    while (at < end)
+        PROVE_LOOP((at, __CPROVER_object_whole(section->data)), at >= start, at < end ? end - at : 0) {
         uint64_t stop = end, behind = 0;
-        for (uint32_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        for (uint32_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+            PROVE_LOOP((i, stop, behind),
+                       i <= sizeof kept / sizeof kept[0] && at < stop && stop <= end && (behind == 0 || behind > at),
+                       sizeof kept / sizeof kept[0] - i) {
             if (kept[i][0] <= at && at < kept[i][1])
                 behind = kept[i][1];
             else if (at < kept[i][0] && kept[i][0] < stop)

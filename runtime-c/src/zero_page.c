@@ -12,7 +12,9 @@ static status_t fill_e820(const struct ram *ram, struct boot_params *params) {
     uint32_t count = 0;
     uint64_t last_end = 0;
     uint32_t last_type = 0;
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, count, last_end, last_type, params->e820_table),
+                   i <= ram->ranges.count && count <= E820_MAX_ENTRIES, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         if (range->state == TDF_RAM_STATE_LEFT_OUT)
             continue;

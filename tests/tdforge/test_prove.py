@@ -100,3 +100,20 @@ def test_a_table_with_a_name_twice(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text(one + one)
     with pytest.raises(UserError, match="more than one proof is called n"):
         prove.read_proofs(tmp_path / "t.toml")
+
+
+def test_a_failed_assertion_is_named_with_its_place() -> None:
+    said = (
+        "/tmp/x/runtime-c/proofs/../src/hob.c function parse_hob\n"
+        "[parse_hob.pointer.1] line 12 pointer outside: FAILURE\n"
+        "[parse_hob.pointer.2] line 13 pointer outside: SUCCESS\n"
+        "<builtin-library> function f\n[f.assertion.1] unwinding: FAILURE\n"
+    )
+    assert prove.failed(said) == ("runtime-c/src/hob.c:12: pointer outside", "<builtin-library>:?: unwinding")
+
+
+def test_functions_that_stand_for_others_are_there() -> None:
+    for proof in PROOFS.values():
+        text = (ROOT / "runtime-c/proofs" / proof.file).read_text()
+        assert [name for name in proof.instead.values() if not re.search(rf"\b{name}\(", text)] == []
+        assert f"\nvoid prove_{proof.name}(void) {{\n" in text

@@ -118,10 +118,13 @@ def python(session: nox.Session, *words: str) -> None:
 
 @nox.session(python=False)
 def build(session: nox.Session) -> None:
-    """Build every flow of dsl/flows into build/."""
+    """Build every flow of dsl/flows into build/, around the sample if a flow takes a payload."""
     prepare(session)
+    sample = "build/sample.efi"
+    python(session, "-m", "tdforge", "sample", "--format", "pe", "-o", sample)
     for flow in sorted((ROOT / "dsl" / "flows").glob("*.tdf")):
-        python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build")
+        taken = ["--payload", sample] if " from payload" in flow.read_text() else []
+        python(session, "-m", "tdforge", "build", str(flow.relative_to(ROOT)), "-o", "build", *taken)
 
 
 @nox.session(python=False)

@@ -274,9 +274,12 @@ class TreeBuilder(Transformer[Token, Any]):
         size, up_to = c[2] or (None, False)
         return tree.Section(c[0], c[1], size, up_to, c[3], self._file(c[4]), tuple(c[5:]), self._span(meta))
 
-    def _file(self, token: Token | None) -> tree.String | None:
-        if token is None:
-            return None
+    def chosen(self, meta: Meta, c: list[Any]) -> tree.Chosen:
+        return tree.Chosen(self._span(meta))
+
+    def _file(self, token: Token | tree.Chosen | None) -> tree.String | tree.Chosen | None:
+        if token is None or isinstance(token, tree.Chosen):
+            return token
         line, column = token.line or 1, token.column or 1
         return tree.String(unquote(token), Span(self._path, line, column, line, column + len(token)))
 

@@ -21,6 +21,7 @@ from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
 
 KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam")
+BUILT_IN = ("CFV", "Payload")  # may be filled when the image is built
 AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
@@ -87,7 +88,10 @@ class Layout:
             seen.setdefault(kind, f"`{section.name.text}` in line {section.span.line}")
         for kind, without in (("PayloadParam", "Payload"), ("Payload", "PayloadParam")):
             if kind in seen and without not in seen:
-                place = next(s.span for s in image.sections if s.kind.text == kind)
+                first = next(s for s in image.sections if s.kind.text == kind)
+                place = first.span
+                if first.file is not None:  # no host has to fill it
+                    continue
                 message = f"{kind} without a {without} section"
                 self._error("T06", place, message, f"VMMs refuse such metadata; declare one {without}")
         for name, example in OWNED.items():
@@ -140,9 +144,9 @@ class Layout:
             message = f"the kernel may run where it lies, which is `{e820}` to the OS"
             self._error("T06", place, message, "leave the word out")
         access = self._section_access(section)
-        if section.file is not None and kind != "CFV":
+        if section.file is not None and kind not in BUILT_IN:
             message = f"a {kind} section is not filled when the image is built"
-            self._error("E05", section.file.span, message, "only a CFV is")
+            self._error("E05", section.file.span, message, f"only {join_words(BUILT_IN)} is")
         guarded = any(a.text == "guarded" for a in section.attributes)
         for attribute in section.attributes:
             if attribute.text == "guarded" and section.name.text != "stack":
@@ -175,7 +179,8 @@ class Layout:
                 span=section.span,
                 access=access,
                 budget=budget,
-                file=section.file.value if section.file is not None else None,
+                file=section.file.value if isinstance(section.file, tree.String) else None,
+                chosen=isinstance(section.file, tree.Chosen),
             )
         )
         return cursor

@@ -210,7 +210,8 @@ class ImageSection:
     `e820`: its type in the memory map: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
     firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
     bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
-    `file`: what fills a CFV when the image is built, relative to the flow file."""
+    `file`: what fills a CFV or a Payload when the image is built, relative to the flow file; `chosen`: the
+    file that the build is given does."""
 
     name: str
     kind: str
@@ -222,11 +223,17 @@ class ImageSection:
     access: str = "rw"
     budget: int | None = None
     file: str | None = None
+    chosen: bool = False
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the image file has its content."""
+        return self.chosen or self.file is not None
 
     @property
     def measured(self) -> bool:
         """Whether the VMM also extends MRTD by its content at launch."""
-        return self.kind == "BFV"
+        return self.kind == "BFV" or (self.kind == "Payload" and self.built_in)
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,13 @@ Statement = (
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """`from payload`: the file is chosen when the image is built."""
+
+    span: Span
+
+
+@dataclass(frozen=True)
 class Section:
     """`up_to`: the size is a budget that the linked code must keep (BFV only)."""
 
@@ -367,7 +374,7 @@ class Section:
     size: Number | None
     up_to: bool
     at: Number | None
-    file: String | None
+    file: String | Chosen | None
     attributes: tuple[Name, ...]
     span: Span
 

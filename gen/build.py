@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,19 +57,28 @@ class BuildResult:
     igvm: Path
 
 
-def build(flow: Path, out: Path, progress: Progress = _silent, *, igvm: bool = False) -> BuildResult:
-    """Builds the image of a flow file into the folder `out`, which may be new; `igvm`: an IGVM file, too.
+def build(
+    flow: Path, out: Path, progress: Progress = _silent, *, igvm: bool = False, payload: Path | None = None
+) -> BuildResult:
+    """Builds the image of a flow file into the folder `out`, which may be new; `igvm`: an IGVM file, too;
+    `payload`: the file of a flow that has it chosen at build.
 
     Raises dsl.api.CheckFailed if the flow breaks a rule, BuildError or FormatError if no image comes of it.
     """
     progress("checking the flow")
-    return build_model(api.check_file(flow).require(), out, progress, igvm=igvm)
+    return build_model(api.check_file(flow).require(), out, progress, igvm=igvm, payload=payload)
 
 
 def build_model(
-    firmware: Firmware, out: Path, progress: Progress = _silent, *, igvm: bool = False
+    firmware: Firmware,
+    out: Path,
+    progress: Progress = _silent,
+    *,
+    igvm: bool = False,
+    payload: Path | None = None,
 ) -> BuildResult:
     """Builds the image of a checked flow into the folder `out`. Raises as `build` does."""
+    contents = file_contents(firmware, payload)
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
     work.mkdir(parents=True, exist_ok=True)
@@ -88,7 +97,7 @@ def build_model(
         branches.check(units, objects)
         _prove_fits(firmware, units, objects, linked)
         progress("writing the image")
-        _write(firmware, linked, result, igvm)
+        _write(firmware, linked, result, contents, igvm)
     return result
 
 
@@ -165,9 +174,15 @@ def _prove_fits(firmware: Firmware, units: list[Unit], objects: list[Path], link
         raise api.CheckFailed(tuple(found))
 
 
-def _write(firmware: Firmware, linked: Linked, result: BuildResult, igvm: bool) -> None:
-    contents = file_contents(firmware)
-    sections = placed_sections(firmware, linked.content, contents)
+def _write(
+    firmware: Firmware,
+    linked: Linked,
+    result: BuildResult,
+    contents: Mapping[str, tuple[str, bytes]],
+    igvm: bool,
+) -> None:
+    data = {name: content for name, (_, content) in contents.items()}
+    sections = placed_sections(firmware, linked.content, data)
     image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
     file = _igvm(firmware, image, result.image.name) if igvm else None
@@ -180,7 +195,7 @@ def _write(firmware: Firmware, linked: Linked, result: BuildResult, igvm: bool) 
         image,
         sections,
         bfv_used=linked.used,
-        files={s.name: (s.file, contents[s.name]) for s in firmware.image if s.file is not None},
+        files=contents,
         declared={s.name: f"{Path(s.span.path).name}:{s.span.line}" for s in firmware.image},
         tools=tool_versions(),
         igvm=file,

@@ -13,15 +13,14 @@ from gen.boot.paging import Mapped
 from gen.errors import BuildError
 from image.write import Placed
 
-_WITH_DATA = (SectionType.BFV, SectionType.CFV)
-
 
 def placed_sections(
     firmware: Firmware, bfv: bytes, contents: Mapping[str, bytes] | None = None
 ) -> tuple[Placed, ...]:
     """The sections of a flow in its order; `bfv` is the linked code that ends at 4 GiB, padded here to pages.
 
-    `contents`: data of CFV sections by name, zeros where none is given. FormatError: no place for a section.
+    `contents`: data of sections by name; a CFV has zeros where none is given. FormatError: no place for a
+    section.
     """
     given = dict(contents or {})
     placed: list[Placed] = []
@@ -38,26 +37,39 @@ def placed_sections(
             raise FormatError(
                 f"section {item.name}", "no address or no size", "both, for all sections but BFV"
             )
-        data = given.get(item.name, b"").ljust(item.size, b"\0") if kind in _WITH_DATA else b""
+        has_data = kind == SectionType.CFV or item.built_in
+        data = given.get(item.name, b"").ljust(item.size, b"\0") if has_data else b""
         placed.append(Placed(item.name, kind, item.address, item.size, attributes, data))
     return tuple(placed)
 
 
-def file_contents(firmware: Firmware) -> dict[str, bytes]:
-    """What fills sections when the image is built, by section; BuildError if a file is not to be had."""
+def file_contents(firmware: Firmware, payload: Path | None = None) -> dict[str, tuple[str, bytes]]:
+    """Name and content of the files that fill sections when the image is built, by section; `payload` is the
+    one that sections `from payload` get. BuildError if a file is not to be had.
+    """
     contents = {}
     for section in firmware.image:
-        if section.file is None:
+        if not section.built_in:
             continue
+        if section.chosen and payload is None:
+            message = (
+                f"section `{section.name}` is filled when the image is built: name a file, --payload FILE"
+            )
+            raise BuildError(message, section.span)
+        file = payload if section.chosen else Path(firmware.path).parent / str(section.file)
+        assert file is not None
+        name = file.name if section.chosen else str(section.file)
         try:
-            content = (Path(firmware.path).parent / section.file).read_bytes()
+            content = file.read_bytes()
         except OSError as error:
             reason = error.strerror or "no file"
-            raise BuildError(f"cannot read {section.file}: {reason}", section.span) from error
+            raise BuildError(f"cannot read {name}: {reason}", section.span) from error
         if section.size is not None and len(content) > section.size:
-            message = f"{section.file} has {len(content)} bytes, section `{section.name}` has {section.size}"
+            message = f"{name} has {len(content)} bytes, section `{section.name}` has {section.size}"
             raise BuildError(message, section.span)
-        contents[section.name] = content
+        contents[section.name] = (name, content)
+    if payload is not None and not any(section.chosen for section in firmware.image):
+        raise BuildError(f"no section of this flow is `from payload`, so it takes no {payload.name}")
     return contents
 
 

@@ -159,8 +159,13 @@ def _memory(item: Section, place: str, profile: Profile) -> Iterator[Finding]:
         yield Finding("placement", place, f"end {item.end:#x}", rule, source)
 
 
+def _is_built_in(item: Section) -> bool:
+    """A payload that the file has, and no VMM puts there: td-shim specification, Payload section."""
+    return item.type == SectionType.PAYLOAD and bool(item.raw_size)
+
+
 def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
-    if item.type not in WITH_DATA:
+    if item.type not in WITH_DATA and not _is_built_in(item):
         if item.raw_size:
             size = f"raw size {item.raw_size:#x}"
             yield Finding("raw-size", place, size, "0: no data in the file", _QEMU_SECTION)
@@ -185,7 +190,7 @@ def _data(item: Section, place: str, file_size: int) -> Iterator[Finding]:
         found = f"data to offset {item.data_offset + max(item.raw_size, item.memory_size):#x}"
         expected = f"data inside the file of {file_size:#x} bytes"
         yield Finding("data-outside", place, found, expected, _KVM)
-    elif item.address - item.data_offset != FOUR_GIB - file_size:
+    elif not _is_built_in(item) and item.address - item.data_offset != FOUR_GIB - file_size:
         found = f"address {item.address:#x} for data offset {item.data_offset:#x}"
         expected = f"{FOUR_GIB - file_size + item.data_offset:#x}, where a file that ends at 4 GiB puts it"
         source = "QEMU hw/i386/x86-common.c x86_bios_rom_init"
@@ -230,7 +235,9 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
             code = "described" if kind in WITHIN_BFV else "payload-count"
             found = f"{count(kind)} {tdvf.TYPE_NAMES[kind]} sections"
             yield Finding(code, place, found, "at most one", _TD_SHIM)
-    if bool(count(SectionType.PAYLOAD)) != bool(count(SectionType.PAYLOAD_PARAM)):
+    filled = any(item.type == SectionType.PAYLOAD and not _is_built_in(item) for item in sections)
+    payload, param = count(SectionType.PAYLOAD), count(SectionType.PAYLOAD_PARAM)
+    if (filled and not param) or (param and not payload):
         found = "only one of Payload and PayloadParam"
         yield Finding("payload-pair", place, found, "both or neither", _DRAGONBALL)
 

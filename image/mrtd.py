@@ -98,7 +98,8 @@ def _is_measured(section: Section, vmm: Vmm | None) -> bool:
 
 
 def _content(image: bytes, section: Section, vmm: Vmm | None, name: str) -> bytes:
-    if section.type in (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM):
+    supplied = section.type == SectionType.PAYLOAD and not section.raw_size
+    if supplied or section.type in (SectionType.TD_HOB, SectionType.PAYLOAD_PARAM):
         raise FormatError(
             name, "measured content that the VMM supplies", "data in the image, so that MRTD can be computed"
         )

@@ -24,7 +24,8 @@ from formats.tdvf import (
     descriptor,
     guid_table,
 )
-from formats.units import FOUR_GIB, align_up
+from formats.units import FOUR_GIB, PAGE, align_up
+from formats.vmms import WITH_DATA
 from image.check import Finding, Profile, check_image
 
 # From the image's end; one place for the linker script and for what is written here.
@@ -47,7 +48,9 @@ class ImageRefused(FormatError):
 
 @dataclass(frozen=True)
 class Placed:
-    """A section to be written: GPA and size in bytes; `data` for BFV and CFV only, exactly `size` bytes."""
+    """A section to be written: GPA and size in bytes; `data` exactly `size` bytes, if the file has it: of BFV
+    and CFV where the guest sees them, of a Payload in front of these.
+    """
 
     name: str
     type: SectionType
@@ -59,10 +62,10 @@ class Placed:
 
 def metadata_sections(sections: Sequence[Placed]) -> tuple[Section, ...]:
     """The metadata sections that describe these sections, in their order."""
-    base = FOUR_GIB - _file_size(sections)
+    offsets = _offsets(sections)
     return tuple(
         Section(
-            data_offset=section.address - base if section.data else 0,
+            data_offset=offsets.get(section.name, 0),
             raw_size=len(section.data),
             address=section.address,
             memory_size=section.size,
@@ -82,13 +85,13 @@ def write_image(sections: Sequence[Placed], profile: Profile | str = Profile.QEM
     if size > MAX_FILE_SIZE:
         raise FormatError("image", f"{size:#x} bytes", "at most 16 MiB")
     image = bytearray(volume_head(size).ljust(size, b"\0"))
-    base = FOUR_GIB - size
+    offsets = _offsets(sections)
     for section in sections:
         if section.data:
             if len(section.data) != section.size or section.address + section.size > FOUR_GIB:
                 found = f"{len(section.data)} bytes of data for {section.size} bytes at {section.address:#x}"
                 raise FormatError(f"section {section.name}", found, "as many bytes as memory, below 4 GiB")
-            start = section.address - base
+            start = offsets[section.name]
             image[start : start + section.size] = section.data
     _put_metadata(image, metadata_sections(sections))
     findings = check_image(bytes(image), profile)
@@ -97,11 +100,30 @@ def write_image(sections: Sequence[Placed], profile: Profile | str = Profile.QEM
     return bytes(image)
 
 
+def _is_mapped(section: Placed) -> bool:
+    return section.type in WITH_DATA
+
+
+def _offsets(sections: Sequence[Placed]) -> dict[str, int]:
+    """Where in the file each section's data lies. What the guest has elsewhere comes first, behind a page."""
+    base, at = FOUR_GIB - _file_size(sections), PAGE
+    offsets = {}
+    for section in sections:
+        if section.data and _is_mapped(section):
+            offsets[section.name] = section.address - base
+        elif section.data:
+            offsets[section.name] = at
+            at += align_up(section.size, PAGE)
+    return offsets
+
+
 def _file_size(sections: Sequence[Placed]) -> int:
-    lowest = min((section.address for section in sections if section.data), default=FOUR_GIB)
+    lowest = min((s.address for s in sections if s.data and _is_mapped(s)), default=FOUR_GIB)
     if lowest >= FOUR_GIB:
         raise FormatError("image", "no section with data", "a BFV that ends at 4 GiB")
-    return align_up(FOUR_GIB - lowest + int(HEAD_SIZE), FILE_UNIT)
+    elsewhere = sum(align_up(s.size, PAGE) for s in sections if s.data and not _is_mapped(s))
+    head = elsewhere + PAGE if elsewhere else int(HEAD_SIZE)
+    return align_up(FOUR_GIB - lowest + head, FILE_UNIT)
 
 
 def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:

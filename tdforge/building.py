@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gen.build import BuildResult
 
 
-def build_flow(flow: Path, out: Path, *, igvm: bool = False) -> "BuildResult":
-    """Build `flow` into folder `out`, with `igvm` as an IGVM file too; a spinner on standard error meanwhile.
-    Raises UserError.
+def build_flow(flow: Path, out: Path, *, igvm: bool = False, payload: Path | None = None) -> "BuildResult":
+    """Build `flow` into folder `out`, with `igvm` as an IGVM file too, around `payload` if the flow takes
+    one; a spinner on standard error meanwhile. Raises UserError.
     """
     from gen.build import build  # PeachPy: who only runs or checks need not have it
     from gen.errors import BuildError
@@ -28,7 +28,11 @@ def build_flow(flow: Path, out: Path, *, igvm: bool = False) -> "BuildResult":
         try:
             out.mkdir(parents=True, exist_ok=True)
             return build(
-                flow, out.absolute(), lambda text: status.update(f"building {flow.stem}: {text}"), igvm=igvm
+                flow,
+                out.absolute(),
+                lambda text: status.update(f"building {flow.stem}: {text}"),
+                igvm=igvm,
+                payload=payload,
             )
         except CheckFailed as error:
             status.stop()

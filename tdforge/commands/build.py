@@ -20,13 +20,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--format", choices=(TDVF, IGVM), default=TDVF,
         help="igvm: an IGVM file of the same pages beside the TDVF image; default: tdvf",
     )  # fmt: skip
+    parser.add_argument(
+        "--payload", type=Path, metavar="FILE",
+        help="the file that becomes part of the image where the flow says `from payload`: ELF, PE or kernel",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def build(given: argparse.Namespace) -> int:
     """Builds a flow, prints what came of it; returns the exit code. Raises UserError."""
     igvm = given.format == IGVM
-    result = build_flow(find_flow(given.flow), given.out, igvm=igvm)
+    result = build_flow(find_flow(given.flow), given.out, igvm=igvm, payload=given.payload)
     if given.json:
         print(read(result.manifest, "manifest").decode(), end="")
     else:
@@ -39,7 +43,11 @@ def build(given: argparse.Namespace) -> int:
 BUILD = Command(
     "build",
     "build a TD image from a flow",
-    ("tdforge build linux -o build", "tdforge build linux --format igvm"),
+    (
+        "tdforge build linux -o build",
+        "tdforge build linux --format igvm",
+        "tdforge build payload --payload FILE",
+    ),
     add_options,
     build,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,24 @@ def test_an_image_that_breaks_rules_is_not_written() -> None:
 def test_the_limit_of_sections_is_what_fits_before_the_table() -> None:
     room = METADATA_DISTANCE - tdvf.GUID_SIZE - tdvf.DESCRIPTOR.sizeof() - TABLE_DISTANCE
     assert room // tdvf.SECTION.sizeof() == MAX_SECTIONS
+
+
+def test_a_payload_in_the_file_lies_in_front_of_what_is_mapped() -> None:
+    content = bytes(range(256)) * 32
+    placed = [
+        Placed("code", SectionType.BFV, 0xFFFF_D000, 0x3000, 1, code()),
+        Placed("hob", SectionType.TD_HOB, 0x80_0000, 0x1_0000),
+        Placed("payload", SectionType.PAYLOAD, 0xA0_0000, len(content), 1, content),
+    ]
+    image = write_image(placed, "direct-boot")
+    assert len(image) == 0x1_0000
+    record = records(image)[2]
+    assert (record.data_offset, record.raw_size, record.memory_size) == (0x1000, 0x2000, 0x2000)
+    assert image[0x1000:0x3000] == content
+    assert image[-0x3000:-0x400] == code()[:-0x400]
+    large = replace(placed[2], size=0xD000, data=bytes(0xD000))
+    assert len(write_image([*placed[:2], large], "direct-boot")) == 0x2_0000
+    other = write_image([*placed[:2], replace(placed[2], data=content[::-1])], "direct-boot")
+    assert mrtd(image).digest != mrtd(other).digest
+    param = Placed("param", SectionType.PAYLOAD_PARAM, 0x82_0000, 0x1000)
+    assert not check_image(write_image([*placed, param], "direct-boot"), "direct-boot")

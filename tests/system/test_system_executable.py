@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import oracle
 import pytest
 from elftools.elf.elffile import ELFFile
-from tdbox import GIB, LINUX, MIB, Firmware, finish, made, stopped
+from tdbox import GIB, HASHING, LINUX, MIB, Firmware, finish, made, stopped
 from vmlinux import vmlinux
 
 from emu.api import RunConfig, prepare, run
@@ -25,10 +26,13 @@ from formats.hob import HobType
 from formats.registers import RDI, RSP
 from formats.structs import offset_of
 from formats.units import PAGE, align_up
+from gen.build import build
 from gen.link.sample import FORMATS, sample
+from image.mrtd import mrtd
 from tdforge.cli import main
 
 FLOW = LINUX.parents[2] / "tests/dsl/flows/executable.tdf"
+PAYLOAD = LINUX.with_name("payload.tdf")
 GOOD = "tdforge sample: all good"
 LOAD = MIB  # the lowest free RAM
 RESERVED = 2
@@ -239,3 +243,70 @@ def test_run_takes_the_file(image: Firmware, tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "--memory", "256M", "--until", f"console:{GOOD}"]) == 0
     digest = hashlib.sha384(sample("pe")).hexdigest()
     assert re.search(rf"RTMR\[1\]\s+td_payload.*\n\s+{digest}", capsys.readouterr().err)
+
+
+# ---- built into the image
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The images of payload.tdf around the sample, by its format."""
+    folder = tmp_path_factory.mktemp("payload")
+    images = {}
+    for name in FORMATS:
+        (folder / name).write_bytes(sample(name))
+        out = folder / f"out-{name}"
+        images[name] = build(PAYLOAD, out, payload=folder / name).image
+    return images
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("vcpus", [1, 64])
+def test_a_payload_of_the_image_is_in_mrtd_and_needs_no_event(
+    built: dict[str, Path], name: str, vcpus: int
+) -> None:
+    image = built[name].read_bytes()
+    config = RunConfig(image, name, memory=256 * MIB, vcpus=vcpus, skip_count=HASHING)
+    report = run(replace(config, until=f"console:{GOOD}"))
+    assert report.met, report.console
+    assert report.rtmr[1] == oracle.extended(bytes(4))
+    assert report.mrtd == oracle.mrtd(image, two_pass=False) == mrtd(image).digest.hex()
+    facts = json.loads(built[name].with_suffix(".json").read_text())
+    (section,) = [s for s in facts["sections"] if s["type"] == "Payload"]
+    assert section["file"]["sha384"] == hashlib.sha384(sample(name)).hexdigest()
+
+
+def test_another_payload_is_another_mrtd(built: dict[str, Path]) -> None:
+    assert len({mrtd(image.read_bytes()).digest for image in built.values()}) == len(FORMATS)
+
+
+def test_a_payload_in_a_cfv_is_measured_by_the_flow(tmp_path: Path) -> None:
+    """On hosts that know no Payload section, too; its bytes are not in MRTD."""
+    text = re.sub(r"Payload( +4 MiB +at) 0x00A0_0000", r"CFV\1 0xFF80_0000", PAYLOAD.read_text())
+    measure = 'measure payload into RTMR[1] as blob("td_payload")'
+    text = text.replace("    // The file is", f"    {measure}\n    // The file is")
+    (tmp_path / "payload.tdf").write_text(text)
+    (tmp_path / "sample").write_bytes(sample("pe"))
+    image = build(tmp_path / "payload.tdf", tmp_path, payload=tmp_path / "sample").image.read_bytes()
+    content = sample("pe").ljust(4 * MIB, b"\0")
+    for vmm in ("td-shim-spec", "qemu", "cloud-hypervisor"):
+        config = RunConfig(image, "payload", memory=256 * MIB, vmm=vmm, until=f"console:{GOOD}")
+        report = run(replace(config, skip_count=HASHING))
+        assert report.met, (vmm, report.end, report.console)
+        assert report.rtmr[1] == oracle.extended(content, bytes(4))
+
+
+def test_the_command_takes_a_payload_where_the_flow_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(5 * MIB))
+    words = ["build", str(PAYLOAD), "-o", str(tmp_path)]
+    for more, said in (
+        ([], "section `payload` is filled when the image is built: name a file, --payload FILE"),
+        (["--payload", str(tmp_path / "absent")], "cannot read absent: No such file or directory"),
+        (["--payload", str(tmp_path / "large")], "large has 5242880 bytes, section `payload` has 4194304"),
+    ):
+        assert main([*words, *more]) == 1
+        assert said in capsys.readouterr().err
+    assert main(["build", str(LINUX), "-o", str(tmp_path), "--payload", str(tmp_path / "large")]) == 1
+    assert "no section of this flow is `from payload`, so it takes no large" in capsys.readouterr().err

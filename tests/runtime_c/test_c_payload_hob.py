@@ -241,6 +241,12 @@ def test_a_region_without_room() -> None:
             hobs(*tables, size=size)
 
 
+def test_a_table_without_room_where_the_rest_has_some() -> None:
+    tables = made([acpi.table(b"SSDT", 2, bytes(8192))])
+    with pytest.raises(CoreError, match="hobs_no_room"):
+        hobs(*tables, size=4096)
+
+
 def test_without_memory_there_is_no_top() -> None:
     data, _ = hobs(ranges=[])
     assert data[16:48] == bytes(32)

@@ -272,12 +272,13 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def section(self, meta: Meta, c: list[Any]) -> tree.Section:
         size, up_to = c[2] or (None, False)
-        return tree.Section(c[0], c[1], size, up_to, c[3], self._file(c[4]), tuple(c[5:]), self._span(meta))
+        guid, file = self._quoted(c[3]), self._quoted(c[5])
+        return tree.Section(c[0], c[1], size, up_to, guid, c[4], file, tuple(c[6:]), self._span(meta))
 
     def chosen(self, meta: Meta, c: list[Any]) -> tree.Chosen:
         return tree.Chosen(self._span(meta))
 
-    def _file(self, token: Token | tree.Chosen | None) -> tree.String | tree.Chosen | None:
+    def _quoted(self, token: Token | tree.Chosen | None) -> tree.String | tree.Chosen | None:
         if token is None or isinstance(token, tree.Chosen):
             return token
         line, column = token.line or 1, token.column or 1

@@ -26,6 +26,7 @@ HOB_WITHOUT_TDX = 16 * 1024  # its last page takes what fw_cfg says (gen/boot/or
 # What enters a kernel by way of code of its host's, and where that leads the kernel
 LED = "place_vmlinux"
 LED_TO = ((VMLINUX_LINE, VMLINUX_LINE + PAGE), (VMLINUX_INITRD, VMLINUX_INITRD_END))
+INFO_VERSION = (0xFF, 0xFF, 0xFFFF)  # the most that TD_INFO can say: formats/described.py
 OF_IMAGE = "image_memory"  # takes its list of memory from the sections
 _WORDS = {tree.LogLevel: "log level", tree.WithoutTdx: "runs without TDX"}
 MAX_NUMBER = (1 << 32) - 1  # of a version's part and an svn: 32 bits for whoever reads the manifest
@@ -66,6 +67,7 @@ def check_text(
     _entry(flows, program, path)
     _led_to(flows, layout, of_firmware)
     _of_image(flows, layout, of_firmware)
+    _release_of_td_info(firmware, layout, of_firmware)
     recursive = _recursion(flows, program)
     lowered = {f.name.text: lower_flow(f, signatures[f.name.text], program) for f in flows}
     worst = 0
@@ -199,6 +201,16 @@ def _of_image(flows: list[tree.Flow], layout: Layout, reporter: Reporter) -> Non
             message = f"{message} {shown(end)} is in no PermMem section"
             hint = "declare one: `low PermMem 1 MiB at 0x0000_0000`"
             reporter.error("T06", calls[0].callee.span, message, hint)
+
+
+def _release_of_td_info(firmware: tree.Firmware | None, layout: Layout, reporter: Reporter) -> None:
+    """E06: the firmware's version, as TD_INFO has it."""
+    items = firmware.items if firmware is not None else ()
+    version = next((i for i in items if isinstance(i, tree.Version)), None)
+    described = any(s.kind == "TD_INFO" for s in layout.sections)
+    if described and version and any(p > limit for p, limit in zip(version.value, INFO_VERSION, strict=True)):
+        message = "TD_INFO has 8 bits for the first two parts of a version, 16 for the last"
+        reporter.error("E06", version.span, message)
 
 
 def _recursion(flows: list[tree.Flow], program: Program) -> bool:

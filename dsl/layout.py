@@ -3,6 +3,8 @@ T06 (disjoint and aligned) on the declarations, and T10 (fits) on their number."
 
 from __future__ import annotations
 
+import re
+
 from dsl import tree
 from dsl.declare import Names
 from dsl.diagnostics import Reporter, join_words
@@ -20,9 +22,11 @@ from formats.units import FOUR_GIB, KIB, MIB, PAGE, align_down, align_up
 
 MAX_BFV = 2 * MIB  # its pages share one page table (gen/boot/paging.py)
 
-KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam")
+KINDS = ("BFV", "CFV", "TD_HOB", "TempMem", "PermMem", "Payload", "PayloadParam", "TD_INFO", "TD_PARAMS")
+WITHIN_BFV = ("TD_INFO", "TD_PARAMS")  # bytes of the BFV that tools read; the flow has no name for them
 BUILT_IN = ("CFV", "Payload")  # may be filled when the image is built
-AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam")
+AT_MOST_ONE = ("BFV", "TD_HOB", "Payload", "PayloadParam", *WITHIN_BFV)
+GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 ACCESS = ("r", "rw", "rx", "rwx")
 E820 = ("ram", "reserved", "acpi", "nvs")
 # Where RAM may lie: private memory of a TD with 48 guest physical address bits, and below 4 GiB not where the
@@ -144,9 +148,13 @@ class Layout:
             message = f"the kernel may run where it lies, which is `{e820}` to the OS"
             self._error("T06", place, message, "leave the word out")
         access = self._section_access(section)
-        if section.file is not None and kind not in BUILT_IN:
+        if section.file is not None and kind not in (*BUILT_IN, *WITHIN_BFV):
             message = f"a {kind} section is not filled when the image is built"
             self._error("E05", section.file.span, message, f"only {join_words(BUILT_IN)} is")
+        if kind in WITHIN_BFV:
+            self._within(section)
+        elif section.guid is not None:
+            self._error("E05", section.guid.span, "a GUID says what a TD_INFO section holds", "leave it out")
         guarded = any(a.text == "guarded" for a in section.attributes)
         for attribute in section.attributes:
             if attribute.text == "guarded" and section.name.text != "stack":
@@ -157,7 +165,7 @@ class Layout:
         budget: int | None = None
         if kind == "BFV":
             budget = self._budget(section)
-        else:
+        elif kind not in WITHIN_BFV:
             address, size = self._extent(section, cursor)
             if guarded and size is not None and size < 2 * PAGE:
                 self._error(
@@ -181,9 +189,27 @@ class Layout:
                 budget=budget,
                 file=section.file.value if isinstance(section.file, tree.String) else None,
                 chosen=isinstance(section.file, tree.Chosen),
+                guid=section.guid.value if section.guid is not None else None,
             )
         )
         return cursor
+
+    def _within(self, section: tree.Section) -> None:
+        """A part of the BFV, where the linker puts it."""
+        kind = section.kind.text
+        for given in (section.size, section.at, *section.attributes):
+            if given is not None:
+                message = f"{kind} lies in the BFV, as large as what it holds"
+                self._error("E05", given.span, message, "leave it out")
+        if kind == "TD_PARAMS" and section.guid is not None:
+            self._error("E05", section.guid.span, "a GUID says what a TD_INFO section holds", "leave it out")
+        if kind == "TD_PARAMS" and section.file is None:
+            self._error("E05", section.span, "TD_PARAMS come from a file", 'write `from "td_params.json"`')
+        if kind == "TD_INFO" and section.guid is None:
+            hint = 'write `guid "00000000-0000-4000-8000-000000000000"` with one of your own'
+            self._error("E05", section.span, "TD_INFO needs the GUID of what it holds", hint)
+        elif kind == "TD_INFO" and section.guid is not None and not GUID.fullmatch(section.guid.value):
+            self._error("E05", section.guid.span, f"`{section.guid.value}` is no GUID")
 
     def _budget(self, section: tree.Section) -> int | None:
         if section.at is not None:

@@ -204,14 +204,15 @@ class Primitive:
 
 @dataclass(frozen=True)
 class ImageSection:
-    """A section of the TDVF metadata. `address`/`size` are None only for BFV, which ends at 4 GiB.
+    """A section of the TDVF metadata. `address`/`size` are None for BFV, which ends at 4 GiB, and for what is
+    part of it: TD_INFO, of the type `guid`, and TD_PARAMS.
 
-    `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam. `guarded`: the first page is never mapped.
-    `e820`: its type in the memory map: "ram", "reserved", "acpi", "nvs" (BFV: "reserved"). `access`: how the
-    firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments are finer. `budget`:
-    bytes that the linked code may take at most (BFV only), None for no bound but the window below 4 GiB.
-    `file`: what fills a CFV or a Payload when the image is built, relative to the flow file; `chosen`: the
-    file that the build is given does."""
+    `kind`: BFV CFV TD_HOB TempMem PermMem Payload PayloadParam TD_INFO TD_PARAMS. `guarded`: the first page
+    is never mapped. `e820`: its type in the memory map: "ram", "reserved", "acpi", "nvs" (BFV: "reserved").
+    `access`: how the firmware may touch it: "r", "rw" or (BFV only) "rx"; within BFV the linker's segments
+    are finer. `budget`: bytes that the linked code may take at most (BFV only), None for no bound but the
+    window below 4 GiB. `file`: what fills a CFV, Payload, TD_INFO or TD_PARAMS when the image is built,
+    relative to the flow file; `chosen`: the file that the build is given does."""
 
     name: str
     kind: str
@@ -224,6 +225,7 @@ class ImageSection:
     budget: int | None = None
     file: str | None = None
     chosen: bool = False
+    guid: str | None = None
 
     @property
     def built_in(self) -> bool:

@@ -373,6 +373,7 @@ class Section:
     kind: Name
     size: Number | None
     up_to: bool
+    guid: String | None
     at: Number | None
     file: String | Chosen | None
     attributes: tuple[Name, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dsl import model
+from dsl.layout import WITHIN_BFV
 from dsl.model import Bytes, EnumRef, Firmware, ListOf, Never, RecordRef, Scalar, Span, Type, Unit
 from dsl.rules.paths import Paths, Ways
 from dsl.sizes import alignment, size
@@ -62,7 +63,8 @@ def _regions(firmware: Firmware, start: Span) -> None:
         require(bool(placed), start, f"there is no TempMem section `{name}` with an address and a size")
     for section in firmware.image:
         placed = section.address is not None and section.size is not None
-        require(placed == (section.kind != "BFV"), section.span, "all but BFV have an address and a size")
+        inside = section.kind in ("BFV", *WITHIN_BFV)
+        require(placed != inside, section.span, "all but BFV and its parts have an address and a size")
     limits = {region.limit for region in firmware.memory}
     require(len(limits) < 2, start, "the regions of `memory` have different limits")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,25 +14,28 @@ from dsl.model import Firmware
 from dsl.verify import verify
 from dsl.verify_expression import ModelError
 from formats.cstructs import c_header
+from formats.tdvf import SectionType
 from gen.boot.idt import VECTORS, handler
 from gen.boot.ordinary import DATA_PAGES
 from gen.boot.paging import Mapped, PagingError, plan
 from gen.boot.units import units as always_units
 from gen.core.headers import prelude_h
 from gen.core.layout import emit_layout
+from gen.described import emit_described, places
 from gen.errors import BuildError
 from gen.flow import flow_unit
 from gen.flow.context import context_of
 from gen.link import branches, stack
 from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
+from gen.predict import Unknown, registers
 from gen.primitives import emit_primitives
 from gen.sections import file_contents, has_memory_map, hob_without_tdx, mapped_regions, placed_sections
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.igvm import write_igvm
 from image.manifest import manifest, manifest_bytes, tool_versions
-from image.write import metadata_sections, write_image
+from image.write import Placed, metadata_sections, write_image
 
 PROJECT = Path(__file__).resolve().parents[1]
 # What the CPU pushes for an exception in 64-bit mode (SS, RSP, RFLAGS, CS, RIP, error code) and aligns away.
@@ -117,6 +120,7 @@ def generate(firmware: Firmware) -> list[Unit]:
     primitives = Unit("primitives")
     emit_primitives(primitives, firmware, context_of(firmware))
     emit_layout(primitives, firmware)
+    emit_described(primitives, firmware)
     return [*always, flow_unit(firmware, first_map.pages_used), primitives]
 
 
@@ -182,7 +186,7 @@ def _write(
     igvm: bool,
 ) -> None:
     data = {name: content for name, (_, content) in contents.items()}
-    sections = placed_sections(firmware, linked.content, data)
+    sections = placed_sections(firmware, linked.content, data, places(firmware, linked.symbols))
     image = write_image(sections, profile_for(metadata_sections(sections)))
     _replace(result.image, image)
     file = _igvm(firmware, image, result.image.name) if igvm else None
@@ -199,6 +203,7 @@ def _write(
         declared={s.name: f"{Path(s.span.path).name}:{s.span.line}" for s in firmware.image},
         tools=tool_versions(),
         igvm=file,
+        registers=_registers(firmware, sections),
     )
     _replace(result.manifest, manifest_bytes(facts))
     _replace(result.elf, linked.elf)
@@ -207,6 +212,14 @@ def _write(
 
 def _igvm(firmware: Firmware, image: bytes, name: str) -> bytes:
     return write_igvm(image, memory_map=has_memory_map(firmware), place=name)
+
+
+def _registers(firmware: Firmware, sections: Sequence[Placed]) -> tuple[bytes, ...] | None:
+    """What the image leaves in the RTMRs, if that follows from the image alone."""
+    try:
+        return registers(firmware, {s.name: s.data for s in sections if s.data and s.type != SectionType.BFV})
+    except Unknown:
+        return None
 
 
 def _replace(path: Path, content: bytes) -> None:

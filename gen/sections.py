@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dsl.model import Firmware
+from dsl.model import Firmware, ImageSection
 from formats.errors import FormatError
 from formats.tdvf import SECTION_TYPES, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
@@ -15,12 +15,15 @@ from image.write import Placed
 
 
 def placed_sections(
-    firmware: Firmware, bfv: bytes, contents: Mapping[str, bytes] | None = None
+    firmware: Firmware,
+    bfv: bytes,
+    contents: Mapping[str, bytes] | None = None,
+    described: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[Placed, ...]:
     """The sections of a flow in its order; `bfv` is the linked code that ends at 4 GiB, padded here to pages.
 
-    `contents`: data of sections by name; a CFV has zeros where none is given. FormatError: no place for a
-    section.
+    `contents`: data of sections by name; a CFV has zeros where none is given; `described`: address and size of
+    what TD_INFO and TD_PARAMS name in `bfv`. FormatError: no place for a section.
     """
     given = dict(contents or {})
     placed: list[Placed] = []
@@ -32,6 +35,10 @@ def placed_sections(
         if kind == SectionType.BFV:
             data = bytes(-len(bfv) % PAGE) + bfv
             placed.append(Placed(item.name, kind, FOUR_GIB - len(data), len(data), attributes, data))
+            continue
+        if item.name in (described or {}):
+            address, size = (described or {})[item.name]
+            placed.append(Placed(item.name, kind, address, size))
             continue
         if item.address is None or item.size is None:
             raise FormatError(
@@ -59,18 +66,23 @@ def file_contents(firmware: Firmware, payload: Path | None = None) -> dict[str, 
         file = payload if section.chosen else Path(firmware.path).parent / str(section.file)
         assert file is not None
         name = file.name if section.chosen else str(section.file)
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            reason = error.strerror or "no file"
-            raise BuildError(f"cannot read {name}: {reason}", section.span) from error
-        if section.size is not None and len(content) > section.size:
-            message = f"{name} has {len(content)} bytes, section `{section.name}` has {section.size}"
-            raise BuildError(message, section.span)
-        contents[section.name] = (name, content)
+        contents[section.name] = (name, read_file(file, name, section))
     if payload is not None and not any(section.chosen for section in firmware.image):
         raise BuildError(f"no section of this flow is `from payload`, so it takes no {payload.name}")
     return contents
+
+
+def read_file(file: Path, name: str, section: ImageSection) -> bytes:
+    """What is in the file for a section, which messages call `name`. BuildError."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or "no file"
+        raise BuildError(f"cannot read {name}: {reason}", section.span) from error
+    if section.size is not None and len(content) > section.size:
+        message = f"{name} has {len(content)} bytes, section `{section.name}` has {section.size}"
+        raise BuildError(message, section.span)
+    return content
 
 
 def mapped_regions(firmware: Firmware) -> list[Mapped]:

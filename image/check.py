@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from formats import guids, tdvf
+from formats.described import read_td_info, read_td_params
 from formats.errors import FormatError
 from formats.limits import FILE_UNIT, LEAST_RAM, LOWEST_SPLIT, MAX_FILE_SIZE
 from formats.tdvf import Section, SectionAttribute, SectionType
@@ -34,6 +35,7 @@ MIN_SECTIONS = 2  # QEMU hw/i386/tdvf.c tdvf_parse_metadata
 
 _QEMU_SECTION = "QEMU hw/i386/tdvf.c tdvf_parse_and_check_section_entry"
 _TD_SHIM = "td-shim td-shim-interface/src/metadata.rs validate_sections"
+_NRX = "td-shim doc/custom_nrx_image.md"
 _KVM = "Linux arch/x86/kvm/vmx/tdx.c tdx_vcpu_init_mem_region"
 _DRAGONBALL = "Kata dbs_boot/src/firmware/tdshim/section.rs parse_tdvf_sections"
 
@@ -86,7 +88,7 @@ def check_image(image: bytes, profile: Profile | str | None = None, *, place: st
     findings = [*_file(image, place), *_pointers(image, metadata.offset, place)]
     for index, section in enumerate(metadata.sections):
         findings += _section(section, _name(place, index, section), len(image), chosen)
-    findings += _described(metadata.sections, place, chosen)
+    findings += _described(image, metadata.sections, place, chosen)
     findings += _counts(metadata.sections, place, chosen)
     findings += _overlaps(metadata.sections, place)
     findings += _reset_vector(image, metadata.sections, place)
@@ -242,7 +244,7 @@ def _counts(sections: Sequence[Section], place: str, profile: Profile) -> Iterat
         yield Finding("payload-pair", place, found, "both or neither", _DRAGONBALL)
 
 
-def _described(sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
+def _described(image: bytes, sections: Sequence[Section], place: str, profile: Profile) -> Iterator[Finding]:
     """TD_INFO and TD_PARAMS name bytes of the BFV, for tools that read and patch them."""
     start, end = last_volume(sections)
     for index, item in enumerate(sections):
@@ -254,6 +256,14 @@ def _described(sections: Sequence[Section], place: str, profile: Profile) -> Ite
         if found := outside_last_volume(item, sections):
             expected = f"bytes of the last BFV, {start:#x} to {end:#x}"
             yield Finding("described", name, found, expected, _TD_SHIM)
+            continue
+        data = image[item.data_offset : item.data_offset + item.raw_size]
+        read = read_td_info if item.type == SectionType.TD_INFO else read_td_params
+        code = "td-info" if item.type == SectionType.TD_INFO else "td-params"
+        try:
+            read(data, place=name)
+        except FormatError as error:
+            yield Finding(code, error.place, error.found, error.expected, _NRX)
 
 
 def _overlaps(sections: Sequence[Section], place: str) -> Iterator[Finding]:

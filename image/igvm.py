@@ -15,7 +15,7 @@ from formats.limits import MAX_ADDED
 from formats.tdvf import RESET_VECTOR_DISTANCE, Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, GIB, PAGE
 from image.check import Finding
-from image.sections import RESET_VECTOR, overlaps
+from image.sections import RESET_VECTOR, WITHIN_BFV, overlaps
 
 # Sections that the VMM fills. The index of their parameter area is the section's type, for a loader that has
 # something for them which is no parameter of IGVM: a TD HOB, a kernel.
@@ -54,6 +54,8 @@ def write_igvm(image: bytes, *, memory_map: bool = False, place: str = "image") 
     ]
     for index, section in enumerate(sections):
         name = f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
+        if section.type in WITHIN_BFV:
+            continue  # bytes of the BFV, which are page data
         if section.memory_size % PAGE or section.address % PAGE:
             raise FormatError(name, f"size {section.memory_size:#x}", "whole pages of 4 KiB")
         if section.attributes & SectionAttribute.PAGE_AUG:

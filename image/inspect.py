@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from formats import guids, tdvf
+from formats.described import TdInfo, read_td_info, read_td_params
 from formats.errors import FormatError
-from formats.tdvf import EXTEND_CHUNK
+from formats.tdvf import EXTEND_CHUNK, SectionType
 from formats.units import PAGE
 from image.check import profile_for
 from image.enroll import CfvInfo, contents
 from image.mrtd import Mrtd, Order, mrtd
+from image.sections import WITHIN_BFV
+
+Read = TypeVar("Read")
+INSIDE = tuple(tdvf.TYPE_NAMES[kind] for kind in WITHIN_BFV)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class ImageInfo:
     mrtd_unknown_because: str | None
     pages_added: int
     chunks_extended: int | None
+    td_info: TdInfo | None
+    td_params: dict[str, int | str] | None
 
     def to_json(self) -> str:
         """The same facts as JSON, sorted keys, numbers as numbers."""
@@ -76,6 +86,18 @@ class ImageInfo:
             pages = self.chunks_extended * EXTEND_CHUNK // PAGE
             text = f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND): {pages} pages in MRTD by content"
             rows.append(("chunks extended", text))
+        return [*rows, *self._described_rows()]
+
+    def _described_rows(self) -> list[tuple[str, str]]:
+        rows = []
+        if self.td_info:
+            version = ".".join(map(str, self.td_info.version))
+            size = len(self.td_info.data) // 2
+            text = f"{self.td_info.guid}, version {version}, SVN {self.td_info.svn}, {size} bytes of data"
+            rows.append(("TD_INFO", text))
+        for name, value in (self.td_params or {}).items():
+            shown = f"{value:#x}" if isinstance(value, int) else value if value.strip("0") else "zeros"
+            rows.append((f"TD_PARAMS {name}", shown))
         return rows
 
     def section_rows(self) -> list[tuple[str, ...]]:
@@ -92,7 +114,7 @@ class ImageInfo:
                     f"{item.pages}",
                     f"{item.data_offset:#x}" if item.raw_size else "-",
                     f"{item.attributes:#x}",
-                    "address and content" if item.measured else "address" if item.pages else "nothing",
+                    _in_mrtd(item),
                 )
             )
         return rows
@@ -138,7 +160,26 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
         mrtd_unknown_because=reason,
         pages_added=sum(item.pages for item in metadata.sections),
         chunks_extended=single.chunks_extended if single else None,
+        td_info=_described(image, metadata.sections, SectionType.TD_INFO, read_td_info),
+        td_params=_described(image, metadata.sections, SectionType.TD_PARAMS, read_td_params),
     )
+
+
+def _in_mrtd(item: SectionInfo) -> str:
+    if item.type in INSIDE:
+        return "with BFV"
+    return "address and content" if item.measured else "address" if item.pages else "nothing"
+
+
+def _described(
+    image: bytes, sections: Iterable[tdvf.Section], kind: SectionType, read: Callable[[bytes], Read | None]
+) -> Read | None:
+    """What the first section of that type holds; None: nothing that can be read, as the checker says."""
+    for item in sections:
+        if item.type == kind:
+            with suppress(FormatError):
+                return read(image[item.data_offset : item.data_offset + item.raw_size])
+    return None
 
 
 def _section(item: tdvf.Section) -> SectionInfo:

@@ -40,10 +40,12 @@ def manifest(
     files: Mapping[str, tuple[str, bytes]] | None = None,
     declared: Mapping[str, str] | None = None,
     igvm: bytes | None = None,
+    registers: Sequence[bytes] | None = None,
 ) -> dict[str, Any]:
     """The facts of a build. `bfv_used`: bytes of the BFV that hold code or data, by the linker's account;
     `files`: name and content of the file that fills a section, by section; `declared`: FILE:LINE of the
-    flow's declaration, by section; `igvm`: the IGVM file of the image, if there is one."""
+    flow's declaration, by section; `igvm`: the IGVM file of the image, if there is one; `registers`:
+    RTMR[0] to RTMR[3] at the handoff, if the image alone determines them."""
     measured = mrtd(image, Order.SINGLE_PASS)
     return {
         "format": FORMAT,
@@ -73,6 +75,7 @@ def manifest(
         ],
         "tools": dict(tools),
         **({"igvm": _igvm(igvm)} if igvm else {}),
+        **({"rtmr": [register.hex() for register in registers]} if registers else {}),
     }
 
 

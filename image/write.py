@@ -27,6 +27,7 @@ from formats.tdvf import (
 from formats.units import FOUR_GIB, PAGE, align_up
 from formats.vmms import WITH_DATA
 from image.check import Finding, Profile, check_image
+from image.sections import WITHIN_BFV
 
 # From the image's end; one place for the linker script and for what is written here.
 METADATA_DISTANCE = 0x400  # metadata GUID, descriptor and sections start here
@@ -49,7 +50,8 @@ class ImageRefused(FormatError):
 @dataclass(frozen=True)
 class Placed:
     """A section to be written: GPA and size in bytes; `data` exactly `size` bytes, if the file has it: of BFV
-    and CFV where the guest sees them, of a Payload in front of these.
+    and CFV where the guest sees them, of a Payload in front of these. TD_INFO and TD_PARAMS name bytes of the
+    BFV, which has them already.
     """
 
     name: str
@@ -62,9 +64,11 @@ class Placed:
 
 def metadata_sections(sections: Sequence[Placed]) -> tuple[Section, ...]:
     """The metadata sections that describe these sections, in their order."""
-    offsets = _offsets(sections)
+    offsets, base = _offsets(sections), FOUR_GIB - _file_size(sections)
     return tuple(
-        Section(
+        Section(section.address - base, section.size, 0, 0, section.type, section.attributes)
+        if section.type in WITHIN_BFV
+        else Section(
             data_offset=offsets.get(section.name, 0),
             raw_size=len(section.data),
             address=section.address,

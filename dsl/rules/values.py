@@ -11,7 +11,7 @@ from dataclasses import replace
 from dsl import model
 from dsl.declare import BOOL
 from dsl.fold import FOLDED, fold
-from dsl.layout import OWNED
+from dsl.layout import OWNED, WITHIN_BFV
 from dsl.model import EnumRef, Expression, Provenance, Span
 from dsl.rules.context import TRUSTED, Context
 from dsl.rules.state import Place, State, Value, constant_place, found, join, lowest, number
@@ -158,6 +158,8 @@ class ValueWalker(Context, ABC):
         if section is not None and (e.name in OWNED or section.kind == "BFV"):  # the code has its data there
             message = f"`{e.name}` belongs to generated code"
             self.error("owned", e.span, message, "declare a region of its own for this")
+        if section is not None and section.kind in WITHIN_BFV:
+            self.error("owned", e.span, f"`{e.name}` ({section.kind}) is for tools that read the image", "")
         if section is not None and section.kind == "PermMem":
             message = f"`{e.name}` is RAM for `accept`, which nothing maps before"
             self.error("owned", e.span, message, "declare a `memory` region, which is carved from it")

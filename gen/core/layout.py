@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dsl.layout import WITHIN_BFV
 from dsl.model import Firmware, ImageSection
 from formats.linux import E820Type
 from formats.structs import plain
@@ -20,7 +21,7 @@ def emit_layout(unit: Unit, firmware: Firmware) -> None:
     left out: to a RAM plan it is RAM like any other.
     """
     limits = {region.limit for region in firmware.memory}
-    sections = [section for section in firmware.image if section.kind != "PermMem"]
+    sections = [s for s in firmware.image if s.kind not in ("PermMem", *WITHIN_BFV)]
     with unit.data(SYMBOL, section=f".rodata.{SYMBOL}", align=8):
         _emit(
             LAYOUT,

@@ -8,8 +8,14 @@ ENTRY = "tdf_entry"
 FATAL_STATUS = "tdf_fatal"
 ORDINARY_START = "ordinary_start"  # of images that run without TDX
 LAYOUT = "tdf_layout"
+DESCRIBED = ".rodata.described"  # the linker keeps what nothing points to
 IMAGE_MEMORY = "tdf_image_memory"  # the sections as a list of memory
 CONTEXT = "tdf_context"
+
+
+def described_symbol(name: str) -> str:
+    """Where a TD_INFO or TD_PARAMS section lies."""
+    return f"tdf_described_{name}"
 
 
 def flow_symbol(name: str) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from dsl.layout import WITHIN_BFV
 from dsl.model import Firmware
 from formats.tdvf import RESET_VECTOR_DISTANCE
 from formats.units import FOUR_GIB, PAGE, align_up
 from gen.errors import BuildError
-from gen.flow.names import region_symbols
+from gen.flow.names import DESCRIBED, region_symbols
 from gen.link.toolchain import tool
 from image.write import METADATA_DISTANCE
 
@@ -98,7 +99,11 @@ def link(firmware: Firmware, objects: Iterable[Path], folder: Path) -> Linked:
 def script(firmware: Firmware, sizes: _Sizes) -> str:
     """The linker script for parts of these sizes; names every image section."""
     regions = []
+    described = [section for section in firmware.image if section.kind in WITHIN_BFV]
+    kept = f"KEEP(*({DESCRIBED})) " if described else ""
     for section in firmware.image:
+        if section in described:
+            continue
         start, end = region_symbols(section.name)
         if section.address is None or section.size is None:
             regions += [f"{start} = {sizes.data_start:#x};", f"{end} = {FOUR_GIB:#x};"]
@@ -108,7 +113,7 @@ def script(firmware: Firmware, sizes: _Sizes) -> str:
     return f"""\
 SECTIONS {{
     .data {sizes.data_start:#x} : {{ *(.data .data.*) *(.bss .bss.* COMMON) }}
-    .rodata {sizes.rodata_start:#x} : {{ *(.rodata .rodata.*) }}
+    .rodata {sizes.rodata_start:#x} : {{ {kept}*(.rodata .rodata.*) }}
     .text {sizes.text_start:#x} : {{ *(.text .text.*) *(.reset) }}
     .resetvec {FOUR_GIB - RESET_VECTOR_DISTANCE:#x} : {{ KEEP(*(.resetvec)) }}
     /DISCARD/ : {{ *(.eh_frame) *(.comment) *(.llvm_addrsig) *(.stack_sizes) *(.note*) }}

@@ -28,6 +28,7 @@ from peachpy.x86_64 import (
     rsi,
 )
 
+from dsl.layout import WITHIN_BFV
 from dsl.model import Firmware, ImageSection
 from dsl.sizes import SPAN_DATA, SPAN_LENGTH, SPAN_SIZE, size
 from formats.hob import MEMORY_ATTRIBUTES, ResourceType
@@ -72,7 +73,7 @@ def emit_image_memory(unit: Unit, firmware: Firmware) -> None:
 
 def _rows(firmware: Firmware) -> list[ImageSection]:
     """BFV and CFV lie where no list has RAM."""
-    return [section for section in firmware.image if section.kind not in ("BFV", "CFV")]
+    return [section for section in firmware.image if section.kind not in ("BFV", "CFV", *WITHIN_BFV)]
 
 
 def clear_added(b: Builder, run: int, paging: int) -> None:

@@ -300,7 +300,7 @@ WHOLE: list[tuple[Callable[[Firmware], Firmware], str]] = [
     (lambda f: replace(f, memory=f.memory * 2), "two regions have one name"),
     (lambda f: section(f, "paging", name="pages"), "no TempMem section `paging`"),
     (lambda f: section(f, "stack", kind="CFV"), "no TempMem section `stack`"),
-    (lambda f: section(f, "hob", size=None), "all but BFV have an address and a size"),
+    (lambda f: section(f, "hob", size=None), "all but BFV and its parts have an address and a size"),
     (
         lambda f: replace(f, memory=(*f.memory, replace(f.memory[0], name="b", limit=1 << 20))),
         "the regions of `memory` have different limits",

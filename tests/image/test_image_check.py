@@ -37,6 +37,16 @@ def two_td_params() -> bytes:
     return patched(described(8), HOB, type=8, address=0, memory_size=0, data_offset=0xE400, raw_size=0x400)
 
 
+def info(length: int) -> bytes:
+    return bytes(range(1, 17)) + struct.pack("<III", length, 0x01020003, 4)
+
+
+def filled(kind: int, data: bytes, raw_size: int = 0x400) -> bytes:
+    """The same, with these bytes in it and zeros behind them."""
+    image = described(kind, raw_size=raw_size)
+    return overwritten(image, len(image) - 0xE000, data.ljust(raw_size, b"\0"))
+
+
 CASES: tuple[Broken, ...] = (
     ("file-size", lambda: bytes(0x1000) + GOOD, "0x11000 bytes", "a multiple of 64 KiB"),
     ("file-size", lambda: bytes(0x8000) + GOOD, "0x18000 bytes", "a multiple of 64 KiB"),
@@ -136,6 +146,12 @@ CASES: tuple[Broken, ...] = (
     ("described", lambda: described(8, data_offset=0xCFFF), "from offset 0xcfff to 0xd3ff", "last BFV"),
     ("described", lambda: described(8, data_offset=0xFC01), "from offset 0xfc01 to 0x10001", "last BFV"),
     ("described", lambda: two_td_params(), "2 TD_PARAMS sections", "at most one"),
+    ("td-info", lambda: filled(7, info(27)), "27", "28 to 1024, the section's size"),
+    ("td-info", lambda: filled(7, info(1025)), "1025", "28 to 1024"),
+    ("td-info", lambda: filled(7, info(28)[:27], raw_size=27), "27 bytes", "28 bytes of td_info"),
+    ("td-params", lambda: filled(8, b"\1", raw_size=1023), "1023 bytes", "1024 bytes of td_params"),
+    ("td-params", lambda: filled(8, bytes(20) + b"\1"), "01000000", "zeros"),
+    ("td-params", lambda: filled(8, bytes(255) + b"\1"), "00" * 19 + "01", "zeros"),
     ("payload-count", lambda: patched(GOOD, TEMP, type=5), "2 Payload sections", "at most one"),
     ("payload-count", lambda: patched(GOOD, TEMP, type=6), "2 PayloadParam sections", "at most one"),
     ("payload-pair", lambda: patched(GOOD, PARAM, type=3), "only one of Payload and PayloadParam", "both or"),
@@ -188,6 +204,13 @@ def test_good_images_have_no_finding() -> None:
 @pytest.mark.parametrize(
     ("code", "image"),
     [
+        ("td-info", filled(7, b"")),
+        ("td-info", filled(7, info(28))),
+        ("td-info", filled(7, info(1024))),
+        ("td-info", filled(7, info(28), raw_size=28)),
+        ("td-params", filled(8, b"")),
+        ("td-params", filled(8, b"\1" * 20)),
+        ("td-params", filled(8, b"", raw_size=8)),
         ("file-too-large", bytes((16 << 20) - len(GOOD)) + GOOD),
         ("placement", patched(GOOD, TEMP, address=0x7FF_8000)),
         ("placement", patched(GOOD, HOB, address=0x7FF_0000)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+from uuid import UUID
 
 import pytest
 from debian import ovmf
@@ -63,6 +65,39 @@ def test_pages_that_are_not_added_at_launch() -> None:
     assert (info.sections[5].pages, info.sections[5].measured) == (0, False)
     assert info.section_rows()[6] == ("PermMem", "0xa00000", "0x10000000000", "0", "-", "0x2", "nothing")
     assert dict(info.rows())["pages added"].startswith("30 ")
+
+
+def within_bfv(kind: int, data: bytes) -> bytes:
+    """The sample with such a section, which names these bytes of the BFV."""
+    image = patched(IMAGE, 3, type=kind, address=0, memory_size=0, data_offset=0xE000, raw_size=len(data))
+    return overwritten(image, len(image) - 0xE000, data)
+
+
+def test_td_info_is_shown() -> None:
+    guid = UUID("00112233-4455-6677-8899-aabbccddeeff")
+    data = guid.bytes_le + struct.pack("<III", 31, 0x01020003, 4) + b"abc" + bytes(5)
+    info = inspect(within_bfv(7, data))
+    assert dict(info.rows())["TD_INFO"] == f"{guid}, version 1.2.3, SVN 4, 3 bytes of data"
+    shown = {"guid": str(guid), "version": [1, 2, 3], "svn": 4, "data": b"abc".hex()}
+    assert json.loads(info.to_json())["td_info"] == shown
+    assert info.section_rows()[4][-1] == "with BFV"
+    assert inspect(within_bfv(7, bytes(40))).td_info is None
+
+
+def test_td_params_are_shown() -> None:
+    data = struct.pack("<QQHBB4xQQH38x48s48s48sQHH20x768s", *range(1, 9), *[b"\7" * 48] * 3, 9, 10, 11, b"\0")
+    assert len(data) == 1024
+    rows = dict(inspect(within_bfv(8, data)).rows())
+    names = ("attributes", "xfam", "maxvcpus", "numl2vms", "msrconfigctls", "eptpcontrols", "configflags")
+    shown = [rows[f"TD_PARAMS {name}"] for name in names]
+    assert shown == [hex(n) for n in range(1, 8)]
+    assert rows["TD_PARAMS tscfrequency"] == "0x8"
+    assert rows["TD_PARAMS mrowner"] == "07" * 48
+    late = ("ia32archcapabilitiesconfig", "mrconfigsvn", "mrownerconfigsvn")
+    assert [rows[f"TD_PARAMS {name}"] for name in late] == ["0x9", "0xa", "0xb"]
+    assert rows["TD_PARAMS cpuid_config"] == "zeros"
+    assert inspect(within_bfv(8, bytes(1024))).td_params is None
+    assert inspect(within_bfv(8, b"\1" * 1024)).td_params is None  # reserved bytes: the checker says so
 
 
 def test_a_foreign_image() -> None:

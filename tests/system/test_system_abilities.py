@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha384
@@ -10,10 +11,18 @@ from pathlib import Path
 import pytest
 from tdbox import MIB, Firmware, made, stopped
 
-from dsl.api import check_source
+from dsl.api import check_file, check_source
 from emu.api import Report, run
 from emu.vmm.quote import TEXT
+from formats.described import read_td_params
+from formats.errors import FormatError
+from formats.igvm import read
 from gen.errors import BuildError
+from gen.predict import registers
+from image.check import check_image
+from image.igvm import write_igvm
+from image.inspect import inspect
+from image.mrtd import igvm_mrtd
 
 FLOWS = sorted((Path(__file__).parent / "flows").glob("*.tdf"))
 STARTED = "tdforge tiny payload: started\n"
@@ -146,6 +155,59 @@ def test_without_a_list_memory_is_what_the_image_says(build: Build) -> None:
         ram = [(start, start + size) for start, size, kind in report.handoff["e820"] if kind == 1]
         sections = {(s["gpa"], s["gpa"] + s["size"]) for s in firmware.manifest["sections"]}
         assert all(any(low <= start and end <= high for low, high in joined(sections)) for start, end in ram)
+
+
+def test_the_registers_are_those_that_are_predicted(build: Build, tiny: bytes) -> None:
+    firmware, flow = build("no_td_hob"), next(path for path in FLOWS if path.stem == "no_td_hob")
+    payload = tiny.ljust(firmware.section("payload")[1], b"\0")
+    predicted = registers(check_file(flow).require(), {"payload": payload})
+    assert [register.hex() for register in predicted] == list(run(firmware.config).rtmr)
+    assert "rtmr" not in firmware.manifest  # the payload is the VMM's
+
+
+def test_a_kernel_in_the_image_leaves_nothing_to_find_out(tmp_path: Path, tiny: bytes) -> None:
+    """MRTD and all RTMRs are in the manifest."""
+    text = next(path for path in FLOWS if path.stem == "no_td_hob").read_text()
+    lines = [line for line in text.splitlines() if "PayloadParam" not in line]
+    kernel = '        payload CFV 64 KiB at 0xFFDF_0000 from "kernel"'
+    flow = tmp_path / "flow.tdf"
+    flow.write_text("\n".join(kernel if " Payload " in line else line for line in lines) + "\n")
+    (tmp_path / "kernel").write_bytes(tiny)
+    firmware = made(flow, tmp_path, b"")
+    report = started(replace(firmware, config=replace(firmware.config, kernel=None, vcpus=2)))
+    assert firmware.manifest["rtmr"] == list(report.rtmr)
+    assert firmware.manifest["mrtd"]["single-pass"] == report.mrtd
+
+
+def test_what_tools_read_lies_in_the_bfv(tmp_path: Path, tiny: bytes) -> None:
+    """TD_INFO and TD_PARAMS: in MRTD with the BFV, shown by name, in the way of nobody."""
+    text = next(path for path in FLOWS if path.stem == "no_td_hob").read_text()
+    info = 'info TD_INFO guid "00112233-4455-6677-8899-aabbccddeeff" from "info"'
+    lines = [
+        line.replace("code ", f'{info}\n params TD_PARAMS from "params.json"\n code ')
+        for line in text.splitlines()
+    ]
+    flow = tmp_path / "flow.tdf"
+    flow.write_text("\n".join(lines) + "\n")
+    (tmp_path / "info").write_bytes(b"abc")
+    fields = read_td_params(bytes(range(1, 21)) + bytes(4) + bytes(1000))
+    assert fields is not None
+    (tmp_path / "params.json").write_text(json.dumps(fields))
+    firmware = made(flow, tmp_path, tiny)
+    found = inspect(firmware.image)
+    assert found.td_params == fields
+    assert found.td_info is not None
+    assert (found.td_info.version, found.td_info.svn, found.td_info.data) == ((1, 0, 0), 3, b"abc".hex())
+    assert check_image(firmware.image) == []
+    assert started(firmware).mrtd == firmware.manifest["mrtd"]["single-pass"]
+    igvm = read(write_igvm(firmware.image))
+    assert igvm_mrtd(igvm).digest.hex() == firmware.manifest["mrtd"]["single-pass"]
+    (tmp_path / "params.json").write_text(json.dumps(fields | {"xfam": None}))
+    with pytest.raises(FormatError, match=r"params\.json: xfam: found null, expected a number of 8 bytes"):
+        made(flow, tmp_path, tiny)
+    (tmp_path / "params.json").write_bytes(b"\xff")
+    with pytest.raises(BuildError, match=r"params\.json is no text: byte 0"):
+        made(flow, tmp_path, tiny)
 
 
 def joined(ranges: set[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -272,15 +272,15 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def section(self, meta: Meta, c: list[Any]) -> tree.Section:
         size, up_to = c[2] or (None, False)
-        guid, file = self._quoted(c[3]), self._quoted(c[5])
+        guid, file = self._quoted(c[3]), c[5] if isinstance(c[5], tree.Chosen) else self._quoted(c[5])
         return tree.Section(c[0], c[1], size, up_to, guid, c[4], file, tuple(c[6:]), self._span(meta))
 
     def chosen(self, meta: Meta, c: list[Any]) -> tree.Chosen:
         return tree.Chosen(self._span(meta))
 
-    def _quoted(self, token: Token | tree.Chosen | None) -> tree.String | tree.Chosen | None:
-        if token is None or isinstance(token, tree.Chosen):
-            return token
+    def _quoted(self, token: Token | None) -> tree.String | None:
+        if token is None:
+            return None
         line, column = token.line or 1, token.column or 1
         return tree.String(unquote(token), Span(self._path, line, column, line, column + len(token)))
 

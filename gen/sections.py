@@ -22,8 +22,8 @@ def placed_sections(
 ) -> tuple[Placed, ...]:
     """The sections of a flow in its order; `bfv` is the linked code that ends at 4 GiB, padded here to pages.
 
-    `contents`: data of sections by name; a CFV has zeros where none is given; `described`: address and size of
-    what TD_INFO and TD_PARAMS name in `bfv`. FormatError: no place for a section.
+    `contents`: data of sections by name; a CFV has zeros where none is given; `described`: address and size
+    of what TD_INFO and TD_PARAMS name in `bfv`. FormatError: no place for a section.
     """
     given = dict(contents or {})
     placed: list[Placed] = []

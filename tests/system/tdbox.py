@@ -55,9 +55,9 @@ class Firmware:
         return replace(self.config, image=self.image[:at] + code + self.image[at + len(code) :])
 
 
-def made(flow: Path, out: Path, payload: bytes) -> Firmware:
-    """Builds a flow; the configuration has 256 MiB and one vCPU."""
-    result = build(flow, out)
+def made(flow: Path, out: Path, payload: bytes, built_in: Path | None = None) -> Firmware:
+    """Builds a flow, around `built_in` if that is chosen at build; the configuration has 256 MiB and one vCPU."""
+    result = build(flow, out, payload=built_in)
     image = result.image.read_bytes()
     config = RunConfig(
         image, flow.stem, memory=256 * MIB, kernel=payload, cmdline="console=ttyS0", elf=result.elf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +11,15 @@ from emu.api import run
 from gen.link.sample import sample
 from image.hosts import verdicts
 
-FLOW = LINUX.parents[2] / "docs/examples/service_td.tdf"
+FLOW = LINUX.with_name("service_td.tdf")
 GOOD = "tdforge sample: all good"
 
 
 def built(folder: Path, payload: bytes) -> Firmware:
-    """The example with this payload; the VMM loads nothing but the image."""
-    shutil.copy(FLOW, folder)
-    (folder / "payload.elf").write_bytes(payload)
-    firmware = made(folder / FLOW.name, folder, b"")
+    """The flow with this payload; the VMM loads nothing but the image."""
+    file = folder / "payload"
+    file.write_bytes(payload)
+    firmware = made(FLOW, folder, b"", file)
     return replace(firmware, config=replace(firmware.config, kernel=None, cmdline="", memory=128 * MIB))
 
 

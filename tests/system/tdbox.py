@@ -56,7 +56,7 @@ class Firmware:
 
 
 def made(flow: Path, out: Path, payload: bytes, built_in: Path | None = None) -> Firmware:
-    """Builds a flow, around `built_in` if that is chosen at build; the configuration has 256 MiB and one vCPU."""
+    """Builds a flow, around `built_in` if it takes that; the configuration has 256 MiB and one vCPU."""
     result = build(flow, out, payload=built_in)
     image = result.image.read_bytes()
     config = RunConfig(

@@ -146,10 +146,16 @@ def test_the_first_address_need_not_begin_a_page() -> None:
 
 @pytest.mark.parametrize("align", [0, 1, PAGE, 2 * MIB, 1 << 30])
 def test_its_alignment_is_kept(align: int) -> None:
-    file = elf_file([Segment(0x1000, TEXT, X, align=align)], 0x1000)
+    """The largest of all segments, whichever is the last."""
+    file = elf_file([Segment(0x1000, TEXT, X, align=align), Segment(0x2000, b"data", W, align=2)], 0x1000)
     placed, _ = place(file, 3 * GIB)
     assert placed.load >= LOAD
     assert (placed.load - 0x1000) % max(align, PAGE) == 0
+
+
+def test_a_segment_without_bytes_has_them_nowhere() -> None:
+    file = elf_file(segments(TEXT, CONSTANTS, DATA_BYTES, Segment(0x7000, b"", W, zeros=PAGE)), ENTRY)
+    assert load(field(4, "offset", 1 << 63, file)).image == load(file).image
 
 
 @pytest.mark.parametrize("align", [3, (1 << 30) + 1, 1 << 31, (1 << 64) - 1])

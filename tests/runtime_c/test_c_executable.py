@@ -194,10 +194,28 @@ def test_relocated_constants_become_read_only() -> None:
     assert made.access == [READ_EXECUTE, READ, READ, READ_WRITE, READ_WRITE]
     relro = Segment(0x3800, b"", R, 0x17FF, type=elf.PT_GNU_RELRO)
     assert load(elf_file(segments(TEXT, CONSTANTS, DATA_BYTES, relro), ENTRY)).access[3] == READ_WRITE
-    for at, size in ((0x1000, PAGE), (0x2000, PAGE), (0x4000, 3 * PAGE), (1 << 63, PAGE), (0x3000, 1 << 63)):
+    wraps = (1 << 64) - PAGE
+    for at, size in (
+        (0x1000, PAGE),
+        (0x2000, PAGE),
+        (0x4000, 3 * PAGE),
+        (1 << 63, PAGE),
+        (0x3000, 1 << 63),
+        (0x3000, wraps),
+    ):
         relro = Segment(at, b"", R, size, type=elf.PT_GNU_RELRO)
         with pytest.raises(CoreError, match="executable_parts"):
             place(elf_file(segments(TEXT, CONSTANTS, DATA_BYTES, relro), ENTRY))
+
+
+def test_as_many_parts_as_there_is_room_for() -> None:
+    apart = [Segment(2 * PAGE * i, b"\x90" * 16, X) for i in range(19)]
+    last = [Segment(38 * PAGE, b"data", W), Segment(39 * PAGE, b"data", W)]
+    placed, _ = place(elf_file([*apart, *last], 0))
+    assert placed.parts.count == len(placed.parts.items) == 40
+    relro = Segment(39 * PAGE, b"", R, PAGE, type=elf.PT_GNU_RELRO)
+    with pytest.raises(CoreError, match="executable_parts"):
+        place(elf_file([*apart, *last, relro], 0))
 
 
 # ---- PE
@@ -228,6 +246,26 @@ def test_a_pe_file_is_relocated_to_where_it_lies() -> None:
     assert struct.unpack_from("<Q", made.image, 0x2FF0)[0] == (LOAD - BASE) % (1 << 64)
     assert struct.unpack_from("<Q", made.image, 0x3000)[0] == LOAD + 0x2000
     assert made.access == [READ, READ_EXECUTE, READ, *[READ_WRITE] * 3, READ]
+
+
+def test_a_directory_that_the_file_does_not_count_is_none() -> None:
+    made = load(pe_file(PE_SECTIONS, 0x1010, {pe.Directory.RELOCATION: (0x6000, 8)}, directory_count=5))
+    assert struct.unpack_from("<2Q", made.image, 0x2000) == (1, BASE + 0x1010)
+
+
+def test_a_directory_where_the_sections_begin_is_none() -> None:
+    """The table of sections lies over the sixth to the tenth directory; its name would be that directory."""
+    heads = 0x200
+    fields = {
+        pe.Directory.RELOCATION: (0x1000, 8),
+        6: (len(TEXT), 0x1000),
+        7: (align_up(len(TEXT), 0x200), heads),
+        9: (0, CODE),
+    }
+    size = pe.OPTIONAL.sizeof() + 5 * pe.DIRECTORY.sizeof()
+    file = pe_file([PeSection(0x1000, TEXT, CODE)], 0x1000, fields, {"optional_size": size})
+    assert file[heads : heads + len(TEXT)] == TEXT
+    assert load(file).image[0x1000 : 0x1000 + len(TEXT)] == TEXT
 
 
 def test_bytes_behind_a_sections_memory_are_not_loaded() -> None:
@@ -326,6 +364,19 @@ def test_what_is_no_whole_file(error: str, file: bytes) -> None:
         extent(file)
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        *(FILE[: HEADS + 10], FILE[: HEADS + 3 * 56 + 10], FILE[:-300], field(0, "offset", len(FILE))),
+        pe_file(PE_SECTIONS, 0x1010, headers_size=len(PE) + 1),
+        PE[:-0x201],  # in the data
+    ],
+)
+def test_what_is_cut_short_is_not_placed_either(file: bytes) -> None:
+    with pytest.raises(CoreError, match="executable_truncated"):
+        place(file)
+
+
 def misplaced() -> Iterator[tuple[str, bytes]]:
     """Errors, and whole files that have them."""
     for file in (
@@ -405,6 +456,22 @@ def test_what_is_not_placed(error: str, file: bytes) -> None:
     ],
 )
 def test_a_relocation_that_is_unknown_or_leads_elsewhere(file: bytes) -> None:
+    with pytest.raises(CoreError, match="executable_relocation"):
+        load(file)
+
+
+def test_a_relocation_that_begins_in_data_and_ends_in_constants() -> None:
+    table = rela((0x2FFC, elf.R_RELATIVE, 0))
+    said = dynamic(RELA=0x3100, RELASZ=len(table), RELAENT=24)
+    file = elf_file(
+        [
+            Segment(0x1000, TEXT, X),
+            Segment(0x2000, b"data", W),
+            Segment(0x3000, bytes(0x100) + table, R),
+            Segment(0x3300, said, R, type=elf.PT_DYNAMIC),
+        ],
+        0x1000,
+    )
     with pytest.raises(CoreError, match="executable_relocation"):
         load(file)
 

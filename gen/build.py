@@ -93,7 +93,8 @@ def build_model(
         listings = [*always, *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
         progress("compiling the C core")
-        objects = compile_all(core_sources(work / "include"), listings, PROJECT, out / ".objects")
+        sources = core_sources(work / "include", signatures="verify_signed" in firmware.primitives)
+        objects = compile_all(sources, listings, PROJECT, out / ".objects")
         progress("linking")
         linked = link(firmware, objects, work)
         progress("proving where it jumps and that it fits")
@@ -142,8 +143,8 @@ def _files(out: Path, name: str) -> BuildResult:
     return BuildResult(file(".bin"), file(".json"), file(".elf"), file(".map"), file(".lst"), file(".igvm"))
 
 
-def core_sources(include: Path) -> list[Source]:
-    """The C core, with the headers that follow from the prelude."""
+def core_sources(include: Path, *, signatures: bool = True) -> list[Source]:
+    """The C core, and the headers that follow from the prelude; `signatures`: with P-384 (some seconds)."""
     include.mkdir(exist_ok=True)
     headers = {
         "primitives.h": prelude_h(),
@@ -154,7 +155,8 @@ def core_sources(include: Path) -> list[Source]:
     core = PROJECT / "runtime-c"
     if not core.is_dir():
         raise BuildError(f"no C core in {core}: tdforge runs from its checkout, not from a wheel")
-    sources = sorted(path for path in (core / "src").iterdir() if path.suffix in (".c", ".zig"))
+    kinds = (".c", ".zig") if signatures else (".c",)
+    sources = sorted(path for path in (core / "src").iterdir() if path.suffix in kinds)
     return [Source(path, (core / "include", include)) for path in sources]
 
 

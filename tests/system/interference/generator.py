@@ -47,11 +47,14 @@ MOVED = (*SIZES, "paging")  # what shares 2 MiB with other sections is accepted 
 REGION = re.compile(r" {8}\w+ +\d+ [KM]iB")
 
 
+# No host of a trial gives a signed file, an executable or a memory map: a flow that asks ends in an error.
+NOT_GIVEN = ("executable", "memory_map", "secure_boot")
+
+
 def prepared(text: str) -> str:
     """A shipped flow with room to change: more memory and capabilities, small where size only costs time."""
     text = re.sub(r"^uses .*\n", "", text, flags=re.M)
-    # No file that a trial's host gives is signed: a flow that asks for a signature would end in an error.
-    lines = [f"uses {', '.join(name for name in capabilities() if name != 'secure_boot')}"]
+    lines = [f"uses {', '.join(name for name in capabilities() if name not in NOT_GIVEN)}"]
     memory = re.search(r"memory below[^{]*\{([^}]*)\}", text)
     own = len(REGION.findall(memory[1])) if memory else MAX_REGIONS
     fetched = "fw_cfg" in text  # files take a region each time that they come
@@ -201,6 +204,8 @@ class Generator:
         lines = ["    on error fatal"]
         self.types = {"td": RecordRef("VpInfo")}
         makers = [p for p in firmware.primitives.values() if not p.internal and p.name not in SUGAR]
+        if all(s.kind != "PermMem" for s in firmware.image):
+            makers = [p for p in makers if p.name != "image_memory"]  # which then has no memory to tell of
 
         filled = [s.name for s in firmware.image if s.kind in FILLED]
         own = [r.name for r in firmware.memory]

@@ -75,6 +75,16 @@ class Moves(OrderMoves):
                 text = replaced(text, site.span, other)
         return inserted(text, place.line, lines)
 
+    def anchor(self) -> str:
+        """A trust anchor is named, and nothing is signed."""
+        place = self.place()
+        files = [name for name, kind in place.scope if kind == Bytes()]
+        if not files or "secure_boot" in self.text:
+            raise Impossible
+        text = self.text.replace("uses ", "uses secure_boot, ", 1)
+        name = self.maker.name()
+        return inserted(text, place.line, [f"let {name} = trust_anchor({self.random.choice(files)})?"])
+
     def late(self) -> str:
         """Something is measured after the separator."""
         line = self.pick(self.lines_of("measure"))
@@ -207,6 +217,7 @@ AIMED: dict[str, tuple[Move, ...]] = {
     "repeated step": ("again", "second_kernel"),
     "missing mark": ("other_object", "second_kernel"),
     "late step": ("late",),
+    "unsigned": ("anchor",),
     "abandoned step": ("failed_handoff",),
     "carved": ("early",),
     "rtmr": ("register",),

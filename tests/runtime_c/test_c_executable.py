@@ -450,6 +450,8 @@ def test_what_is_not_placed(error: str, file: bytes) -> None:
         pe_with(block(0x7000, DIR64)),
         pe_with(block(0x6FFF, DIR64)),
         pe_with(struct.pack("<II", 0x3000, 6)),
+        pe_with(struct.pack("<III", 0x3000, 4, 8)),  # a block inside of a head
+        pe_with(struct.pack("<IIB", 0x3000, 9, 0) + block(0x3000)),
         pe_with(struct.pack("<IIH", 0x3000, 9, 0)),
         pe_with(struct.pack("<II", 0x3000, 0x20)),
         pe_with(struct.pack("<I", 0x3000)),
@@ -474,6 +476,18 @@ def test_a_relocation_that_begins_in_data_and_ends_in_constants() -> None:
     )
     with pytest.raises(CoreError, match="executable_relocation"):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("rela", TABLE[:24]), ("relr", RELR[:8]), ("blocks", block(0x3000))]
+)
+def test_a_table_is_not_read_beyond_its_end(name: str, table: bytes) -> None:
+    placed, _kept = place(FILE)
+    memory, cut = CORE.guarded(placed.size), guarded(table + bytes(4))
+    placed.rela.size = placed.relr.size = placed.blocks.size = 0
+    getattr(placed, name).data, getattr(placed, name).size = cut.data, cut.size
+    status = LIB.relocate_executable(CORE.span(memory.address, placed.size), placed)
+    assert CORE.error(status) == "executable_relocation"
 
 
 def test_what_lies_behind_the_given_image_is_not_written() -> None:

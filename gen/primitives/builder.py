@@ -10,25 +10,30 @@ from peachpy.x86_64 import (
     ADD,
     AND,
     CALL,
+    CMP,
+    JAE,
     JMP,
     JNZ,
     JZ,
     LABEL,
+    LEA,
     MOV,
     SUB,
     TEST,
     Label,
     eax,
+    qword,
     r8d,
     rax,
     rcx,
+    rdi,
     rdx,
     rsi,
 )
 
 from dsl.capabilities import prelude
 from dsl.model import Firmware, ListOf
-from dsl.sizes import SPAN_DATA, SPAN_SIZE, items_offset
+from dsl.sizes import SPAN_DATA, SPAN_SIZE, items_offset, size
 from formats.units import PAGE
 from gen.flow.context import Context
 from gen.flow.frame import Frame
@@ -55,12 +60,35 @@ class Builder:
         fields = self.firmware.records[record].fields
         return next(each.offset for each in fields if each.name == field)
 
+    def _list(self, record: str, field: str) -> ListOf:
+        type_ = next(each.type for each in self.firmware.records[record].fields if each.name == field)
+        assert isinstance(type_, ListOf)
+        return type_
+
     def items(self, record: str, field: str) -> int:
         """Where the first item of a list lies in its record."""
-        fields = self.firmware.records[record].fields
-        type_ = next(each.type for each in fields if each.name == field)
-        assert isinstance(type_, ListOf)
-        return self.offset(record, field) + items_offset(type_, self.firmware.records)
+        return self.offset(record, field) + items_offset(self._list(record, field), self.firmware.records)
+
+    def each(self, name: str, slot: int, record: str, field: str, work: Callable[[int, Label], None]) -> None:
+        """`work` for each item of a record's list: the slot with its address, and where the next one begins.
+        The record's address is in `slot` and in RDI; `name` is that of the loop.
+        """
+        index, item = self.frame.slot(8), self.frame.slot(8)
+        top, following, end = (Label(f"{name}_{where}") for where in ("top", "next", "end"))
+        LEA(rax, [rdi + self.items(record, field)])
+        MOV([rsp + item], rax)
+        MOV(qword[rsp + index], 0)
+        LABEL(top)
+        MOV(rax, [rsp + slot])
+        MOV(rcx, [rsp + index])
+        CMP(rcx, [rax + self.offset(record, field)])
+        JAE(end)
+        work(item, following)
+        LABEL(following)
+        ADD(qword[rsp + item], size(self._list(record, field).element, self.firmware.records))
+        ADD(qword[rsp + index], 1)
+        JMP(top)
+        LABEL(end)
 
     def record_slot(self, name: str) -> int:
         record = self.firmware.records[name]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from peachpy.x86_64 import (
     ADD,
     AND,
@@ -105,7 +103,8 @@ def load_executable(b: Builder) -> None:  # (executable, ram, paging)
         MOV(r8d, [rax + b.offset("ImagePart", "access")])
         b.checked("page_map")
 
-    _each(b, "range", ram, "Ram", "ranges", "RamRange", map_range)
+    MOV(rdi, rsi)
+    b.each("range", ram, "Ram", "ranges", map_range)
     MOV(rax, [rsp + executable])
     MOV(rsi, [rax + b.offset("Executable", "load")])
     MOV(rcx, [rax + b.offset("Executable", "size")])
@@ -119,35 +118,14 @@ def load_executable(b: Builder) -> None:  # (executable, ram, paging)
     MOV(rcx, [rsp + image + SPAN_SIZE])
     XOR(eax, eax)
     REP_STOSB()
-    _each(b, "copy", executable, "Executable", "parts", "ImagePart", copy_part)
+    MOV(rdi, [rsp + executable])
+    b.each("copy", executable, "Executable", "parts", copy_part)
     LEA(rdi, [rsp + image])
     MOV(rsi, [rsp + executable])
     b.checked("relocate_executable")
-    _each(b, "restrict", executable, "Executable", "parts", "ImagePart", restrict_part)
+    MOV(rdi, [rsp + executable])
+    b.each("restrict", executable, "Executable", "parts", restrict_part)
     reload_cr3()
-
-
-def _each(
-    b: Builder, name: str, record: int, of: str, field: str, element: str, work: Callable[[int, Label], None]
-) -> None:
-    """`work` for each item of a record's list: the slot with its address, and where the next one begins."""
-    index, item = b.frame.slot(8), b.frame.slot(8)
-    top, following, end = Label(f"{name}_top"), Label(f"{name}_next"), Label(f"{name}_end")
-    MOV(rax, [rsp + record])
-    LEA(rax, [rax + b.items(of, field)])
-    MOV([rsp + item], rax)
-    MOV(qword[rsp + index], 0)
-    LABEL(top)
-    MOV(rax, [rsp + record])
-    MOV(rcx, [rsp + index])
-    CMP(rcx, [rax + b.offset(of, field)])
-    JAE(end)
-    work(item, following)
-    LABEL(following)
-    ADD(qword[rsp + item], b.firmware.records[element].size)
-    ADD(qword[rsp + index], 1)
-    JMP(top)
-    LABEL(end)
 
 
 def _map_gibs(b: Builder, paging: int, following: Label) -> None:

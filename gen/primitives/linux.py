@@ -5,11 +5,8 @@ from __future__ import annotations
 from peachpy.x86_64 import (
     ADD,
     CALL,
-    CMP,
-    JAE,
     JMP,
     JZ,
-    LABEL,
     LEA,
     MOV,
     SUB,
@@ -22,7 +19,6 @@ from peachpy.x86_64 import (
     edi,
     edx,
     esi,
-    qword,
     r8d,
     r9d,
     r10d,
@@ -52,41 +48,28 @@ LOW_MEMORY = LARGE_PAGE
 def load_linux(b: Builder) -> None:  # (placement, paging)
     """Makes the copies of a placement, whose parts do not overlap (runtime-c/src/place.c, elf.c)."""
     placement, paging = b.save(rdi, rsi)
-    index, item = b.frame.slot(8), b.frame.slot(8)
     to, from_, size, zeros = (b.offset("Copy", name) for name in ("to", "from", "size", "zeros"))
-    copies = b.offset("Placement", "copies")
-    step = b.firmware.records["Copy"].size
-    top, end, copied = Label("copy"), Label("done"), Label("copied")
-    LEA(rax, [rdi + b.items("Placement", "copies")])
-    MOV([rsp + item], rax)
-    MOV(qword[rsp + index], 0)
-    LABEL(top)
-    MOV(rax, [rsp + placement])
-    MOV(rcx, [rsp + index])
-    CMP(rcx, [rax + copies])
-    JAE(end)
-    MOV(rax, [rsp + item])
-    MOV(rsi, [rax + to])
-    MOV(rcx, [rax + size])
-    ADD(rcx, [rax + zeros])
-    JZ(copied)
-    MOV(rdi, [rsp + paging])
-    pages_arguments(READ_WRITE)
-    b.checked("page_map")
-    reload_cr3()
-    MOV(rax, [rsp + item])
-    MOV(rdi, [rax + to])
-    MOV(rsi, [rax + from_])
-    MOV(rcx, [rax + size])
-    REP_MOVSB()
-    MOV(rcx, [rax + zeros])
-    XOR(eax, eax)
-    REP_STOSB()
-    LABEL(copied)
-    ADD(qword[rsp + item], step)
-    ADD(qword[rsp + index], 1)
-    JMP(top)
-    LABEL(end)
+
+    def copy(item: int, following: Label) -> None:
+        MOV(rax, [rsp + item])
+        MOV(rsi, [rax + to])
+        MOV(rcx, [rax + size])
+        ADD(rcx, [rax + zeros])
+        JZ(following)
+        MOV(rdi, [rsp + paging])
+        pages_arguments(READ_WRITE)
+        b.checked("page_map")
+        reload_cr3()
+        MOV(rax, [rsp + item])
+        MOV(rdi, [rax + to])
+        MOV(rsi, [rax + from_])
+        MOV(rcx, [rax + size])
+        REP_MOVSB()
+        MOV(rcx, [rax + zeros])
+        XOR(eax, eax)
+        REP_STOSB()
+
+    b.each("copy", placement, "Placement", "copies", copy)
 
 
 def handoff_linux(b: Builder) -> None:  # (placement, page, paging)

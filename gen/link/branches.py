@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import iced_x86
-from elftools.elf.elffile import ELFFile
 from peachpy.x86_64.pseudo import Label
 
 from gen.errors import BuildError
+from gen.link.stack import EXECUTED, compiled
 from gen.x86 import Symbol, Unit
 
 LISTED: Mapping[str, str] = {
@@ -30,7 +29,6 @@ LISTED: Mapping[str, str] = {
 """Functions of generated code with one such jump each, and where it leads."""
 
 _FAR = ("JMP FAR", "IRETQ", "RETFQ")
-_EXECUTED = 4  # SHF_EXECINSTR (gABI 4.1, Sections)
 _INDIRECT = (iced_x86.FlowControl.INDIRECT_BRANCH, iced_x86.FlowControl.INDIRECT_CALL)
 
 
@@ -57,14 +55,10 @@ def _is_indirect(item: Any) -> bool:
 
 @cache  # a campaign of many flows links the same C objects again and again
 def _of_file(content: bytes) -> str:
-    """The first one of a compiled object: section, offset, bytes. Assembled listings, which have no
-    `.stack_sizes`, are left out: their instructions are known.
-    """
-    elf = ELFFile(BytesIO(content))
-    if elf.get_section_by_name(".stack_sizes") is None:
-        return ""
-    for section in elf.iter_sections():
-        if section["sh_flags"] & _EXECUTED:
+    """The first one of a compiled object: section, offset, bytes."""
+    elf = compiled(content)
+    for section in elf.iter_sections() if elf is not None else ():
+        if section["sh_flags"] & EXECUTED:
             for read in iced_x86.Decoder(64, section.data()):
                 if read.flow_control in _INDIRECT or read.is_invalid:
                     at = section.data()[read.ip : read.ip + read.len].hex(" ")

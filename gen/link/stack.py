@@ -20,6 +20,7 @@ from elftools.elf.relocation import RelocationSection
 from gen.errors import BuildError
 from gen.x86 import Symbol, Unit, rsp
 
+EXECUTED = 4  # SHF_EXECINSTR (gABI 4.1, Sections)
 _RETURN_ADDRESS = 8
 _PLT32 = 4  # R_X86_64_PLT32: what clang gives every call (System V ABI, AMD64 supplement, table 4.9)
 
@@ -93,10 +94,16 @@ def of_objects(objects: Iterable[Path]) -> dict[str, Function]:
     return found
 
 
+def compiled(content: bytes) -> Any:
+    """The ELF file of a compiled object; None of an assembled listing, whose instructions are known."""
+    elf = ELFFile(BytesIO(content))
+    return elf if elf.get_section_by_name(".stack_sizes") is not None else None
+
+
 @cache  # a campaign of many flows links the same C objects again and again
 def _of_file(name: str, content: bytes) -> dict[str, Function]:
-    elf = ELFFile(BytesIO(content))
-    return _of_object(elf, name) if elf.get_section_by_name(".stack_sizes") is not None else {}
+    elf = compiled(content)
+    return _of_object(elf, name) if elf is not None else {}
 
 
 def _of_object(elf: Any, name: str) -> dict[str, Function]:
@@ -106,7 +113,7 @@ def _of_object(elf: Any, name: str) -> dict[str, Function]:
         if symbol["st_info"]["type"] == "STT_FUNC":
             functions.setdefault(symbol["st_shndx"], []).append((symbol["st_value"], symbol.name))
     for number, section in enumerate(elf.iter_sections()):
-        if section["sh_flags"] & 4 and section["sh_size"]:  # Zig's own functions have no symbols
+        if section["sh_flags"] & EXECUTED and section["sh_size"]:  # Zig's own functions have no symbols
             functions.setdefault(number, [(0, section.name)])
 
     def function_at(section: int, offset: int) -> str:
@@ -118,7 +125,7 @@ def _of_object(elf: Any, name: str) -> dict[str, Function]:
         if not isinstance(relocations, RelocationSection):
             continue
         target = elf.get_section(relocations["sh_info"])
-        is_code = bool(target["sh_flags"] & 4)  # SHF_EXECINSTR
+        is_code = bool(target["sh_flags"] & EXECUTED)
         for relocation in relocations.iter_relocations():
             symbol = symbols.get_symbol(relocation["r_info_sym"])
             kind, section = symbol["st_info"]["type"], symbol["st_shndx"]

@@ -50,6 +50,8 @@ class SectionAttribute(IntFlag):
     PAGE_AUG = 2
 
 
+FILLED = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)  # by the VMM
+
 TYPE_NAMES = {
     SectionType.BFV: "BFV",
     SectionType.CFV: "CFV",

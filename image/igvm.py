@@ -12,14 +12,11 @@ from formats import igvm, tdvf
 from formats.errors import FormatError
 from formats.igvm import HeaderType, Igvm, PageFlag, PlatformType, Policy
 from formats.limits import MAX_ADDED
-from formats.tdvf import RESET_VECTOR_DISTANCE, Section, SectionAttribute, SectionType
+from formats.tdvf import FILLED, RESET_VECTOR_DISTANCE, Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, GIB, PAGE
 from image.check import Finding
 from image.sections import RESET_VECTOR, WITHIN_BFV, overlaps
 
-# Sections that the VMM fills. The index of their parameter area is the section's type, for a loader that has
-# something for them which is no parameter of IGVM: a TD HOB, a kernel.
-FILLED = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
 BOUNDARIES = (1 << 47, 1 << 51)  # with 48 and 52 guest physical address bits
 
 # QEMU backends/igvm.c takes native, SEV, SEV-ES and SNP files, Cloud Hypervisor vmm/src/igvm those for SNP.
@@ -79,6 +76,7 @@ def _required(section: Section) -> Iterator[Item]:
 
 
 def _area(section: Section, name: str, memory_map: bool) -> Iterator[Item]:
+    """Its index is the section's type, for a loader that has what is no parameter of IGVM: a kernel."""
     if section.measured:
         raise FormatError(name, "measured content that the VMM supplies", "measured pages with data")
     index = {"parameter_area_index": section.type}

@@ -15,7 +15,7 @@ from formats.errors import FormatError
 from formats.tdvf import EXTEND_CHUNK, SectionType
 from formats.units import PAGE
 from image.check import profile_for
-from image.enroll import CfvInfo, contents
+from image.enroll import CfvInfo, content, contents
 from image.mrtd import Mrtd, Order, mrtd
 from image.sections import WITHIN_BFV
 
@@ -82,11 +82,7 @@ class ImageInfo:
             rows.append(("MRTD", f"{self.mrtd_single_pass} (single pass: mainline KVM)"))
             rows.append(("MRTD, two-pass", f"{self.mrtd_two_pass} (older KVM series)"))
         rows.append(("pages added", f"{self.pages_added} (TDH.MEM.PAGE.ADD), all in MRTD by address"))
-        if self.chunks_extended is not None:
-            pages = self.chunks_extended * EXTEND_CHUNK // PAGE
-            text = f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND): {pages} pages in MRTD by content"
-            rows.append(("chunks extended", text))
-        return [*rows, *self._described_rows()]
+        return [*rows, *extended_rows(self.chunks_extended), *self._described_rows()]
 
     def _described_rows(self) -> list[tuple[str, str]]:
         rows = []
@@ -131,6 +127,15 @@ class ImageInfo:
                 rows.append((where, file.guid, f"{file.size}", file.content))
             rows.append((where, "-", "-", f"the rest: {item.rest}" if item.files else item.rest))
         return rows if self.cfv else []
+
+
+def extended_rows(chunks: int | None) -> list[tuple[str, str]]:
+    """The row of what is measured by content; none if the number of chunks is not known."""
+    if chunks is None:
+        return []
+    pages = chunks * EXTEND_CHUNK // PAGE
+    text = f"{chunks} of 256 bytes (TDH.MR.EXTEND): {pages} pages in MRTD by content"
+    return [("chunks extended", text)]
 
 
 def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
@@ -178,7 +183,7 @@ def _described(
     for item in sections:
         if item.type == kind:
             with suppress(FormatError):
-                return read(image[item.data_offset : item.data_offset + item.raw_size])
+                return read(content(image, item))
     return None
 
 

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from formats import igvm
 from formats.errors import FormatError
 from formats.igvm import Igvm, PlatformType, Policy, Region
-from formats.tdvf import EXTEND_CHUNK
-from formats.units import PAGE
+from image.inspect import extended_rows
 from image.mrtd import Mrtd, igvm_mrtd
 
 
@@ -56,7 +55,7 @@ class IgvmInfo:
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each fact but the regions."""
         mrtd = f"{self.mrtd_single_pass} (each page: added, then extended)"
-        rows = [
+        return [
             ("file size", f"{self.size} bytes ({self.size >> 10} KiB), {self.data_size} of them file data"),
             ("SHA-256", self.sha256),
             ("SHA-384", self.sha384),
@@ -66,12 +65,8 @@ class IgvmInfo:
             *(("required memory", f"GPA {start:#x} to {end:#x}") for start, end in self.required_memory),
             ("MRTD", f"unknown: {self.mrtd_unknown_because}" if self.mrtd_unknown_because else mrtd),
             ("pages added", f"{self.pages_added} (TDH.MEM.PAGE.ADD), all in MRTD by address"),
+            *extended_rows(self.chunks_extended),
         ]
-        if self.chunks_extended is not None:
-            pages = self.chunks_extended * EXTEND_CHUNK // PAGE
-            text = f"{self.chunks_extended} of 256 bytes (TDH.MR.EXTEND): {pages} pages in MRTD by content"
-            rows.append(("chunks extended", text))
-        return rows
 
     def section_rows(self) -> list[tuple[str, ...]]:
         """The regions as a table of texts, headings first."""

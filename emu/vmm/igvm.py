@@ -14,10 +14,9 @@ from formats import igvm
 from formats.errors import FormatError
 from formats.igvm import HeaderType, Igvm, Region
 from formats.structs import pack
-from formats.tdvf import Section, SectionAttribute, SectionType
+from formats.tdvf import FILLED, Section, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
 
-FILLED = (SectionType.TD_HOB, SectionType.PAYLOAD, SectionType.PAYLOAD_PARAM)
 WINDOW = FOUR_GIB - (16 << 20)  # where the code of an image lies, beside the RAM
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from emu import api
 from emu.api import RunConfig
+from emu.oracle import executable
 from emu.oracle.compare import Evidence
 from emu.oracle.contents import INITRDS, LINES, changed_kernel, other_kernel, pattern
 from emu.oracle.files import Files, Transfers, lie
@@ -289,7 +290,10 @@ def run(
         if arguments:
             machine.observe(witness)
         ending = machine.run(config.max_instructions, None)
-        shown = gather(machine, log_area, window) if ending.end.reason == "handoff" else None
+        shown = None
+        if ending.end.reason == "handoff":
+            entered = executable.is_entered(machine)
+            shown = executable.gather(machine, log_area) if entered else gather(machine, log_area, window)
         report = api.report(machine, ending)
         evidence = (report.mrtd, report.rtmr)
         reason, detail = str(report.end["reason"]), str(report.end["detail"])

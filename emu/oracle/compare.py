@@ -41,7 +41,7 @@ EXEMPTIONS: tuple[Exemption, ...] = ()
 
 def differences(one: Shown, other: Shown) -> list[Difference]:
     """Every part that is not the same, in the order of PARTS."""
-    pairs = ((part, one.parts[part], other.parts[part]) for part in PARTS)
+    pairs = ((part, one.parts.get(part), other.parts.get(part)) for part in PARTS)
     return [Difference(part, a, b) for part, a, b in pairs if a != b]
 
 

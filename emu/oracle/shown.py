@@ -1,4 +1,4 @@
-"""What does a payload find when it starts? Every byte that a firmware hands over, by the name of its part."""
+"""What does a kernel find when it starts? Every byte that a firmware hands over, by the name of its part."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ NAMED = (
 MAX_FILE = 256 << 20  # of a kernel or initrd; what is no boot_params may name any size
 MAX_LINE, MAX_TABLE, MAX_TABLES = 4096, 1 << 20, 64  # more than a firmware that was checked makes
 
-# The parts of a hand-over, in the order in which a difference is reported: the page that points to the others
-# comes last.
+# The parts of a hand-over, in the order in which a difference is reported: what points to the others comes
+# last. A kernel has no image and no HOB list, an executable none of what boot_params lead to.
 PARTS = (
     "entry",
     "registers",
     "kernel",
+    "image",
     "initrd",
     "command line",
     "rsdp",
@@ -42,8 +43,10 @@ PARTS = (
     "mailbox",
     "e820",
     "event log",
+    "HOB list",
     "boot_params",
 )
+OF_EXECUTABLES = ("image", "HOB list")
 REGISTERS = (
     "rflags",
     "cr0",
@@ -76,6 +79,7 @@ class Shown:
     log: bytes
     broken: tuple[str, ...]
     in_window: bool = False  # a vmlinux, without a setup header of its own
+    image: tuple[int, bytes] = (0, b"")  # address and bytes of an executable in memory
 
 
 def gather(machine: Machine, log_area: Range | None = None, window: Range | None = None) -> Shown:
@@ -105,7 +109,7 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
     root = read(rsdp, acpi.RSDP.sizeof()) if rsdp else b""
     tables, faults = _tables(read, root) if rsdp else ((), [])
     broken += faults
-    (mailbox_at, vector), log_at = _wakeup(tables), _log(tables) or log_area
+    (mailbox_at, vector), log_at = wakeup(tables), log_of(tables) or log_area
     log = read(*log_at) if log_at else b""
     mailbox = read(mailbox_at, PAGE) if mailbox_at else b""
     reset_code = read(vector, PAGE - vector % PAGE) if vector else b""
@@ -138,7 +142,8 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         (log_at, log.rstrip(b"\xff")),
         _without(page, "acpi_rsdp_addr", "e820_entries", "e820_table"),
     )
-    parts = dict(zip(PARTS, values, strict=True))
+    own = [part for part in PARTS if part not in OF_EXECUTABLES]
+    parts = dict(zip(own, values, strict=True))
     return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken), bool(window))
 
 
@@ -216,7 +221,7 @@ def madt(tables: tuple[tuple[int, bytes], ...]) -> list[tuple[int, Any]]:
     return []
 
 
-def _wakeup(tables: tuple[tuple[int, bytes], ...]) -> Range:
+def wakeup(tables: tuple[tuple[int, bytes], ...]) -> Range:
     """Addresses of the wakeup mailbox and of its reset vector; 0 for what is not there."""
     for kind, entry in madt(tables):
         if kind == acpi.MadtType.MP_WAKEUP:
@@ -224,7 +229,8 @@ def _wakeup(tables: tuple[tuple[int, bytes], ...]) -> Range:
     return 0, 0
 
 
-def _log(tables: tuple[tuple[int, bytes], ...]) -> Range | None:
+def log_of(tables: tuple[tuple[int, bytes], ...]) -> Range | None:
+    """Address and size of the event log, as the CCEL table has them."""
     for _, table in tables:
         if table[:4] == b"CCEL" and len(table) >= acpi.CCEL.sizeof():
             ccel = acpi.CCEL.parse(table)

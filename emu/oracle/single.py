@@ -11,6 +11,7 @@ from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from emu.oracle.executable import is_measured
 from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
 from formats.errors import FormatError
@@ -55,7 +56,7 @@ KINDS = {
     "e820": "the memory map is sorted, disjoint, and calls RAM, ACPI or NVS only what is private RAM",
     "unasked": "nothing lies where an OS looks without being given an address",
     "cpus": "the MADT lists each vCPU of the TD once, in order, by ids that a register records",
-    "attribution": "kernel, initrd and command line are bytes that were measured",
+    "attribution": "kernel, initrd and command line are bytes that were measured; so is an executable's file",
     "passed on": "what the firmware's own code was given is what the payload gets",
 }
 
@@ -147,6 +148,7 @@ def _accepted(machine: Machine, piece: Range) -> bool:
 def _places(machine: Machine, shown: Shown) -> Iterable[Finding]:
     free = [(start, end) for start, end, kind in shown.e820 if kind == linux.E820Type.RAM]
     kept = [(start, end) for start, end, kind in shown.e820 if kind in PRIVATE[1:]]
+    reserved = [(start, end) for start, end, kind in shown.e820 if kind == linux.E820Type.RESERVED]
     for name, piece in shown.ranges.items():
         if piece[0] == piece[1]:
             continue
@@ -155,6 +157,9 @@ def _places(machine: Machine, shown: Shown) -> Iterable[Finding]:
         elif name in ("kernel", "window", "initrd"):
             if not inside(piece, free):
                 yield Finding("place", f"{name} at {piece[0]:#x}-{piece[1]:#x} is not RAM in the memory map")
+        elif name == "image":
+            if not inside(piece, reserved):
+                yield Finding("place", f"image at {piece[0]:#x}-{piece[1]:#x} is not reserved memory")
         elif name not in ("boot_params", "command line") and not inside(piece, kept):
             yield Finding("place", f"{name} at {piece[0]:#x}-{piece[1]:#x} is neither ACPI nor NVS memory")
 
@@ -217,6 +222,8 @@ def _became(name: str, shown: Shown, given: Sequence[bytes]) -> list[bytes]:
 
 
 def _passed_on(shown: Shown, given: Mapping[str, Sequence[bytes]]) -> Iterable[Finding]:
+    if shown.image[1]:  # a flow may have filled boot_params, too
+        return
     for name, calls in given.items():
         if not _became(name, shown, calls):
             text = f"the {name} that is handed over is not what the firmware's code was given"
@@ -232,6 +239,10 @@ def _attribution(
     # What MRTD covers needs no event: the image itself, and a payload that is measured at launch.
     known = [region.content for region in machine.launch.regions if region.measured]
     known += measured_bytes(machine, events)
+    if shown.image[1]:
+        if not is_measured(shown.image, known):
+            yield Finding("attribution", "the image that is entered is no file that was measured")
+        return
     digests = {event.digest for event in events}  # of bytes that the firmware has cleared since, too
     known += [d for calls in given.values() for d in calls if hashlib.sha384(d).digest() in digests]
     parts = {"kernel": shown.kernel, "initrd": shown.initrd, "command line": shown.line}

@@ -1,4 +1,4 @@
-"""What do the tests of whole images share? One build of linux.tdf, the small payload, Debian's kernel."""
+"""What do the tests of whole images share? One build of a flow, the small payload, Debian's kernel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 from debian import kernel as debian_kernel
-from tdbox import LINUX, QEMU, Firmware, made
+from tdbox import EXECUTABLE, LINUX, QEMU, Firmware, made
 
+from gen.link.sample import sample
 from tdforge.tiny import tiny_payload
 
 
@@ -34,6 +35,12 @@ def qemu(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Firmware:
     """The image of dsl/flows/qemu.tdf, with QEMU as its host."""
     firmware = made(QEMU, tmp_path_factory.mktemp("qemu"), tiny)
     return replace(firmware, config=replace(firmware.config, vmm="qemu"))
+
+
+@pytest.fixture(scope="session")
+def executable(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
+    """The image of tests/dsl/flows/executable.tdf, and the sample that the VMM gives it."""
+    return made(EXECUTABLE, tmp_path_factory.mktemp("executable"), sample("elf"))
 
 
 @pytest.fixture

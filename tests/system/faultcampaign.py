@@ -35,7 +35,8 @@ from formats.tdx import status
 from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 ERROR = sha384(b"\x01\0\0\0").digest()  # of the separator that a refused boot measures
-FLOWS = ("alioth", "elf", "host_acpi", "kexec", "linux", "qemu", "vmlinux")
+FLOWS = ("alioth", "elf", "executable", "host_acpi", "kexec", "linux", "payload", "qemu", "secure_boot")
+FLOWS += ("service_td", "vmlinux")
 BOTH = (0, 1)  # the RTMRs with separators
 VMLINUX_HOST = "dragonball"  # adds little, and takes no initrd; each page of libkrun's is a TDCALL
 MEMORY = 256 << 20  # of which elf.tdf's window has 80 MiB from 96 MiB on
@@ -105,9 +106,8 @@ class Seam:
 
 def boot(built: Built, seam: Seam) -> Outcome:
     """To the handoff or to an error. EmuError: no host loads it."""
-    choice = replace(BASE, initrd=0) if built.config.vmm == VMLINUX_HOST else BASE
     with seam.between():
-        return run(built.config, choice, built.log_area, built.arguments, built.window)
+        return run(built.config, built.base, built.log_area, built.arguments, built.window)
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,7 @@ def built(flow: Path) -> Built:
     config = made.config
     return replace(
         made,
+        base=replace(BASE, initrd=0) if config.vmm == VMLINUX_BY else made.base,
         config=replace(
             config,
             vmm=VMLINUX_HOST if config.vmm == VMLINUX_BY else config.vmm,

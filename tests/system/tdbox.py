@@ -27,6 +27,7 @@ HASHING = ("sha384_blocks",)
 ASKS = "tour: which end?"  # the last that initrd.asking() prints before it reads a line
 LINUX = Path(__file__).resolve().parents[2] / "dsl" / "flows" / "linux.tdf"
 QEMU = LINUX.with_name("qemu.tdf")
+EXECUTABLE = LINUX.parents[2] / "tests/dsl/flows/executable.tdf"
 
 
 @dataclass(frozen=True)

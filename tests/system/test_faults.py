@@ -26,7 +26,7 @@ def good(linux: Built) -> Honest:
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_boot_hands_over_the_same_or_is_refused(flow: str) -> None:
-    calls = 151
+    calls = 307
     figures = tried(flow_files()[flow], every=calls, first=FLOWS.index(flow))
     assert figures.failures == []
     assert figures.runs >= figures.calls // calls

@@ -8,16 +8,23 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import oracle
+import pefile
 import pytest
+from payloadcpu import load_elf, load_pe
 from tdbox import Firmware, finish, launched
 
 from emu.api import Machine
+from emu.oracle import executable as executables
 from emu.oracle.chosen import CHANNELS, HONEST, Choice, configuration, run
 from emu.oracle.compare import differences
 from emu.oracle.contents import INITRDS, pattern
-from emu.oracle.shown import PARTS, Shown, gather
+from emu.oracle.shown import OF_EXECUTABLES, PARTS, Shown, gather
 from emu.oracle.single import KINDS, judge
+from formats import guids
 from formats.limits import LEAST_RAM
+from formats.registers import RDX, RSP
+from formats.units import PAGE
+from gen.link.sample import FORMATS, sample
 
 PARKED = {"index": 1, "parked": True, "end": ""}
 
@@ -114,10 +121,10 @@ PLANTED: dict[str, Callable[[Machine, Shown], Undo]] = {
 
 
 def test_every_part_has_a_plant() -> None:
-    assert tuple(PLANTED) == PARTS
+    assert tuple(PLANTED) == tuple(part for part in PARTS if part not in OF_EXECUTABLES)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", PLANTED)
 def test_a_planted_difference_is_reported_as_its_part(part: str, machine: Machine, shown: Shown) -> None:
     undo = PLANTED[part](machine, shown)
     found = [d.part for d in differences(shown, gather(machine))]
@@ -207,6 +214,93 @@ def test_the_oracle_reads_what_an_independent_reader_reads(machine: Machine, sho
     assert shown.line.decode() == oracle.text_at(machine.read_guest, params.command_line)
     assert shown.initrd == INITRDS[1]
     assert dict(shown.tables) == dict(oracle.acpi_tables(machine.read_guest, params.rsdp))
+
+
+# ---- an executable
+
+
+@pytest.fixture(scope="module")
+def entered(executable: Firmware) -> Iterator[Machine]:
+    with handed_over(executable) as one:
+        assert executables.is_entered(one)
+        yield one
+
+
+def hob_at(shown: Shown, guid: bytes) -> int:
+    """Where the data of a GUID extension in the HOB list begins."""
+    start, listed = shown.parts["HOB list"]  # type: ignore[misc]
+    return int(start) + bytes(listed).index(guid) + 16
+
+
+IN_EXECUTABLE: dict[str, Callable[[Machine, Shown], Undo]] = {
+    "entry": lambda m, s: at_entry(m),
+    "registers": lambda m, s: in_register(m, 0),
+    "image": lambda m, s: flipped(m, s.ranges["image"][0] + 0x100),
+    "acpi": lambda m, s: in_table(m, s, b"FACP", 24, b"\x77"),
+    "mailbox": lambda m, s: flipped(m, s.ranges["mailbox"][0] + 0x100),
+    "e820": lambda m, s: flipped(m, hob_at(s, guids.HOB_E820_TABLE.bytes_le) + 16),
+    "event log": lambda m, s: flipped(m, s.ranges["event log"][0] + 160),
+    "HOB list": lambda m, s: flipped(m, s.ranges["HOB list"][0] + 12),
+}
+
+
+@pytest.mark.parametrize("part", IN_EXECUTABLE)
+def test_a_difference_in_what_an_executable_gets_is_reported(part: str, entered: Machine) -> None:
+    shown = executables.gather(entered)
+    assert set(IN_EXECUTABLE) == set(shown.parts)
+    undo = IN_EXECUTABLE[part](entered, shown)
+    found = [d.part for d in differences(shown, executables.gather(entered))]
+    undo()
+    assert found[0] == part
+    assert differences(shown, executables.gather(entered)) == []
+
+
+def with_e820_of(machine: Machine, shown: Shown, piece: str, kind: int) -> Undo:
+    """The memory map calls what holds a part of the hand-over something else."""
+    start = shown.ranges[piece][0]
+    index = next(i for i, (low, high, _) in enumerate(shown.e820) if low <= start < high)
+    return put(machine, hob_at(shown, guids.HOB_E820_TABLE.bytes_le) + 20 * index + 16, bytes([kind]))
+
+
+FOR_EXECUTABLE: dict[str, tuple[str, Callable[[Machine, Shown], Undo]]] = {
+    "the code is another": ("attribution", lambda m, s: flipped(m, s.image[0] + 0x1100)),
+    "a zero is none": ("attribution", lambda m, s: flipped(m, s.ranges["image"][1] - PAGE)),
+    "the list has no end": ("pointers", lambda m, s: put(m, s.ranges["HOB list"][1] - 8, b"\7")),
+    "a table is none": ("pointers", lambda m, s: flipped(m, hob_at(s, guids.HOB_ACPI_TABLE.bytes_le))),
+    "two load addresses": ("pointers", lambda m, s: in_register(m, RDX)),
+    "a stack that is not aligned": ("pointers", lambda m, s: in_register(m, RSP)),
+    "the image is free RAM": ("pointers", lambda m, s: with_e820_of(m, s, "image", 1)),
+    "the list is free RAM": ("place", lambda m, s: with_e820_of(m, s, "HOB list", 1)),
+    "the stack is reserved": ("place", lambda m, s: with_e820_of(m, s, "stack", 2)),
+    "other CPUs": ("cpus", lambda m, s: in_table(m, s, b"APIC", 44 + 3, b"\x07")),
+    "the log": ("log", lambda m, s: flipped(m, s.ranges["event log"][0] + 100)),
+}
+
+
+@pytest.mark.parametrize("name", FOR_EXECUTABLE)
+def test_a_broken_promise_to_an_executable_is_reported(name: str, entered: Machine) -> None:
+    kind, plant = FOR_EXECUTABLE[name]
+    undo = plant(entered, executables.gather(entered))
+    found = {f.kind for f in judge(entered, executables.gather(entered), [PARKED])}
+    undo()
+    assert kind in found
+    assert judge(entered, executables.gather(entered), [PARKED]) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_file_becomes_is_what_other_readers_say(name: str) -> None:
+    """pyelftools and pefile: parts, zeros and relocations."""
+    file, load = sample(name), 0x1234_5000
+    made = executables.loaded(file, load)
+    other = (load_pe if name == "pe" else load_elf)(file, load)
+    assert len(made) == len(other.content)
+    pieces = [(0, len(made))]
+    if name == "pe":  # of which pefile has what lies behind a section's size in the file, too
+        pieces = [(s.VirtualAddress, s.Misc_VirtualSize) for s in pefile.PE(data=file).sections]
+    for at, size in pieces:
+        assert made[at : at + size] == other.content[at : at + size]
+    assert executables.loaded(file[: len(file) // 2], load) == b""
+    assert executables.loaded(b"a text", load) == b""
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

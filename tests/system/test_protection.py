@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from faultcampaign import FLOWS, VMLINUX_HOST, built
-from interference.choices import BASE
+from faultcampaign import FLOWS, built
 from interferencecampaign import flow_files
 from oracle import Mapping, mappings
 
@@ -14,6 +13,7 @@ from emu import api
 from emu.handoff import Handoff
 from emu.observe import Observer
 from emu.oracle.chosen import configuration
+from emu.tdx.measure import AddedRegion
 from emu.view import Vcpu
 from formats.registers import Gpr
 
@@ -38,15 +38,16 @@ class Watch(Observer):
 
     def on_handoff(self, vcpu: Vcpu, given: Handoff) -> None:
         self.entry = given.entry
-        found = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
-        self.after = [each for each in found if each.rights == "rwx"]
+        self.after = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_nothing_is_both_before_the_handoff_and_then_the_window_alone(flow: str) -> None:
+EXECUTABLES = {"executable", "payload", "service_td"}
+
+
+def watched(flow: str) -> tuple[Watch, list[AddedRegion]]:
+    """A boot with two vCPUs up to the handoff, and what the VMM measured of the TD."""
     image = built(flow_files()[flow])
-    choice = replace(BASE, initrd=0) if image.config.vmm == VMLINUX_HOST else BASE
-    machine = api.prepare(replace(configuration(image.config, choice), vcpus=2))
+    machine = api.prepare(replace(configuration(image.config, image.base), vcpus=2))
     try:
         watch = Watch()
         machine.observe(watch)
@@ -58,7 +59,26 @@ def test_nothing_is_both_before_the_handoff_and_then_the_window_alone(flow: str)
     assert watch.before == []
     assert len(watch.maps[0]) > 1, "the map of the BSP changes on the way"
     assert 1 in watch.maps, "the AP has 64-bit code, too"
-    low, *windows = watch.after
+    return watch, own
+
+
+@pytest.mark.parametrize("flow", sorted(set(FLOWS) - EXECUTABLES))
+def test_nothing_is_both_before_the_handoff_and_then_the_window_alone(flow: str) -> None:
+    watch, own = watched(flow)
+    low, *windows = [each for each in watch.after if each.rights == "rwx"]
     assert (low.start, low.end) == (0, LOW_MEMORY)
     assert any(each.start <= watch.entry < each.end for each in windows)
     assert not [r for r in own for each in windows if r.gpa < each.end and each.start < r.gpa + r.length]
+
+
+@pytest.mark.parametrize("flow", sorted(EXECUTABLES))
+def test_an_executable_is_entered_with_nothing_that_is_both(flow: str) -> None:
+    """The file in the image stays as it is: only its copy in RAM is code."""
+    watch, own = watched(flow)
+    assert [each for each in watch.after if each.rights == "rwx"] == []
+    code = [each for each in watch.after if each.executable]
+    assert any(each.start <= watch.entry < each.end for each in code)
+    bfv = max(own, key=lambda region: region.gpa)
+    for region in own:
+        covered = [e for e in code if region.gpa < e.end and e.start < region.gpa + region.length]
+        assert not covered or region is bfv, hex(region.gpa)

@@ -13,7 +13,7 @@ from pathlib import Path
 import oracle
 import pytest
 from elftools.elf.elffile import ELFFile
-from tdbox import GIB, HASHING, LINUX, MIB, Firmware, finish, made, stopped
+from tdbox import GIB, HASHING, LINUX, MIB, Firmware, finish, stopped
 from vmlinux import vmlinux
 
 from emu.api import RunConfig, prepare, run
@@ -31,21 +31,15 @@ from gen.link.sample import FORMATS, sample
 from image.mrtd import mrtd
 from tdforge.cli import main
 
-FLOW = LINUX.parents[2] / "tests/dsl/flows/executable.tdf"
 PAYLOAD = LINUX.with_name("payload.tdf")
 GOOD = "tdforge sample: all good"
 LOAD = MIB  # the lowest free RAM
 RESERVED = 2
 
 
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
-    return made(FLOW, tmp_path_factory.mktemp("executable"), sample("elf"))
-
-
 @pytest.fixture
-def config(image: Firmware) -> RunConfig:
-    return replace(image.config, cmdline="")
+def config(executable: Firmware) -> RunConfig:
+    return replace(executable.config, cmdline="")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -74,7 +68,7 @@ def test_the_file_is_measured_and_nothing_behind_it(config: RunConfig, vmm: str)
     assert report.handoff["entry"] == LOAD + ELFFile(io.BytesIO(file))["e_entry"]
 
 
-def test_each_page_has_its_right_at_the_handoff(image: Firmware, config: RunConfig) -> None:
+def test_each_page_has_its_right_at_the_handoff(executable: Firmware, config: RunConfig) -> None:
     """By the page tables: the image's parts as its program headers say, RAM and regions writable, no more."""
     file = sample("elf")
     with stopped(replace(config, kernel=file, memory=5 * GIB)) as td:
@@ -96,7 +90,7 @@ def test_each_page_has_its_right_at_the_handoff(image: Firmware, config: RunConf
             m for m in found if m.executable and LOAD <= m.start < m.end <= LOAD + max(wanted) + PAGE
         ]
         listed = hob_list(td.read, int(td.machine.vcpus[0].regs.gpr[RDI]))
-        guard = image.section("stack")[0]
+        guard = executable.section("stack")[0]
         for start, end, kind in e820(listed):
             pieces = (
                 [(start, guard), (guard + PAGE, end)] if start <= guard < end else [(max(start, PAGE), end)]
@@ -126,11 +120,11 @@ def e820(hobs: list[tuple[int, bytes]]) -> list[tuple[int, int, int]]:
     return [(start, start + size, kind) for start, size, kind in each]
 
 
-def test_what_is_told_is_what_there_is(image: Firmware, config: RunConfig) -> None:
+def test_what_is_told_is_what_there_is(executable: Firmware, config: RunConfig) -> None:
     with stopped(replace(config, vcpus=4)) as td:
         assert td.report.met
         hobs = hob_list(td.read, int(td.machine.vcpus[0].regs.gpr[RDI]))
-        start, size = image.section("payload")
+        start, size = executable.section("payload")
         assert hobs[2] == (HobType.FIRMWARE_VOLUME, start.to_bytes(8, "little") + size.to_bytes(8, "little"))
         tables = [body[16:] for _, body in hobs if body[:16] == guids.HOB_ACPI_TABLE.bytes_le]
         assert [table[:4] for table in tables] == [b"FACP", b"DSDT", b"APIC", b"CCEL"]
@@ -144,7 +138,7 @@ def test_what_is_told_is_what_there_is(image: Firmware, config: RunConfig) -> No
         mailbox = int.from_bytes(wakeup[8:16], "little")
         assert any(low <= mailbox < high and kind == 4 for low, high, kind in ranges)
         for name in ("paging", "code"):
-            low, length = image.section(name)
+            low, length = executable.section(name)
             assert any(a <= low and low + length <= b and kind == RESERVED for a, b, kind in ranges), name
 
 
@@ -236,8 +230,8 @@ def test_the_kind_that_the_host_tells(config: RunConfig) -> None:
     assert kinds == {"elf": 0, "pe": 0, "vmlinux": 2}
 
 
-def test_run_takes_the_file(image: Firmware, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "firmware.bin").write_bytes(image.image)
+def test_run_takes_the_file(executable: Firmware, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "firmware.bin").write_bytes(executable.image)
     (tmp_path / "payload.efi").write_bytes(sample("pe"))
     words = ["run", str(tmp_path / "firmware.bin"), "--kernel", str(tmp_path / "payload.efi")]
     assert main([*words, "--memory", "256M", "--until", f"console:{GOOD}"]) == 0

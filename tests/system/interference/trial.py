@@ -5,30 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha384
 from pathlib import Path
 from random import Random
 
+from opensslkeys import numbers, signed_payload
 from vmlinux import vmlinux
 
 from dsl import api
-from dsl.model import Firmware
+from dsl.model import Firmware, ImageSection
 from emu.api import EmuError, RunConfig
 from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
 from emu.oracle.shown import Range
 from emu.oracle.witness import Argument
+from formats import cfv
 from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
-from formats.units import PAGE
+from formats.units import FOUR_GIB, PAGE
 from gen.build import build_model
 from gen.errors import BuildError
+from gen.link.sample import sample
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20
 VIRTUAL = 0xFFFFFFFF81000000  # of Linux: __START_KERNEL_map and CONFIG_PHYSICAL_START
 MEMORY = LEAST_RAM
 MAX_INSTRUCTIONS = 200_000_000
-FILES_BY, FILES_AND_NO_PCI_BY = "qemu", "alioth"  # the VMMs with a fw_cfg device
+BY_FILES = FILES_BY, FILES_AND_NO_PCI_BY = "qemu", "alioth"  # the VMMs with a fw_cfg device
 VMLINUX_BY = "libkrun"  # which adds all low RAM and measures none of it
 WINDOW = 16 * MIB  # where distributions link Linux to
 LITTLE = 2 * WINDOW  # of RAM, where each page is cleared
@@ -37,6 +42,8 @@ VMLINUX = vmlinux([(VIRTUAL, WINDOW, TEXT), (VIRTUAL + 0x5000, WINDOW + 0x5000, 
 FILE_AT = 96 * MIB  # where tests/dsl/flows/elf.tdf takes it as a file
 ZEROS = 0x3000
 ELF = vmlinux([(VIRTUAL, WINDOW, TEXT)], WINDOW + 0xB53, ZEROS)
+ANCHORS = "anchors"  # the CFV for it
+KEY = "rsa"  # signs: verified in a fraction of the time that P-384 takes
 GENERATED = "flow"  # the object that differs from flow to flow
 
 
@@ -48,6 +55,7 @@ class Built:
     log_area: Range | None
     arguments: Mapping[str, Argument]
     window: Range | None = None  # of a vmlinux
+    base: Choice = BASE  # the honest VMM
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,22 @@ class Trial:
 
 
 class Builder:
-    """Builds checked flows in one folder, where the C core is compiled once."""
+    """Builds checked flows in one folder, where the C core is compiled once. `kernel`: a bzImage."""
 
     def __init__(self, folder: Path, kernel: bytes) -> None:
         self.folder, self.kernel = folder, kernel
+
+    @cached_property
+    def executable(self) -> Path:
+        """What a flow gets as its payload: at its build if it asks for one there, else from its VMM."""
+        file = self.folder / "executable"
+        file.write_bytes(sample("elf"))
+        return file
+
+    @cached_property
+    def signed(self) -> bytes:
+        """What a flow with a trust anchor starts."""
+        return signed_payload(KEY, self.kernel)
 
     def build(self, firmware: Firmware, unchecked: bool = False) -> Built | None:
         """None if no image comes of the flow: its code or stack is too large, say. `unchecked`: without the
@@ -96,7 +116,8 @@ class Builder:
             primitives = {name: replace(p, spans=()) for name, p in firmware.primitives.items()}
             firmware = replace(firmware, primitives=primitives)
         try:
-            result = build_model(replace(firmware, name="x"), self.folder)
+            chosen = self.executable if any(section.chosen for section in firmware.image) else None
+            result = build_model(replace(firmware, name="x"), self.folder, payload=chosen)
         except (api.CheckFailed, BuildError):
             return None
         finally:
@@ -105,25 +126,54 @@ class Builder:
         places = {s.name: (s.address, s.size) for s in firmware.image if s.address and s.size}
         vmlinux, file = lies_at(firmware, WINDOW), lies_at(firmware, FILE_AT)
         vmm = files_by(firmware) or (VMLINUX_BY if vmlinux else RunConfig.vmm)
-        least = PAGE if vmm == FILES_AND_NO_PCI_BY else 0  # bytes that it wants of a kernel
         little = vmm == VMLINUX_BY and sum(places["payload"]) < LITTLE
+        anchors, signed = places.get(ANCHORS), "signed_payload(" in firmware.source
+        image = result.image.read_bytes()
         config = RunConfig(
-            result.image.read_bytes(),
+            enrolled(image, *anchors) if anchors else image,
             "x.bin",
             vmm=vmm,
             memory=LITTLE if little else MEMORY,
             vcpus=2,
-            kernel=VMLINUX if vmlinux else ELF if file else self.kernel.ljust(least, b"\0"),
+            kernel=self._kernel(firmware, vmm),
             max_instructions=MAX_INSTRUCTIONS,
         )
         arguments = arguments_of(result.map.read_text())
         window = places.get("payload") if vmlinux else (WINDOW, len(TEXT) + ZEROS) if file else None
-        return Built(config, places.get("event_log"), arguments, window)
+        base = replace(BASE, initrd=0) if signed else BASE  # an initrd would have to be signed, too
+        return Built(config, places.get("event_log"), arguments, window, base)
+
+    def _kernel(self, firmware: Firmware, vmm: str) -> bytes | None:
+        """What the VMM has to give."""
+        if vmm not in BY_FILES and not any(by_vmm(section) for section in firmware.image):
+            return None
+        if lies_at(firmware, WINDOW):
+            return VMLINUX
+        if lies_at(firmware, FILE_AT):
+            return ELF
+        if "signed_payload(" in firmware.source:
+            return self.signed
+        if "handoff executable(" in firmware.source:
+            return self.executable.read_bytes()
+        least = PAGE if vmm == FILES_AND_NO_PCI_BY else 0  # bytes that it wants of a kernel
+        return self.kernel.ljust(least, b"\0")
+
+
+def by_vmm(section: ImageSection) -> bool:
+    """Whether it is a Payload section that the VMM fills."""
+    return section.kind == "Payload" and not section.built_in
+
+
+def enrolled(image: bytes, address: int, size: int) -> bytes:
+    """The image with the trust anchor of KEY in its CFV."""
+    volume = cfv.write(size, [(cfv.ANCHOR_FILE, cfv.anchor(sha384(numbers(KEY)).digest()))])
+    at = address - FOUR_GIB + len(image)
+    return image[:at] + volume + image[at + size :]
 
 
 def files_by(firmware: Firmware) -> str:
     """The VMM for an image to which kernel and command line do not come in sections; empty for others."""
-    if any(section.kind == "Payload" for section in firmware.image):
+    if any(section.kind == "Payload" or section.chosen for section in firmware.image):
         return ""
     return FILES_AND_NO_PCI_BY if re.search(r"\bacpi_power\(", firmware.source) else FILES_BY
 
@@ -202,7 +252,7 @@ def judged(built: Built, all_: Iterable[Outcome]) -> list[Counterexample]:
 
 def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial:
     """Runs a flow under many VMMs, half as many if `quick`, and judges what they were shown."""
-    all_ = list(outcomes(built, (BASE,)))
+    all_ = list(outcomes(built, (built.base,)))
     if all_ and all_[0].shown is None:  # perhaps it wants something of the VMM
         for outcome in outcomes(built, obliging_choices(random, text, all_[0])):
             all_.append(outcome)

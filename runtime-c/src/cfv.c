@@ -14,7 +14,8 @@ static int is_volume(const struct span *region, struct fv_header *head) {
     uint16_t word, sum = 0;
     if (!tdf_read(region, 0, head, sizeof *head))
         return 0;
-    for (uint64_t at = 0; at < SUMMED; at += sizeof word) {
+    for (uint64_t at = 0; at < SUMMED; at += sizeof word)
+        PROVE_LOOP((at, word, sum), at <= SUMMED && at % sizeof word == 0, SUMMED - at) {
         memcpy(&word, region->data + at, sizeof word);
         sum += word;
     }
@@ -38,6 +39,7 @@ static int read_file(const struct span *region, uint64_t at, struct ffs_file_hea
     if (size < header || !tdf_inside(region->size, at, size))
         return 0;
     for (uint32_t i = 0; i < header; i++)
+        PROVE_LOOP((i, sum), i <= header, header - i)
         sum += region->data[at + i];
     data->data = region->data + at + header;
     data->size = size - header;
@@ -52,7 +54,8 @@ status_t anchor_extent(const struct span *region, struct span *out) {
     if (!is_volume(region, &head))
         return TDF_E_VOLUME_MALFORMED;
     uint64_t at = head.header_length;
-    do {
+    do
+        PROVE_LOOP((at, file, *out), at <= region->size + UINT16_MAX, region->size + UINT16_MAX - at) {
         if (!read_file(region, at, &file, out, &at))
             return TDF_E_ANCHOR_MISSING;
     } while (file.type != FV_RAW_FILE || memcmp(file.name, name, sizeof name) != 0);

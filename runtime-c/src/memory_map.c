@@ -8,7 +8,8 @@
 
 status_t memory_map_extent(const struct span *region, struct span *out) {
     struct igvm_memory_map_entry entry;
-    for (uint64_t offset = 0; tdf_read(region, offset, &entry, sizeof entry); offset += sizeof entry) {
+    for (uint64_t offset = 0; tdf_read(region, offset, &entry, sizeof entry); offset += sizeof entry)
+        PROVE_LOOP((offset, entry), offset <= region->size, region->size - offset) {
         if (entry.number_of_pages != 0)
             continue;
         out->data = region->data;
@@ -28,7 +29,8 @@ status_t parse_memory_map(const struct span *map, struct vmm *out) {
     if (checked.size != map->size || count > MAX_ENTRIES)
         return TDF_E_MEMORY_MAP_MALFORMED;
     memset(out, 0, sizeof *out);
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count; i++)
+        PROVE_LOOP((i, entry, out->resources), i <= count && out->resources.count == i, count - i) {
         memcpy(&entry, map->data + i * sizeof entry, sizeof entry);
         const uint64_t start = entry.starting_gpa_page_number, last = UINT64_MAX / TDF_PAGE;
         if (start > last || entry.number_of_pages > last - start || entry.flags != 0 || entry.reserved != 0 ||

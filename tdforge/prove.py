@@ -94,6 +94,12 @@ def read_proofs(path: Path = ROOT / TABLE) -> tuple[Proof, ...]:
     return tuple(found)
 
 
+def read_unproved(path: Path = ROOT / TABLE) -> Mapping[str, str]:
+    """The sources of the core that have no proof, each with the reason."""
+    found: dict[str, str] = tomllib.loads(path.read_text())["unproved"]
+    return found
+
+
 def _proof(item: dict[str, Any]) -> Proof:
     mutants = tuple(Mutant(**each) for each in item.pop("mutant", ()))
     return Proof(functions=tuple(item.pop("functions")), mutants=mutants, **item)

@@ -6,6 +6,7 @@
 
 #define EXECUTABLE_ALIGNMENT_MAX 0x40000000u /* 1 GiB: what a file may ask for */
 #define EXECUTABLE_ADDRESS_MAX (1ull << 47)  /* of the lower half, which the firmware maps one to one */
+#define EXECUTABLE_MAX_PARTS (sizeof((struct executable *)0)->parts.items / sizeof(struct image_part))
 
 /* What is known of a file while its headers are read; addresses as it is linked. */
 struct linked {

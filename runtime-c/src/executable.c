@@ -5,8 +5,6 @@
 
 #include "formats.h"
 
-#define MAX_PARTS (sizeof((struct executable *)0)->parts.items / sizeof(struct image_part))
-
 static int is_elf(const struct span *file) {
     uint32_t magic;
     return tdf_read(file, 0, &magic, sizeof magic) && magic == ELF_MAGIC;
@@ -25,7 +23,7 @@ status_t executable_access(int writable, int executable, uint32_t *access) {
 }
 
 static struct image_part *push(struct executable *out, uint64_t start, uint64_t end, uint32_t access) {
-    if (out->parts.count == MAX_PARTS)
+    if (out->parts.count == EXECUTABLE_MAX_PARTS)
         return 0;
     struct image_part *part = &out->parts.items[out->parts.count++];
     part->to = part->start = start;
@@ -55,7 +53,8 @@ status_t executable_add(struct executable *out, struct linked *linked, uint64_t 
 }
 
 int executable_bytes(const struct executable *executable, uint64_t at, uint64_t size, struct span *out) {
-    for (uint64_t i = 0; i < executable->parts.count; i++) {
+    for (uint64_t i = 0; i < executable->parts.count; i++)
+        PROVE_LOOP((i, *out), i <= executable->parts.count, executable->parts.count - i) {
         const struct image_part *part = &executable->parts.items[i];
         /* An address below the part is far beyond it by this difference. */
         if (!tdf_inside(part->size, at - part->to, size))
@@ -68,7 +67,8 @@ int executable_bytes(const struct executable *executable, uint64_t at, uint64_t 
 }
 
 static int has_entry(const struct executable *executable) {
-    for (uint64_t i = 0; i < executable->parts.count; i++) {
+    for (uint64_t i = 0; i < executable->parts.count; i++)
+        PROVE_LOOP((i), i <= executable->parts.count, executable->parts.count - i) {
         const struct image_part *part = &executable->parts.items[i];
         if (part->access == TDF_ACCESS_RX && tdf_inside(part->size, executable->entry - part->to, 1))
             return 1;
@@ -78,7 +78,8 @@ static int has_entry(const struct executable *executable) {
 
 /* The lowest free RAM for the image whose address is `offset` above a multiple of `alignment`; 0 if there is none. */
 static uint64_t lowest(const struct ram *ram, uint64_t size, uint64_t alignment, uint64_t offset) {
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         const uint64_t from = range->start > LOW_MEMORY_END ? range->start : LOW_MEMORY_END;
         const uint64_t at = tdf_align_up(from, alignment) + offset;
@@ -105,7 +106,8 @@ status_t place_executable(const struct span *file, const struct ram *ram, struct
         return TDF_E_EXECUTABLE_NO_ROOM;
     const uint64_t delta = out->load - out->base;
     out->entry += delta;
-    for (uint64_t i = 0; i < out->parts.count; i++) {
+    for (uint64_t i = 0; i < out->parts.count; i++)
+        PROVE_LOOP((i, out->parts.items), i <= out->parts.count, out->parts.count - i) {
         out->parts.items[i].to += delta;
         out->parts.items[i].start += delta;
     }

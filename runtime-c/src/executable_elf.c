@@ -37,7 +37,11 @@ status_t executable_elf_end(const struct span *section, uint64_t *end) {
     struct elf64_program_header part;
     status_t status = read_header(section, &header);
     *end = sizeof header;
-    for (uint32_t i = 0; status == TDF_OK && i < header.program_count; i++) {
+    for (uint32_t i = 0; status == TDF_OK && i < header.program_count; i++)
+        PROVE_LOOP((i, part, *end),
+                   i <= header.program_count && *end <= section->size &&
+                       (i == 0 || header.program_offset <= section->size),
+                   header.program_count - i) {
         if (!read_entry(section, &header, i, &part))
             return TDF_E_EXECUTABLE_TRUNCATED;
         const uint64_t entry_end = header.program_offset + (i + 1ull) * sizeof part;
@@ -70,7 +74,8 @@ static status_t add_segment(const struct elf64_program_header *part, struct link
 
 static status_t read_dynamic(const struct span *file, const struct elf64_program_header *part, struct tables *tables) {
     struct elf64_dynamic entry;
-    for (uint64_t at = 0; at + sizeof entry <= part->file_size; at += sizeof entry) {
+    for (uint64_t at = 0; at + sizeof entry <= part->file_size; at += sizeof entry)
+        PROVE_LOOP((at, entry, *tables), at <= part->file_size, part->file_size - at) {
         tdf_read(file, part->offset + at, &entry, sizeof entry);
         switch (entry.tag) {
         case ELF_DT_NULL:
@@ -119,11 +124,13 @@ static status_t add_read_only(const struct elf64_program_header *relro, struct e
         return TDF_E_EXECUTABLE_PARTS;
     const uint64_t start = tdf_align_up(relro->virtual, TDF_PAGE);
     const uint64_t end = tdf_align_down(relro->virtual + relro->memory_size, TDF_PAGE);
-    for (uint64_t i = 0; start < end && i < out->parts.count; i++) {
+    for (uint64_t i = 0; start < end && i < out->parts.count; i++)
+        PROVE_LOOP((i, out->parts), i <= out->parts.count && out->parts.count <= EXECUTABLE_MAX_PARTS,
+                   out->parts.count - i) {
         const struct image_part *part = &out->parts.items[i];
         if (part->access != TDF_ACCESS_RW || !tdf_inside(part->length, start - part->start, end - start))
             continue;
-        if (out->parts.count == sizeof out->parts.items / sizeof out->parts.items[0])
+        if (out->parts.count == EXECUTABLE_MAX_PARTS)
             return TDF_E_EXECUTABLE_PARTS;
         struct image_part *last = &out->parts.items[out->parts.count++];
         last->to = last->start = start;
@@ -139,7 +146,9 @@ status_t executable_read_elf(const struct span *file, struct linked *linked, str
     struct elf64_program_header part, relro = {0};
     struct tables tables = {0};
     status_t status = read_header(file, &header);
-    for (uint32_t i = 0; status == TDF_OK && i < header.program_count; i++) {
+    for (uint32_t i = 0; status == TDF_OK && i < header.program_count; i++)
+        PROVE_LOOP((i, part, relro, tables, status, *linked, out->base, out->parts),
+                   i <= header.program_count && out->parts.count <= EXECUTABLE_MAX_PARTS, header.program_count - i) {
         if (!read_entry(file, &header, i, &part))
             return TDF_E_EXECUTABLE_TRUNCATED;
         if (part.type == ELF_PT_INTERP)

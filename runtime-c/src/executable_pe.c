@@ -61,7 +61,8 @@ status_t executable_pe_end(const struct span *section, uint64_t *end) {
     *end = headers.optional.headers_size;
     if (certificate.size != 0 && certificate_end > *end)
         *end = certificate_end;
-    for (uint32_t i = 0; i < headers.file.section_count; i++) {
+    for (uint32_t i = 0; i < headers.file.section_count; i++)
+        PROVE_LOOP((i, *end), i <= headers.file.section_count, headers.file.section_count - i) {
         const struct pe_section part = section_at(section, &headers, i);
         const uint64_t part_end = (uint64_t)part.offset + part.file_size;
         if (part.file_size != 0 && part_end > *end)
@@ -101,7 +102,10 @@ status_t executable_read_pe(const struct span *file, struct linked *linked, stru
         return TDF_E_EXECUTABLE_PARTS;
     out->entry = base + headers.optional.entry;
     status = executable_add(out, linked, base, size, 0, size, TDF_ACCESS_R);
-    for (uint32_t i = 0; status == TDF_OK && i < headers.file.section_count; i++) {
+    for (uint32_t i = 0; status == TDF_OK && i < headers.file.section_count; i++)
+        PROVE_LOOP((i, status, *linked, out->base, out->parts),
+                   i <= headers.file.section_count && out->parts.count <= EXECUTABLE_MAX_PARTS,
+                   headers.file.section_count - i) {
         const struct pe_section section = section_at(file, &headers, i);
         status = add_section(&headers, &section, linked, out);
     }

@@ -71,8 +71,11 @@ static status_t add_tables(struct list *list, const struct span *tables, uint64_
     if (!tdf_read(tables, rsdp_address - tdf_gpa(tables->data), &rsdp, sizeof rsdp) ||
         !table_at(tables, rsdp.xsdt_address, &xsdt))
         return TDF_E_OUT_OF_BOUNDS;
-    for (uint32_t turn = 0; turn < 3; turn++) {
-        for (uint64_t at = sizeof(struct acpi_header); tdf_read(&xsdt, at, &address, sizeof address); at += sizeof address) {
+    for (uint32_t turn = 0; turn < 3; turn++)
+        PROVE_LOOP((turn, address, table, list->used, __CPROVER_object_whole(list->area.data)), turn <= 3, 3 - turn) {
+        for (uint64_t at = sizeof(struct acpi_header); tdf_read(&xsdt, at, &address, sizeof address); at += sizeof address)
+            PROVE_LOOP((at, address, table, list->used, __CPROVER_object_whole(list->area.data)), at <= UINT32_MAX,
+                       UINT32_MAX - at) {
             if (!table_at(tables, address, &table))
                 return TDF_E_OUT_OF_BOUNDS;
             if (turn_of(&table) != turn)
@@ -116,9 +119,11 @@ static status_t make_map(const struct ram *ram, const struct executable *executa
                                 {tables, tables + paging->tables.size}};
     status_t status = TDF_OK;
     map->count = 0;
-    for (uint64_t i = 0; status == TDF_OK && i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; status == TDF_OK && i < ram->ranges.count; i++)
+        PROVE_LOOP((i, status, *map), i <= ram->ranges.count && map->count <= E820_MAX_ENTRIES, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
-        for (uint64_t at = range->start, stop; range->state != TDF_RAM_STATE_LEFT_OUT && at < range->end; at = stop) {
+        for (uint64_t at = range->start, stop; range->state != TDF_RAM_STATE_LEFT_OUT && at < range->end; at = stop)
+            PROVE_LOOP((at, stop, status, *map), map->count <= E820_MAX_ENTRIES, at < range->end ? range->end - at : 0) {
             uint32_t type = range->e820;
             stop = range->end;
             for (uint32_t k = 0; k < sizeof kept / sizeof kept[0]; k++) {
@@ -152,7 +157,8 @@ static void fill_volume(const struct ram *ram, const struct span *file, struct h
     const uint64_t at = tdf_gpa(file->data);
     fv->start = at;
     fv->length = file->size;
-    for (uint64_t i = 0; i < ram->ranges.count; i++) {
+    for (uint64_t i = 0; i < ram->ranges.count; i++)
+        PROVE_LOOP((i, fv->start, fv->length), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
         if (range->state == TDF_RAM_STATE_ADDED && range->start <= at && at < range->end) {
             fv->start = range->start;

@@ -15,7 +15,8 @@ static uint8_t *place_at(const struct span *image, const struct executable *exec
     const uint64_t offset = linked - executable->base;
     if (!tdf_inside(image->size, offset, sizeof(uint64_t)))
         return 0;
-    for (uint64_t i = 0; i < executable->parts.count; i++) {
+    for (uint64_t i = 0; i < executable->parts.count; i++)
+        PROVE_LOOP((i), i <= executable->parts.count, executable->parts.count - i) {
         const struct image_part *part = &executable->parts.items[i];
         if ((part->access == access || part->access == or_access) &&
             tdf_inside(part->length, executable->load + offset - part->start, sizeof(uint64_t)))
@@ -39,7 +40,8 @@ static status_t relocate_rela(const struct span *image, const struct executable 
     const struct span *table = &executable->rela;
     struct elf64_rela entry;
     uint64_t at = 0;
-    for (; tdf_read(table, at, &entry, sizeof entry); at += sizeof entry) {
+    for (; tdf_read(table, at, &entry, sizeof entry); at += sizeof entry)
+        PROVE_LOOP((at, entry, __CPROVER_object_whole(image->data)), at <= table->size, table->size - at) {
         const uint32_t type = (uint32_t)entry.info;
         if (type == ELF_R_NONE)
             continue;
@@ -57,13 +59,15 @@ static status_t relocate_relr(const struct span *image, const struct executable 
     const struct span *table = &executable->relr;
     uint64_t next = 0, word, at = 0;
     status_t status = TDF_OK;
-    for (; status == TDF_OK && tdf_read(table, at, &word, sizeof word); at += sizeof word) {
+    for (; status == TDF_OK && tdf_read(table, at, &word, sizeof word); at += sizeof word)
+        PROVE_LOOP((at, word, next, status, __CPROVER_object_whole(image->data)), at <= table->size, table->size - at) {
         if ((word & 1) == 0) {
             status = add(image, executable, word, TDF_ACCESS_RW);
             next = word + sizeof word;
             continue;
         }
         for (uint32_t i = 0; status == TDF_OK && i < BITMAP_WORDS; i++)
+            PROVE_LOOP((i, status, __CPROVER_object_whole(image->data)), i <= BITMAP_WORDS, BITMAP_WORDS - i)
             if (word >> (i + 1) & 1)
                 status = add(image, executable, next + i * sizeof word, TDF_ACCESS_RW);
         next += BITMAP_WORDS * sizeof word;
@@ -74,7 +78,9 @@ static status_t relocate_relr(const struct span *image, const struct executable 
 static status_t relocate_block(const struct span *image, const struct executable *executable, uint64_t at,
                                const struct pe_block *block) {
     uint16_t fixup;
-    for (uint64_t i = sizeof *block; i < block->size; i += sizeof fixup) {
+    for (uint64_t i = sizeof *block; i < block->size; i += sizeof fixup)
+        PROVE_LOOP((i, fixup, __CPROVER_object_whole(image->data)), i <= block->size && i % sizeof fixup == 0,
+                   block->size - i) {
         tdf_read(&executable->blocks, at + i, &fixup, sizeof fixup);
         const uint32_t type = fixup >> 12;
         if (type == PE_FIXUP_ABSOLUTE)
@@ -91,7 +97,8 @@ static status_t relocate_blocks(const struct span *image, const struct executabl
     const struct span *table = &executable->blocks;
     struct pe_block block;
     uint64_t at = 0;
-    for (; tdf_read(table, at, &block, sizeof block); at += block.size) {
+    for (; tdf_read(table, at, &block, sizeof block); at += block.size)
+        PROVE_LOOP((at, block, __CPROVER_object_whole(image->data)), at <= table->size, table->size - at) {
         if (block.size < sizeof block || block.size % sizeof(uint16_t) != 0 || !tdf_inside(table->size, at, block.size))
             return TDF_E_EXECUTABLE_RELOCATION;
         status_t status = relocate_block(image, executable, at, &block);

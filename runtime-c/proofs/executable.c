@@ -1,6 +1,5 @@
 /* Do the parts of an executable stay in their list, and does what is found of them lie in the file? */
 #include "../src/executable.c"
-#define CLEARS struct executable
 #include "model.h"
 
 /* Proved in place.c, executable_elf.c and executable_pe.c. */

@@ -2,7 +2,7 @@
 #include "../src/signed.c"
 #include "model.h"
 
-/* Proved in sha384.c; the arithmetic of signatures is not (runtime-c/proofs/proofs.toml). */
+/* Proved in sha384.c and rsa.c; the curve's arithmetic is not (runtime-c/proofs/proofs.toml). */
 void sha384(const struct span *data, uint8_t digest[SHA384_SIZE]) {
     reads(data->data, data->size);
     writes(digest, SHA384_SIZE);

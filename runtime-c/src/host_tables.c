@@ -17,27 +17,35 @@ struct seen {
     uint32_t fadts;
 };
 
-/* The table at an address of the host's: its length is at offset 4, and at least `least`. */
+/* The table at an address in a file: its length is at offset 4, and at least `least`. */
+static status_t take(const struct span *file, uint64_t address, uint64_t least, struct seen *seen, struct span *out) {
+    const uint64_t start = tdf_gpa(file->data);
+    uint32_t length;
+    if (!tdf_read(file, address - start + sizeof(uint32_t), &length, sizeof length) || length < least ||
+        !tdf_inside(file->size, address - start, length) || seen->count == MAX_SEEN)
+        return TDF_E_ACPI_MALFORMED;
+    out->data = file->data + (address - start);
+    out->size = length;
+    for (uint32_t k = 0; k < seen->count; k++)
+        PROVE_LOOP((k), k <= seen->count, seen->count - k) {
+        const uint64_t other = tdf_gpa(seen->tables[k].data);
+        if (tdf_overlap(address, address + length, other, other + seen->tables[k].size))
+            return TDF_E_ACPI_MALFORMED;
+    }
+    seen->tables[seen->count++] = *out;
+    return TDF_OK;
+}
+
+/* The table at an address of the host's. */
 static status_t resolve(const struct script_files *files, uint64_t address, uint64_t least, struct seen *seen,
                         struct span *out) {
-    for (uint32_t i = 0; i < files->count; i++) {
+    for (uint32_t i = 0; i < files->count; i++)
+        PROVE_LOOP((i, *out, seen->tables, seen->count), i <= files->count && seen->count <= MAX_SEEN, files->count - i) {
         const struct span *file = &files->copies[i];
         const uint64_t start = tdf_gpa(file->data);
-        uint32_t length;
         if (address < start || address - start >= file->size)
             continue;
-        if (!tdf_read(file, address - start + sizeof(uint32_t), &length, sizeof length) || length < least ||
-            !tdf_inside(file->size, address - start, length) || seen->count == MAX_SEEN)
-            return TDF_E_ACPI_MALFORMED;
-        out->data = file->data + (address - start);
-        out->size = length;
-        for (uint32_t k = 0; k < seen->count; k++) {
-            const uint64_t other = tdf_gpa(seen->tables[k].data);
-            if (tdf_overlap(address, address + length, other, other + seen->tables[k].size))
-                return TDF_E_ACPI_MALFORMED;
-        }
-        seen->tables[seen->count++] = *out;
-        return TDF_OK;
+        return take(file, address, least, seen, out);
     }
     return TDF_E_ACPI_MALFORMED;
 }
@@ -46,7 +54,9 @@ static status_t resolve(const struct script_files *files, uint64_t address, uint
 static status_t find_root(const struct script_files *files, struct seen *seen, struct span *root, uint64_t *width) {
     struct acpi_rsdp rsdp;
     uint64_t address = 0;
-    for (uint32_t i = 0; i < files->count; i++) {
+    for (uint32_t i = 0; i < files->count; i++)
+        PROVE_LOOP((i, rsdp, address, *width), i <= files->count && (address == 0 || *width == 4 || *width == 8),
+                   files->count - i) {
         const struct span *file = &files->copies[i];
         if (file->size < ACPI_RSDP_V1_SIZE || memcmp(file->data, ACPI_RSDP_SIGNATURE, sizeof rsdp.signature) != 0)
             continue;
@@ -100,6 +110,7 @@ static status_t take_table(struct acpi_builder *builder, const struct script_fil
         if (acpi_is(&table, roots[i]))
             return TDF_E_ACPI_MALFORMED;
     for (uint32_t i = 0; i + 1 < seen->count && !acpi_is(&table, "SSDT"); i++)
+        PROVE_LOOP((i), i < seen->count, seen->count - i)
         if (memcmp(seen->tables[i].data, table.data, 4) == 0)
             return TDF_E_ACPI_MALFORMED;
     if (acpi_is(&table, "CCEL"))
@@ -131,7 +142,9 @@ status_t host_tables(const struct span *area, const struct span *files, const st
     if (status != TDF_OK || (status = script_run(&builder, files, &copies)) != TDF_OK ||
         (status = find_root(&copies, &seen, &root, &width)) != TDF_OK)
         return status;
-    for (uint64_t at = HEAD_SIZE; status == TDF_OK && at + width <= root.size; at += width) {
+    for (uint64_t at = HEAD_SIZE; status == TDF_OK && at + width <= root.size; at += width)
+        PROVE_LOOP((at, status, builder.count, builder.tables, seen, madt),
+                   at <= root.size && seen.count <= MAX_SEEN && builder.count <= ACPI_MAX_TABLES - 2, root.size - at) {
         uint64_t address = 0;
         memcpy(&address, root.data + at, width);
         status = take_table(&builder, &copies, &seen, address, &madt);

@@ -21,7 +21,8 @@ struct modulus {
 };
 
 static void from_bytes(uint64_t *to, const uint8_t *from, uint64_t count) {
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count; i++)
+        PROVE_LOOP((i, __CPROVER_object_whole(to)), i <= count, count - i) {
         uint64_t word;
         memcpy(&word, from + 8 * (count - 1 - i), sizeof word);
         to[i] = __builtin_bswap64(word);
@@ -30,6 +31,7 @@ static void from_bytes(uint64_t *to, const uint8_t *from, uint64_t count) {
 
 static int is_below(const uint64_t *value, const struct modulus *n) {
     for (uint64_t i = n->count; i > 0; i--)
+        PROVE_LOOP((i), i <= n->count, i)
         if (value[i - 1] != n->words[i - 1])
             return value[i - 1] < n->words[i - 1];
     return 0;
@@ -40,7 +42,8 @@ static void reduce(uint64_t *value, uint64_t carry, const struct modulus *n) {
     uint64_t borrow = 0;
     if (carry == 0 && is_below(value, n))
         return;
-    for (uint64_t i = 0; i < n->count; i++) {
+    for (uint64_t i = 0; i < n->count; i++)
+        PROVE_LOOP((i, borrow, __CPROVER_object_whole(value)), i <= n->count, n->count - i) {
         wide difference = (wide)value[i] - n->words[i] - borrow;
         value[i] = (uint64_t)difference;
         borrow = (uint64_t)(difference >> 64) & 1;
@@ -49,7 +52,8 @@ static void reduce(uint64_t *value, uint64_t carry, const struct modulus *n) {
 
 static void twice(uint64_t *value, const struct modulus *n) {
     uint64_t carry = 0;
-    for (uint64_t i = 0; i < n->count; i++) {
+    for (uint64_t i = 0; i < n->count; i++)
+        PROVE_LOOP((i, carry, __CPROVER_object_whole(value)), i <= n->count, n->count - i) {
         uint64_t word = value[i];
         value[i] = word << 1 | carry;
         carry = word >> 63;
@@ -60,11 +64,13 @@ static void twice(uint64_t *value, const struct modulus *n) {
 /* out = a * b / 2^(64 * count) modulo n, for a and b below n; out may be one of them. */
 static void multiply(uint64_t *out, const uint64_t *a, const uint64_t *b, const struct modulus *n) {
     uint64_t sum[WORDS] = {0}, above = 0; /* below twice the modulus */
-    for (uint64_t i = 0; i < n->count; i++) {
+    for (uint64_t i = 0; i < n->count; i++)
+        PROVE_LOOP((i, sum, above), i <= n->count, n->count - i) {
         wide product = (wide)a[0] * b[i] + sum[0];
         const uint64_t factor = (uint64_t)product * n->negated_inverse;
         wide removed = (wide)factor * n->words[0] + (uint64_t)product;
-        for (uint64_t j = 1; j < n->count; j++) {
+        for (uint64_t j = 1; j < n->count; j++)
+            PROVE_LOOP((j, sum, product, removed), j >= 1 && j <= n->count, n->count - j) {
             product = (wide)a[j] * b[i] + sum[j] + (uint64_t)(product >> 64);
             removed = (wide)factor * n->words[j] + (uint64_t)product + (uint64_t)(removed >> 64);
             sum[j - 1] = (uint64_t)removed;
@@ -82,9 +88,11 @@ static void power(uint64_t *value, uint64_t exponent, const struct modulus *n) {
     uint64_t base[WORDS], one[WORDS] = {1};
     uint64_t bit = UINT64_C(1) << (63 - __builtin_clzll(exponent));
     for (uint64_t i = 0; i < 64 * n->count; i++)
+        PROVE_LOOP((i, __CPROVER_object_whole(value)), i <= 64 * n->count, 64 * n->count - i)
         twice(value, n); /* Montgomery's form: times 2^(64 * count) */
     memcpy(base, value, n->count * sizeof *base);
-    while ((bit >>= 1) != 0) {
+    while ((bit >>= 1) != 0)
+        PROVE_LOOP((bit, __CPROVER_object_whole(value)), bit != 0, bit) {
         multiply(value, value, value, n);
         if (exponent & bit)
             multiply(value, value, base, n);
@@ -97,7 +105,8 @@ static void unmask(uint8_t *data, uint64_t size, const uint8_t seed[SHA384_SIZE]
     uint8_t input[SHA384_SIZE + 4] = {0}, mask[SHA384_SIZE];
     const struct span span = {input, sizeof input};
     memcpy(input, seed, SHA384_SIZE);
-    for (uint64_t i = 0; i < size; i++) {
+    for (uint64_t i = 0; i < size; i++)
+        PROVE_LOOP((i, input, mask, __CPROVER_object_whole(data)), i <= size, size - i) {
         if (i % SHA384_SIZE == 0) {
             sha384(&span, mask);
             input[sizeof input - 1]++; /* no more than 8 blocks */
@@ -117,6 +126,7 @@ static uint32_t encodes(uint8_t *message, uint64_t size, const uint8_t digest[SH
     unmask(message, masked, hash);
     message[0] &= (uint8_t)~TOP_BIT;
     for (uint64_t i = 0; i < zeros; i++)
+        PROVE_LOOP((i), i <= zeros, zeros - i)
         if (message[i] != 0)
             return 0;
     if (message[zeros] != 1)
@@ -145,7 +155,8 @@ uint32_t rsa_pss_verify(const uint8_t *modulus, const uint8_t exponent[8], const
         inverse *= 2 - n.words[0] * inverse; /* Newton: each step doubles the bits that are right */
     n.negated_inverse = -inverse;
     power(value, e, &n);
-    for (uint64_t i = 0; i < n.count; i++) {
+    for (uint64_t i = 0; i < n.count; i++)
+        PROVE_LOOP((i, message), i <= n.count, n.count - i) {
         const uint64_t word = __builtin_bswap64(value[n.count - 1 - i]);
         memcpy(message + 8 * i, &word, sizeof word);
     }

@@ -352,6 +352,7 @@ def _no_raw(item: Section) -> str | None:
 EXTEND, AUG = int(SectionAttribute.MR_EXTEND), int(SectionAttribute.PAGE_AUG)
 PAGES = f"a multiple of {PAGE:#x}"
 RAM = "RAM of one machine"
+NO_FILE = "0: it copies none from the image, only the kernel that it is given"
 TO_PARAM = f"BFV to PayloadParam, or {vmms.RESERVED:#x}"
 MAPPED = "RAM of one machine, or where a file that ends at 4 GiB lies"
 Row = tuple[str, str, Callable[[Subject], Broken]]
@@ -390,6 +391,10 @@ def _with_slot(item: Section) -> bool:
 def _high(item: Section) -> bool:
     """Above the RAM that libkrun adds as one region."""
     return _memory(item) and item.address >= vmms.LIBKRUN_MMIO
+
+
+def _measured_in_ram(item: Section) -> str | None:
+    return f"attributes {item.attributes:#x}" if item.attributes & EXTEND and not _high(item) else None
 
 
 _KVM_ROWS: dict[str, tuple[Row, ...]] = {
@@ -440,6 +445,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
     "cloud-hypervisor": (
         (TO_PARAM, _CH, _types(vmms.CLOUD_HYPERVISOR)),
         ("one", _CH_ADD, _at_least(TD_HOB)),
+        (NO_FILE, _CH_ADD, _each(_raw, PAYLOAD)),
     ),
     "dragonball": (
         (TO_PARAM, _DRAGONBALL, _types(vmms.DRAGONBALL)),
@@ -447,6 +453,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         ("one", _DRAGONBALL_LOAD, _at_least(BFV)),
         ("one", _DRAGONBALL_LOAD, _at_least(TD_HOB)),
         ("one", _DRAGONBALL_LOAD, _at_least(PAYLOAD_PARAM)),
+        (NO_FILE, _DRAGONBALL_LOAD, _each(_raw, PAYLOAD)),
     ),
     "libkrun": (
         (TO_PARAM, _LIBKRUN_TYPES, _types(vmms.LIBKRUN)),
@@ -455,6 +462,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         ("one", _LIBKRUN, _at_least(BFV)),
         ("one", _LIBKRUN, _at_least(TD_HOB)),
         ("data inside the file", _LIBKRUN, _outside(lambda item: item.raw_size, vmms.LIBKRUN.types)),
+        ("0x0: of RAM it measures nothing", _LIBKRUN_RAM, _each(_measured_in_ram, PAYLOAD)),
     ),
     "alioth": (
         (PAGES, "alioth/src/loader/firmware/firmware_amd64.rs load", _file_size(PAGE)),

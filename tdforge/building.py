@@ -39,7 +39,8 @@ def build_flow(flow: Path, out: Path, *, igvm: bool = False, payload: Path | Non
             print_diagnostics(error.diagnostics)
             raise UserError(f"{flow}: {counted(error.diagnostics)}; nothing was built") from error
         except (BuildError, FormatError) as error:
-            raise UserError(f"{flow}: {error}") from error
+            text = str(error)
+            raise UserError(text if text.startswith(f"{flow}:") else f"{flow}: {text}") from error
         except OSError as error:
             raise UserError(f"cannot build in {out}: {error.strerror}") from error
 

@@ -184,6 +184,7 @@ def handoff_executable(b: Builder) -> None:  # (executable, list, stack, paging)
     MOV(rdx, rsi)
     for register in (eax, ebx, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d):
         XOR(register, register)
+    MOV([rsp], rax)  # whatever the flow put into the region before
     JMP(qword[rsp - 8])  # the entry, which no register holds
 
 

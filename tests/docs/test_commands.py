@@ -1,6 +1,6 @@
 """Can what the pages tell one to type be typed? Every `tdforge` and `./run` command in README.md and docs is
-taken by the command line that it is for. Those of the tutorial and of the guide to
-secure boot are run, in test_tutorial.py and test_secure_boot.py."""
+taken by the command line that it is for. Those of three pages are run,
+in test_tutorial.py, test_secure_boot.py and test_from_td_shim.py."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from transcript import ROOT
 
 from tdforge import boot, cli
 
-RUN = {ROOT / "docs" / name for name in ("tutorial.md", "secure-boot.md")}
+RUN = {ROOT / "docs" / name for name in ("tutorial.md", "secure-boot.md", "from-td-shim.md")}
 PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - RUN)]
 MENTIONS = (
     "tdforge check",

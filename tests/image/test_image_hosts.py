@@ -153,6 +153,13 @@ CASES: tuple[Case, ...] = (
     ("attributes of BFV", lambda: patched(QEMU, BFV, attributes=3), "0x1", {"td-shim-spec"}),
     ("attributes of CFV", lambda: patched(QEMU, CFV, attributes=1), "0x0", {"td-shim-spec"}),
     ("attributes of Payload", lambda: patched(SHIM, PAYLOAD, attributes=2), "0x0 or 0x1", {"td-shim-spec"}),
+    (
+        "payload in the image",
+        lambda: patched(SHIM, PAYLOAD, raw_size=0x1000),
+        "copies none from the image",
+        {"cloud-hypervisor", "dragonball"},
+    ),
+    ("payload in MRTD", lambda: patched(SHIM, PAYLOAD, attributes=1), "it measures nothing", {"libkrun"}),
     ("attributes of PermMem", lambda: patched(SHIM, TEMP, type=4), "0x2", {"td-shim-spec"}),
     ("two lists", lambda: patched(QEMU, TEMP, type=2), "at most one", {"td-shim-spec"}),
     ("parameters alone", lambda: without_last_section(SHIM), "Payload too", {"td-shim-spec"}),

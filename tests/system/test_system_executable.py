@@ -27,6 +27,7 @@ from formats.registers import RDI, RSP
 from formats.structs import offset_of
 from formats.units import PAGE, align_up
 from gen.build import build
+from gen.core.payload import refusal
 from gen.link.sample import FORMATS, sample
 from image.mrtd import mrtd
 from tdforge.cli import main
@@ -35,6 +36,10 @@ PAYLOAD = LINUX.with_name("payload.tdf")
 GOOD = "tdforge sample: all good"
 LOAD = MIB  # the lowest free RAM
 RESERVED = 2
+REFUSED = (
+    "payload.tdf:15:9: text: found what ends the boot with `payload: no ELF64 or PE32+ file for x86-64`, "
+    "expected an ELF64 or PE32+ executable"
+)
 
 
 @pytest.fixture
@@ -206,6 +211,19 @@ def test_what_is_refused(config: RunConfig, said: str, file: bytes) -> None:
     assert (td.report.end["reason"], td.report.end["detail"]) == ("fatal", f"tdforge: payload: {said}")
 
 
+@pytest.mark.parametrize(
+    ("said", "file"), list(refused()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_build_refuses_what_no_boot_takes(said: str, file: bytes) -> None:
+    """Where it would lie is for the machine to say: there may be RAM."""
+    assert refusal(file) == ("" if said.startswith("no free RAM") else f"payload: {said}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_build_takes_what_starts(name: str) -> None:
+    assert refusal(sample(name)) == ""
+
+
 def test_a_vmlinux_is_none(config: RunConfig) -> None:
     kernel = vmlinux([(0xFFFF_FFFF_8100_0000, 0x100_0000, b"\x90" * 4096)], 0x100_0000)
     report = run(replace(config, kernel=kernel))
@@ -298,10 +316,12 @@ def test_the_command_takes_a_payload_where_the_flow_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "large").write_bytes(bytes(5 * MIB))
+    (tmp_path / "text").write_text("no program")
     words = ["build", str(PAYLOAD), "-o", str(tmp_path)]
     for more, said in (
         ([], "section `payload` is filled when the image is built: name a file, --payload FILE"),
         (["--payload", str(tmp_path / "absent")], "cannot read absent: No such file or directory"),
+        (["--payload", str(tmp_path / "text")], REFUSED),
         (["--payload", str(tmp_path / "large")], "large has 5242880 bytes, section `payload` has 4194304"),
     ):
         assert main([*words, *more]) == 1

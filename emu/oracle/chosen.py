@@ -61,7 +61,9 @@ class Choice:
     behind_hob: int = 0
     tempmem: int = 0
     removed: int = 0  # 1: pages that the launch added where no section is have been taken out again
-    settings: int = 0  # what lies in a CFV that the launch does not measure
+    settings: int = 0  # what lies in a CFV that the launch does not measure and the image leaves empty
+    volume: int = 0  # 1: what the image has in a CFV ends in another byte
+    signed: int = 0  # which of the signed files, with the anchor for it: the caller's to give
     shared: int = 0  # what lies in shared memory, and in a quote: a pattern
     unsteady: int = 0  # shared memory changes with every call and turn
     answers: tuple[int, ...] = ()  # of reads and other calls, one after the other and again
@@ -116,6 +118,8 @@ class Chosen(Policy):
         launch = self._behind(launch, kind.PAYLOAD, choice.behind_kernel)
         for kind_, number in ((kind.TEMP_MEM, choice.tempmem), (kind.CFV, choice.settings)):
             launch = self._instead(launch, kind_, number)
+        if choice.volume:
+            launch = self._changed(launch)
         if choice.entry:
             launch = replace(launch, hob_address=choice.entry)
         return launch
@@ -132,10 +136,21 @@ class Chosen(Policy):
         return launch
 
     def _instead(self, launch: Launch, kind: tdvf.SectionType, number: int) -> Launch:
-        """The pattern in all sections of this kind that the launch does not measure."""
+        """The pattern in all sections of this kind that the launch does not measure, if they hold nothing."""
         for section in launch.sections:
-            if number and section.type == kind and not launch.regions[launch.holder(section)[0]].measured:
+            if not number or section.type != kind or launch.regions[launch.holder(section)[0]].measured:
+                continue
+            if not any(launch.content(section)):  # a volume, or a payload, is what a flow looks for
                 launch = with_section(launch, section, pattern(number, section.memory_size, self.kernel))
+        return launch
+
+    def _changed(self, launch: Launch) -> Launch:
+        """Another last byte in each CFV that holds something and that the launch does not measure."""
+        for section in launch.sections:
+            if section.type != tdvf.SectionType.CFV or launch.regions[launch.holder(section)[0]].measured:
+                continue
+            if content := launch.content(section).rstrip(b"\0"):
+                launch = with_section(launch, section, changed_kernel(content, 2))
         return launch
 
     def on_launched(self, machine: Machine) -> None:

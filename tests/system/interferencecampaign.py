@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -38,6 +38,7 @@ WALKS = 5  # flows made for each that may be tried: few break just one rule
 FLOWS, LIMIT = 500, 30
 # The flows that are changed, one as often as it stands here
 BASES = (*("linux",) * 7, *("qemu",) * 4, *("host_acpi",) * 2, "alioth", "vmlinux", "elf", "kexec")
+BASES += (*("executable", "secure_boot") * 2, "payload", "service_td", "signed_executable")
 FLOWS_OF_TESTS = Path(__file__).resolve().parents[1] / "dsl" / "flows"
 
 
@@ -97,11 +98,16 @@ def flow_files() -> dict[str, Path]:
 
 
 def campaign(
-    seed: str, numbers: range, jobs: int = 1, rule: str = "", quick: bool = False
+    seed: str,
+    numbers: range,
+    jobs: int = 1,
+    rule: str = "",
+    quick: bool = False,
+    begin: Sequence[str] = BASES,
 ) -> Iterator[Result]:
     """The results of the numbers, in order."""
     files = flow_files()
-    bases = tuple(files[name].read_text() for name in BASES)
+    bases = tuple(files[name].read_text() for name in begin)
     work = partial(one, seed, bases, rule=rule, quick=quick)
     if jobs == 1:
         yield from map(work, numbers)
@@ -201,10 +207,10 @@ def keep(folder: Path, kind: str, seed: str, result: Result, example: Counterexa
     (folder / f"{name}-s{seed}n{result.number}.tdf").write_text(small(result, example, rule))
 
 
-def search(flows: int, seed: str, jobs: int, save: Path | None) -> Summary:
+def search(flows: int, seed: str, jobs: int, save: Path | None, begin: Sequence[str] = BASES) -> Summary:
     """The campaign itself: as many accepted flows, and what they let a VMM do."""
     summary = Summary()
-    for result in campaign(seed, range(flows * 3), jobs):
+    for result in campaign(seed, range(flows * 3), jobs, begin=begin):
         for example in summary.add(result):
             print(f"{result.number}: {example}", flush=True)
             if save:
@@ -225,6 +231,13 @@ def parser() -> argparse.ArgumentParser:
         prog="./run interference --", description=about, epilog=f"Example: {example}"
     )
     made.add_argument("flows", nargs="?", type=int, help=f"accepted flows to try (default {FLOWS})")
+    made.add_argument(
+        "--begin",
+        action="append",
+        choices=sorted(set(BASES)),
+        metavar="FLOW",
+        help="begin only with this flow; repeat",
+    )
     made.add_argument("--seed", default="1")
     made.add_argument("--jobs", type=int, default=1)
     made.add_argument("--save", type=Path, help="folder for counterexamples, made small")
@@ -243,7 +256,7 @@ def main(words: list[str]) -> int:
     figures: dict[str, object] = {"seed": args.seed}
     wrong = False
     if args.flows or not args.prove:
-        summary = search(args.flows or FLOWS, args.seed, args.jobs, args.save)
+        summary = search(args.flows or FLOWS, args.seed, args.jobs, args.save, args.begin or BASES)
         figures |= {k: v for k, v in vars(summary).items() if k != "first"}
         wrong = bool(summary.broken)
     if args.prove:

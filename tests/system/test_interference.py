@@ -74,6 +74,8 @@ def test_flows_run_under_hosts_that_load_them(builder: Builder, base: str) -> No
     assert built is not None
     kernel = PRESETS[built.config.vmm].kernel
     hosts = {name.partition(":")[0] for name, preset in PRESETS.items() if preset.kernel is kernel}
+    if built.config.kernel is None:  # built in: who fills Payload sections takes nothing of it from the image
+        hosts = {built.config.vmm}
     assert [v.vmm for v in verdicts(built.config.image, sorted(hosts)) if not v.accepts] == []
 
 
@@ -87,7 +89,7 @@ def test_accepted_flows_show_no_difference(piece: int) -> None:
             break
     assert [f"{r.number}: {e}\n{r.text}" for r, e in summary.first.values()] == []
     assert summary.accepted == FLOWS // PIECES
-    assert summary.silent < FLOWS // PIECES // 2
+    assert summary.silent <= FLOWS // PIECES // 2
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda p: p.stem)

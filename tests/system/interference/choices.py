@@ -41,11 +41,12 @@ def answers_of(text: str, random: Random, count: int) -> list[int]:
 
 def obliging_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
     """VMMs that give a firmware what it may wait for: a kernel or a text where none was, an answer."""
-    yield replace(BASE, tempmem=4, behind_kernel=4, shared=4, behind_hob=4)
-    yield replace(BASE, tempmem=2, shared=2, behind_hob=2)
+    base = first.choice
+    yield replace(base, tempmem=4, behind_kernel=4, shared=4, behind_hob=4)
+    yield replace(base, tempmem=2, shared=2, behind_hob=2)
     if first.asked:
-        yield from (replace(BASE, answers=(n,)) for n in answers_of(text, random, 6))
-        yield replace(BASE, refuse=-1)
+        yield from (replace(base, answers=(n,)) for n in answers_of(text, random, 6))
+        yield replace(base, refuse=-1)
 
 
 def file_choices(random: Random, base: Choice) -> Iterator[Choice]:
@@ -97,6 +98,11 @@ def literals_of(text: str) -> list[int]:
 def active_choices(random: Random, text: str, first: Outcome) -> Iterator[Choice]:
     """VMMs that answer differently, for a firmware that asks."""
     base = first.choice
+    if "signed_payload(" in text:
+        yield from (replace(base, signed=n) for n in range(1, 6))
+        yield replace(base, signed=1, settings=random.choice((1, 2, 5)))
+    if re.search(r"\bCFV\b.* from ", text):
+        yield replace(base, volume=1)
     if "host_tables(" in text:
         yield from (replace(base, tables=random.randrange(1, 1 << 16)) for _ in range(6))
     if first.asked:

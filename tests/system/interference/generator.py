@@ -41,31 +41,35 @@ REGIONS = (
 OWN_ABOVE = 2  # regions of the shipped flow that lie above these
 MAX_REGIONS = 8  # that a RAM plan carves: rule T10
 SIZES = {"code": "up to 192 KiB", "stack": "64 KiB", "event_log": "256 KiB", "payload": "256 KiB"}
-SIZES |= {"initrd_window": "64 KiB"}
+SIZES |= {"initrd_window": "64 KiB", "main": "16 MiB", "anchors": "64 KiB"}
+SHRUNK = ("BFV", "TempMem", "Payload", "PermMem", "CFV")
 REST = "        rest TempMem 6080 KiB"  # of where a vmlinux may look for an initrd
 MOVED = (*SIZES, "paging")  # what shares 2 MiB with other sections is accepted page by page
 REGION = re.compile(r" {8}\w+ +\d+ [KM]iB")
 
 
-# No host of a trial gives a signed file, an executable or a memory map: a flow that asks ends in an error.
-NOT_GIVEN = ("executable", "memory_map", "secure_boot")
+# No host of a trial gives a memory map, and a signed file only where a flow begins with one: what wants more
+# ends in an error.
+NOT_GIVEN, SIGNED = "memory_map", "secure_boot"
 
 
 def prepared(text: str) -> str:
     """A shipped flow with room to change: more memory and capabilities, small where size only costs time."""
+    without = (NOT_GIVEN,) if "signed_payload(" in text else (NOT_GIVEN, SIGNED)
     text = re.sub(r"^uses .*\n", "", text, flags=re.M)
-    lines = [f"uses {', '.join(name for name in capabilities() if name not in NOT_GIVEN)}"]
+    lines = [f"uses {', '.join(name for name in capabilities() if name not in without)}"]
     memory = re.search(r"memory below[^{]*\{([^}]*)\}", text)
     own = len(REGION.findall(memory[1])) if memory else MAX_REGIONS
     fetched = "fw_cfg" in text  # files take a region each time that they come
     able = [r for r in REGIONS if not fetched or r.split()[0] in ("bounce", "private")]
     most = MAX_REGIONS - fetched
+    fixed = "vmlinux" in text or "PermMem" in text  # one lies where it is linked to, the other begins there
     seen = 0
     for line in text.split("\n"):
         words = line.split()
-        if words and words[0] in SIZES and len(words) > 1 and words[1] in ("BFV", "TempMem", "Payload"):
+        if words and words[0] in SIZES and len(words) > 1 and words[1] in SHRUNK:
             line = re.sub(r"(up to )?\d+ [KM]iB", SIZES[words[0]], line, count=1)
-        if words[:1] and words[0] in MOVED and "vmlinux" not in text:  # which lies where it is linked to
+        if words[:1] and words[0] in MOVED and "CFV" not in words and not fixed:
             line = re.sub(r" at 0x[0-9A-Fa-f_]+", "", line)
         lines.append(line)
         if words[:1] == ["initrd_window"]:
@@ -207,8 +211,8 @@ class Generator:
         if all(s.kind != "PermMem" for s in firmware.image):
             makers = [p for p in makers if p.name != "image_memory"]  # which then has no memory to tell of
 
-        filled = [s.name for s in firmware.image if s.kind in FILLED]
         own = [r.name for r in firmware.memory]
+        filled = [s.name for s in firmware.image if s.kind in FILLED or s.built_in] or own
 
         def need(p: Parameter, depth: int) -> str:
             """Something for a parameter: what is there, what a primitive makes, or memory of its kind."""

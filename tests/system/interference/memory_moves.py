@@ -11,7 +11,8 @@ from interference.scope import inserted, replaced
 from interference.trust_moves import TrustMoves
 
 CONSTANT_BYTES = ('""', '"initrd"')
-ACCEPTED = RecordRef("Linux")  # in scope only after RAM was accepted, in the shipped flows
+ACCEPTED = (RecordRef("Linux"), RecordRef("Executable"))  # in scope only after RAM was accepted, as shipped
+FILLS = ("zero_page", "acpi_tables", "payload_hobs")
 
 
 class MemoryMoves(TrustMoves):
@@ -53,7 +54,7 @@ class MemoryMoves(TrustMoves):
 
     def copy_over(self, what: str = "") -> str:
         """Bytes of the VMM's are copied over something."""
-        able = [p for p in self.places if p.flow.name == ENTRY and ACCEPTED in dict(p.scope).values()]
+        able = [p for p in self.places if p.flow.name == ENTRY and any(t in ACCEPTED for _, t in p.scope)]
         if not able:
             raise Impossible
         place = self.random.choice(able)
@@ -68,9 +69,7 @@ class MemoryMoves(TrustMoves):
 
     def overlap(self) -> str:
         """What a step reads lies where it writes."""
-        able = [
-            s for s in self.arguments(lambda s: s.type == Bytes()) if s.callee in ("zero_page", "acpi_tables")
-        ]
+        able = [s for s in self.arguments(lambda s: s.type == Bytes()) if s.callee in FILLS]
         read = [s for s in able if not self.is_filled(s)]
         if not read:
             raise Impossible

@@ -11,9 +11,10 @@ import re
 from dsl.model import Bytes, RecordRef
 from interference.expressions import CONSTANTS, Impossible
 from interference.order_moves import OrderMoves
-from interference.scope import block_of, inserted, replaced
+from interference.scope import Place, block_of, inserted, replaced
 
 TAKES_OBJECTS = ("zero_page", "acpi_tables", "handoff_linux", "load_linux", "place_linux")
+TAKES_OBJECTS += ("payload_hobs", "handoff_executable", "load_executable", "place_executable")
 
 
 class Moves(OrderMoves):
@@ -35,7 +36,7 @@ class Moves(OrderMoves):
 
     def other_object(self) -> str:
         """A step is given an object of the right type that it was not taken for."""
-        types = (RecordRef("Ram"), RecordRef("Placement"), RecordRef("Linux"), Bytes())
+        types = (*map(RecordRef, ("Ram", "Placement", "Linux", "Executable")), Bytes())
         able = self.arguments(lambda s: s.type in types and s.callee in TAKES_OBJECTS)
         if not able:
             raise Impossible
@@ -58,8 +59,9 @@ class Moves(OrderMoves):
         place = self.place()
         scope = dict(place.scope)
         rams = [n for n, t in scope.items() if t == RecordRef("Ram")]
-        pages = self.lines_of(r"zero_page\b")
-        if not rams or not pages:
+        if rams and self.lines_of(r"payload_hobs\b"):
+            return self.second_executable(place, rams[-1])
+        if not rams or not self.lines_of(r"zero_page\b"):
             raise Impossible
         image, kernel, other = (self.maker.name() for _ in range(3))
         lines = [
@@ -75,11 +77,52 @@ class Moves(OrderMoves):
                 text = replaced(text, site.span, other)
         return inserted(text, place.line, lines)
 
+    def second_executable(self, place: Place, ram: str) -> str:
+        """The same for an executable; it may be of other bytes."""
+        names = [n for n, t in place.scope if t == Bytes()] + ["payload", "scratch"]
+        file, other = self.maker.name(), self.maker.name()
+        lines = [
+            f"let {file} = executable_extent({self.random.choice(names)})?",
+            *([f'measure {file} into RTMR[1] as blob("e2")'] if self.maker.chance(0.7) else []),
+            f"let {other} = place_executable({file}, {ram})?",
+        ]
+        text = self.text
+        for site in sorted(
+            self.arguments(lambda s: s.type == RecordRef("Executable")), key=lambda s: -s.span.line
+        ):
+            if site.span.line >= place.line and self.maker.chance(0.5):
+                text = replaced(text, site.span, other)
+        return inserted(text, place.line, lines)
+
+    def not_verified(self) -> str:
+        """What runs is not what was verified, or no longer is."""
+        line = self.pick(self.lines_of(r"verify_signed\b"))
+        signed = re.match(r"verify_signed\((\w+), (\w+),", self.statement(line)[0])
+        if signed is None:
+            raise Impossible
+        image, region = signed.groups()
+        roll = self.random.random()
+        if roll < 0.4:
+            able = self.arguments(
+                lambda s: s.type == Bytes() and s.span.line > line and self.written(s) == image
+            )
+            if not able:
+                raise Impossible
+            others = (region, f"signed_payload({region})?", f"{region}[48 .. {region}.size]", "scratch")
+            return replaced(self.text, self.random.choice(able).span, self.random.choice(others))
+        if roll < 0.7:
+            window = self.maker.name()
+            target = self.random.choice((image, region, f"{image}[0 .. 8]"))
+            copy = f"let {self.maker.name()} = copy_in({target}, {window}[0 .. 8])?"
+            return inserted(self.text, line + 1, [f"let {window} = share(bounce, td)?", copy])
+        later = self.place(after=line).line
+        return inserted(self.without(line), later - 1, self.statement(line))
+
     def anchor(self) -> str:
         """A trust anchor is named, and nothing is signed."""
         place = self.place()
         files = [name for name, kind in place.scope if kind == Bytes()]
-        if not files or "secure_boot" in self.text:
+        if not files or "trust_anchor" in self.text:
             raise Impossible
         text = self.text.replace("uses ", "uses secure_boot, ", 1)
         name = self.maker.name()
@@ -217,7 +260,7 @@ AIMED: dict[str, tuple[Move, ...]] = {
     "repeated step": ("again", "second_kernel"),
     "missing mark": ("other_object", "second_kernel"),
     "late step": ("late",),
-    "unsigned": ("anchor",),
+    "unsigned": ("anchor", "not_verified"),
     "abandoned step": ("failed_handoff",),
     "carved": ("early",),
     "rtmr": ("register",),

@@ -134,13 +134,16 @@ class OrderMoves(WayMoves):
     def enters_again(self) -> str:
         """A handoff is tried again."""
         line = self.pick(self.lines_of("handoff"))
-        given = re.match(r"handoff linux\((\w+), (\w+)\)", self.statement(line)[0])
+        given = re.match(r"handoff (linux|executable)\((\w+), (.+)\)", self.statement(line)[0])
         if given is None:
             raise Impossible
-        placement, page = given.groups()
-        enter = self.flow_of("(p0: Placement) -> never fails", f"{REFUSABLE}?", f"handoff linux(p0, {page})")
+        kind, loaded, others = given.groups()
+        record = "Placement" if kind == "linux" else "Executable"
+        enter = self.flow_of(
+            f"(p0: {record}) -> never fails", f"{REFUSABLE}?", f"handoff {kind}(p0, {others})"
+        )
         lines = self.text.split("\n")
-        lines[line - 1] = f"    retry 2 times {enter}({placement})?"
+        lines[line - 1] = f"    retry 2 times {enter}({loaded})?"
         return "\n".join(lines)
 
     def event_behind(self) -> str:

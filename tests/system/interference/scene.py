@@ -13,11 +13,13 @@ from interference.maker import Maker
 from interference.scope import Place, Site, block_of
 
 ENTRY = "boot"
-SHOWN = ("zero_page", "place_linux")  # what they are given, the payload gets
-HELPERS = ("hob_extent", "linux_extent", "initrd_extent", "text_extent")
+# What they are given, the payload gets
+SHOWN = ("zero_page", "place_linux", "place_executable", "payload_hobs")
+HELPERS = ("hob_extent", "linux_extent", "initrd_extent", "text_extent", "executable_extent")
+ONCE = "start_log|accept|park aps|separate|load_linux|load_executable"
 STATEMENT = {
-    "step": r"(start_log|accept|park aps|separate|load_linux|zero_page)\b",
-    "once": r"(start_log|accept|park aps|separate|load_linux)\b|let \w+ = plan_memory\(",
+    "step": rf"({ONCE}|zero_page|payload_hobs|verify_signed)\b",
+    "once": rf"({ONCE})\b|let \w+ = (plan_memory|trust_anchor)\(",
     "measure": r"measure\b",
     "handoff": r"handoff\b",
 }

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from hashlib import sha384
 from pathlib import Path
 from random import Random
 
-from opensslkeys import numbers, signed_payload
 from vmlinux import vmlinux
 
 from dsl import api
@@ -19,14 +16,14 @@ from emu.api import EmuError, RunConfig
 from emu.oracle.chosen import Choice, Outcome, run
 from emu.oracle.compare import Evidence, differences, is_exempt
 from emu.oracle.shown import Range
+from emu.oracle.single import Finding
 from emu.oracle.witness import Argument
-from formats import cfv
 from formats.limits import LEAST_RAM
 from formats.registers import RCX, RSI
-from formats.units import FOUR_GIB, PAGE
+from formats.units import PAGE
 from gen.build import build_model
 from gen.errors import BuildError
-from gen.link.sample import sample
+from interference import given
 from interference.choices import BASE, active_choices, obliging_choices, quiet_choices
 
 MIB = 1 << 20
@@ -42,8 +39,6 @@ VMLINUX = vmlinux([(VIRTUAL, WINDOW, TEXT), (VIRTUAL + 0x5000, WINDOW + 0x5000, 
 FILE_AT = 96 * MIB  # where tests/dsl/flows/elf.tdf takes it as a file
 ZEROS = 0x3000
 ELF = vmlinux([(VIRTUAL, WINDOW, TEXT)], WINDOW + 0xB53, ZEROS)
-ANCHORS = "anchors"  # the CFV for it
-KEY = "rsa"  # signs: verified in a fraction of the time that P-384 takes
 GENERATED = "flow"  # the object that differs from flow to flow
 
 
@@ -56,6 +51,8 @@ class Built:
     arguments: Mapping[str, Argument]
     window: Range | None = None  # of a vmlinux
     base: Choice = BASE  # the honest VMM
+    signed: tuple[RunConfig, ...] = ()  # by Choice.signed, the first of them the one above
+    named: bool = False  # a flow names a trust anchor
 
 
 @dataclass(frozen=True)
@@ -96,18 +93,6 @@ class Builder:
     def __init__(self, folder: Path, kernel: bytes) -> None:
         self.folder, self.kernel = folder, kernel
 
-    @cached_property
-    def executable(self) -> Path:
-        """What a flow gets as its payload: at its build if it asks for one there, else from its VMM."""
-        file = self.folder / "executable"
-        file.write_bytes(sample("elf"))
-        return file
-
-    @cached_property
-    def signed(self) -> bytes:
-        """What a flow with a trust anchor starts."""
-        return signed_payload(KEY, self.kernel)
-
     def build(self, firmware: Firmware, unchecked: bool = False) -> Built | None:
         """None if no image comes of the flow: its code or stack is too large, say. `unchecked`: without the
         checks of the running firmware on what a step fills.
@@ -116,7 +101,7 @@ class Builder:
             primitives = {name: replace(p, spans=()) for name, p in firmware.primitives.items()}
             firmware = replace(firmware, primitives=primitives)
         try:
-            chosen = self.executable if any(section.chosen for section in firmware.image) else None
+            chosen = given.executable_file(firmware, self.folder)
             result = build_model(replace(firmware, name="x"), self.folder, payload=chosen)
         except (api.CheckFailed, BuildError):
             return None
@@ -127,10 +112,8 @@ class Builder:
         vmlinux, file = lies_at(firmware, WINDOW), lies_at(firmware, FILE_AT)
         vmm = files_by(firmware) or (VMLINUX_BY if vmlinux else RunConfig.vmm)
         little = vmm == VMLINUX_BY and sum(places["payload"]) < LITTLE
-        anchors, signed = places.get(ANCHORS), "signed_payload(" in firmware.source
-        image = result.image.read_bytes()
         config = RunConfig(
-            enrolled(image, *anchors) if anchors else image,
+            result.image.read_bytes(),
             "x.bin",
             vmm=vmm,
             memory=LITTLE if little else MEMORY,
@@ -140,8 +123,20 @@ class Builder:
         )
         arguments = arguments_of(result.map.read_text())
         window = places.get("payload") if vmlinux else (WINDOW, len(TEXT) + ZEROS) if file else None
-        base = replace(BASE, initrd=0) if signed else BASE  # an initrd would have to be signed, too
-        return Built(config, places.get("event_log"), arguments, window, base)
+        own = given.wants_signed(firmware) or given.starts_executable(firmware)
+        base = (
+            replace(BASE, initrd=0) if own else BASE
+        )  # an initrd would have to be signed, or is not asked for
+        built = Built(config, places.get("event_log"), arguments, window, base)
+        anchors = places.get(given.ANCHORS)
+        if not given.wants_signed(firmware) or anchors is None or config.kernel is None:
+            return built
+        signed = [
+            replace(config, image=given.enrolled(config.image, key, *anchors), kernel=file)
+            for key, file in given.signed(config.kernel)
+        ]
+        named = "trust_anchor(" in firmware.source
+        return replace(built, config=signed[0], signed=tuple(signed), named=named)
 
     def _kernel(self, firmware: Firmware, vmm: str) -> bytes | None:
         """What the VMM has to give."""
@@ -151,10 +146,8 @@ class Builder:
             return VMLINUX
         if lies_at(firmware, FILE_AT):
             return ELF
-        if "signed_payload(" in firmware.source:
-            return self.signed
-        if "handoff executable(" in firmware.source:
-            return self.executable.read_bytes()
+        if given.starts_executable(firmware):
+            return given.executable(firmware)
         least = PAGE if vmm == FILES_AND_NO_PCI_BY else 0  # bytes that it wants of a kernel
         return self.kernel.ljust(least, b"\0")
 
@@ -162,13 +155,6 @@ class Builder:
 def by_vmm(section: ImageSection) -> bool:
     """Whether it is a Payload section that the VMM fills."""
     return section.kind == "Payload" and not section.built_in
-
-
-def enrolled(image: bytes, address: int, size: int) -> bytes:
-    """The image with the trust anchor of KEY in its CFV."""
-    volume = cfv.write(size, [(cfv.ANCHOR_FILE, cfv.anchor(sha384(numbers(KEY)).digest()))])
-    at = address - FOUR_GIB + len(image)
-    return image[:at] + volume + image[at + size :]
 
 
 def files_by(firmware: Firmware) -> str:
@@ -198,10 +184,16 @@ def arguments_of(link_map: str) -> dict[str, Argument]:
 def outcomes(built: Built, choices: Iterable[Choice]) -> Iterator[Outcome]:
     """A run for each VMM; one that cannot launch this TD at all is left out."""
     for choice in choices:
+        config = built.signed[choice.signed % len(built.signed)] if built.signed else built.config
         try:
-            yield run(built.config, choice, built.log_area, built.arguments, built.window)
+            outcome = run(config, choice, built.log_area, built.arguments, built.window)
         except EmuError:
             continue
+        unsigned = choice.kernel or (built.signed and choice.signed % len(built.signed) in given.UNSIGNED)
+        if built.named and unsigned and outcome.shown is not None:
+            found = Finding("unsigned", "what was handed over is not signed with the anchor's key")
+            outcome = replace(outcome, findings=(*outcome.findings, found))
+        yield outcome
 
 
 def told_apart(one: Outcome, other: Outcome) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from interference.maker import WAYS
 from interference.scene import Scene
 from interference.scope import inserted, replaced
 
+LISTS = {"Vmm": "resources", "Ram": "ranges", "Placement": "copies"}  # a record's list that a flow may see
+
 
 class TrustMoves(Scene):
     """Changes of a flow that break a rule of T01, T02 or T03 unless a hint is followed."""
@@ -139,11 +141,11 @@ class TrustMoves(Scene):
     def loop(self) -> str:
         """A loop over a list counts."""
         place = self.place()
-        records = [(n, t) for n, t in place.scope if getattr(t, "name", "") in ("Vmm", "Ram", "Placement")]
+        records = [(n, t) for n, t in place.scope if getattr(t, "name", "") in LISTS]
         if not records:
             raise Impossible
         name, kind = self.random.choice(records)
-        items = {"Vmm": "resources", "Ram": "ranges", "Placement": "copies"}[kind.name]  # type: ignore[union-attr]
+        items = LISTS[kind.name]  # type: ignore[union-attr]
         flow, made = self.maker.name(), self.maker.name()
         trust = self.random.choice(("untrusted ", "measured ", ""))
         self.maker.flows += [

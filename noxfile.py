@@ -186,10 +186,10 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def campaign(session: nox.Session) -> None:
-    """Boot with 2,000 mutated TD HOBs, then 2,000 mutated payloads; `-- N` chooses another number."""
+    """Boot with 2,000 mutated TD HOBs, then as many kernels, executables; `-- N` chooses another number."""
     prepare(session)
-    python(session, "tests/system/hobcampaign.py", *session.posargs)
-    python(session, "tests/system/payloadcampaign.py", *session.posargs)
+    for what in ("hob", "payload", "executable"):
+        python(session, f"tests/system/{what}campaign.py", *session.posargs)
 
 
 @nox.session(python=False)

@@ -1,8 +1,8 @@
 """What does the firmware make of an executable that nobody meant? `./run campaign` runs it.
 
-As in payloadcampaign.py one TD is saved before its first instruction; each run resumes there with another ELF
-or PE file in the Payload section. It ends in `fatal`, or with just this file entered, measured, relocated, and
-no page writable and executable.
+As in payloadcampaign.py one TD is saved before its first instruction; each run resumes there with another
+file in the Payload section. It ends in `fatal`, or enters just this file: measured, relocated, and with no
+page that is writable and executable.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ OWNED = {"stack": "stack TempMem 32 KiB guarded", "paging": "paging TempMem 80 K
 
 def is_cleared(section: ImageSection) -> bool:
     """Whether the handoff of a vmlinux clears what of it is not handed over: it is RAM, and not in use."""
-    own = section.address is not None and section.kind != "PermMem"
-    return own and section.e820 == "ram" and section.name not in OWNED
+    if section.address is None:  # part of the BFV
+        return False
+    return section.e820 == "ram" and section.name not in OWNED and section.kind != "PermMem"
 
 
 def shown(address: int) -> str:

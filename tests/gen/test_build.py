@@ -195,6 +195,15 @@ def test_no_path_of_this_machine_is_in_any_file(built: BuildResult) -> None:
             assert str(folder).encode() not in content, path.name
 
 
+def test_a_vmlinux_comes_with_sections_that_have_no_memory_of_their_own() -> None:
+    """Its handoff clears sections that are RAM to the OS; TD_INFO is a part of the code."""
+    text = FLOW.with_name("vmlinux.tdf").read_text()
+    info = 'info TD_INFO guid "11111111-2222-4333-8444-555555555555"'
+    text = text.replace(" {\n        code ", f" {{\n        {info}\n        code ", 1)
+    assert info in text
+    assert generate(check_source(text).require())
+
+
 def test_every_instruction_of_the_generated_code_decodes() -> None:
     firmware = check_file(FLOW).require()
     count = 0

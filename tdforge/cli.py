@@ -7,22 +7,48 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from tdforge import __version__
-from tdforge.commands.build import BUILD
-from tdforge.commands.check import CHECK
-from tdforge.commands.diff_run import DIFF_RUN
-from tdforge.commands.enroll import ENROLL
-from tdforge.commands.fmt import FMT
-from tdforge.commands.inspect import INSPECT
-from tdforge.commands.launch import LAUNCH
-from tdforge.commands.run import RUN
-from tdforge.commands.sample import SAMPLE
-from tdforge.commands.sign import SIGN
-from tdforge.commands.verify import VERIFY
+from tdforge.command import Command
 from tdforge.errors import UsageError, exit_code
 
-COMMANDS = (BUILD, CHECK, FMT, INSPECT, SIGN, ENROLL, VERIFY, RUN, LAUNCH, DIFF_RUN, SAMPLE)
+# Each command's summary; its module is imported when it is called.
+COMMANDS = {
+    "build": "build a TD image from a flow",
+    "check": "check a flow, or an image against the rules of the VMMs",
+    "fmt": "format flow files",
+    "inspect": "show an image's layout, metadata and MRTD",
+    "sign": "sign a payload",
+    "enroll": "put a trust anchor and files into an image's CFV",
+    "verify": "verify a signed payload as the firmware of an image does",
+    "run": "start an image in the emulated TD (no TDX hardware is used or needed)",
+    "launch": "start an image on QEMU without TDX, or print how a host with TDX starts it",
+    "diff-run": "compare two runs: two images, traces or reports",
+    "sample": "write a payload that checks how it is handed over to",
+}
+
+
+def command(name: str) -> Command:
+    """A command's options and work. Its module takes longest of all that a short command does."""
+    module = import_module(f"tdforge.commands.{name.replace('-', '_')}")
+    found: Command = module.COMMAND
+    return found
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The words of a command. `name`: whose options it has as soon as words are given to it."""
+
+    name = ""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """What ArgumentParser makes of the words."""
+        if self.name:
+            named, self.name = command(self.name), ""
+            self.epilog = "\n".join(f"example: {example}" for example in named.examples)
+            named.add_options(self)
+            self.set_defaults(work=named.work)
+        return super().parse_known_args(args, namespace)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,17 +59,15 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: tdforge build linux && tdforge run build/linux.bin --kernel vmlinuz",
     )
     top.add_argument("--version", action="version", version=f"tdforge {__version__}")
-    subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
+    for name, summary in COMMANDS.items():
         sub = subs.add_parser(
-            command.name,
-            help=command.summary,
-            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog="\n".join(f"example: {example}" for example in command.examples),
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_options(sub)
-        sub.set_defaults(work=command.work)
+        sub.name = name
     return top
 
 

@@ -1,4 +1,4 @@
-"""What is a command of `tdforge`? Its name, its words for `--help`, its options and its work."""
+"""What is a command of `tdforge`? Its examples for `--help`, its options and its work."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -13,8 +13,6 @@ Options = argparse._ActionsContainer
 class Command:
     """`work` returns the exit code and raises UserError; `examples` are whole command lines."""
 
-    name: str
-    summary: str
     examples: tuple[str, ...]
     add_options: Callable[[argparse.ArgumentParser], None]
     work: Callable[[argparse.Namespace], int]

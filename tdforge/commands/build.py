@@ -40,9 +40,7 @@ def build(given: argparse.Namespace) -> int:
     return OK
 
 
-BUILD = Command(
-    "build",
-    "build a TD image from a flow",
+COMMAND = Command(
     (
         "tdforge build linux -o build",
         "tdforge build linux --format igvm",

@@ -107,9 +107,7 @@ def _line(path: Path, verdict: Verdict) -> str:
     return f"{verdict.vmm}: refuses {path}: {verdict.refusals[0].text}{more}"
 
 
-CHECK = Command(
-    "check",
-    "check a flow, or an image against the rules of the VMMs",
+COMMAND = Command(
     (
         "tdforge check dsl/flows/linux.tdf",
         "tdforge check build/linux.bin",

@@ -131,9 +131,7 @@ def sides(found: diff.Difference, given: argparse.Namespace) -> None:
         print(f"  {name} {line(side) if side else 'ended before'}")
 
 
-DIFF_RUN = Command(
-    "diff-run",
-    "compare two runs: two images, traces or reports",
+COMMAND = Command(
     (
         "tdforge diff-run before.jsonl after.jsonl",
         "tdforge diff-run old/linux.bin new/linux.bin --kernel vmlinuz --vcpus 4",

@@ -75,9 +75,7 @@ def enroll(given: argparse.Namespace) -> int:
     return OK
 
 
-ENROLL = Command(
-    "enroll",
-    "put a trust anchor and files into an image's CFV",
+COMMAND = Command(
     (
         "tdforge enroll build/my.bin --key key.pem -o build/my.enrolled.bin",
         "tdforge enroll my.bin --file F10E684E-3ABD-20E4-5932-8F973C355E57=test.json -o my.enrolled.bin",

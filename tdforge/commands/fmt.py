@@ -45,4 +45,4 @@ def fmt(given: argparse.Namespace) -> int:
     return FAILED if given.check and changed else OK
 
 
-FMT = Command("fmt", "format flow files", ("tdforge fmt my.tdf --check",), add_options, fmt)
+COMMAND = Command(("tdforge fmt my.tdf --check",), add_options, fmt)

@@ -46,9 +46,7 @@ def _facts(path: Path) -> ImageInfo | IgvmInfo:
         raise UserError(str(error)) from error
 
 
-INSPECT = Command(
-    "inspect",
-    "show an image's layout, metadata and MRTD",
+COMMAND = Command(
     ("tdforge inspect build/linux.bin --json", "tdforge inspect build/linux.igvm"),
     add_options,
     inspect,

@@ -113,9 +113,7 @@ def run_qemu(what: Launch, say: Say) -> int:
     return OK
 
 
-LAUNCH = Command(
-    "launch",
-    "start an image on QEMU without TDX, or print how a host with TDX starts it",
+COMMAND = Command(
     (
         "tdforge launch build/qemu.bin --kernel vmlinuz --initrd initrd",
         "tdforge launch build/qemu.bin --kernel vmlinuz --vmm qemu --print",

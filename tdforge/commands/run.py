@@ -107,9 +107,7 @@ def _publish(report: Report, seen: debug_options.Observers, given: argparse.Name
         summary.print(f"\n{show.NOT_REAL}")
 
 
-RUN = Command(
-    "run",
-    "start an image in the emulated TD (no TDX hardware is used or needed)",
+COMMAND = Command(
     (
         "tdforge run build/linux.bin --kernel vmlinuz --cmdline console=ttyS0 --until console:Linux",
         "tdforge run build/linux.bin --kernel vmlinuz --vcpus 4 --seed 7 --json --report boot.json",

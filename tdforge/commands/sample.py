@@ -37,9 +37,7 @@ def sample(given: argparse.Namespace) -> int:
     return OK
 
 
-SAMPLE = Command(
-    "sample",
-    "write a payload that checks how it is handed over to",
+COMMAND = Command(
     ("tdforge sample --format pe -o build/sample.efi",),
     add_options,
     sample,

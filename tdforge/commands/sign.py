@@ -121,9 +121,7 @@ def _external(command: str, message: bytes, digest: bool) -> bytes:
     return done.stdout
 
 
-SIGN = Command(
-    "sign",
-    "sign a payload",
+COMMAND = Command(
     (
         "tdforge sign --key key.pem vmlinuz --version 1 --svn 1 -o vmlinuz.signed",
         "tdforge sign --signer ./ask-hsm --public-key pub.pem vmlinuz --version 1 --svn 1 -o signed.bin",

@@ -80,9 +80,7 @@ def _signature_right(core: hostlib.Lib, found: Signed) -> bool:
     return bool(core.lib.rsa_pss_verify(modulus, exponent, found.signature, size // 8, digest))
 
 
-VERIFY = Command(
-    "verify",
-    "verify a signed payload as the firmware of an image does",
+COMMAND = Command(
     ("tdforge verify build/enrolled.bin vmlinuz.signed",),
     add_options,
     verify,

@@ -9,8 +9,10 @@ their order (SDM volume 3, 9.2), so there are no other orders.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
+from typing import NamedTuple
 
 import iced_x86
 import pytest
@@ -34,8 +36,7 @@ LATE_ANSWER += "488b4208 66c7020000 ffe0"
 APIC_ID_FIRST = "f390 396a04 75f9 66833a01 75f3 488b4208 66c7020000 ffe0"
 
 
-@dataclass(frozen=True)
-class Ap:
+class Ap(NamedTuple):
     """One AP in the loop; `rip` counts from its start."""
 
     rip: int = 0
@@ -47,8 +48,7 @@ class Ap:
     leaving: bool = False  # on its way back, by the reset vector
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """The mailbox, how many of its steps the OS has made, and each AP."""
 
     mailbox: bytes
@@ -71,7 +71,7 @@ REGISTERS = {Register.RAX: "rax", Register.RCX: "rcx"}
 
 
 def set_register(ap: Ap, name: str, value: int) -> Ap:
-    return replace(ap, rax=value) if name == "rax" else replace(ap, rcx=value)
+    return ap._replace(rax=value) if name == "rax" else ap._replace(rcx=value)
 
 
 class Loop:
@@ -79,19 +79,20 @@ class Loop:
 
     def __init__(self, code: bytes) -> None:
         self.at = {instruction.ip: instruction for instruction in iced_x86.Decoder(64, code, ip=0)}
+        self.step = cache(self._step)  # few APs and mailboxes make many states
 
-    def step(self, ap: Ap, mailbox: bytes) -> tuple[Ap, bytes]:
+    def _step(self, ap: Ap, mailbox: bytes) -> tuple[Ap, bytes]:
         """The AP and the mailbox after one instruction. KeyError for an instruction that is not modelled."""
         ins = self.at[ap.rip]
-        after = replace(ap, rip=ins.next_ip)
+        after = ap._replace(rip=ins.next_ip)
         register = REGISTERS.get(ins.op0_register)
         match ins.mnemonic:
             case Mnemonic.CMPXCHG if ins.has_lock_prefix:
                 now = get(mailbox, self._field(ins))
                 if now != ap.rax:
-                    return replace(after, rax=now, equal=False), mailbox
+                    return after._replace(rax=now, equal=False), mailbox
                 new = self._read(ap, mailbox, ins, 1)
-                return replace(after, equal=True), put(mailbox, self._field(ins), new)
+                return after._replace(equal=True), put(mailbox, self._field(ins), new)
             case Mnemonic.PAUSE:
                 return after, mailbox
             case Mnemonic.MOV if ins.op0_kind == OpKind.MEMORY:
@@ -101,21 +102,21 @@ class Loop:
             case Mnemonic.MOV if register:
                 return set_register(after, register, self._read(ap, mailbox, ins, 1)), mailbox
             case Mnemonic.XOR if ins.op0_register == ins.op1_register == Register.CX:
-                return replace(after, rcx=ap.rcx & ~0xFFFF), mailbox
+                return after._replace(rcx=ap.rcx & ~0xFFFF), mailbox
             case Mnemonic.CMP:
                 equal = self._read(ap, mailbox, ins, 0) == self._read(ap, mailbox, ins, 1)
-                return replace(after, equal=equal), mailbox
+                return after._replace(equal=equal), mailbox
             case Mnemonic.SHR if register:
                 return set_register(after, register, getattr(ap, register) >> ins.immediate8), mailbox
             case Mnemonic.XOR if ins.op0_register == ins.op1_register != Register.EAX:
                 return after, mailbox  # clears what is not read again; RBP goes on to say which AP it is
             case Mnemonic.JNE | Mnemonic.JE:
                 taken = ap.equal == (ins.mnemonic == Mnemonic.JE)
-                return (replace(ap, rip=ins.near_branch_target) if taken else after), mailbox
+                return (ap._replace(rip=ins.near_branch_target) if taken else after), mailbox
             case Mnemonic.JMP if ins.op0_register == Register.NONE:
-                return replace(ap, rip=ins.near_branch_target), mailbox
+                return ap._replace(rip=ins.near_branch_target), mailbox
             case Mnemonic.JMP if ins.op0_register == Register.RAX:
-                return replace(after, woken=True), mailbox
+                return after._replace(woken=True), mailbox
         raise KeyError(str(ins))
 
     @staticmethod
@@ -187,14 +188,14 @@ def of_os(state: State, step: Step) -> Iterator[State]:
     """The state after a step of the OS, if it can make it."""
     match step:
         case Store(field, value):
-            yield replace(state, mailbox=put(state.mailbox, field, value), os=state.os + 1)
+            yield state._replace(mailbox=put(state.mailbox, field, value), os=state.os + 1)
         case Answered():
             if get(state.mailbox, COMMAND) == 0:
-                yield replace(state, os=state.os + 1)
+                yield state._replace(os=state.os + 1)
         case Leave(apic_id):
-            aps = tuple(replace(ap, leaving=ap.leaving or ap.rbp == apic_id) for ap in state.aps)
+            aps = tuple(ap._replace(leaving=ap.leaving or ap.rbp == apic_id) for ap in state.aps)
             if all(ap.woken for ap in state.aps if ap.rbp == apic_id):
-                yield replace(state, aps=aps, os=state.os + 1)
+                yield state._replace(aps=aps, os=state.os + 1)
 
 
 def explore(loop: Loop, plan: list[Step]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from threading import Timer
 
@@ -21,16 +22,21 @@ HANGS = 600  # seconds; a boot takes ten
 TIME = ("-icount", "shift=3,sleep=off")
 
 
+def _quiet(text: str) -> None:
+    del text
+
+
+@cache
+def _disk() -> dict[str, bytes]:
+    """The modules for a disk, of the kernel that boots; apt takes a second to say which that is."""
+    package = find_kernel(None, _quiet, cache=HOME).package
+    return modules(package, DISK_MODULES, _quiet, HOME) if package else {}
+
+
 def initrd(folder: Path, script: bytes = initramfs.TOUR) -> Path:
     """Busybox, the modules for a disk, and a script as init."""
-
-    def say(text: str) -> None:
-        del text
-
-    package = find_kernel(None, say, cache=HOME).package
-    disk = modules(package, DISK_MODULES, say, HOME) if package else {}
     path = folder / "initrd"
-    path.write_bytes(initramfs.with_init(script, initramfs.busybox(say, HOME), disk))
+    path.write_bytes(initramfs.with_init(script, initramfs.busybox(_quiet, HOME), _disk()))
     return path
 
 

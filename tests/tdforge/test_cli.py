@@ -12,7 +12,8 @@ import pytest
 
 from tdforge import boot, cli
 from tdforge.cli import main
-from tdforge.commands.inspect import INSPECT
+
+ROOT = Path(__file__).parents[2]
 
 
 def one_line(captured: pytest.CaptureFixture[str]) -> str:
@@ -23,7 +24,7 @@ def one_line(captured: pytest.CaptureFixture[str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("command", [each.name for each in cli.COMMANDS])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         main([command, "--help"])
@@ -113,18 +114,39 @@ def test_stopped_from_outside(stop: type[BaseException], code: int, monkeypatch:
     def work(given: argparse.Namespace) -> int:
         raise stop
 
+    inspect = cli.command("inspect")
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
     monkeypatch.setattr(said, "close", lambda: None)
-    monkeypatch.setattr(cli, "COMMANDS", (replace(INSPECT, work=work),))
+    monkeypatch.setattr(cli, "command", lambda name: replace(inspect, work=work))
     monkeypatch.setattr(boot, "boot", work)
     assert main(["inspect", "image"]) == code
     assert boot.main([]) == code
     assert said.getvalue() == ""
 
 
+@pytest.mark.parametrize(("words", "rooms"), [("--version", set()), ("sign --help", {"formats", "image"})])
+def test_a_command_waits_for_no_other(words: str, rooms: set[str]) -> None:
+    """Imports are most of what a short command does."""
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from tdforge.cli import main"
+    run = [sys.executable, "-c", f"{code}; main(sys.argv[1:])", *words.split()]
+    said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    modules = said.splitlines()[-1].split()
+    assert "tdforge.cli" in modules
+    assert {name.split(".")[0] for name in modules} & {
+        "dsl",
+        "emu",
+        "formats",
+        "gen",
+        "host",
+        "image",
+    } == rooms
+
+
 def test_the_examples_are_taken() -> None:
-    examples = [words for command in cli.COMMANDS for line in command.examples for words in line.split(";")]
+    examples = [
+        words for name in cli.COMMANDS for line in cli.command(name).examples for words in line.split(";")
+    ]
     assert len(examples) > len(cli.COMMANDS)
     for words in examples:
         program, *rest = words.split()

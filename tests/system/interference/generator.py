@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from random import Random
 
 from dsl import api
@@ -82,6 +83,7 @@ def prepared(text: str) -> str:
     return "\n".join(lines)
 
 
+@lru_cache(maxsize=512)  # a third of what a campaign asks for was asked before
 def check(text: str, disabled: frozenset[str]) -> CheckResult:
     """What the compiler says of it."""
     return api.check_source(text, "x.tdf", disabled)

@@ -1,11 +1,13 @@
 """What does `tdforge verify IMAGE SIGNED` do? It says whether the image may start the payload."""
 
 import argparse
+from hashlib import sha384
 from pathlib import Path
+from typing import Any
 
+from dsl.capabilities import prelude
 from formats import cfv, signed
 from formats.errors import FormatError
-from formats.signed import KEY_SIZES, Algorithm, Signed
 from gen.core import hostlib
 from gen.errors import BuildError
 from image.enroll import content, volume_section
@@ -34,50 +36,52 @@ def verify(given: argparse.Namespace) -> int:
     image, payload = read_image(given.image), read(given.signed, "signed payload")
     place = str(given.signed)
     try:
-        anchor = _anchor(image, str(given.image))
-        found = signed.read(payload, place=place)
-    except FormatError as error:
-        raise UserError(str(error)) from error
-    try:
         core = hostlib.load()
-    except BuildError as error:
+        anchor = _anchor(core, image, str(given.image))
+        _verify(core, payload, anchor, given.minimum_svn, place)
+        found = signed.read(payload, place=place)
+    except (BuildError, FormatError) as error:
         raise UserError(str(error)) from error
-    key = _digest(core, found.key)
-    if key != anchor:
-        raise UserError(f"{place}: its key has SHA-384 {key.hex()}, the trust anchor is {anchor.hex()}")
-    if not _signature_right(core, found):
-        raise UserError(f"{place}: the signature is not that of the key over header and payload")
-    if found.svn < given.minimum_svn:
-        raise UserError(f"{place}: found SVN {found.svn}, expected at least {given.minimum_svn}")
     kind, version = NAMES[found.algorithm], f"version {found.version}, SVN {found.svn}"
     print(f"{place}: signed with the key of the trust anchor ({kind}), {version}")
     return OK
 
 
-def _anchor(image: bytes, place: str) -> bytes:
+# The C core decides, as in a firmware; what refuses is only looked at again to say why.
+
+
+def _anchor(core: hostlib.Lib, image: bytes, place: str) -> Any:
     section = volume_section(image, place=place)
-    where = f"{place} CFV, GPA {section.address:#x}"
-    raw = content(image, section)
+    raw, where = content(image, section), f"{place} CFV, GPA {section.address:#x}"
+    file, anchor, region = core.ffi.new("struct span *"), core.new("anchor"), core.span(raw)
+    status = core.lib.anchor_extent(region, file) or core.lib.trust_anchor(file, anchor)
+    if status == 0:
+        return anchor
     data = cfv.read(raw, place=where).find(cfv.ANCHOR_FILE) if any(raw) else None
     if data is None:
         raise UserError(f"{where}: found no trust anchor; enroll a key")
-    return cfv.read_anchor(data, place=f"{where}, trust anchor")
+    cfv.read_anchor(data, place=f"{where}, trust anchor")
+    raise UserError(f"{where}: {_text(core, status)}")
 
 
-def _digest(core: hostlib.Lib, data: bytes) -> bytes:
-    digest = core.ffi.new("uint8_t[]", signed.SALT_SIZE)
-    core.lib.sha384(core.span(data), digest)
-    return bytes(digest)
+def _verify(core: hostlib.Lib, data: bytes, anchor: Any, minimum_svn: int, place: str) -> None:
+    region, payload = core.span(data), core.ffi.new("struct span *")
+    status = core.lib.signed_payload(region, payload)
+    status = status or core.lib.verify_signed(payload, region, anchor, minimum_svn)
+    if status == 0:
+        return
+    found = signed.read(data, place=place)
+    key, wanted = sha384(found.key).hexdigest(), bytes(anchor.key.bytes).hex()
+    why = {
+        "payload_other_key": f"its key has SHA-384 {key}, the trust anchor is {wanted}",
+        "payload_wrongly_signed": "the signature is not that of the key over header and payload",
+        "payload_too_old": f"found SVN {found.svn}, expected at least {minimum_svn}",
+    }
+    raise UserError(f"{place}: {why.get(core.error(status), _text(core, status))}")
 
 
-def _signature_right(core: hostlib.Lib, found: Signed) -> bool:
-    """By the object code that a firmware verifies with."""
-    digest = _digest(core, found.covered)
-    if found.algorithm is Algorithm.ECDSA_P384:
-        return bool(core.lib.p384_verify(found.key, digest, found.signature))
-    size = KEY_SIZES[found.algorithm] - 8
-    modulus, exponent = found.key[:size], found.key[size:]
-    return bool(core.lib.rsa_pss_verify(modulus, exponent, found.signature, size // 8, digest))
+def _text(core: hostlib.Lib, status: int) -> str:
+    return prelude().errors[core.error(status)].text
 
 
 COMMAND = Command(

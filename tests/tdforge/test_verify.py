@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cfvbyhand as hand
 import pytest
 from opensslkeys import key, numbers, signed_payload
 from tdvfimage import image_for_direct_boot
 
+from gen.core import hostlib
 from tdforge.cli import main
 
 START, SIZE = 0xB000, 0x2000  # of the CFV, in the sample image's file
@@ -115,6 +118,9 @@ def test_a_lower_svn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert said(capsys).endswith("found SVN 4, expected at least 5\n")
 
 
+LONG = hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(bytes(48)) + bytes(9)))
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
@@ -126,11 +132,54 @@ def test_a_lower_svn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ),
         (hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(b""))), "found a length of 40"),
         (hand.volume(SIZE // 2), "found a volume of 0x1000 bytes, expected 0x2000"),
+        (LONG, "CFV, GPA 0xffffb000: secure boot: malformed trust anchor"),
     ],
-    ids=["empty", "no anchor", "short anchor", "no hash", "short volume"],
+    ids=["empty", "no anchor", "short anchor", "no hash", "short volume", "long anchor"],
 )
 def test_a_cfv_without_an_anchor(
     config: bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert verify(image(tmp_path, config), signed_payload("p384", PAYLOAD)) == 1
     assert says in said(capsys)
+
+
+class Core:
+    """The C core, one function of which only answers `status`."""
+
+    def __init__(self, core: Any, name: str, status: int) -> None:
+        self.core = core
+        setattr(self, name, lambda *given: status)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.core, name)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Has a function of the C core answer an error of that name."""
+    core = hostlib.load()
+
+    def answer(name: str, error: str) -> None:
+        lib = Core(core.lib, name, core.errors[error] if error else 0)
+        monkeypatch.setattr(hostlib, "load", lambda: replace(core, lib=lib))
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["anchor_extent", "trust_anchor", "signed_payload", "verify_signed"])
+def test_the_c_core_refuses(
+    name: str, answers: Callable[[str, str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also what nothing else on the host finds wrong."""
+    at, good = enrolled(tmp_path, "p384"), signed_payload("p384", PAYLOAD)
+    answers(name, "payload_revoked")
+    assert verify(at, good) == 1
+    assert said(capsys).endswith(": secure boot: the payload or its key is revoked\n")
+
+
+@pytest.mark.parametrize("made", [signed_by_another, lambda: signed_payload("other", PAYLOAD)])
+def test_the_c_core_accepts(
+    made: Callable[[], bytes], answers: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    answers("verify_signed", "")
+    assert verify(enrolled(tmp_path, "p384"), made(), "--minimum-svn", "9") == 0

@@ -14,7 +14,7 @@ from gen.errors import BuildError
 
 TAKES = "executable_extent"
 MAPPED = 512 * GIB  # of RAM, as far as a payload has it mapped: docs/decisions/0028
-MOST_RELOCATED = 4 * GIB  # of an image whose relocations are tried
+MOST_RELOCATED = GIB  # of an image whose relocations are tried
 
 
 def check_executables(firmware: Firmware, contents: Mapping[str, tuple[str, bytes]]) -> None:

@@ -102,7 +102,7 @@ class Moves(OrderMoves):
             raise Impossible
         image, region = signed.groups()
         roll = self.random.random()
-        if roll < 0.4:
+        if roll < 0.3:
             able = self.arguments(
                 lambda s: s.type == Bytes() and s.span.line > line and self.written(s) == image
             )
@@ -110,11 +110,13 @@ class Moves(OrderMoves):
                 raise Impossible
             others = (region, f"signed_payload({region})?", f"{region}[48 .. {region}.size]", "scratch")
             return replaced(self.text, self.random.choice(able).span, self.random.choice(others))
-        if roll < 0.7:
+        if roll < 0.5:
             window = self.maker.name()
             target = self.random.choice((image, region, f"{image}[0 .. 8]"))
             copy = f"let {self.maker.name()} = copy_in({target}, {window}[0 .. 8])?"
             return inserted(self.text, line + 1, [f"let {window} = share(bounce, td)?", copy])
+        if roll < 0.9:
+            return self.without(line)
         later = self.place(after=line).line
         return inserted(self.without(line), later - 1, self.statement(line))
 

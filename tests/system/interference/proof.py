@@ -31,7 +31,6 @@ UNNOTICED: dict[str, str] = {
     "log room": NO_ROOM,
     "ends": "the verifier of the model, which stands behind it, refuses the flow: no image is built",
     "unread": "a verdict that nobody reads decides nothing: the boot is that of a flow without it",
-    "unsigned": "what runs was measured all the same: that it is signed is for the flow to ask",
     "unreachable": "a statement that is never reached does nothing",
     "calls": "it bounds how long the compiler follows calls; what it refuses could be followed",
 }

@@ -123,10 +123,9 @@ class Builder:
         )
         arguments = arguments_of(result.map.read_text())
         window = places.get("payload") if vmlinux else (WINDOW, len(TEXT) + ZEROS) if file else None
-        own = given.wants_signed(firmware) or given.starts_executable(firmware)
-        base = (
-            replace(BASE, initrd=0) if own else BASE
-        )  # an initrd would have to be signed, or is not asked for
+        # An initrd would have to be signed, too; an executable has none.
+        alone = given.wants_signed(firmware) or given.starts_executable(firmware)
+        base = replace(BASE, initrd=0) if alone else BASE
         built = Built(config, places.get("event_log"), arguments, window, base)
         anchors = places.get(given.ANCHORS)
         if not given.wants_signed(firmware) or anchors is None or config.kernel is None:

@@ -36,7 +36,7 @@ from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 ERROR = sha384(b"\x01\0\0\0").digest()  # of the separator that a refused boot measures
 FLOWS = ("alioth", "elf", "executable", "host_acpi", "kexec", "linux", "payload", "qemu", "secure_boot")
-FLOWS += ("service_td", "vmlinux")
+FLOWS += ("service_td", "signed_executable", "vmlinux")
 BOTH = (0, 1)  # the RTMRs with separators
 VMLINUX_HOST = "dragonball"  # adds little, and takes no initrd; each page of libkrun's is a TDCALL
 MEMORY = 256 << 20  # of which elf.tdf's window has 80 MiB from 96 MiB on

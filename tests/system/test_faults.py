@@ -60,6 +60,10 @@ def test_a_refusal_without_separators_is_seen(good: Honest) -> None:
     assert wrong(good, replace(ended, detail="")) == "refused without a word: "
 
 
+def test_no_flow_is_left_out() -> None:
+    assert set(FLOWS) == set(flow_files())
+
+
 def test_a_flow_is_named_or_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["lunix"])

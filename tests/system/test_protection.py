@@ -41,7 +41,7 @@ class Watch(Observer):
         self.after = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
 
 
-EXECUTABLES = {"executable", "payload", "service_td"}
+EXECUTABLES = {"executable", "payload", "service_td", "signed_executable"}
 
 
 def watched(flow: str) -> tuple[Watch, list[AddedRegion]]:

@@ -1,10 +1,11 @@
-"""What do all tests share? A cache of their own where they ask for one, no clock that fails them, and a
-garbage collector that leaves alone what lives to the end.
+"""What do all tests share? A cache of their own where they ask for one, no clock that fails them, one folder
+of keys for all processes of a run, and a garbage collector that leaves alone what lives to the end.
 """
 
 import gc
 from pathlib import Path
 
+import opensslkeys
 import pytest
 from hypothesis import settings
 
@@ -18,6 +19,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("TDFORGE_CACHE", str(folder))
     return folder
+
+
+def pytest_configure() -> None:
+    """Before other processes are started, so that they have the same keys."""
+    opensslkeys.folder()
 
 
 def pytest_collection_finish() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha384
-from pathlib import Path
 
-from debian import tool
+from opensslkeys import integers, key, numbers, openssl, signature
 
 P384_PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1  # SP 800-186, 3.2.1.4
 P384_ORDER = (
@@ -15,59 +14,37 @@ P384_ORDER = (
 )
 
 
-def openssl(*words: str) -> bytes:
-    """What the command writes to its output."""
-    command = [*tool("openssl", "openssl"), *words]
-    return subprocess.run(command, capture_output=True, check=True).stdout
-
-
-def integers(der: bytes) -> list[int]:
-    """The numbers of a DER SEQUENCE of INTEGERs. X.690, 8.1.3 and 8.3."""
-
-    def field(at: int) -> tuple[int, int, int]:  # tag, where its content begins and ends
-        size, at = der[at + 1], at + 2
-        if size & 0x80:
-            count = size & 0x7F
-            size, at = int.from_bytes(der[at : at + count], "big"), at + count
-        return der[at - 2], at, at + size
-
-    found, (_, at, end) = [], field(0)
-    while at < end:
-        _, start, at = field(at)
-        found.append(int.from_bytes(der[start:at], "big"))
-    return found
-
-
 @dataclass(frozen=True)
 class EcKey:
-    """A P-384 key in a PEM file."""
+    """A P-384 key by its name in tests/opensslkeys.py."""
 
-    path: Path
+    name: str
 
     @property
     def public(self) -> bytes:
         """X and Y."""
-        return openssl("ec", "-in", str(self.path), "-pubout", "-outform", "DER")[-96:]
+        return numbers(self.name)
 
     def sign(self, data: bytes) -> bytes:
         """R and S over SHA-384 of `data`."""
-        file = self.path.with_suffix(".data")
-        file.write_bytes(data)
-        r, s = integers(openssl("dgst", "-sha384", "-sign", str(self.path), str(file)))
-        return r.to_bytes(48, "big") + s.to_bytes(48, "big")
+        return signature(self.name, data)
 
 
 @dataclass(frozen=True)
 class RsaKey:
-    """An RSA key in a PEM file."""
+    """An RSA key by its name in tests/opensslkeys.py."""
 
-    path: Path
-    size: int
+    name: str
 
-    @property
+    @cached_property
     def numbers(self) -> list[int]:
         """As RFC 8017, A.1.2: version, modulus, public exponent, private exponent, primes and so on."""
-        return integers(openssl("rsa", "-in", str(self.path), "-traditional", "-outform", "DER"))
+        return integers(openssl("rsa", "-in", str(key(self.name)), "-traditional", "-outform", "DER"))
+
+    @property
+    def size(self) -> int:
+        """Of the modulus, in bytes."""
+        return self.numbers[1].bit_length() // 8
 
     @property
     def public(self) -> bytes:
@@ -77,30 +54,15 @@ class RsaKey:
 
     def sign(self, data: bytes, salt: int = 48) -> bytes:
         """RSASSA-PSS over SHA-384 of `data`."""
-        file = self.path.with_suffix(".data")
-        file.write_bytes(data)
-        options = ("-sigopt", "rsa_padding_mode:pss", "-sigopt", f"rsa_pss_saltlen:{salt}")
-        return openssl("dgst", "-sha384", *options, "-sign", str(self.path), str(file))
+        return signature(self.name, data, salt)
 
     def raw(self, message: bytes) -> bytes:
-        """The private operation on an encoded message of our own."""
-        _, modulus, _, private, *_ = self.numbers
-        return pow(int.from_bytes(message, "big"), private, modulus).to_bytes(self.size, "big")
-
-
-def ec_key(folder: Path, name: str = "ec") -> EcKey:
-    """A new key."""
-    path = folder / f"{name}.pem"
-    openssl("ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", str(path))
-    return EcKey(path)
-
-
-def rsa_key(folder: Path, name: str = "rsa", bits: int = 3072, exponent: int = 65537) -> RsaKey:
-    """A new key."""
-    path = folder / f"{name}.pem"
-    options = ("-pkeyopt", f"rsa_keygen_bits:{bits}", "-pkeyopt", f"rsa_keygen_pubexp:{exponent}")
-    openssl("genpkey", "-algorithm", "RSA", *options, "-out", str(path))
-    return RsaKey(path, bits // 8)
+        """The private operation on an encoded message of our own. RFC 8017, 5.2.1, 2b."""
+        *_, p, q, exponent_p, exponent_q, coefficient = self.numbers
+        number = int.from_bytes(message, "big")
+        at_q = pow(number, exponent_q, q)
+        above = (pow(number, exponent_p, p) - at_q) * coefficient % p
+        return (at_q + q * above).to_bytes(self.size, "big")
 
 
 def mask(seed: bytes, size: int) -> bytes:

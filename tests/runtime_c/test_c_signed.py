@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha384
-from pathlib import Path
 
 import pytest
 from ccore import CORE, LIB, CoreError, check
-from keys import EcKey, RsaKey, ec_key, rsa_key
+from keys import EcKey, RsaKey
 from securebytes import ECDSA, RSA, head
 
 PAYLOAD = b"not a kernel, but signed" * 5
@@ -28,16 +27,6 @@ def make(key: EcKey | RsaKey, payload: bytes = PAYLOAD, svn: int = 3, algorithm:
     algorithm = algorithm or (ECDSA if isinstance(key, EcKey) else RSA)
     covered = head(payload, svn, algorithm) + payload
     return Made(covered + key.public + key.sign(covered), key.public, algorithm)
-
-
-@pytest.fixture(scope="module")
-def ec(tmp_path_factory: pytest.TempPathFactory) -> EcKey:
-    return ec_key(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def rsa(tmp_path_factory: pytest.TempPathFactory) -> RsaKey:
-    return rsa_key(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module", params=["ec", "rsa"])
@@ -152,16 +141,16 @@ def test_an_algorithm_that_is_not_the_keys(ec: EcKey, rsa: RsaKey) -> None:
     refused("payload_other_key", as_ecdsa.content, as_ecdsa.key)
 
 
-def test_another_key(ec: EcKey, rsa: RsaKey, tmp_path: Path) -> None:
+def test_another_key(ec: EcKey, rsa: RsaKey) -> None:
     """Rightly signed, but the anchor names another key."""
-    other = ec_key(tmp_path)
+    other = EcKey("other")
     for key, wanted in ((other, ec), (ec, rsa), (rsa, ec)):
         refused("payload_other_key", make(key).content, wanted.public)
 
 
-def test_the_anchors_key_but_the_signature_of_another(ec: EcKey, tmp_path: Path) -> None:
+def test_the_anchors_key_but_the_signature_of_another(ec: EcKey) -> None:
     covered = head(PAYLOAD, 3, ECDSA) + PAYLOAD
-    forged = covered + ec.public + ec_key(tmp_path).sign(covered)
+    forged = covered + ec.public + EcKey("other").sign(covered)
     refused("payload_wrongly_signed", forged, ec.public)
 
 

@@ -10,7 +10,7 @@ from hashlib import sha384
 from pathlib import Path
 
 import pytest
-from keys import EcKey, RsaKey, ec_key, rsa_key
+from keys import EcKey, RsaKey
 from securebytes import ANCHOR_FILE, ECDSA, RSA, anchor, file, head, volume
 from tdbox import LINUX, Firmware, Stopped, finish, launched, made
 
@@ -58,9 +58,8 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory, tiny: bytes) -> Secure:
-    folder = tmp_path_factory.mktemp("secure")
-    keys: dict[str, Key] = {"ec": ec_key(folder), "rsa": rsa_key(folder), "other": ec_key(folder, "other")}
-    return Secure(made(FLOW, folder / "out", tiny), keys)
+    keys: dict[str, Key] = {"ec": EcKey("p384"), "rsa": RsaKey("rsa"), "other": EcKey("other")}
+    return Secure(made(FLOW, tmp_path_factory.mktemp("secure"), tiny), keys)
 
 
 def signed(key: Key, payload: bytes, svn: int = 1, algorithm: int | None = None) -> bytes:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import cfvbyhand as hand
 import pytest
 import softhsm
+from complaint import said
 from opensslkeys import key, numbers, verified
 from tdvfimage import regions
 
@@ -59,14 +60,6 @@ def is_signed(name: str, folder: Path) -> bool:
     return verified(name, data[:length], data[length + len(numbers(name)) :], folder)
 
 
-def said(captured: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error."""
-    text = captured.readouterr().err
-    assert text.startswith("tdforge: "), text
-    assert text.count("\n") == 1, text
-    return text
-
-
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("form", ["pem", "der"])
 def test_sign_with_a_key_in_a_file(
@@ -80,10 +73,10 @@ def test_sign_with_a_key_in_a_file(
 
 
 def test_the_algorithm_follows_the_key(payload: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--key", str(key("rsa")), "--algorithm")
-    assert sign(payload, *words, "rsa-3072-pss-sha384") == 0
-    assert sign(payload, *words, "ecdsa-p384-sha384") == 1
-    assert said(capsys) == "tdforge: --algorithm is ecdsa-p384-sha384, the key is for rsa-3072-pss-sha384\n"
+    words = ("--key", str(key("p384")), "--algorithm")
+    assert sign(payload, *words, "ecdsa-p384-sha384") == 0
+    assert sign(payload, *words, "rsa-3072-pss-sha384") == 1
+    assert said(capsys) == "tdforge: --algorithm is rsa-3072-pss-sha384, the key is for ecdsa-p384-sha384\n"
 
 
 DIGEST = ("pkeyutl", "-sign", "-pkeyopt", "digest:sha384")
@@ -286,8 +279,7 @@ def enroll(image: Path, *more: str) -> int:
     return main(["enroll", str(image), "-o", str(image.with_name("enrolled.bin")), *more])
 
 
-@pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("public", [False, True])
+@pytest.mark.parametrize(("name", "public"), [("p384", False), ("p384", True), ("rsa", True)])
 def test_enroll(name: str, public: bool, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = hashlib.sha384(numbers(name))
     note = image.with_name("note=1")

@@ -10,6 +10,7 @@ from typing import Any
 
 import cfvbyhand as hand
 import pytest
+from complaint import said
 from opensslkeys import key, numbers, signed_payload
 from tdvfimage import image_for_direct_boot
 
@@ -40,14 +41,6 @@ def verify(at: Path, data: bytes, *more: str) -> int:
     path = at.with_name("signed")
     path.write_bytes(data)
     return main(["verify", str(at), str(path), *more])
-
-
-def said(captured: pytest.CaptureFixture[str]) -> str:
-    """The one line on standard error."""
-    text = captured.readouterr().err
-    assert text.startswith("tdforge: "), text
-    assert text.count("\n") == 1, text
-    return text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -277,9 +277,12 @@ def test_an_exponent_of_one_takes_no_signature(rsa: RsaKey) -> None:
 def test_an_even_exponent_is_refused() -> None:
     for byte in range(64):
         message = int.from_bytes(encoded(DIGEST, BYTES, salt=bytes([byte]) * 48), "big")
-        root = pow(message, (PRIME + 1) // 4, PRIME)
-        if root * root % PRIME == message:
-            assert not pss(key_of(PRIME, 2), DIGEST, root.to_bytes(BYTES, "big"))
+        square = pow(message, (PRIME + 1) // 4, PRIME)
+        if square * square % PRIME == message:
+            root = pow(square, (PRIME + 1) // 4, PRIME)
+            assert pow(root, 4, PRIME) == message
+            assert not pss(key_of(PRIME, 2), DIGEST, square.to_bytes(BYTES, "big"))
+            assert not pss(key_of(PRIME, 4), DIGEST, root.to_bytes(BYTES, "big"))
             return
     pytest.fail("no square")
 

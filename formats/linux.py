@@ -177,6 +177,7 @@ class Kernel:
     xloadflags: XLoadFlags
     cmdline_size: int
     initrd_max: int
+    packed: slice  # of the file: the vmlinux, compressed, and 4 bytes with its size
 
     @property
     def true_length(self) -> int:
@@ -229,6 +230,7 @@ def kernel(data: bytes, *, place: str = "kernel") -> Kernel:
         xloadflags=flags,
         cmdline_size=head.cmdline_size,
         initrd_max=head.initrd_addr_max,
+        packed=slice(setup + head.payload_offset, setup + head.payload_offset + head.payload_length),
     )
 
 

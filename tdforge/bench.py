@@ -19,6 +19,7 @@ from gen.core.hostlib import load
 from gen.link.toolchain import C_FLAGS
 from host.library import FLAGS
 from tdforge import boot, qemu, show
+from tdforge.bench_flows import HASHING, configurations, sizes
 from tdforge.building import build_flow
 from tdforge.errors import UserError
 from tdforge.files import read
@@ -167,11 +168,27 @@ def measure() -> tuple[str, list[Bar]]:
             "at least",
         ),
     ]
-    return page(kernel, reports | on_qemu, speeds, bars), bars
+    return page(kernel, reports | on_qemu, of_flows(data), speeds, bars), bars
+
+
+def of_flows(kernel: bytes) -> list[tuple[str, ...]]:
+    """Table of what each shipped flow costs, one column for each. Raises UserError."""
+    runs = configurations(kernel, boot.OUT, lambda text: show.err().print(f"tdforge: {text}"))
+    reports = {name: run_td(config, console=None) for name, config in runs.items()}
+    for name, report in reports.items():
+        if not report.met:
+            raise UserError(f"{name}: {show.end_line(report.to_json()['end'])}")
+    of_images = [sizes(config) for config in runs.values()]
+    head, *rows = handoff_rows({name: report.to_json() for name, report in reports.items()})
+    return [head, *((what, *(f"{each[what]:,}" for each in of_images)) for what in of_images[0]), *rows]
 
 
 def page(
-    kernel: Kernel, reports: Mapping[str, Mapping[str, Any]], speeds: Mapping[str, float], bars: Sequence[Bar]
+    kernel: Kernel,
+    reports: Mapping[str, Mapping[str, Any]],
+    flows: Sequence[tuple[str, ...]],
+    speeds: Mapping[str, float],
+    bars: Sequence[Bar],
 ) -> str:
     """The whole of docs/performance.md."""
     hashing = [("SHA-384", "MB/s"), *((name, f"{speed:,.0f}") for name, speed in speeds.items())]
@@ -187,6 +204,14 @@ def page(
         "`linux.tdf` gets kernel and command line in its Payload sections, `qemu.tdf` through fw_cfg.\n"
         "An exit is a TDG.VP.VMCALL, by what it asks the VMM for.\n\n"
         f"{markdown(handoff_rows(reports))}\n"
+        "## Each flow\n\n"
+        f"From reset to hand-over with {show_size(MEMORY[0])} and 1 vCPU. `payload.tdf` and\n"
+        "`service_td.tdf` have the sample of `tdforge sample` in the image, the others\n"
+        "start the kernel: `alioth.tdf` and `qemu.tdf` get it from the VMM of that name,\n"
+        "`vmlinux.tdf` from Dragonball, unpacked. What `secure_boot.tdf` verifies is\n"
+        "signed with a new key of each kind: another key or signature takes some thousand\n"
+        "instructions more or less.\n\n"
+        f"{markdown(flows)}\n"
         f"## SHA-384 on this host\n\n{markdown(hashing)}\n"
         f"## Limits\n\n{markdown(limits)}"
     )
@@ -198,10 +223,6 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs"
-
-
-# Symbols of the C core whose instructions are hashing.
-HASHING = ("sha384_blocks",)
 
 
 def core_label() -> str:

@@ -2,6 +2,7 @@
 
 import lzma
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from host.cache import cache_dir
 from tdforge.apt import Apt, Say, alone
 from tdforge.errors import UserError, printable
 from tdforge.tiny import VERSION, tiny_payload
+from tdforge.tools import tool
 
 # The meta-package on Debian 12 (its 6.12 kernels come with the security archive) and on Debian 13.
 META_PACKAGES = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")
@@ -89,6 +91,26 @@ def modules(package: str, names: Sequence[str], say: Say, cache: Path | None = N
         if not all((place / root / f"{name}.xz").is_file() for name in names):
             Apt(cache, say).unpack([package], place, only=tuple(root + name for name in names))
     return {Path(name).name: lzma.decompress((place / root / f"{name}.xz").read_bytes()) for name in names}
+
+
+ZSTD, XZ = bytes.fromhex("28b52ffd"), bytes.fromhex("fd377a585a00")  # how a file of each begins
+SIZE_BEHIND = 4  # bytes after a packed kernel: how long it is unpacked
+
+
+def vmlinux(kernel: bytes, say: Say, cache: Path | None = None) -> bytes:
+    """The ELF file in a bzImage, packed by xz or zstd (boot.rst, payload_offset). UserError."""
+    try:
+        packed = kernel[linux.kernel(kernel).packed][:-SIZE_BEHIND]
+    except FormatError as error:
+        raise UserError(str(error)) from error
+    if packed.startswith(XZ):
+        return lzma.decompress(packed)
+    if not packed.startswith(ZSTD):
+        raise UserError(f"kernel: packed data begins {packed[:6].hex()}, expected xz or zstd")
+    done = subprocess.run(
+        [*tool("zstd", "zstd", say, cache), "-dc"], input=packed, capture_output=True, check=True
+    )
+    return done.stdout
 
 
 def _image_package(apt: Apt) -> str:

@@ -4,11 +4,8 @@ The caches they fill are the user's own, so that a second run fetches nothing.
 
 from __future__ import annotations
 
-import lzma
 import os
 import shlex
-import struct
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from host.cache import cache_dir
 from tdforge import tools
 from tdforge.apt import Apt, Suite, alone
 from tdforge.kernel import find_kernel
+from tdforge.kernel import vmlinux as unpacked
 
 HOME = cache_dir()  # read before any test moves it
 # ovmf 2025.02-8+deb13u1, by tdforge.apt.files_digest
@@ -85,22 +83,10 @@ def kernel() -> Path:
     return find_kernel(None, _quiet, cache=HOME).path
 
 
-ZSTD, XZ = bytes.fromhex("28b52ffd"), bytes.fromhex("fd377a585a00")
-PAYLOAD_OFFSET, SETUP_SECTS = 0x248, 0x1F1  # setup header: Linux Documentation/arch/x86/boot.rst
-
-
 @cache
 def vmlinux() -> bytes:
-    """The ELF file in that kernel's bzImage: what lies at payload_offset, without its size at the end."""
-    whole = kernel().read_bytes()
-    offset, length = struct.unpack_from("<II", whole, PAYLOAD_OFFSET)
-    start = (whole[SETUP_SECTS] + 1) * 512 + offset
-    packed = whole[start : start + length - 4]
-    if packed.startswith(XZ):
-        return lzma.decompress(packed)
-    assert packed.startswith(ZSTD), packed[:6].hex()
-    command = [*tool("zstd", "zstd"), "-dc"]
-    return subprocess.run(command, input=packed, capture_output=True, check=True).stdout
+    """The ELF file in that kernel's bzImage."""
+    return unpacked(kernel().read_bytes(), _quiet, HOME)
 
 
 @cache

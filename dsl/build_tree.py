@@ -225,7 +225,10 @@ class TreeBuilder(Transformer[Token, Any]):
         return tree.Separate(tuple(c), self._span(meta))
 
     def accept(self, meta: Meta, c: list[Any]) -> tree.Accept:
-        return tree.Accept(c[0], c[1], c[2], self._span(meta))
+        return tree.Accept(c[0], c[1], c[2], c[3] is not None, self._span(meta))
+
+    def all_vcpus(self, meta: Meta, c: list[Any]) -> bool:
+        return True
 
     def ranges(self, meta: Meta, c: list[Any]) -> tree.Ranges:
         return tree.Ranges(tuple(c), self._span(meta))

@@ -144,6 +144,8 @@ def _constructs(nodes: Sequence[object], visible: Collection[str]) -> Iterator[t
                 yield _kind("handoff_", node.call.callee, "`handoff {kind}`", node.span, visible)
             case tree.Separate():
                 yield "separate", "`separate`", node.span
+            case tree.Accept(all_vcpus=True):
+                yield "accept_on_all_vcpus", "`accept ... on all vcpus`", node.span
             case tree.Accept():
                 yield "accept", "`accept`", node.span
             case tree.Park():

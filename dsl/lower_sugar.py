@@ -69,7 +69,8 @@ class SugarLowerer(ChoiceLowerer):
                 self.below_a_mib(value, limit, "write `up to 256 MiB`")
                 return None
         level = tree.Name(word, s.span)
-        accept = self.effect(self.sugar(tree.Name("accept", s.span), (s.plan, limit, level), s))
+        callee = tree.Name("accept_on_all_vcpus" if s.all_vcpus else "accept", s.span)
+        accept = self.effect(self.sugar(callee, (s.plan, limit, level), s))
         return None if accept is None else [*left_out, *accept]
 
     def below_a_mib(self, value: int, written: tree.Expression, otherwise: str) -> None:

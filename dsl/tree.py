@@ -298,9 +298,12 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Accept:
+    """`all_vcpus`: the APs take part."""
+
     plan: Expression
     limit: Expression | Ranges | None
     page: Number | None
+    all_vcpus: bool
     span: Span
 
 

@@ -31,7 +31,14 @@ from gen.link.link import Linked, link
 from gen.link.toolchain import Source, compile_all
 from gen.predict import Unknown, registers
 from gen.primitives import emit_primitives
-from gen.sections import file_contents, has_memory_map, hob_without_tdx, mapped_regions, placed_sections
+from gen.sections import (
+    accepts_on_all,
+    file_contents,
+    has_memory_map,
+    hob_without_tdx,
+    mapped_regions,
+    placed_sections,
+)
 from gen.x86 import Listing, Unit, listing
 from image.check import profile_for
 from image.igvm import write_igvm
@@ -91,7 +98,9 @@ def build_model(
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds of a flow share their files
         progress("generating code")
         units = generate(firmware)
-        always = _always_listings(tuple(mapped_regions(firmware)), hob_without_tdx(firmware))
+        always = _always_listings(
+            tuple(mapped_regions(firmware)), hob_without_tdx(firmware), accepts_on_all(firmware)
+        )
         listings = [*always, *(listing(u) for u in units[-2:])]
         _write_listings(result.listings, listings)
         progress("compiling the C core")
@@ -116,7 +125,7 @@ def generate(firmware: Firmware) -> list[Unit]:
     regions = mapped_regions(firmware)
     try:
         hob = hob_without_tdx(firmware)
-        always = _always(tuple(regions), hob)
+        always = _always(tuple(regions), hob, accepts_on_all(firmware))
         first_map = plan(regions, data_pages=DATA_PAGES if hob else 0)
     except PagingError as error:
         raise BuildError(f"{firmware.path}: {error}") from error
@@ -128,14 +137,16 @@ def generate(firmware: Firmware) -> list[Unit]:
 
 
 @lru_cache(maxsize=8)  # a campaign builds many flows with the same regions
-def _always(regions: tuple[Mapped, ...], without_tdx: str | None) -> tuple[Unit, ...]:
+def _always(regions: tuple[Mapped, ...], without_tdx: str | None, all_vcpus: bool) -> tuple[Unit, ...]:
     """What every firmware has."""
-    return tuple(always_units(list(regions), without_tdx=without_tdx))
+    return tuple(always_units(list(regions), without_tdx=without_tdx, all_vcpus=all_vcpus))
 
 
 @lru_cache(maxsize=8)
-def _always_listings(regions: tuple[Mapped, ...], without_tdx: str | None) -> tuple[Listing, ...]:
-    return tuple(listing(unit) for unit in _always(regions, without_tdx))
+def _always_listings(
+    regions: tuple[Mapped, ...], without_tdx: str | None, all_vcpus: bool
+) -> tuple[Listing, ...]:
+    return tuple(listing(unit) for unit in _always(regions, without_tdx, all_vcpus))
 
 
 def _files(out: Path, name: str) -> BuildResult:

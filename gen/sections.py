@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dsl.model import Firmware, ImageSection
+from dsl.model import Call, Firmware, ImageSection
+from dsl.tree import walk
 from formats.errors import FormatError
 from formats.tdvf import SECTION_TYPES, SectionAttribute, SectionType
 from formats.units import FOUR_GIB, PAGE
@@ -106,3 +107,9 @@ def hob_without_tdx(firmware: Firmware) -> str | None:
 def has_memory_map(firmware: Firmware) -> bool:
     """Whether it reads IGVM's memory map where others read the TD HOB."""
     return "parse_memory_map" in firmware.primitives
+
+
+def accepts_on_all(firmware: Firmware) -> bool:
+    """Whether it accepts RAM on all vCPUs: only then do its APs look for a part of it."""
+    called = (node for flow in firmware.flows.values() for node in walk(flow.body) if isinstance(node, Call))
+    return any(call.callee == "accept_on_all_vcpus" for call in called)

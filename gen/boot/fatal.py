@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 
-from peachpy.x86_64 import CALL, LEA, MOV, PUSH, UD2, XOR, edi, esi, rbx, rdi, rsi
+from peachpy.x86_64 import CALL, LEA, MOV, PUSH, SUB, UD2, XOR, ecx, edi, esi, r8, r9, rbx, rdi, rsi
 
 from formats.eventlog import Separator
-from gen.x86 import DB, Symbol, Unit
+from formats.ghci import FATAL_TEXT_SIZE
+from gen.x86 import DB, REP_MOVSQ, Symbol, Unit, rsp
 
 ERROR_SEPARATOR = int(Separator.ERROR).to_bytes(4, "little")  # event data, which the digest covers
 RTMRS_OF_FIRMWARE = (0, 1)
+DIGITS = 16
+ACCEPT_TEXT = b"tdforge: PAGE.ACCEPT of gggggggggggggggg gave ssssssssssssssss"
+"""GPA and status, hexadecimal."""
 
 
 def emit_fatal(unit: Unit) -> None:
@@ -33,3 +37,25 @@ def emit_fatal(unit: Unit) -> None:
     # TDG.MR.RTMR.EXTEND wants its input 64-byte aligned.
     with unit.data("error_separator", section=".rodata.tdcall", align=64):
         DB(hashlib.sha384(ERROR_SEPARATOR).digest(), "SHA-384 of 01 00 00 00")
+
+
+def emit_fatal_accept(unit: Unit) -> None:
+    """`_Noreturn void fatal_accept(uint64_t gpa, uint64_t status)`: `fatal`, naming a refused page."""
+    with unit.code("fatal_accept", section=".text.fatal_accept"):
+        MOV(r8, rdi)
+        MOV(r9, rsi)
+        SUB(rsp, FATAL_TEXT_SIZE + 8)  # 16-byte alignment for the calls
+        LEA(rsi, [Symbol("accept_text")])
+        MOV(rdi, rsp)
+        MOV(ecx, FATAL_TEXT_SIZE // 8)
+        REP_MOVSQ()
+        for register, letter in ((r8, b"g"), (r9, b"s")):
+            MOV(rsi, register)
+            LEA(rdi, [rsp + (ACCEPT_TEXT.index(letter * DIGITS) + DIGITS - 1)])
+            MOV(ecx, DIGITS)
+            CALL(Symbol("put_hex"))
+        MOV(rdi, rsp)
+        CALL(Symbol("fatal"))
+        UD2()
+    with unit.data("accept_text", section=".rodata.accept_text", align=1, exported=False):
+        DB(ACCEPT_TEXT.ljust(FATAL_TEXT_SIZE, b"\0"), ACCEPT_TEXT.decode())

@@ -46,6 +46,7 @@ from gen.boot.apicid import ENUMERATED, emit_apic_id
 from gen.boot.modes import GDT, GDT_LIMIT, SELECTOR_DATA, SELECTOR_TSS, WINDOW, enter_long_mode
 from gen.boot.paging import FirstMap, Mapped, emit_build
 from gen.boot.park import CLEARED, clear, emit_park
+from gen.boot.share import emit_take_part
 from gen.x86 import (
     BALIGN,
     CLI,
@@ -83,8 +84,8 @@ MAX_CPUS = prelude().constants["MAX_CPUS"].value
 NOT_A_TD = b"tdforge: not in a TD: this image needs Intel TDX\r\n\0"
 
 
-def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
-    """Everything from the reset vector to `tdf_entry`, which must never return."""
+def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped, all_vcpus: bool = False) -> None:
+    """Everything from the reset vector to `tdf_entry`, which never returns. `all_vcpus`: APs accept RAM."""
     _vector(unit)
     if first_map.data_copy is None:
         _not_a_td(unit)
@@ -93,7 +94,7 @@ def emit_reset(unit: Unit, first_map: FirstMap, stack: Mapped) -> None:
         ordinary.emit_protected_mode(unit, first_map)
     _protected_mode(unit, first_map)
     _long_mode(unit, stack)
-    _identify(unit, first_map.cpu_ids)
+    _identify(unit, first_map.cpu_ids, all_vcpus)
     emit_park(unit)
     _tables(unit)
     _task(unit, stack)
@@ -186,7 +187,7 @@ def _long_mode(unit: Unit, stack: Mapped) -> None:
         UD2()
 
 
-def _identify(unit: Unit, cpu_ids: int) -> None:
+def _identify(unit: Unit, cpu_ids: int, all_vcpus: bool) -> None:
     """An AP on vCPU 0's page tables, without a stack: tells its APIC id, waits for its own tables, goes to
     them.
 
@@ -206,6 +207,8 @@ def _identify(unit: Unit, cpu_ids: int) -> None:
         MOV([rdx + rsi * 4], eax)
         LABEL(wait)
         PAUSE()
+        if all_vcpus:
+            emit_take_part(wait)
         MOV(rdx, [Symbol("ap_mailbox")])
         TEST(rdx, rdx)
         JZ(wait)

@@ -97,6 +97,7 @@ def emit_stand_ins(unit: Unit) -> None:
     _halt(unit)
     _fatal(unit)
     _accept_run(unit)
+    _accept_shared(unit)
 
 
 def _vp_info(unit: Unit) -> None:
@@ -301,5 +302,12 @@ def _accept_run(unit: Unit) -> None:
     """`(gpa, count, level, done)`: all RAM is there already."""
     with unit.code(stand_in("tdcall_accept_run"), section=".text.ordinary"):
         MOV([rcx], rsi)
+        XOR(eax, eax)
+        RET()
+
+
+def _accept_shared(unit: Unit) -> None:
+    """`()`: nothing is left to do. In a section of its own, for few flows have it."""
+    with unit.code(stand_in("tdcall_accept_shared"), section=".text.ordinary_accept_shared"):
         XOR(eax, eax)
         RET()

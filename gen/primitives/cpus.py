@@ -1,12 +1,14 @@
-"""Which CPUs are there, and how do the APs wait? Each tells its APIC id, then goes to the park loop, with
-page tables of its own."""
+"""Which CPUs are there, and how do the APs wait? Each tells its APIC id, may accept RAM, then goes to the
+park loop, with page tables of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from peachpy.x86_64 import (
     ADD,
+    AND,
     CALL,
     CMP,
     JA,
@@ -16,6 +18,7 @@ from peachpy.x86_64 import (
     JMP,
     JNE,
     JNZ,
+    JZ,
     LABEL,
     LEA,
     MOV,
@@ -52,9 +55,11 @@ from dsl.sizes import SPAN_SIZE
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
 from formats.units import PAGE
 from formats.wakeup import ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
-from gen.flow.names import CONTEXT
+from gen.boot.share import CHUNKS, DONE, LIST, REST_PAGES, SHARED
+from gen.flow.names import CONTEXT, FATAL_STATUS
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
-from gen.x86 import MOVCR, REP_MOVSB, REP_STOSB, Symbol, cr3, rsp
+from gen.primitives.memory import accept_runs, accepting, begin, map_carved
+from gen.x86 import LOCK_XADD, MOVCR, REP_MOVSB, REP_STOSB, Symbol, cr3, rsp
 
 # TSC ticks that vCPU 0 waits for another one: some seconds at any frequency that the TDX module allows (0.1
 # to 10 GHz).
@@ -257,7 +262,56 @@ def _send(b: Builder, mailbox: int) -> None:
     LABEL(gone)
 
 
+def accept_on_all_vcpus(b: Builder) -> None:  # (ram, limit, level, paging)
+    """Publishes what is to be accepted, works along, and finishes what an AP could not."""
+    a, end = accepting(b), b.frame.slot(8)
+    shares = b.record_slot("Shares")
+    work, ended, other, all_done = (Label(name) for name in ("work", "ended", "other", "all_done"))
+    begin(a)
+    MOV(rdi, [rsp + a.ram])
+    MOV(esi, [rsp + a.level])
+    LEA(rdx, [rsp + shares])
+    CALL(Symbol("accept_shares"))
+    # The number comes last: an AP that sees it finds the list (stores stay in order on x86).
+    LEA(rax, [rsp + shares + b.items("Shares", "list")])
+    MOV([Symbol(SHARED, LIST)], rax)
+    MOV(rax, [rsp + shares + b.offset("Shares", "chunks")])
+    MOV([Symbol(SHARED, CHUNKS)], rax)
+    LABEL(work)
+    CALL(Symbol("tdcall_accept_shared"))
+    TEST(rax, rax)
+    JZ(all_done)
+    MOV(ecx, REST_PAGES)
+    AND(rcx, rax)
+    SUB(rax, rcx)
+    SHL(rcx, PAGE.bit_length() - 1)
+    ADD(rcx, rax)
+    MOV([rsp + end], rcx)
+    MOV([rsp + a.index], rax)
+    begin(a)
+    MOV(rax, [rsp + a.index])
+    MOV([rsp + a.at + b.offset("Acceptance", "next")], rax)
+    accept_runs(replace(b, fail=ended), a, end)
+    LEA(rcx, [Symbol(SHARED, DONE)])
+    MOV(eax, 1)
+    LOCK_XADD([rcx], rax)
+    JMP(work)
+    # Here ends the boot: an error that a flow may survive would leave APs at work on a list that is gone.
+    LABEL(ended)
+    CMP(eax, b.error("accept_failed"))
+    JNE(other)
+    MOV(rdi, [rsp + a.at + b.offset("Acceptance", "next")])
+    MOV(rsi, [rsp + a.status])
+    CALL(Symbol("fatal_accept"))
+    LABEL(other)
+    MOV(edi, eax)
+    CALL(Symbol(FATAL_STATUS))
+    LABEL(all_done)
+    map_carved(b, a)
+
+
 BODIES: dict[str, Body] = {
+    "accept_on_all_vcpus": accept_on_all_vcpus,
     "find_cpus": find_cpus,
     "park_aps": park_aps,
     "park_aps_with_reset": park_aps_with_reset,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from peachpy.x86_64 import (
     ADD,
     AND,
@@ -21,6 +23,7 @@ from peachpy.x86_64 import (
     qword,
     r8,
     r8d,
+    r9,
     rax,
     rcx,
     rdi,
@@ -107,49 +110,83 @@ def clear_added(b: Builder, run: int, paging: int) -> None:
     LABEL(nothing)
 
 
-def accept(b: Builder) -> None:  # (ram, limit, level, paging)
-    """Accepts and clears run by run as C plans it, then maps, publishes and clears the carved regions."""
+@dataclass(frozen=True)
+class Accepting:
+    """Slots of an acceptance: its arguments, and what its loop goes by."""
+
+    ram: int
+    limit: int
+    level: int
+    paging: int
+    at: int
+    run: int
+    done: int
+    status: int
+    index: int
+
+
+def accepting(b: Builder) -> Accepting:  # (ram, limit, level, paging)
+    """Keeps the arguments."""
     ram, limit, level, paging = b.save(rdi, rsi, rdx, rcx)
     at, run = b.record_slot("Acceptance"), b.record_slot("AcceptRun")
     done, status, index = (b.frame.slot(8) for _ in range(3))
+    return Accepting(ram, limit, level, paging, at, run, done, status, index)
+
+
+def begin(a: Accepting) -> None:
+    """From the first range of the plan on."""
+    MOV(rdi, [rsp + a.ram])
+    MOV(rsi, [rsp + a.limit])
+    MOV(edx, [rsp + a.level])
+    LEA(rcx, [rsp + a.at])
+    CALL(Symbol("accept_begin"))
+
+
+def accept_runs(b: Builder, a: Accepting, end: int | None = None) -> None:
+    """Accepts and clears run by run as C plans it; up to the address in slot `end`, if there is one."""
     start, count, run_level = (b.offset("AcceptRun", name) for name in ("start", "count", "level"))
     more, accepted = Label("more"), Label("accepted")
-    MOV(rdi, [rsp + ram])
-    MOV(rsi, [rsp + limit])
-    MOV(edx, [rsp + level])
-    LEA(rcx, [rsp + at])
-    CALL(Symbol("accept_begin"))
     XOR(eax, eax)
-    MOV([rsp + done], rax)
-    MOV([rsp + status], rax)
+    MOV([rsp + a.done], rax)
+    MOV([rsp + a.status], rax)
     LABEL(more)
-    MOV(rdi, [rsp + ram])
-    LEA(rsi, [rsp + at])
-    MOV(rdx, [rsp + done])
-    MOV(rcx, [rsp + status])
-    LEA(r8, [rsp + run])
-    b.checked("accept_next")
-    clear_added(b, run, paging)
-    MOV(rsi, [rsp + run + count])
+    MOV(rdi, [rsp + a.ram])
+    LEA(rsi, [rsp + a.at])
+    if end is None:
+        MOV(rdx, [rsp + a.done])
+        MOV(rcx, [rsp + a.status])
+        LEA(r8, [rsp + a.run])
+        b.checked("accept_next")
+    else:
+        MOV(rdx, [rsp + end])
+        MOV(rcx, [rsp + a.done])
+        MOV(r8, [rsp + a.status])
+        LEA(r9, [rsp + a.run])
+        b.checked("accept_rest")
+    clear_added(b, a.run, a.paging)
+    MOV(rsi, [rsp + a.run + count])
     TEST(rsi, rsi)
     JZ(accepted)
-    MOV(rdi, [rsp + run + start])
-    MOV(rdx, [rsp + run + run_level])
-    LEA(rcx, [rsp + done])
+    MOV(rdi, [rsp + a.run + start])
+    MOV(rdx, [rsp + a.run + run_level])
+    LEA(rcx, [rsp + a.done])
     CALL(Symbol("tdcall_accept_run"))
-    MOV([rsp + status], rax)
+    MOV([rsp + a.status], rax)
     JMP(more)
     LABEL(accepted)
 
+
+def map_carved(b: Builder, a: Accepting) -> None:
+    """Maps, publishes and clears the carved regions."""
     for name, place in b.context.carved.items():
         span = b.items("Ram", "carved") + SPAN_LENGTH * list(b.context.carved).index(name)
-        MOV(rax, [rsp + ram])
+        MOV(rax, [rsp + a.ram])
         LEA(rax, [rax + span])
-        MOV([rsp + index], rax)
-        MOV(rdi, [rsp + paging])
+        MOV([rsp + a.index], rax)
+        MOV(rdi, [rsp + a.paging])
         map_arguments(rax, READ_WRITE)
         b.checked("page_map")
-        MOV(rdx, [rsp + index])
+        MOV(rdx, [rsp + a.index])
         for part in (SPAN_DATA, SPAN_SIZE):
             MOV(rax, [rdx + part])
             MOV([Symbol(CONTEXT, place + part)], rax)
@@ -160,6 +197,14 @@ def accept(b: Builder) -> None:  # (ram, limit, level, paging)
         MOV(rcx, [Symbol(CONTEXT, place + SPAN_SIZE)])
         XOR(eax, eax)
         REP_STOSB()
+
+
+def accept(b: Builder) -> None:  # (ram, limit, level, paging)
+    """Accepts and clears, then gives the carved regions."""
+    a = accepting(b)
+    begin(a)
+    accept_runs(b, a)
+    map_carved(b, a)
 
 
 BODIES: dict[str, Body] = {"accept": accept, "image_memory": image_memory}

@@ -451,6 +451,32 @@ class LOCK_CMPXCHG(SystemInstruction):
         self._issue()
 
 
+class LOCK_XADD(SystemInstruction):
+    """In one step: the 8 bytes in memory grow by the register, and the register takes what they were."""
+
+    modes = frozenset({64})
+
+    def __init__(self, memory: Any, source: Any, **kwargs: Any) -> None:
+        super().__init__("LOCK XADD", memory, source, **kwargs)
+        to, added = self.operands
+        if not isinstance(to, MemoryOperand) or not isinstance(added, GeneralPurposeRegister64):
+            self._reject()
+        self.encodings.append(
+            (
+                0x00,
+                lambda op: (
+                    bytearray([0xF0])
+                    + rex(1, op[1].hcode, op[0].address)
+                    + bytearray([0x0F, 0xC1])
+                    + modrm_sib_disp(op[1].lcode, op[0].address)
+                ),
+            )
+        )
+        self.in_regs = (True, True)
+        self._implicit((), (source,))
+        self._issue()
+
+
 class LJMP32(SystemInstruction):
     """Direct far jump of 16-bit code into a 32-bit segment: LJMP32(0x08, Symbol("entry32"))."""
 

@@ -54,6 +54,7 @@ def test_what_is_used_brings_what_it_builds_on() -> None:
         ('measure hob into RTMR[0] as blub("x")', "`measure`", "measure"),
         ("accept td", "`accept`", "memory"),
         ("accept td from 0 to 1 GiB", "`accept`", "memory"),
+        ("accept td on all vcpus", "`accept ... on all vcpus`", "cpus"),
         ("park aps on hob", "`park aps`", "cpus"),
         ("handoff linux(td, hob)", "`handoff linux`", "linux"),
         ("handoff linus(td, hob)", "`handoff`", "linux"),

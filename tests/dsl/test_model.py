@@ -87,10 +87,11 @@ def test_statements_are_calls_of_primitives() -> None:
 )
 def test_acceptance(written: str, limit: int, level: int) -> None:
     start = ["start_log(log)?", 'measure hob into RTMR[0] as blob("x")', "let vmm = parse_hob(hob)?"]
-    fw = firmware(*start, "let ram = plan_memory(vmm, td)?", written)
-    accept = calls(fw)[-1]
-    values = [a.value for a in accept.arguments[1:] if isinstance(a, Literal)]
-    assert (accept.callee, values) == ("accept", [limit, level])
+    start += ["let cpus = find_cpus(td)?", "let ram = plan_memory(vmm, td)?"]
+    for words, callee in (("", "accept"), (" on all vcpus", "accept_on_all_vcpus")):
+        accept = calls(firmware(*start, written + words))[-1]
+        values = [a.value for a in accept.arguments[1:] if isinstance(a, Literal)]
+        assert (accept.callee, values) == (callee, [limit, level])
 
 
 def test_requirements_branch_to_their_error() -> None:

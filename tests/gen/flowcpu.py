@@ -27,6 +27,7 @@ TDCALLS = (
     "tdcall_report",
     "tdcall_rtmr_extend",
     "tdcall_accept_run",
+    "tdcall_accept_shared",
     "tdcall_vm_rd",
     "tdcall_vm_wr",
     "tdcall_apic_id",
@@ -37,6 +38,7 @@ TDCALLS = (
     "tdvmcall_io_read",
     "tdvmcall_map_gpa",
     "fatal",
+    "fatal_accept",
     "memcmp",
     "memmove",
 )
@@ -45,6 +47,7 @@ DATA = (
     "ap_mailbox",
     "ap_enumerated",
     "ap_ids",
+    "ap_shared",
     "paging_cpu_ids",
     "__text_start",
     "__text_end",

@@ -213,3 +213,12 @@ def test_vp_info_goes_where_the_record_has_its_fields(link: Link, monkeypatch: p
     names.records["VpInfo"] = replace(record, fields=apart)
     with pytest.raises(BuildError, match="max_vcpus does not follow num_vcpus"):
         emit(REGIONS)
+
+
+def test_a_page_that_was_refused_is_named(image: Linked) -> None:
+    td = Td(image, lambda before: {"rax": 0, "stop": before["rax"] == 0})
+    td.call("fatal_accept", 0x0000_0123_4567_8000, 0xC000_0B0D_0000_0001)
+    report = td.calls[-1].before
+    order = ("r14", "r15", "rbx", "rdi", "rsi", "r8", "r9", "rdx")
+    text = b"".join(report[name].to_bytes(8, "little") for name in order)
+    assert text == b"tdforge: PAGE.ACCEPT of 0000012345678000 gave c0000b0d00000001\0\0"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from flowcpu import HEAP, SHIPPED, FlowCpu, firmware_with
+from flowcpu import HEAP, SHIPPED, Fatal, FlowCpu, firmware_with
 from machinecode import Link
 from unicorn import UC_HOOK_MEM_WRITE
 from unicorn import x86_const as x86
 
 from dsl.api import check_source
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
+from gen.boot.share import CHUNKS, DONE, LIST
 from gen.primitives import cpus
 
 PAGE, TABLES, SLOTS = 4096, 0x81_0000, HEAP + 0xB0000
@@ -269,3 +270,124 @@ def test_without_tdx_nobody_is_waited_for(anywhere: FlowCpu) -> None:
     cpu = fresh(anywhere)
     td_of(cpu, 300, 0)
     assert cpu.call("prim_park_aps", wakeup(cpu), cpu.place(bytes(24))) == 0
+
+
+# ---- acceptance by all
+
+LIMIT, REST_AT, STATUS = 1 << 32, 0x12_3456_7000, 0xC000_0100_0000_0001
+
+
+def plan_of(cpu: FlowCpu) -> tuple[int, int]:
+    """A plan whose carved regions lie in memory of the test, and the record of the page tables."""
+    record = cpu.firmware.records["Ram"]
+    (carved,) = [each.offset for each in record.fields if each.name == "carved"]
+    plan = cpu.place(bytes(record.size))
+    for index in range(len(cpu.context.carved)):
+        cpu.put(plan + carved + 8 + 16 * index, HEAP + 0x80000 + PAGE * index, PAGE)
+    cpu.write(cpu.image.symbols["ap_shared"], bytes(64))
+    return plan, cpu.place(bytes(24))
+
+
+def offset(cpu: FlowCpu, record: str, name: str) -> int:
+    return next(each.offset for each in cpu.firmware.records[record].fields if each.name == name)
+
+
+def test_what_is_shared_is_published_before_how_much_it_is(cpu: FlowCpu) -> None:
+    plan, paging = plan_of(cpu)
+    words = cpu.image.symbols["ap_shared"]
+    seen: list[tuple[int, int]] = []
+
+    def shares(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.put(arguments[2] + offset(cpu, "Shares", "chunks"), 7)
+        seen.append((arguments[2] + offset(cpu, "Shares", "list") + 8, 0))
+        return 0
+
+    cpu.callees = {"accept_shares": shares}
+    hook = cpu.cpu.hook_add(
+        UC_HOOK_MEM_WRITE,
+        lambda _cpu, _kind, at, _size, value, _: seen.append((at - words, value)),
+        begin=words,
+        end=words + 63,
+    )
+    assert cpu.call("prim_accept_on_all_vcpus", plan, LIMIT, 1, paging) == 0
+    cpu.cpu.hook_del(hook)
+    (items, _), *stored = seen
+    assert stored == [(LIST, items), (CHUNKS, 7)]
+    called = [(name, arguments[:4]) for name, arguments in cpu.calls]
+    assert [name for name, _ in called[:3]] == ["accept_begin", "accept_shares", "tdcall_accept_shared"]
+    assert called[0][1][:3] == (plan, LIMIT, 1)
+    assert called[1][1][0] == plan
+    assert called[1][1][1] & 0xFFFF_FFFF == 1
+    assert [name for name, _ in called[3:]] == ["page_map"] * len(cpu.context.carved), "the carved regions"
+
+
+def rests(cpu: FlowCpu, *words: int) -> None:
+    """What the shared acceptance leaves to vCPU 0, one after the other."""
+    left = [*words, 0]
+    cpu.callees["tdcall_accept_shared"] = lambda cpu, arguments: left.pop(0)
+
+
+def test_what_is_left_of_a_chunk_is_finished_and_counted(cpu: FlowCpu) -> None:
+    plan, paging = plan_of(cpu)
+    done = cpu.image.symbols["ap_shared"] + DONE
+    runs = [(REST_AT, 3, 0, 0, 0), (0, 0, 0, 0, 0), (0, 0, 0, 0, 0)]
+    asked: list[tuple[int, ...]] = []
+    counted: list[int] = []
+
+    def rest(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        asked.append((cpu.u64(arguments[1] + offset(cpu, "Acceptance", "next")), *arguments[2:5]))
+        counted.append(cpu.u64(done))
+        cpu.put(arguments[5], *runs[len(asked) - 1])
+        return 0
+
+    def accept_run(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        assert arguments[:3] == runs[0][:3]
+        cpu.put(arguments[3], 2)
+        return STATUS
+
+    cpu.callees = {"accept_rest": rest, "tdcall_accept_run": accept_run}
+    rests(cpu, REST_AT | 3, 0 | 512)
+    assert cpu.call("prim_accept_on_all_vcpus", plan, LIMIT, 1, paging) == 0
+    end = REST_AT + 3 * PAGE
+    assert asked == [(REST_AT, end, 0, 0), (REST_AT, end, 2, STATUS), (0, 512 * PAGE, 0, 0)]
+    assert counted == [0, 0, 1]
+    assert cpu.u64(done) == 2
+    begun = [arguments[:3] for name, arguments in cpu.calls if name == "accept_begin"]
+    assert begun == [(plan, LIMIT, 1)] * 3
+
+
+def test_a_page_that_cannot_be_had_ends_the_boot_and_is_named(cpu: FlowCpu) -> None:
+    plan, paging = plan_of(cpu)
+    first = [True]
+
+    def rest(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.put(arguments[5], REST_AT, 1, 0, 0, 0)
+        return 0 if first.pop() else cpu.error("accept_failed")
+
+    def failing(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        first.append(False)
+        return STATUS
+
+    def fatal(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        raise Fatal(f"{arguments[0]:#x} {arguments[1]:#x}")
+
+    cpu.callees = {"accept_rest": rest, "tdcall_accept_run": failing, "fatal_accept": fatal}
+    rests(cpu, REST_AT | 1)
+    with pytest.raises(Fatal, match=f"^{REST_AT:#x} {STATUS:#x}$"):
+        cpu.call("prim_accept_on_all_vcpus", plan, LIMIT, 1, paging)
+
+
+def test_want_of_page_tables_ends_the_boot_while_others_work(cpu: FlowCpu) -> None:
+    plan, paging = plan_of(cpu)
+
+    def rest(cpu: FlowCpu, arguments: tuple[int, ...]) -> int:
+        cpu.put(arguments[5], 0, 0, 0, REST_AT, PAGE)
+        return 0
+
+    cpu.callees = {"accept_rest": rest, "page_map": lambda cpu, arguments: cpu.error("paging_exhausted")}
+    rests(cpu, REST_AT | 1)
+    with pytest.raises(Fatal, match="tdforge: paging"):
+        cpu.call("prim_accept_on_all_vcpus", plan, LIMIT, 1, paging)
+    rests(cpu)
+    status = cpu.call("prim_accept_on_all_vcpus", plan, LIMIT, 1, paging)
+    assert status == cpu.error("paging_exhausted"), "with the carved regions, when all is done"

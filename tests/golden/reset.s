@@ -11,14 +11,14 @@
         .globl  reset_vector
         .type   reset_vector, @function
 reset_vector:
-        .loc    1 106 0
-        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:106
         .loc    1 107 0
-        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:107
+        .byte   0x0f, 0x20, 0xc0                                        # mov eax, cr0                                  | gen/boot/reset.py:107
         .loc    1 108 0
-        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:108
+        .byte   0xa8, 0x01                                              # test al, 1                                    | gen/boot/reset.py:108
         .loc    1 109 0
-        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:109
+        .byte   0x74, 0x05                                              # jz .real                                      | gen/boot/reset.py:109
+        .loc    1 110 0
+        .byte   0xe9; .long reset_td - . - 4                            # jmp reset_td                                  | gen/boot/reset.py:110
 .Lreset_vector.real:
         .size   reset_vector, . - reset_vector
 .Lend.reset_vector:
@@ -27,10 +27,10 @@ reset_vector:
         .balign 1
         .type   reset_vector_16, @function
 reset_vector_16:
-        .loc    1 113 0
-        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:113
         .loc    1 114 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:114
+        .byte   0xe9; .short reset_real - 0xfffeffff                    # jmp reset_real - 0xfffeffff                   | gen/boot/reset.py:114
+        .loc    1 115 0
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:115
         .size   reset_vector_16, . - reset_vector_16
 .Lend.reset_vector_16:
 
@@ -39,34 +39,34 @@ reset_vector_16:
         .globl  reset_real
         .type   reset_real, @function
 reset_real:
-        .loc    1 121 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:121
         .loc    1 122 0
-        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:122
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:122
+        .loc    1 123 0
+        .byte   0xbe; .short not_a_td - 0xffff0000                      # mov si, not_a_td - 0xffff0000                 | gen/boot/reset.py:123
 .Lreset_real.put:
-        .loc    1 124 0
-        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:124
         .loc    1 125 0
-        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:125
+        .byte   0x2e, 0xac                                              # cs lodsb                                      | gen/boot/reset.py:125
         .loc    1 126 0
-        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:126
+        .byte   0x84, 0xc0                                              # test al, al                                   | gen/boot/reset.py:126
         .loc    1 127 0
-        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:127
+        .byte   0x74, 0x0a                                              # jz .stop                                      | gen/boot/reset.py:127
         .loc    1 128 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:128
+        .byte   0xba, 0x02, 0x04                                        # mov dx, 0x402                                 | gen/boot/reset.py:128
         .loc    1 129 0
-        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:129
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:129
         .loc    1 130 0
-        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:130
+        .byte   0xba, 0xf8, 0x03                                        # mov dx, 0x3f8                                 | gen/boot/reset.py:130
         .loc    1 131 0
-        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:131
+        .byte   0xee                                                    # out dx, al                                    | gen/boot/reset.py:131
+        .loc    1 132 0
+        .byte   0xeb, 0xf0                                              # jmp .put                                      | gen/boot/reset.py:132
 .Lreset_real.stop:
-        .loc    1 133 0
-        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:133
         .loc    1 134 0
-        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:134
+        .byte   0xfa                                                    # cli                                           | gen/boot/reset.py:134
         .loc    1 135 0
-        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:135
+        .byte   0xf4                                                    # hlt                                           | gen/boot/reset.py:135
+        .loc    1 136 0
+        .byte   0xeb, 0xfc                                              # jmp .stop                                     | gen/boot/reset.py:136
         .size   reset_real, . - reset_real
 .Lend.reset_real:
 
@@ -75,7 +75,7 @@ reset_real:
         .globl  not_a_td
         .type   not_a_td, @object
 not_a_td:
-        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:137
+        .byte   0x74, 0x64, 0x66, 0x6f, 0x72, 0x67, 0x65, 0x3a          # read with CS overrides by 16-bit code         | gen/boot/reset.py:138
         .byte   0x20, 0x6e, 0x6f, 0x74, 0x20, 0x69, 0x6e, 0x20
         .byte   0x61, 0x20, 0x54, 0x44, 0x3a, 0x20, 0x74, 0x68
         .byte   0x69, 0x73, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65
@@ -89,8 +89,8 @@ not_a_td:
         .balign 4
         .type   reset_window_check, @object
 reset_window_check:
-        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:140
-        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:141
+        .long   reset_real - 0xffff0000                                 # offset of 16-bit code in the last 64 KiB      | gen/boot/reset.py:141
+        .long   not_a_td - 0xffff0000                                   # offset of its message                         | gen/boot/reset.py:142
         .size   reset_window_check, . - reset_window_check
 .Lend.reset_window_check:
 
@@ -99,14 +99,14 @@ reset_window_check:
         .globl  reset_td
         .type   reset_td, @function
 reset_td:
-        .loc    1 151 0
-        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:151
         .loc    1 152 0
-        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:152
+        .byte   0xfc                                                    # cld                                           | gen/boot/reset.py:152
         .loc    1 153 0
-        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:153
+        .byte   0x0f, 0x01, 0x15; .long gdt_pointer                     # lgdt [gdt_pointer]                            | gen/boot/reset.py:153
         .loc    1 154 0
-        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:154
+        .byte   0x85, 0xf6                                              # test esi, esi                                 | gen/boot/reset.py:154
+        .loc    1 155 0
+        .byte   0x0f, 0x85, 0x89, 0x00, 0x00, 0x00                      # jnz .hold                                     | gen/boot/reset.py:155
         .loc    2 229 0
         .byte   0xbf, 0x00, 0x00, 0x81, 0x00                            # mov edi, 0x810000                             | gen/boot/paging.py:229
         .loc    2 230 0
@@ -188,24 +188,24 @@ reset_td:
         .byte   0x83, 0xed, 0x01                                        # sub ebp, 1                                    | gen/boot/paging.py:274
         .loc    2 275 0
         .byte   0x75, 0xb3                                              # jnz .run                                      | gen/boot/paging.py:275
-        .loc    1 156 0
-        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:156
         .loc    1 157 0
-        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:157
+        .byte   0x31, 0xed                                              # xor ebp, ebp                                  | gen/boot/reset.py:157
         .loc    1 158 0
-        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:158
+        .byte   0xb8, 0x00, 0x00, 0x81, 0x00                            # mov eax, 0x810000                             | gen/boot/reset.py:158
+        .loc    1 159 0
+        .byte   0xeb, 0x0e                                              # jmp .enter                                    | gen/boot/reset.py:159
 .Lreset_td.hold:
-        .loc    1 162 0
-        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:162
+        .loc    1 163 0
+        .byte   0x89, 0xf5                                              # mov ebp, esi                                  | gen/boot/reset.py:163
 .Lreset_td.poll:
-        .loc    1 165 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:165
         .loc    1 166 0
-        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:166
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:166
         .loc    1 167 0
-        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:167
+        .byte   0x8b, 0x05; .long ap_gate                               # mov eax, [ap_gate]                            | gen/boot/reset.py:167
         .loc    1 168 0
-        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:168
+        .byte   0x85, 0xc0                                              # test eax, eax                                 | gen/boot/reset.py:168
+        .loc    1 169 0
+        .byte   0x74, 0xf4                                              # jz .poll                                      | gen/boot/reset.py:169
 .Lreset_td.enter:
         .loc    3 34 0
         .byte   0x0f, 0x22, 0xd8                                        # mov cr3, eax                                  | gen/boot/modes.py:34
@@ -227,30 +227,30 @@ reset_td:
         .globl  reset_long
         .type   reset_long, @function
 reset_long:
-        .loc    1 176 0
-        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:176
-        .loc    1 178 0
-        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:178
-        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:178
-        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:178
-        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:178
-        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:178
+        .loc    1 177 0
+        .byte   0xb8, 0x18, 0x00, 0x00, 0x00                            # mov eax, 0x18                                 | gen/boot/reset.py:177
         .loc    1 179 0
-        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:179
+        .byte   0x8e, 0xd8                                              # mov ds, eax                                   | gen/boot/reset.py:179
+        .byte   0x8e, 0xc0                                              # mov es, eax                                   | gen/boot/reset.py:179
+        .byte   0x8e, 0xd0                                              # mov ss, eax                                   | gen/boot/reset.py:179
+        .byte   0x8e, 0xe0                                              # mov fs, eax                                   | gen/boot/reset.py:179
+        .byte   0x8e, 0xe8                                              # mov gs, eax                                   | gen/boot/reset.py:179
         .loc    1 180 0
-        .byte   0x0f, 0x85; .long ap_identify - . - 4                   # jnz ap_identify                               | gen/boot/reset.py:180
+        .byte   0x85, 0xed                                              # test ebp, ebp                                 | gen/boot/reset.py:180
         .loc    1 181 0
-        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:181
+        .byte   0x0f, 0x85; .long ap_identify - . - 4                   # jnz ap_identify                               | gen/boot/reset.py:181
         .loc    1 182 0
-        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:182
+        .byte   0xbc, 0x00, 0x60, 0x82, 0x00                            # mov esp, 0x826000                             | gen/boot/reset.py:182
         .loc    1 183 0
-        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:183
+        .byte   0xb8, 0x20, 0x00, 0x00, 0x00                            # mov eax, 0x20                                 | gen/boot/reset.py:183
         .loc    1 184 0
-        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:184
+        .byte   0x0f, 0x00, 0xd8                                        # ltr ax                                        | gen/boot/reset.py:184
         .loc    1 185 0
-        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:185
+        .byte   0x0f, 0x01, 0x1d; .long idt_pointer - . - 4             # lidt [rip + idt_pointer]                      | gen/boot/reset.py:185
         .loc    1 186 0
-        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:186
+        .byte   0xe8; .long tdf_entry - . - 4                           # call tdf_entry                                | gen/boot/reset.py:186
+        .loc    1 187 0
+        .byte   0x0f, 0x0b                                              # ud2                                           | gen/boot/reset.py:187
         .size   reset_long, . - reset_long
 .Lend.reset_long:
 
@@ -259,12 +259,12 @@ reset_long:
         .globl  ap_identify
         .type   ap_identify, @function
 ap_identify:
-        .loc    1 199 0
-        .byte   0x89, 0xee                                              # mov esi, ebp                                  | gen/boot/reset.py:199
         .loc    1 200 0
-        .byte   0x81, 0xfe, 0x00, 0x04, 0x00, 0x00                      # cmp esi, 0x400                                | gen/boot/reset.py:200
+        .byte   0x89, 0xee                                              # mov esi, ebp                                  | gen/boot/reset.py:200
         .loc    1 201 0
-        .byte   0x0f, 0x83, 0xef, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:201
+        .byte   0x81, 0xfe, 0x00, 0x04, 0x00, 0x00                      # cmp esi, 0x400                                | gen/boot/reset.py:201
+        .loc    1 202 0
+        .byte   0x0f, 0x83, 0xef, 0x00, 0x00, 0x00                      # jae .lost                                     | gen/boot/reset.py:202
         .loc    4 63 0
         .byte   0x83, 0x3d; .long ap_enumerated - . - 5; .byte 0x00     # cmp dword [rip + ap_enumerated], 0            | gen/boot/apicid.py:63
         .loc    4 64 0
@@ -346,38 +346,38 @@ ap_identify:
         .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/apicid.py:87
         .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/apicid.py:87
         .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/apicid.py:87
-        .loc    1 203 0
-        .byte   0x89, 0xc5                                              # mov ebp, eax                                  | gen/boot/reset.py:203
         .loc    1 204 0
-        .byte   0x83, 0xc0, 0x01                                        # add eax, 1                                    | gen/boot/reset.py:204
+        .byte   0x89, 0xc5                                              # mov ebp, eax                                  | gen/boot/reset.py:204
         .loc    1 205 0
-        .byte   0xba, 0x00, 0x80, 0x81, 0x00                            # mov edx, 0x818000                             | gen/boot/reset.py:205
+        .byte   0x83, 0xc0, 0x01                                        # add eax, 1                                    | gen/boot/reset.py:205
         .loc    1 206 0
-        .byte   0x89, 0x04, 0xb2                                        # mov [rdx + rsi*4], eax                        | gen/boot/reset.py:206
+        .byte   0xba, 0x00, 0x80, 0x81, 0x00                            # mov edx, 0x818000                             | gen/boot/reset.py:206
+        .loc    1 207 0
+        .byte   0x89, 0x04, 0xb2                                        # mov [rdx + rsi*4], eax                        | gen/boot/reset.py:207
 .Lap_identify.wait:
-        .loc    1 208 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:208
         .loc    1 209 0
-        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:209
-        .loc    1 210 0
-        .byte   0x48, 0x85, 0xd2                                        # test rdx, rdx                                 | gen/boot/reset.py:210
-        .loc    1 211 0
-        .byte   0x74, 0xf2                                              # jz .wait                                      | gen/boot/reset.py:211
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:209
         .loc    1 212 0
-        .byte   0x48, 0x8d, 0x8a, 0x00, 0x10, 0x00, 0x00                # lea rcx, [rdx + 0x1000]                       | gen/boot/reset.py:212
+        .byte   0x48, 0x8b, 0x15; .long ap_mailbox - . - 4              # mov rdx, [rip + ap_mailbox]                   | gen/boot/reset.py:212
         .loc    1 213 0
-        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:213
+        .byte   0x48, 0x85, 0xd2                                        # test rdx, rdx                                 | gen/boot/reset.py:213
         .loc    1 214 0
-        .byte   0x48, 0x8b, 0x0d; .long ap_ids - . - 4                  # mov rcx, [rip + ap_ids]                       | gen/boot/reset.py:214
+        .byte   0x74, 0xf2                                              # jz .wait                                      | gen/boot/reset.py:214
         .loc    1 215 0
-        .byte   0x48, 0x85, 0xc9                                        # test rcx, rcx                                 | gen/boot/reset.py:215
+        .byte   0x48, 0x8d, 0x8a, 0x00, 0x10, 0x00, 0x00                # lea rcx, [rdx + 0x1000]                       | gen/boot/reset.py:215
         .loc    1 216 0
-        .byte   0x74, 0x03                                              # jz .parked                                    | gen/boot/reset.py:216
+        .byte   0x0f, 0x22, 0xd9                                        # mov cr3, rcx                                  | gen/boot/reset.py:216
         .loc    1 217 0
-        .byte   0x89, 0x2c, 0xb1                                        # mov [rcx + rsi*4], ebp                        | gen/boot/reset.py:217
-.Lap_identify.parked:
+        .byte   0x48, 0x8b, 0x0d; .long ap_ids - . - 4                  # mov rcx, [rip + ap_ids]                       | gen/boot/reset.py:217
+        .loc    1 218 0
+        .byte   0x48, 0x85, 0xc9                                        # test rcx, rcx                                 | gen/boot/reset.py:218
         .loc    1 219 0
-        .byte   0xc6, 0x84, 0x32, 0x00, 0x08, 0x00, 0x00, 0x01          # mov byte [rdx + rsi + 0x800], 1               | gen/boot/reset.py:219
+        .byte   0x74, 0x03                                              # jz .parked                                    | gen/boot/reset.py:219
+        .loc    1 220 0
+        .byte   0x89, 0x2c, 0xb1                                        # mov [rcx + rsi*4], ebp                        | gen/boot/reset.py:220
+.Lap_identify.parked:
+        .loc    1 222 0
+        .byte   0xc6, 0x84, 0x32, 0x00, 0x08, 0x00, 0x00, 0x01          # mov byte [rdx + rsi + 0x800], 1               | gen/boot/reset.py:222
         .loc    6 101 0
         .byte   0x31, 0xdb                                              # xor ebx, ebx                                  | gen/boot/park.py:101
         .byte   0x31, 0xf6                                              # xor esi, esi                                  | gen/boot/park.py:101
@@ -390,13 +390,13 @@ ap_identify:
         .byte   0x45, 0x31, 0xed                                        # xor r13d, r13d                                | gen/boot/park.py:101
         .byte   0x45, 0x31, 0xf6                                        # xor r14d, r14d                                | gen/boot/park.py:101
         .byte   0x45, 0x31, 0xff                                        # xor r15d, r15d                                | gen/boot/park.py:101
-        .loc    1 222 0
-        .byte   0xe9; .long ap_park - . - 4                             # jmp ap_park                                   | gen/boot/reset.py:222
-.Lap_identify.lost:
-        .loc    1 224 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:224
         .loc    1 225 0
-        .byte   0xeb, 0xfc                                              # jmp .lost                                     | gen/boot/reset.py:225
+        .byte   0xe9; .long ap_park - . - 4                             # jmp ap_park                                   | gen/boot/reset.py:225
+.Lap_identify.lost:
+        .loc    1 227 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/reset.py:227
+        .loc    1 228 0
+        .byte   0xeb, 0xfc                                              # jmp .lost                                     | gen/boot/reset.py:228
         .size   ap_identify, . - ap_identify
 .Lend.ap_identify:
 
@@ -592,14 +592,14 @@ ap_reset_end:
         .globl  gdt
         .type   gdt, @object
 gdt:
-        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:232
-        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:232
-        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:232
-        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:232
-        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:233
-        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:234
-        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:235
-        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:236
+        .quad   0x0000000000000000                                      # null                                          | gen/boot/reset.py:235
+        .quad   0x00cf9b000000ffff                                      # 0x08: 32-bit code                             | gen/boot/reset.py:235
+        .quad   0x00af9b000000ffff                                      # 0x10: 64-bit code                             | gen/boot/reset.py:235
+        .quad   0x00cf93000000ffff                                      # 0x18: data                                    | gen/boot/reset.py:235
+        .short  0x0067                                                  # 0x20: TSS: limit                              | gen/boot/reset.py:236
+        .short  tss - 0xffff0000                                        # base 15:0                                     | gen/boot/reset.py:237
+        .byte   0xff, 0x89, 0x00, 0xff                                  # base 23:16, type, limit 19:16, base 31:24     | gen/boot/reset.py:238
+        .quad   0x0000000000000000                                      # base 63:32                                    | gen/boot/reset.py:239
         .size   gdt, . - gdt
 .Lend.gdt:
 
@@ -608,8 +608,8 @@ gdt:
         .globl  gdt_pointer
         .type   gdt_pointer, @object
 gdt_pointer:
-        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:238
-        .long   gdt                                                     # base                                          | gen/boot/reset.py:239
+        .short  0x002f                                                  # limit                                         | gen/boot/reset.py:241
+        .long   gdt                                                     # base                                          | gen/boot/reset.py:242
         .byte   0x00, 0x00                                              # align 4
         .size   gdt_pointer, . - gdt_pointer
 .Lend.gdt_pointer:
@@ -619,7 +619,7 @@ gdt_pointer:
         .globl  ap_gate
         .type   ap_gate, @object
 ap_gate:
-        .long   0x00000000                                              # 0: APs hold; else the first PML4              | gen/boot/reset.py:242
+        .long   0x00000000                                              # 0: APs hold; else the first PML4              | gen/boot/reset.py:245
         .size   ap_gate, . - ap_gate
 .Lend.ap_gate:
 
@@ -628,7 +628,7 @@ ap_gate:
         .globl  ap_enumerated
         .type   ap_enumerated, @object
 ap_enumerated:
-        .long   0x00000000                                              # 1: the TDX module says which APIC ids the vCPUs have| gen/boot/reset.py:244
+        .long   0x00000000                                              # 1: the TDX module says which APIC ids the vCPUs have| gen/boot/reset.py:247
         .size   ap_enumerated, . - ap_enumerated
 .Lend.ap_enumerated:
 
@@ -637,7 +637,7 @@ ap_enumerated:
         .globl  ap_mailbox
         .type   ap_mailbox, @object
 ap_mailbox:
-        .quad   0x0000000000000000                                      # 0: APs wait; else the ACPI wakeup mailbox     | gen/boot/reset.py:246
+        .quad   0x0000000000000000                                      # 0: APs wait; else the ACPI wakeup mailbox     | gen/boot/reset.py:249
         .size   ap_mailbox, . - ap_mailbox
 .Lend.ap_mailbox:
 
@@ -646,7 +646,7 @@ ap_mailbox:
         .globl  ap_ids
         .type   ap_ids, @object
 ap_ids:
-        .quad   0x0000000000000000                                      # 0: no AP comes back; else where each leaves its APIC id, by its index| gen/boot/reset.py:248
+        .quad   0x0000000000000000                                      # 0: no AP comes back; else where each leaves its APIC id, by its index| gen/boot/reset.py:251
         .size   ap_ids, . - ap_ids
 .Lend.ap_ids:
 
@@ -655,13 +655,13 @@ ap_ids:
         .globl  tss
         .type   tss, @object
 tss:
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:257
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # no stack for other privilege levels           | gen/boot/reset.py:260
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00
-        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:258
-        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:259
+        .quad   0x0000000000826000                                      # IST1                                          | gen/boot/reset.py:261
+        .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00          # IST2 to IST7                                  | gen/boot/reset.py:262
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
@@ -669,7 +669,7 @@ tss:
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00
         .byte   0x00, 0x00
-        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:260
+        .short  0x0068                                                  # no I/O permission map                         | gen/boot/reset.py:263
         .size   tss, . - tss
 .Lend.tss:
 

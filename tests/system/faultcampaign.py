@@ -26,7 +26,7 @@ from interference.trial import VMLINUX_BY, Built
 from interferencecampaign import builder, flow_files
 
 from dsl.api import check_file
-from emu.oracle.chosen import Outcome, run
+from emu.oracle.chosen import ORDERS, Outcome, run
 from emu.oracle.compare import differences
 from emu.tdx import leaves
 from formats import eventlog, ghci
@@ -35,10 +35,12 @@ from formats.tdx import status
 from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 ERROR = sha384(b"\x01\0\0\0").digest()  # of the separator that a refused boot measures
-FLOWS = ("alioth", "elf", "executable", "host_acpi", "kexec", "linux", "payload", "qemu", "secure_boot")
-FLOWS += ("service_td", "signed_executable", "vmlinux")
+FLOWS = ("alioth", "all_vcpus", "elf", "executable", "host_acpi", "kexec", "linux", "payload", "qemu")
+FLOWS += ("secure_boot", "service_td", "signed_executable", "vmlinux")
 BOTH = (0, 1)  # the RTMRs with separators
 VMLINUX_HOST = "dragonball"  # adds little, and takes no initrd; each page of libkrun's is a TDCALL
+VCPUS = {"all_vcpus": 4}  # of others, vCPU 0 alone makes the calls
+SEEDS = 4  # orders of several vCPUs, in turn
 MEMORY = 256 << 20  # of which elf.tdf's window has 80 MiB from 96 MiB on
 
 # What a call may answer instead of doing what it does (intel/tdx-module TDX_1.5.01; GHCI 1.5)
@@ -104,10 +106,11 @@ class Seam:
             leaves.tdcall = self.module
 
 
-def boot(built: Built, seam: Seam) -> Outcome:
-    """To the handoff or to an error. EmuError: no host loads it."""
+def boot(built: Built, seam: Seam, seed: int = 0) -> Outcome:
+    """To the handoff or to an error; with a seed, vCPUs run in odd pieces. EmuError: no host loads it."""
+    choice = replace(built.base, seed=seed, order=ORDERS.index("odd pieces") if seed else 0)
     with seam.between():
-        return run(built.config, built.base, built.log_area, built.arguments, built.window)
+        return run(built.config, choice, built.log_area, built.arguments, built.window)
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ class Honest:
     values: tuple[frozenset[bytes], ...]
 
 
-def honest(built: Built) -> Honest:
+def honest(built: Built, seed: int = 0) -> Honest:
     seam = Seam()
-    outcome = boot(built, seam)
+    outcome = boot(built, seam, seed)
     assert outcome.shown is not None, outcome.detail
     values = []
     for number in BOTH:
@@ -178,6 +181,7 @@ def built(flow: Path) -> Built:
             config,
             vmm=VMLINUX_HOST if config.vmm == VMLINUX_BY else config.vmm,
             memory=MEMORY,
+            vcpus=VCPUS.get(flow.stem, config.vcpus),
             td=replace(config.td, choices=replace(config.td.choices, stop_at_refused_vmcall=False)),
         ),
     )
@@ -186,12 +190,14 @@ def built(flow: Path) -> Built:
 def tried(flow: Path, every: int = 1, first: int = 0) -> Figures:
     """Boots with an error of each `every`-th call from `first` on, once with each of its errors."""
     image = built(flow)
-    one = honest(image)
-    figures = Figures(flow.stem, len(one.calls))
-    for number in range(first, len(one.calls), every):
+    ones = [honest(image, seed) for seed in range(SEEDS if image.config.vcpus > 1 else 1)]
+    figures = Figures(flow.stem, len(ones[0].calls))
+    for number in range(first, min(len(one.calls) for one in ones), every):
+        seed = number // every % len(ones)
+        one = ones[seed]
         call = one.calls[number]
         for answer in call.errors():
-            other = boot(image, Seam(number, answer))
+            other = boot(image, Seam(number, answer), seed)
             figures.runs += 1
             if other.shown is not None:
                 figures.handed_over += 1

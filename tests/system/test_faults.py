@@ -67,6 +67,6 @@ def test_no_flow_is_left_out() -> None:
 def test_a_flow_is_named_or_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["lunix"])
-    assert "no flow lunix; there are alioth, elf" in capsys.readouterr().err
+    assert "no flow lunix; there are alioth, all_vcpus, elf" in capsys.readouterr().err
     assert main(["linux", "--every", "400"]) == 0
     assert capsys.readouterr().out.startswith("linux: ")

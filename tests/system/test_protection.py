@@ -15,7 +15,8 @@ from emu.observe import Observer
 from emu.oracle.chosen import configuration
 from emu.tdx.measure import AddedRegion
 from emu.view import Vcpu
-from formats.registers import Gpr
+from formats.registers import RAX, Gpr
+from formats.tdx.leaves import Leaf
 
 LOW_MEMORY = 2 << 20  # where Linux has its trampolines
 BIT64 = 64
@@ -29,9 +30,12 @@ class Watch(Observer):
         self.after: list[Mapping] = []
         self.entry = 0
         self.maps: dict[int, set[tuple[Mapping, ...]]] = {}
+        self.accepting: set[int] = set()
 
     def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
         if vcpu.regs.mode == BIT64 and not self.entry:
+            if given[RAX] == Leaf.MEM_PAGE_ACCEPT:
+                self.accepting.add(vcpu.index)
             found = mappings(vcpu.memory.read, vcpu.regs.cr3, vcpu.memory.shared_bit)
             self.maps.setdefault(vcpu.index, set()).add(tuple(found))
             self.before += [(vcpu.index, each) for each in found if each.rights == "rwx"]
@@ -47,7 +51,9 @@ EXECUTABLES = {"executable", "payload", "service_td", "signed_executable"}
 def watched(flow: str) -> tuple[Watch, list[AddedRegion]]:
     """A boot with two vCPUs up to the handoff, and what the VMM measured of the TD."""
     image = built(flow_files()[flow])
-    machine = api.prepare(replace(configuration(image.config, image.base), vcpus=2))
+    shared = flow == "all_vcpus"
+    config = configuration(image.config, image.base)
+    machine = api.prepare(replace(config, vcpus=2, memory=4 * config.memory if shared else config.memory))
     try:
         watch = Watch()
         machine.observe(watch)
@@ -59,6 +65,7 @@ def watched(flow: str) -> tuple[Watch, list[AddedRegion]]:
     assert watch.before == []
     assert len(watch.maps[0]) > 1, "the map of the BSP changes on the way"
     assert 1 in watch.maps, "the AP has 64-bit code, too"
+    assert watch.accepting == ({0, 1} if shared else {0})
     return watch, own
 
 

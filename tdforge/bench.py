@@ -6,14 +6,20 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from emu import api
 from emu.config import RunConfig
+from emu.observe import Observer
+from emu.view import Vcpu
 from formats import tdvf
+from formats.registers import RAX, Gpr
+from formats.tdx.leaves import Leaf
 from formats.units import GIB, KIB, MIB
 from gen.core.hostlib import load
 from gen.link.toolchain import C_FLAGS
@@ -31,6 +37,12 @@ from tdforge.tiny import BANNER
 
 PAGE_FILE = Path("docs") / "performance.md"
 MEMORY = (256 * MIB, 2 * GIB)
+# RAM that all vCPUs accept together, and how many there are.
+SHARED_FLOW, SHARED_MEMORY, VCPUS = (
+    Path("tests") / "dsl" / "flows" / "all_vcpus.tdf",
+    64 * GIB,
+    (1, 4, 16, 64),
+)
 # The bars of the first milestone.
 MAX_INSTRUCTIONS = 40_000
 MAX_MEASURED_PAGES = 16
@@ -110,6 +122,41 @@ def handoff_rows(reports: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ..
     return rows
 
 
+class Accepts(Observer):
+    """How often each vCPU calls TDG.MEM.PAGE.ACCEPT."""
+
+    def __init__(self) -> None:
+        self.by: Counter[int] = Counter()
+
+    def on_tdcall(self, vcpu: Vcpu, given: Gpr, result: Gpr) -> None:
+        """Counts it, whatever the answer."""
+        self.by[vcpu.index] += given[RAX] == Leaf.MEM_PAGE_ACCEPT
+
+
+def shared_rows(kernel: bytes) -> list[tuple[str, ...]]:
+    """Table of what vCPUs that accept together do, one column for each number of them. UserError."""
+    image = build_flow(SHARED_FLOW, boot.OUT).image
+    rows: list[tuple[str, ...]] = []
+    for vcpus in VCPUS:
+        config = RunConfig(
+            read(image, "image"), str(image), SHARED_MEMORY, vcpus=vcpus, kernel=kernel, cmdline=boot.CMDLINE,
+            elf=symbols_of(image), skip_count=HASHING,
+        )  # fmt: skip
+        td = api.prepare(config)
+        try:
+            seen = Accepts()
+            td.observe(seen)
+            report = api.report(td, td.run(config.max_instructions, None))
+        finally:
+            td.close()
+        if not report.met:
+            raise UserError(f"{vcpus} vCPUs: no handoff; {show.end_line(report.to_json()['end'])}")
+        figures = (vcpus, seen.by.total(), seen.by[0], max(seen.by.values()), outside(report.to_json()))
+        rows.append(tuple(f"{figure:,}" for figure in figures))
+    names = ("vCPUs", "TDG.MEM.PAGE.ACCEPT", "by vCPU 0", "by the busiest vCPU", "instructions of vCPU 0")
+    return list(zip(names, *rows, strict=True))
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """`rows`, headings first, as a Markdown table."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -168,7 +215,7 @@ def measure() -> tuple[str, list[Bar]]:
             "at least",
         ),
     ]
-    return page(kernel, reports | on_qemu, of_flows(data), speeds, bars), bars
+    return page(kernel, reports | on_qemu, of_flows(data), shared_rows(data), speeds, bars), bars
 
 
 def of_flows(kernel: bytes) -> list[tuple[str, ...]]:
@@ -187,6 +234,7 @@ def page(
     kernel: Kernel,
     reports: Mapping[str, Mapping[str, Any]],
     flows: Sequence[tuple[str, ...]],
+    shared: Sequence[Sequence[str]],
     speeds: Mapping[str, float],
     bars: Sequence[Bar],
 ) -> str:
@@ -212,9 +260,19 @@ def page(
         "signed with a new key of each kind: another key or signature takes some thousand\n"
         "instructions more or less.\n\n"
         f"{markdown(flows)}\n"
+        f"{SHARED_TEXT}\n{markdown(shared)}\n"
         f"## SHA-384 on this host\n\n{markdown(hashing)}\n"
         f"## Limits\n\n{markdown(limits)}"
     )
+
+
+SHARED_TEXT = f"""\
+## Acceptance on all vCPUs
+
+`{SHARED_FLOW}` (`accept ram on all vcpus`) with {show_size(SHARED_MEMORY)}, in the order
+of `--seed 0`. Calls are those of all vCPUs, instructions are without hashing. Each part of 2 MiB costs about
+40 of them. With many vCPUs, vCPU 0 spends most of its own on finding them and on their ids.
+"""
 
 
 def machine() -> str:

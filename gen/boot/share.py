@@ -52,21 +52,16 @@ from gen.boot.standins import branch
 from gen.x86 import DQ, LOCK_CMPXCHG, LOCK_XADD, TDCALL, Symbol, Unit
 
 SHARED = "ap_shared"
-NEXT, CHUNKS, DONE, REST, LIST = range(0, 40, 8)
-"""The words at `ap_shared`."""
-REST_PAGES = PAGE - 1
-"""Of the word that names the rest of a chunk: the bits that say how many pages it has, at least one."""
+_SHARING = {field.name: field.offset for field in prelude().records["Sharing"].fields}
+NEXT, CHUNKS, DONE, REST, LIST = (_SHARING[name] for name in ("next", "chunks", "done", "rest", "list"))
 
 
 def emit_shared(unit: Unit, without_tdx: bool = False) -> None:
     """The shared words and vCPU 0's part; the linker drops both if no flow asks for them."""
     _accept_shared(unit, without_tdx)
     with unit.data(SHARED, section=f".data.{SHARED}", align=64):
-        DQ(0, "the next chunk that nobody has")
-        DQ(0, "how many there are; 0: nothing is shared yet")
-        DQ(0, "how many are done")
-        DQ(0, "the rest of one, for vCPU 0: GPA | pages; 0: none")
-        DQ(0, "GPA of the list: items of record Shares")
+        for name in _SHARING:
+            DQ(0, name)
 
 
 def _accept_shared(unit: Unit, without_tdx: bool) -> None:

@@ -55,7 +55,6 @@ from dsl.sizes import SPAN_SIZE
 from formats.tdx.topology import ENUM_TOPOLOGY, TD_CTLS, TOPOLOGY_ENUM_CONFIGURED
 from formats.units import PAGE
 from formats.wakeup import ENTRY, IDS, OWN_ADDRESSES, PARKED, RESET, RESET_VECTOR, TABLES
-from gen.boot.share import CHUNKS, DONE, LIST, REST_PAGES, SHARED
 from gen.flow.names import CONTEXT, FATAL_STATUS
 from gen.primitives.builder import READ, READ_EXECUTE, READ_WRITE, Body, Builder, pages_arguments
 from gen.primitives.memory import accept_runs, accepting, begin, map_carved
@@ -274,14 +273,14 @@ def accept_on_all_vcpus(b: Builder) -> None:  # (ram, limit, level, paging)
     CALL(Symbol("accept_shares"))
     # The number comes last: an AP that sees it finds the list (stores stay in order on x86).
     LEA(rax, [rsp + shares + b.items("Shares", "list")])
-    MOV([Symbol(SHARED, LIST)], rax)
+    MOV([Symbol("ap_shared", b.offset("Sharing", "list"))], rax)
     MOV(rax, [rsp + shares + b.offset("Shares", "chunks")])
-    MOV([Symbol(SHARED, CHUNKS)], rax)
+    MOV([Symbol("ap_shared", b.offset("Sharing", "chunks"))], rax)
     LABEL(work)
     CALL(Symbol("tdcall_accept_shared"))
     TEST(rax, rax)
     JZ(all_done)
-    MOV(ecx, REST_PAGES)
+    MOV(ecx, PAGE - 1)  # how many pages
     AND(rcx, rax)
     SUB(rax, rcx)
     SHL(rcx, PAGE.bit_length() - 1)
@@ -292,7 +291,7 @@ def accept_on_all_vcpus(b: Builder) -> None:  # (ram, limit, level, paging)
     MOV(rax, [rsp + a.index])
     MOV([rsp + a.at + b.offset("Acceptance", "next")], rax)
     accept_runs(replace(b, fail=ended), a, end)
-    LEA(rcx, [Symbol(SHARED, DONE)])
+    LEA(rcx, [Symbol("ap_shared", b.offset("Sharing", "done"))])
     MOV(eax, 1)
     LOCK_XADD([rcx], rax)
     JMP(work)

@@ -12,19 +12,16 @@ void accept_shares(const struct ram *ram, uint32_t level, struct shares *out) {
         const struct ram_range *range = &ram->ranges.items[i];
         if (range->state != TDF_RAM_STATE_UNACCEPTED)
             continue;
-        struct share *last = &out->list.items[out->list.count];
-        if (out->list.count != 0 && (last - 1)->end == range->start) {
-            (last - 1)->end = range->end;
-            continue;
+        struct share *share = &out->list.items[out->list.count];
+        if (out->list.count != 0 && (share - 1)->end == range->start) {
+            share--;
+            out->chunks -= share->chunks;
+        } else {
+            out->list.count++;
+            share->start = range->start;
+            share->large = level ? TDF_PAGE_2M : 0;
         }
-        last->start = range->start;
-        last->end = range->end;
-        last->large = level ? TDF_PAGE_2M : 0;
-        out->list.count++;
-    }
-    for (uint64_t i = 0; i < out->list.count; i++)
-        PROVE_LOOP((i, *out), i <= out->list.count, out->list.count - i) {
-        struct share *share = &out->list.items[i];
+        share->end = range->end;
         uint64_t areas = tdf_align_up(share->end, TDF_PAGE_2M) - tdf_align_down(share->start, TDF_PAGE_2M);
         share->chunks = (uint32_t)(areas / TDF_PAGE_2M);
         out->chunks += share->chunks;

@@ -603,146 +603,146 @@ tdcall_accept_run:
         .globl  tdcall_accept_shared
         .type   tdcall_accept_shared, @function
 tdcall_accept_shared:
-        .loc    4 82 0
-        .byte   0x4c, 0x8d, 0x0d; .long ap_shared - . - 4               # lea r9, [rip + ap_shared]                     | gen/boot/share.py:82
+        .loc    4 77 0
+        .byte   0x4c, 0x8d, 0x0d; .long ap_shared - . - 4               # lea r9, [rip + ap_shared]                     | gen/boot/share.py:77
 .Ltdcall_accept_shared.more:
-        .loc    4 84 0
-        .byte   0x49, 0x8b, 0x41, 0x18                                  # mov rax, [r9 + 0x18]                          | gen/boot/share.py:84
-        .loc    4 85 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:85
-        .loc    4 86 0
-        .byte   0x0f, 0x85, 0xd2, 0x00, 0x00, 0x00                      # jnz .done                                     | gen/boot/share.py:86
-        .loc    4 136 0
-        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/share.py:136
-        .loc    4 137 0
-        .byte   0xf0, 0x49, 0x0f, 0xc1, 0x01                            # lock xadd [r9], rax                           | gen/boot/share.py:137
-        .loc    4 138 0
-        .byte   0x49, 0x3b, 0x41, 0x08                                  # cmp rax, [r9 + 8]                             | gen/boot/share.py:138
-        .loc    4 139 0
-        .byte   0x0f, 0x83, 0x97, 0x00, 0x00, 0x00                      # jae .wait                                     | gen/boot/share.py:139
-        .loc    4 140 0
-        .byte   0x49, 0x8b, 0x79, 0x20                                  # mov rdi, [r9 + 0x20]                          | gen/boot/share.py:140
+        .loc    4 79 0
+        .byte   0x49, 0x8b, 0x41, 0x18                                  # mov rax, [r9 + 0x18]                          | gen/boot/share.py:79
+        .loc    4 80 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:80
+        .loc    4 81 0
+        .byte   0x0f, 0x85, 0xd2, 0x00, 0x00, 0x00                      # jnz .done                                     | gen/boot/share.py:81
+        .loc    4 131 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/share.py:131
+        .loc    4 132 0
+        .byte   0xf0, 0x49, 0x0f, 0xc1, 0x01                            # lock xadd [r9], rax                           | gen/boot/share.py:132
+        .loc    4 133 0
+        .byte   0x49, 0x3b, 0x41, 0x08                                  # cmp rax, [r9 + 8]                             | gen/boot/share.py:133
+        .loc    4 134 0
+        .byte   0x0f, 0x83, 0x97, 0x00, 0x00, 0x00                      # jae .wait                                     | gen/boot/share.py:134
+        .loc    4 135 0
+        .byte   0x49, 0x8b, 0x79, 0x20                                  # mov rdi, [r9 + 0x20]                          | gen/boot/share.py:135
 .Ltdcall_accept_shared.seek:
+        .loc    4 137 0
+        .byte   0x8b, 0x57, 0x10                                        # mov edx, [rdi + 0x10]                         | gen/boot/share.py:137
+        .loc    4 138 0
+        .byte   0x48, 0x39, 0xd0                                        # cmp rax, rdx                                  | gen/boot/share.py:138
+        .loc    4 139 0
+        .byte   0x72, 0x09                                              # jb .found                                     | gen/boot/share.py:139
+        .loc    4 140 0
+        .byte   0x48, 0x29, 0xd0                                        # sub rax, rdx                                  | gen/boot/share.py:140
+        .loc    4 141 0
+        .byte   0x48, 0x83, 0xc7, 0x18                                  # add rdi, 0x18                                 | gen/boot/share.py:141
         .loc    4 142 0
-        .byte   0x8b, 0x57, 0x10                                        # mov edx, [rdi + 0x10]                         | gen/boot/share.py:142
-        .loc    4 143 0
-        .byte   0x48, 0x39, 0xd0                                        # cmp rax, rdx                                  | gen/boot/share.py:143
-        .loc    4 144 0
-        .byte   0x72, 0x09                                              # jb .found                                     | gen/boot/share.py:144
-        .loc    4 145 0
-        .byte   0x48, 0x29, 0xd0                                        # sub rax, rdx                                  | gen/boot/share.py:145
-        .loc    4 146 0
-        .byte   0x48, 0x83, 0xc7, 0x18                                  # add rdi, 0x18                                 | gen/boot/share.py:146
-        .loc    4 147 0
-        .byte   0xeb, 0xef                                              # jmp .seek                                     | gen/boot/share.py:147
+        .byte   0xeb, 0xef                                              # jmp .seek                                     | gen/boot/share.py:142
 .Ltdcall_accept_shared.found:
+        .loc    4 144 0
+        .byte   0x48, 0xc1, 0xe0, 0x15                                  # shl rax, 0x15                                 | gen/boot/share.py:144
+        .loc    4 145 0
+        .byte   0x48, 0x8b, 0x17                                        # mov rdx, [rdi]                                | gen/boot/share.py:145
+        .loc    4 146 0
+        .byte   0x49, 0x89, 0xd2                                        # mov r10, rdx                                  | gen/boot/share.py:146
+        .loc    4 147 0
+        .byte   0x49, 0x81, 0xe2, 0x00, 0x00, 0xe0, 0xff                # and r10, -0x200000                            | gen/boot/share.py:147
+        .loc    4 148 0
+        .byte   0x49, 0x01, 0xc2                                        # add r10, rax                                  | gen/boot/share.py:148
         .loc    4 149 0
-        .byte   0x48, 0xc1, 0xe0, 0x15                                  # shl rax, 0x15                                 | gen/boot/share.py:149
+        .byte   0x4d, 0x8d, 0x82, 0x00, 0x00, 0x20, 0x00                # lea r8, [r10 + 0x200000]                      | gen/boot/share.py:149
         .loc    4 150 0
-        .byte   0x48, 0x8b, 0x17                                        # mov rdx, [rdi]                                | gen/boot/share.py:150
+        .byte   0x49, 0x39, 0xd2                                        # cmp r10, rdx                                  | gen/boot/share.py:150
         .loc    4 151 0
-        .byte   0x49, 0x89, 0xd2                                        # mov r10, rdx                                  | gen/boot/share.py:151
+        .byte   0x4c, 0x0f, 0x42, 0xd2                                  # cmovb r10, rdx                                | gen/boot/share.py:151
         .loc    4 152 0
-        .byte   0x49, 0x81, 0xe2, 0x00, 0x00, 0xe0, 0xff                # and r10, -0x200000                            | gen/boot/share.py:152
+        .byte   0x48, 0x8b, 0x57, 0x08                                  # mov rdx, [rdi + 8]                            | gen/boot/share.py:152
         .loc    4 153 0
-        .byte   0x49, 0x01, 0xc2                                        # add r10, rax                                  | gen/boot/share.py:153
+        .byte   0x49, 0x39, 0xd0                                        # cmp r8, rdx                                   | gen/boot/share.py:153
         .loc    4 154 0
-        .byte   0x4d, 0x8d, 0x82, 0x00, 0x00, 0x20, 0x00                # lea r8, [r10 + 0x200000]                      | gen/boot/share.py:154
+        .byte   0x4c, 0x0f, 0x47, 0xc2                                  # cmova r8, rdx                                 | gen/boot/share.py:154
         .loc    4 155 0
-        .byte   0x49, 0x39, 0xd2                                        # cmp r10, rdx                                  | gen/boot/share.py:155
+        .byte   0x4c, 0x89, 0xc2                                        # mov rdx, r8                                   | gen/boot/share.py:155
         .loc    4 156 0
-        .byte   0x4c, 0x0f, 0x42, 0xd2                                  # cmovb r10, rdx                                | gen/boot/share.py:156
+        .byte   0x4c, 0x29, 0xd2                                        # sub rdx, r10                                  | gen/boot/share.py:156
         .loc    4 157 0
-        .byte   0x48, 0x8b, 0x57, 0x08                                  # mov rdx, [rdi + 8]                            | gen/boot/share.py:157
+        .byte   0x3b, 0x57, 0x14                                        # cmp edx, [rdi + 0x14]                         | gen/boot/share.py:157
         .loc    4 158 0
-        .byte   0x49, 0x39, 0xd0                                        # cmp r8, rdx                                   | gen/boot/share.py:158
+        .byte   0x75, 0x1d                                              # jne .small_pages                              | gen/boot/share.py:158
         .loc    4 159 0
-        .byte   0x4c, 0x0f, 0x47, 0xc2                                  # cmova r8, rdx                                 | gen/boot/share.py:159
-        .loc    4 160 0
-        .byte   0x4c, 0x89, 0xc2                                        # mov rdx, r8                                   | gen/boot/share.py:160
-        .loc    4 161 0
-        .byte   0x4c, 0x29, 0xd2                                        # sub rdx, r10                                  | gen/boot/share.py:161
-        .loc    4 162 0
-        .byte   0x3b, 0x57, 0x14                                        # cmp edx, [rdi + 0x14]                         | gen/boot/share.py:162
-        .loc    4 163 0
-        .byte   0x75, 0x1d                                              # jne .small_pages                              | gen/boot/share.py:163
-        .loc    4 164 0
-        .byte   0x49, 0x8d, 0x4a, 0x01                                  # lea rcx, [r10 + 1]                            | gen/boot/share.py:164
-        .loc    4 184 0
-        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/share.py:184
-        .loc    4 185 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/share.py:185
-        .loc    4 186 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:186
-        .loc    4 166 0
-        .byte   0x74, 0x28                                              # jz .chunk_done                                | gen/boot/share.py:166
-        .loc    4 167 0
-        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/share.py:167
-        .loc    4 168 0
-        .byte   0x3d, 0x0b, 0x0b, 0x00, 0xc0                            # cmp eax, 0xc0000b0b                           | gen/boot/share.py:168
-        .loc    4 169 0
-        .byte   0x75, 0x43                                              # jne .refused                                  | gen/boot/share.py:169
-.Ltdcall_accept_shared.small_pages:
-        .loc    4 171 0
-        .byte   0x4c, 0x89, 0xd1                                        # mov rcx, r10                                  | gen/boot/share.py:171
-        .loc    4 184 0
-        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/share.py:184
-        .loc    4 185 0
-        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/share.py:185
-        .loc    4 186 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:186
-        .loc    4 173 0
-        .byte   0x75, 0x32                                              # jnz .refused                                  | gen/boot/share.py:173
-        .loc    4 174 0
-        .byte   0x49, 0x81, 0xc2, 0x00, 0x10, 0x00, 0x00                # add r10, 0x1000                               | gen/boot/share.py:174
-        .loc    4 175 0
-        .byte   0x4d, 0x39, 0xc2                                        # cmp r10, r8                                   | gen/boot/share.py:175
-        .loc    4 176 0
-        .byte   0x72, 0xe3                                              # jb .small_pages                               | gen/boot/share.py:176
-.Ltdcall_accept_shared.chunk_done:
-        .loc    4 178 0
-        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/share.py:178
+        .byte   0x49, 0x8d, 0x4a, 0x01                                  # lea rcx, [r10 + 1]                            | gen/boot/share.py:159
         .loc    4 179 0
-        .byte   0xf0, 0x49, 0x0f, 0xc1, 0x41, 0x10                      # lock xadd [r9 + 0x10], rax                    | gen/boot/share.py:179
-        .loc    4 88 0
-        .byte   0xe9, 0x48, 0xff, 0xff, 0xff                            # jmp .more                                     | gen/boot/share.py:88
+        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/share.py:179
+        .loc    4 180 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/share.py:180
+        .loc    4 181 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:181
+        .loc    4 161 0
+        .byte   0x74, 0x28                                              # jz .chunk_done                                | gen/boot/share.py:161
+        .loc    4 162 0
+        .byte   0x48, 0xc1, 0xe8, 0x20                                  # shr rax, 0x20                                 | gen/boot/share.py:162
+        .loc    4 163 0
+        .byte   0x3d, 0x0b, 0x0b, 0x00, 0xc0                            # cmp eax, 0xc0000b0b                           | gen/boot/share.py:163
+        .loc    4 164 0
+        .byte   0x75, 0x43                                              # jne .refused                                  | gen/boot/share.py:164
+.Ltdcall_accept_shared.small_pages:
+        .loc    4 166 0
+        .byte   0x4c, 0x89, 0xd1                                        # mov rcx, r10                                  | gen/boot/share.py:166
+        .loc    4 179 0
+        .byte   0xb8, 0x06, 0x00, 0x00, 0x00                            # mov eax, 6                                    | gen/boot/share.py:179
+        .loc    4 180 0
+        .byte   0x66, 0x0f, 0x01, 0xcc                                  # tdcall                                        | gen/boot/share.py:180
+        .loc    4 181 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:181
+        .loc    4 168 0
+        .byte   0x75, 0x32                                              # jnz .refused                                  | gen/boot/share.py:168
+        .loc    4 169 0
+        .byte   0x49, 0x81, 0xc2, 0x00, 0x10, 0x00, 0x00                # add r10, 0x1000                               | gen/boot/share.py:169
+        .loc    4 170 0
+        .byte   0x4d, 0x39, 0xc2                                        # cmp r10, r8                                   | gen/boot/share.py:170
+        .loc    4 171 0
+        .byte   0x72, 0xe3                                              # jb .small_pages                               | gen/boot/share.py:171
+.Ltdcall_accept_shared.chunk_done:
+        .loc    4 173 0
+        .byte   0xb8, 0x01, 0x00, 0x00, 0x00                            # mov eax, 1                                    | gen/boot/share.py:173
+        .loc    4 174 0
+        .byte   0xf0, 0x49, 0x0f, 0xc1, 0x41, 0x10                      # lock xadd [r9 + 0x10], rax                    | gen/boot/share.py:174
+        .loc    4 83 0
+        .byte   0xe9, 0x48, 0xff, 0xff, 0xff                            # jmp .more                                     | gen/boot/share.py:83
 .Ltdcall_accept_shared.wait:
+        .loc    4 85 0
+        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/share.py:85
+        .loc    4 86 0
+        .byte   0x49, 0x8b, 0x41, 0x18                                  # mov rax, [r9 + 0x18]                          | gen/boot/share.py:86
+        .loc    4 87 0
+        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:87
+        .loc    4 88 0
+        .byte   0x75, 0x1c                                              # jnz .done                                     | gen/boot/share.py:88
+        .loc    4 89 0
+        .byte   0x49, 0x8b, 0x51, 0x10                                  # mov rdx, [r9 + 0x10]                          | gen/boot/share.py:89
         .loc    4 90 0
-        .byte   0xf3, 0x90                                              # pause                                         | gen/boot/share.py:90
+        .byte   0x49, 0x3b, 0x51, 0x08                                  # cmp rdx, [r9 + 8]                             | gen/boot/share.py:90
         .loc    4 91 0
-        .byte   0x49, 0x8b, 0x41, 0x18                                  # mov rax, [r9 + 0x18]                          | gen/boot/share.py:91
+        .byte   0x75, 0xeb                                              # jne .wait                                     | gen/boot/share.py:91
         .loc    4 92 0
-        .byte   0x48, 0x85, 0xc0                                        # test rax, rax                                 | gen/boot/share.py:92
-        .loc    4 93 0
-        .byte   0x75, 0x1c                                              # jnz .done                                     | gen/boot/share.py:93
-        .loc    4 94 0
-        .byte   0x49, 0x8b, 0x51, 0x10                                  # mov rdx, [r9 + 0x10]                          | gen/boot/share.py:94
-        .loc    4 95 0
-        .byte   0x49, 0x3b, 0x51, 0x08                                  # cmp rdx, [r9 + 8]                             | gen/boot/share.py:95
-        .loc    4 96 0
-        .byte   0x75, 0xeb                                              # jne .wait                                     | gen/boot/share.py:96
-        .loc    4 97 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:97
+        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:92
 .Ltdcall_accept_shared.refused:
-        .loc    4 191 0
-        .byte   0x4c, 0x89, 0xc1                                        # mov rcx, r8                                   | gen/boot/share.py:191
-        .loc    4 192 0
-        .byte   0x4c, 0x29, 0xd1                                        # sub rcx, r10                                  | gen/boot/share.py:192
-        .loc    4 193 0
-        .byte   0x48, 0xc1, 0xe9, 0x0c                                  # shr rcx, 0xc                                  | gen/boot/share.py:193
-        .loc    4 194 0
-        .byte   0x4c, 0x09, 0xd1                                        # or rcx, r10                                   | gen/boot/share.py:194
-        .loc    4 100 0
-        .byte   0x48, 0x89, 0xc8                                        # mov rax, rcx                                  | gen/boot/share.py:100
-        .loc    4 101 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:101
+        .loc    4 186 0
+        .byte   0x4c, 0x89, 0xc1                                        # mov rcx, r8                                   | gen/boot/share.py:186
+        .loc    4 187 0
+        .byte   0x4c, 0x29, 0xd1                                        # sub rcx, r10                                  | gen/boot/share.py:187
+        .loc    4 188 0
+        .byte   0x48, 0xc1, 0xe9, 0x0c                                  # shr rcx, 0xc                                  | gen/boot/share.py:188
+        .loc    4 189 0
+        .byte   0x4c, 0x09, 0xd1                                        # or rcx, r10                                   | gen/boot/share.py:189
+        .loc    4 95 0
+        .byte   0x48, 0x89, 0xc8                                        # mov rax, rcx                                  | gen/boot/share.py:95
+        .loc    4 96 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:96
 .Ltdcall_accept_shared.done:
-        .loc    4 103 0
-        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/share.py:103
-        .loc    4 104 0
-        .byte   0x4d, 0x89, 0x51, 0x18                                  # mov [r9 + 0x18], r10                          | gen/boot/share.py:104
-        .loc    4 105 0
-        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:105
+        .loc    4 98 0
+        .byte   0x45, 0x31, 0xd2                                        # xor r10d, r10d                                | gen/boot/share.py:98
+        .loc    4 99 0
+        .byte   0x4d, 0x89, 0x51, 0x18                                  # mov [r9 + 0x18], r10                          | gen/boot/share.py:99
+        .loc    4 100 0
+        .byte   0xc3                                                    # ret                                           | gen/boot/share.py:100
         .size   tdcall_accept_shared, . - tdcall_accept_shared
 .Lend.tdcall_accept_shared:
 
@@ -751,11 +751,11 @@ tdcall_accept_shared:
         .globl  ap_shared
         .type   ap_shared, @object
 ap_shared:
-        .quad   0x0000000000000000                                      # the next chunk that nobody has                | gen/boot/share.py:65
-        .quad   0x0000000000000000                                      # how many there are; 0: nothing is shared yet  | gen/boot/share.py:66
-        .quad   0x0000000000000000                                      # how many are done                             | gen/boot/share.py:67
-        .quad   0x0000000000000000                                      # the rest of one, for vCPU 0: GPA | pages; 0: none| gen/boot/share.py:68
-        .quad   0x0000000000000000                                      # GPA of the list: items of record Shares       | gen/boot/share.py:69
+        .quad   0x0000000000000000                                      # next                                          | gen/boot/share.py:64
+        .quad   0x0000000000000000                                      # chunks                                        | gen/boot/share.py:64
+        .quad   0x0000000000000000                                      # done                                          | gen/boot/share.py:64
+        .quad   0x0000000000000000                                      # rest                                          | gen/boot/share.py:64
+        .quad   0x0000000000000000                                      # list                                          | gen/boot/share.py:64
         .size   ap_shared, . - ap_shared
 .Lend.ap_shared:
 

@@ -27,6 +27,7 @@ from emu.vmm.policy import Policy
 from formats.registers import RAX, RCX, Gpr
 from formats.tdx import status
 from formats.tdx.leaves import Leaf
+from tdforge.bench import PAGE_FILE, SHARED_MEMORY, VCPUS
 
 FLOW = Path(__file__).parents[1] / "dsl" / "flows" / "all_vcpus.tdf"
 LARGE = 2 * MIB
@@ -267,3 +268,19 @@ def test_what_the_vmm_had_added_is_cleared(together: Firmware, linux: Firmware) 
     assert shared.all == alone.all
     assert len(shared.accepted) > 1
     assert shared.answers[status.PAGE_ALREADY_ACCEPTED] >= len(Adding.PAGES)
+
+
+# ---- figures
+
+
+@pytest.mark.parametrize("vcpus", VCPUS)
+def test_the_page_of_figures_has_these(together: Firmware, vcpus: int) -> None:
+    """docs/performance.md: all calls, vCPU 0's, the busiest vCPU's."""
+    lines = PAGE_FILE.read_text().splitlines()
+    rows = {cells[1].strip(): cells[2:-1] for line in lines if len(cells := line.split("|")) > 2}
+    column = VCPUS.index(vcpus)
+    names = ("TDG.MEM.PAGE.ACCEPT", "by vCPU 0", "by the busiest vCPU")
+    _, seen = boot(together, memory=SHARED_MEMORY, vcpus=vcpus)
+    calls = {index: len(each) for index, each in seen.accepted.items()}
+    found = (sum(calls.values()), calls[0], max(calls.values()))
+    assert [rows[name][column].strip() for name in names] == [f"{figure:,}" for figure in found]

@@ -8,7 +8,7 @@ vCPU does with its own registers, and to pages that only it may accept, needs no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -24,7 +24,8 @@ from dsl.capabilities import prelude
 from formats.tdx.status import PAGE_ALREADY_ACCEPTED, PAGE_SIZE_MISMATCH
 from formats.wakeup import PARKED
 from gen.boot.share import CHUNKS, DONE, LIST, NEXT, REST
-from gen.boot.units import emit
+from gen.boot.units import emit, units
+from gen.x86 import Unit
 
 PAGE, LARGE = 0x1000, 0x20_0000
 ITEMS, MAILBOX = 0x80_0000, 0x90_0000  # where the list lies; what the OS's mailbox is in the end
@@ -73,13 +74,14 @@ class State:
 @dataclass
 class Program:
     """The code of vCPU 0 and of an AP, and what is shared. `answers`: of PAGE.ACCEPT to GPA | level, if not
-    0. `first`: what vCPU 0 publishes first.
+    0. `first`: what vCPU 0 publishes first; `large`: 0 for small pages alone.
     """
 
     image: Linked
     shares: tuple[tuple[int, int], ...]
     answers: Mapping[int, int] = field(default_factory=dict)
     first: str = "list"
+    large: int = LARGE
 
     def __post_init__(self) -> None:
         symbols = self.image.symbols
@@ -104,7 +106,7 @@ class Program:
     def _list(self) -> Iterator[tuple[int, int]]:
         record = prelude().records["Share"]
         for index, (start, end) in enumerate(self.shares):
-            values = {"start": start, "end": end, "chunks": _areas(start, end), "large": LARGE}
+            values = {"start": start, "end": end, "chunks": _areas(start, end), "large": self.large}
             for each in record.fields:
                 yield ITEMS + index * record.size + each.offset, values[each.name]
 
@@ -293,7 +295,7 @@ class Run:
         if not self.registers[Register.RAX]:
             start, size = operand & -PAGE, LARGE if operand & 1 else PAGE
             pages = range(start, start + size, PAGE)
-            if start % size or not set(pages) <= set(self.program.wanted):
+            if operand & 1 > self.program.large or start % size or not set(pages) <= set(self.program.wanted):
                 raise Wrong(f"{operand:#x} is not to be accepted")
             self.accepted += pages
 
@@ -380,6 +382,16 @@ ANSWERS = {
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
 def test_every_interleaving_accepts_each_page_once(shared: Linked, answers: dict[int, int], aps: int) -> None:
     assert explore(Program(shared, SHARES, answers), aps) == ""
+
+
+def test_small_pages_alone(shared: Linked) -> None:
+    assert explore(Program(shared, SHARES, large=0), 1) == ""
+
+
+def test_the_code_is_what_the_listing_says(check_unit: Callable[[Unit], int]) -> None:
+    """Of the units that only such an image has."""
+    reset, usual = (units(REGIONS, all_vcpus=each)[0] for each in (True, False))
+    assert check_unit(reset) > check_unit(usual)
 
 
 def without(program: Program, function: str, mnemonic: Mnemonic, behind: Mnemonic) -> Program:

@@ -10,7 +10,8 @@ import pytest
 from faultcampaign import built
 from interference.choices import BASE
 from interference.trial import Built
-from tdbox import GIB, MIB, Firmware, made
+from qemubox import console, initrd
+from tdbox import GIB, MIB, QEMU, Firmware, made
 
 from emu import api
 from emu.observe import Observer
@@ -28,6 +29,8 @@ from formats.registers import RAX, RCX, Gpr
 from formats.tdx import status
 from formats.tdx.leaves import Leaf
 from tdforge.bench import PAGE_FILE, SHARED_MEMORY, VCPUS
+from tdforge.hosts import Launch as PlainLaunch
+from tdforge.initramfs import TOUR
 
 FLOW = Path(__file__).parents[1] / "dsl" / "flows" / "all_vcpus.tdf"
 LARGE = 2 * MIB
@@ -284,3 +287,23 @@ def test_the_page_of_figures_has_these(together: Firmware, vcpus: int) -> None:
     calls = {index: len(each) for index, each in seen.accepted.items()}
     found = (sum(calls.values()), calls[0], max(calls.values()))
     assert [rows[name][column].strip() for name in names] == [f"{figure:,}" for figure in found]
+
+
+# ---- without TDX
+
+
+def test_on_an_ordinary_machine_all_is_there(tmp_path: Path, tiny: bytes, kernel: bytes) -> None:
+    """The same image in a TD on QEMU, where APs take part, and on a QEMU without TDX, where none is asked."""
+    flow = tmp_path / "everywhere.tdf"
+    flow.write_text(QEMU.read_text().replace("    accept ram\n", "    accept ram on all vcpus\n"))
+    image = made(flow, tmp_path, tiny)
+    report, seen = boot(image, ApsFirst(), vmm="qemu", vcpus=4)
+    assert report.met, report.end
+    assert sorted(seen.accepted) == [0, 1, 2, 3]
+    bios = tmp_path / "everywhere.bin"
+    bios.write_bytes(image.image)
+    file = tmp_path / "kernel"
+    file.write_bytes(kernel)
+    text = console(PlainLaunch(bios, file, initrd(tmp_path, TOUR), "console=ttyS0 quiet", 512 * MIB, 2, ()))
+    assert "tour: processors: 2\n" in text
+    assert "tour: done" in text

@@ -26,6 +26,7 @@ from gen.x86 import (
     LJMP,
     LJMP32,
     LOCK_CMPXCHG,
+    LOCK_XADD,
     LODSB_CS,
     LTR,
     MOVCR,
@@ -113,6 +114,8 @@ FORMS: list[tuple[Callable[[], SystemInstruction], str]] = [
     (lambda: JMP_FAR([r13]), "jmp far [r13]"),
     (lambda: LOCK_CMPXCHG([rdx], rcx), "lock cmpxchg [rdx], rcx"),
     (lambda: LOCK_CMPXCHG([r9 + 8], r10), "lock cmpxchg [r9 + 8], r10"),
+    (lambda: LOCK_XADD([rdx], rcx), "lock xadd [rdx], rcx"),
+    (lambda: LOCK_XADD([r9 + 8], r10), "lock xadd [r9 + 8], r10"),
     (lambda: LJMP32(0x08, Symbol("entry")), "jmp 0x8:entry"),
     (lambda: LGDT_CS(Symbol("pointer") - 0xFFFF0000), "o32 lgdt pointer - 0xffff0000"),
     (lambda: JMP16(Symbol("far") - 0xFFFEFFFF), "jmp far - 0xfffeffff"),
@@ -171,6 +174,7 @@ def test_every_class_is_covered() -> None:
         (lambda: LGDT([rsi + rdx * 2]), {"rsi", "rdx"}, set()),
         (lambda: JMP_FAR([rbx]), {"rbx"}, set()),
         (lambda: LOCK_CMPXCHG([rdx], rcx), {"rax", "rcx", "rdx"}, {"rax"}),
+        (lambda: LOCK_XADD([rdx], rcx), {"rcx", "rdx"}, {"rcx"}),
         (lambda: TDCALL(reads=(rax, rcx), writes=(rax,)), {"rax", "rcx"}, {"rax"}),
     ],
 )
@@ -196,6 +200,8 @@ def test_declares_registers(
         lambda: JMP_FAR(rax),
         lambda: LOCK_CMPXCHG(rax, rcx),
         lambda: LOCK_CMPXCHG([rdx], ecx),
+        lambda: LOCK_XADD(rax, rcx),
+        lambda: LOCK_XADD([rdx], ecx),
         lambda: MOVOFFSET(rax, Symbol("s")),
     ],
 )

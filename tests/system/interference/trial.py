@@ -242,7 +242,7 @@ def judged(built: Built, all_: Iterable[Outcome]) -> list[Counterexample]:
 
 
 def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial:
-    """Runs a flow under many VMMs, half as many if `quick`, and judges what they were shown."""
+    """Runs a flow under many VMMs, a third as many if `quick`, and judges what they were shown."""
     all_ = list(outcomes(built, (built.base,)))
     if all_ and all_[0].shown is None:  # perhaps it wants something of the VMM
         for outcome in outcomes(built, obliging_choices(random, text, all_[0])):
@@ -255,7 +255,7 @@ def tried(built: Built, text: str, random: Random, quick: bool = False) -> Trial
     by_files = built.config.vmm in (FILES_BY, FILES_AND_NO_PCI_BY)
     rest = [*quiet_choices(random, first.choice, by_files), *active_choices(random, text, first)]
     if quick:
-        rest = random.sample(rest, len(rest) // 2)
+        rest = random.sample(rest, len(rest) // 3)
     if built.config.vmm == VMLINUX_BY:
         rest.append(replace(first.choice, removed=1))
     all_ += outcomes(built, rest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from emu.oracle.shown import REGISTERS, Range, Read, Shown, log_of, wakeup
@@ -150,7 +151,7 @@ def _elf(file: bytes, load: int) -> bytes:
     delta = (load - base) % (1 << 64)
     start = tags[DynamicTag.RELA] - base
     for offset, info, addend in _entries("<QQQ", image, start, tags[DynamicTag.RELASZ]):
-        if info == elf.R_RELATIVE:
+        if info & 0xFFFF_FFFF == elf.R_RELATIVE:  # above lies a symbol, which this type has no use for
             struct.pack_into("<Q", image, offset - base, (addend + delta) % (1 << 64))
     for at in _packed(image, tags[DynamicTag.RELR] - base, tags[DynamicTag.RELRSZ], base):
         _add(image, at, delta)
@@ -163,7 +164,9 @@ def _dynamic(file: bytes) -> dict[int, int]:
     for index in range(header.program_count):
         part = unpack(elf.PROGRAM_HEADER, file, header.program_offset + index * elf.PROGRAM_HEADER.sizeof())
         if part.type == elf.PT_DYNAMIC:
-            return {int(tag): int(value) for tag, value in _entries("<QQ", file, part.offset, part.file_size)}
+            entries = _entries("<QQ", file, part.offset, part.file_size)
+            before_end = takewhile(lambda entry: entry[0] != DynamicTag.NULL, entries)
+            return {tag: value for tag, value in before_end}
     return {}
 
 

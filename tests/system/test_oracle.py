@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import fields, replace
 import oracle
 import pefile
 import pytest
+from elftools.elf.elffile import ELFFile
 from payloadcpu import load_elf, load_pe
 from tdbox import Firmware, finish, launched
 
@@ -301,6 +303,22 @@ def test_what_a_file_becomes_is_what_other_readers_say(name: str) -> None:
         assert made[at : at + size] == other.content[at : at + size]
     assert executables.loaded(file[: len(file) // 2], load) == b""
     assert executables.loaded(b"a text", load) == b""
+
+
+def test_a_relocation_may_name_a_symbol_and_what_follows_the_end_of_the_table_is_no_entry() -> None:
+    """As the firmware reads them, which mutated files showed."""
+    file, load = sample("elf"), 0x1234_5000
+    (dynamic,) = ELFFile(io.BytesIO(file)).iter_segments("PT_DYNAMIC")
+    made, place = executables.loaded(file, load), dynamic["p_offset"]
+    tags = {tag["d_tag"]: tag["d_val"] for tag in dynamic.iter_tags()}
+    symbol = tags["DT_RELA"] + 8 + 5  # of the first entry; the table lies in the first part, as in the file
+    named = file[:symbol] + b"\1" + file[symbol + 1 :]
+    part = executables.loaded(named, load)
+    assert part[:symbol] == made[:symbol]
+    assert part[symbol + 1 :] == made[symbol + 1 :]
+    ended = file[:place] + bytes(16) + file[place + 16 :]
+    assert executables.loaded(file, load) != executables.loaded(file, load + PAGE)
+    assert executables.loaded(ended, load) == executables.loaded(ended, load + PAGE) != b""
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

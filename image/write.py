@@ -81,14 +81,15 @@ def metadata_sections(sections: Sequence[Placed]) -> tuple[Section, ...]:
 
 
 def write_image(sections: Sequence[Placed], profile: Profile | str = Profile.QEMU) -> bytes:
-    """The image file: every section's data where the guest sees it, metadata, table and pointer at the end.
+    """The image file: data of sections that lie elsewhere, then a volume with what is seen below 4 GiB, and
+    metadata, table and pointer at its end.
 
     ImageRefused with every rule the result breaks under `profile`; FormatError when there is no such layout.
     """
-    size = _file_size(sections)
+    size = _mapped_size(sections)
     if size > MAX_FILE_SIZE:
         raise FormatError("image", f"{size:#x} bytes", "at most 16 MiB")
-    image = bytearray(volume_head(size).ljust(size, b"\0"))
+    image = bytearray(_elsewhere(sections)) + volume_head(size).ljust(size, b"\0")
     offsets = _offsets(sections)
     for section in sections:
         if section.data:
@@ -109,8 +110,8 @@ def _is_mapped(section: Placed) -> bool:
 
 
 def _offsets(sections: Sequence[Placed]) -> dict[str, int]:
-    """Where in the file each section's data lies. What the guest has elsewhere comes first, behind a page."""
-    base, at = FOUR_GIB - _file_size(sections), PAGE
+    """Where in the file each section's data lies."""
+    base, at = FOUR_GIB - _file_size(sections), 0
     offsets = {}
     for section in sections:
         if section.data and _is_mapped(section):
@@ -121,13 +122,20 @@ def _offsets(sections: Sequence[Placed]) -> dict[str, int]:
     return offsets
 
 
-def _file_size(sections: Sequence[Placed]) -> int:
+def _elsewhere(sections: Sequence[Placed]) -> int:
+    """Bytes in front of the volume. They may be many: who takes them copies section by section."""
+    return align_up(sum(align_up(s.size, PAGE) for s in sections if s.data and not _is_mapped(s)), FILE_UNIT)
+
+
+def _mapped_size(sections: Sequence[Placed]) -> int:
     lowest = min((s.address for s in sections if s.data and _is_mapped(s)), default=FOUR_GIB)
     if lowest >= FOUR_GIB:
         raise FormatError("image", "no section with data", "a BFV that ends at 4 GiB")
-    elsewhere = sum(align_up(s.size, PAGE) for s in sections if s.data and not _is_mapped(s))
-    head = elsewhere + PAGE if elsewhere else int(HEAD_SIZE)
-    return align_up(FOUR_GIB - lowest + head, FILE_UNIT)
+    return align_up(FOUR_GIB - lowest + int(HEAD_SIZE), FILE_UNIT)
+
+
+def _file_size(sections: Sequence[Placed]) -> int:
+    return _elsewhere(sections) + _mapped_size(sections)
 
 
 def _put_metadata(image: bytearray, sections: Sequence[Section]) -> None:

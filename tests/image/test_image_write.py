@@ -17,7 +17,7 @@ from formats import fv, tdvf
 from formats.errors import FormatError
 from formats.limits import MAX_SECTIONS
 from formats.tdvf import SectionType
-from formats.units import FOUR_GIB
+from formats.units import FOUR_GIB, MIB
 from gen.sections import mapped_regions, placed_sections
 from image.check import check_image
 from image.mrtd import mrtd
@@ -190,14 +190,14 @@ def test_a_payload_in_the_file_lies_in_front_of_what_is_mapped() -> None:
         Placed("payload", SectionType.PAYLOAD, 0xA0_0000, len(content), 1, content),
     ]
     image = write_image(placed, "direct-boot")
-    assert len(image) == 0x1_0000
+    assert len(image) == 0x2_0000
     record = records(image)[2]
-    assert (record.data_offset, record.raw_size, record.memory_size) == (0x1000, 0x2000, 0x2000)
-    assert image[0x1000:0x3000] == content
-    assert image[-0x3000:-0x400] == code()[:-0x400]
-    large = replace(placed[2], size=0xD000, data=bytes(0xD000))
-    assert len(write_image([*placed[:2], large], "direct-boot")) == 0x2_0000
+    assert (record.data_offset, record.raw_size, record.memory_size) == (0, 0x2000, 0x2000)
+    assert image[:0x2000] == content
+    assert image[0x1_0000:] == write_image(placed[:2])[:0xFC00] + image[-0x400:]
     other = write_image([*placed[:2], replace(placed[2], data=content[::-1])], "direct-boot")
     assert mrtd(image).digest != mrtd(other).digest
+    large = replace(placed[2], size=16 * MIB, data=bytes(16 * MIB))
+    assert len(write_image([*placed[:2], large], "direct-boot")) == 16 * MIB + 0x1_0000
     param = Placed("param", SectionType.PAYLOAD_PARAM, 0x82_0000, 0x1000)
     assert not check_image(write_image([*placed, param], "direct-boot"), "direct-boot")

@@ -15,7 +15,7 @@ from ccore import LIB
 from keys import P384_ORDER, P384_PRIME, EcKey, RsaKey, encoded
 
 # How many messages openssl signs with each key; TDFORGE_SIGNATURES=200 for more than is needed every day.
-SIGNATURES = int(os.environ.get("TDFORGE_SIGNATURES", "12"))
+SIGNATURES = int(os.environ.get("TDFORGE_SIGNATURES", "25"))
 MESSAGE = b"a payload"
 DIGEST = sha384(MESSAGE).digest()
 

@@ -7,7 +7,7 @@ section 38 (measurement register indexes); td-shim specification, "TD event log"
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +33,7 @@ class EventType(IntEnum):
 
     PREBOOT_CERT = 0x0
     POST_CODE = 0x1
+    UNUSED = 0x2
     NO_ACTION = 0x3
     SEPARATOR = 0x4
     ACTION = 0x5
@@ -44,18 +45,28 @@ class EventType(IntEnum):
     TABLE_OF_DEVICES = 0xB
     COMPACT_HASH = 0xC
     IPL = 0xD
+    IPL_PARTITION_DATA = 0xE
+    NONHOST_CODE = 0xF
+    NONHOST_CONFIG = 0x10
+    NONHOST_INFO = 0x11
+    OMIT_BOOT_DEVICE_EVENTS = 0x12
     POST_CODE2 = 0x13
     EFI_VARIABLE_DRIVER_CONFIG = 0x8000_0001
     EFI_VARIABLE_BOOT = 0x8000_0002
     EFI_BOOT_SERVICES_APPLICATION = 0x8000_0003
     EFI_BOOT_SERVICES_DRIVER = 0x8000_0004
+    EFI_RUNTIME_SERVICES_DRIVER = 0x8000_0005
     EFI_GPT_EVENT = 0x8000_0006
     EFI_ACTION = 0x8000_0007
     EFI_PLATFORM_FIRMWARE_BLOB = 0x8000_0008
     EFI_HANDOFF_TABLES = 0x8000_0009
     EFI_PLATFORM_FIRMWARE_BLOB2 = 0x8000_000A
     EFI_HANDOFF_TABLES2 = 0x8000_000B
+    EFI_VARIABLE_BOOT2 = 0x8000_000C
+    EFI_HCRTM_EVENT = 0x8000_0010
     EFI_VARIABLE_AUTHORITY = 0x8000_00E0
+    EFI_SPDM_FIRMWARE_BLOB = 0x8000_00E1
+    EFI_SPDM_FIRMWARE_CONFIG = 0x8000_00E2
 
 
 class Separator(IntEnum):
@@ -111,10 +122,27 @@ BLOB2_RANGE = (
     "cc_blob2_range" / c.Struct("base" / Int64ul, "length" / Int64ul)
 ) * "Tail of UEFI_PLATFORM_FIRMWARE_BLOB2; a counted description precedes it, PFP 10.2.5"
 
-
 VARIABLE = (
     "uefi_variable_data" / c.Struct("guid" / Bytes(16), "name_length" / Int64ul, "data_length" / Int64ul)
 ) * "Head of UEFI_VARIABLE_DATA; name in UTF-16 and data follow, PFP 10.2.6"
+
+
+IMAGE_LOAD = (
+    "uefi_image_load_event"
+    / c.Struct("base" / Int64ul, "length" / Int64ul, "link_base" / Int64ul, "path_length" / Int64ul)
+) * "Head of UEFI_IMAGE_LOAD_EVENT; a device path follows, PFP 10.2.3"
+
+PATH_NODE = (
+    "efi_device_path" / c.Struct("type" / Int8ul, "subtype" / Int8ul, "length" / Int16ul)
+) * "Head of a node of a device path, UEFI 2.10 section 10.3.1"
+FILE_PATH = (
+    4,
+    4,
+)  # type and subtype of a node that holds a file's path in UTF-16, UEFI 2.10 section 10.3.5.4
+
+TAGGED = (
+    "tcg_tagged_event" / c.Struct("tag" / Int32ul, "size" / Int32ul)
+) * "Head of TCG_PCClientTaggedEvent; what the tag stands for follows, PFP, EV_EVENT_TAG"
 
 
 @dataclass(frozen=True)
@@ -156,6 +184,51 @@ class Event:
             return ", ".join(filter(None, (_readable(SPEC_ID_SIGNATURE), vendor)))
         return " ".join(filter(None, map(_readable, _texts(self.type, self.data))))
 
+    @property
+    def information(self) -> bytes | None:
+        """What an EV_PLATFORM_CONFIG_FLAGS event of td-shim's form holds behind its head; else None."""
+        head = PLATFORM_CONFIG.sizeof()
+        if self.type != EventType.PLATFORM_CONFIG_FLAGS or len(self.data) < head:
+            return None
+        return self.data[head:] if PLATFORM_CONFIG.parse(self.data).length == len(self.data) - head else None
+
+    @property
+    def hashed(self) -> tuple[bytes, ...]:
+        """What the digest may cover by the event's type and form, the usual first; empty if that is not in
+        the event data, or the type leaves it open.
+        """
+        if self.information is not None:
+            return (self.information, self.data)
+        if self.type in _WHOLE:
+            return (self.data,)
+        if self.type == EventType.EFI_VARIABLE_BOOT and len(self.data) >= VARIABLE.sizeof():
+            return (self.data[VARIABLE.sizeof() + 2 * VARIABLE.parse(self.data).name_length :], self.data)
+        if self.type == EventType.IPL:
+            for mark in GRUB_MARKS:
+                if self.data.startswith(mark):
+                    text = self.data[len(mark) :]
+                    return (text.removesuffix(b"\0"), text)
+        return ()
+
+    @property
+    def consistent(self) -> bool | None:
+        """Whether the digest is that of the event data, where the type says so; None where it does not."""
+        if not self.digest or not self.hashed:
+            return None
+        return self.digest in (hashlib.sha384(raw).digest() for raw in self.hashed)
+
+
+# Events whose digest covers all of the event data: PFP table 27.
+_WHOLE = (
+    EventType.SEPARATOR,
+    EventType.S_CRTM_VERSION,
+    EventType.EFI_ACTION,
+    EventType.EFI_GPT_EVENT,
+    EventType.EFI_VARIABLE_DRIVER_CONFIG,
+    EventType.EFI_VARIABLE_BOOT2,
+    EventType.EFI_VARIABLE_AUTHORITY,
+)
+GRUB_MARKS = (b"grub_cmd: ", b"kernel_cmdline: ")  # GRUB measures what follows, without its NUL
 
 # Events whose data are a text or begin with one: PFP table 27; EDK2's ACPI DATA and BOOT ORDER events.
 _TEXT = (
@@ -172,7 +245,13 @@ _COUNTED = (EventType.EFI_PLATFORM_FIRMWARE_BLOB2, EventType.EFI_HANDOFF_TABLES2
 _VARIABLE = (
     EventType.EFI_VARIABLE_DRIVER_CONFIG,
     EventType.EFI_VARIABLE_BOOT,
+    EventType.EFI_VARIABLE_BOOT2,
     EventType.EFI_VARIABLE_AUTHORITY,
+)
+_IMAGE = (
+    EventType.EFI_BOOT_SERVICES_APPLICATION,
+    EventType.EFI_BOOT_SERVICES_DRIVER,
+    EventType.EFI_RUNTIME_SERVICES_DRIVER,
 )
 _FW_CFG_SIZE = 16 + 56  # edk2 OvmfPkg QemuFwCfgLib, FW_CFG_EVENT: "QEMU FW CFG" and a file's name
 
@@ -189,7 +268,20 @@ def _texts(kind: int, data: bytes) -> tuple[bytes, ...]:
     if kind in _VARIABLE and len(data) >= VARIABLE.sizeof():
         start = VARIABLE.sizeof()
         return (data[start : start + 2 * VARIABLE.parse(data).name_length],)
+    if kind in _IMAGE and len(data) >= IMAGE_LOAD.sizeof():
+        return tuple(_file_paths(data[IMAGE_LOAD.sizeof() :]))
+    if kind == EventType.EVENT_TAG and len(data) >= TAGGED.sizeof():
+        return (data[TAGGED.sizeof() :][: TAGGED.parse(data).size],)
     return (data,) if kind in _TEXT else ()
+
+
+def _file_paths(path: bytes) -> Iterator[bytes]:
+    """The parts of a device path that are a file's path."""
+    while len(path) >= PATH_NODE.sizeof():
+        node = PATH_NODE.parse(path)
+        if (node.type, node.subtype) == FILE_PATH:
+            yield path[PATH_NODE.sizeof() : node.length]
+        path = path[max(node.length, PATH_NODE.sizeof()) :]
 
 
 def _readable(raw: bytes) -> str:

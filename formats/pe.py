@@ -5,12 +5,14 @@ Source: Microsoft, "PE Format"; UEFI specification 2.10, 2.1.1 for what firmware
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum, IntFlag
 
 import construct as c
 from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul
 
-from formats.structs import spaced
+from formats.errors import FormatError
+from formats.structs import offset_of, size_of, spaced, unpack
 
 DOS_MAGIC = b"MZ"
 SIGNATURE = b"PE\0\0"
@@ -116,3 +118,38 @@ def is_executable(file: bytes) -> bool:
     return head.startswith(SIGNATURE + MACHINE_AMD64.to_bytes(2, "little")) and head.endswith(
         MAGIC_PE32_PLUS.to_bytes(2, "little")
     )
+
+
+def authenticode(file: bytes) -> bytes | None:
+    """SHA-384 of what firmware measures of an image that it starts: the file without its checksum, its
+    signatures and the directory entry that names them. None: a header is cut short. (Microsoft, "Windows
+    Authenticode Portable Executable Signature Format", "Calculating the PE Image Hash")
+    """
+    try:
+        start = int(unpack(DOS_HEADER, file).pe_offset)
+        head, at = unpack(HEADER, file, start), start + HEADER.sizeof()
+        option = unpack(OPTIONAL, file, at)
+        first = at + head.optional_size
+        sections = [
+            unpack(SECTION, file, first + number * SECTION.sizeof()) for number in range(head.section_count)
+        ]
+        entry = at + OPTIONAL.sizeof() + Directory.CERTIFICATE * DIRECTORY.sizeof()
+        signed = option.directory_count > Directory.CERTIFICATE
+        signatures = int(unpack(DIRECTORY, file, entry).size) if signed else 0
+    except FormatError:
+        return None
+    checksum = at + offset_of(OPTIONAL, "checksum")
+    left_out = [(checksum, checksum + size_of(OPTIONAL, "checksum"))]
+    if signed:
+        left_out.append((entry, entry + DIRECTORY.sizeof()))
+    total, done = hashlib.sha384(), 0
+    for begin, end in left_out:
+        total.update(file[done:begin])
+        done = end
+    total.update(file[done : option.headers_size])
+    done = int(option.headers_size)
+    for section in sorted(sections, key=lambda each: int(each.offset)):
+        total.update(file[section.offset : section.offset + section.file_size])
+        done += int(section.file_size)
+    total.update(file[done : max(done, len(file) - signatures)])
+    return total.digest()

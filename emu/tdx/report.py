@@ -9,13 +9,14 @@ import hmac
 import struct
 from dataclasses import dataclass
 
+from formats.quote import TD_INFO, TD_INFO_SIZE, TEE_TDX
+from formats.structs import pack
 from formats.tdx import status
 from formats.tdx.leaves import REPORT_SIZE
 
 MAC_STRUCT_SIZE = 256
 MAC_COVERS = 224  # bytes of REPORTMACSTRUCT before its MAC
-TCB_INFO_SIZE, TD_INFO_SIZE = 239, 512
-TDX_TYPE = 0x81  # REPORTTYPE byte 0
+TCB_INFO_SIZE = 239
 NOT_A_MAC = b"EMULATED, NO MAC"  # first half of the 32 bytes: whoever looks sees what it is
 MAC_KEY = b"This key is public: reports of an emulated TD prove nothing."
 CPUSVN = b"EMULATED-CPUSVN."
@@ -39,9 +40,7 @@ class TdInfo:
 
     def pack(self) -> bytes:
         """TDINFO_STRUCT, 512 bytes."""
-        head = struct.pack("<QQ", self.attributes, self.xfam)
-        digests = (self.mrtd, self.mrconfigid, self.mrowner, self.mrownerconfig, *self.rtmr)
-        return (head + b"".join(digests)).ljust(TD_INFO_SIZE, b"\0")
+        return pack(TD_INFO, **vars(self))
 
 
 def mac(covered: bytes) -> bytes:
@@ -54,7 +53,7 @@ def build(info: TdInfo, report_data: bytes) -> bytes:
     tcb = struct.pack("<Q", VALID) + TCB_SVN + MRSEAM + bytes(48) + bytes(8) + TCB_SVN
     tcb = tcb.ljust(TCB_INFO_SIZE, b"\0")
     body = info.pack()
-    head = struct.pack("<BBBB12x", TDX_TYPE, 0, 0, 0) + CPUSVN + hashlib.sha384(tcb).digest()
+    head = struct.pack("<BBBB12x", TEE_TDX, 0, 0, 0) + CPUSVN + hashlib.sha384(tcb).digest()
     head += hashlib.sha384(body).digest() + report_data + bytes(32)
     return (head + mac(head) + tcb).ljust(REPORT_SIZE - TD_INFO_SIZE, b"\0") + body
 

@@ -7,6 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import edk2log
 import pytest
 from debian import tool
 from hypothesis import given
@@ -174,6 +175,9 @@ def variable(name: str) -> bytes:
         (EventType.IPL, b"grub_cmd: linux, ; \n\0", "grub_cmd: linux"),
         (EventType.IPL, b"\x1b]0;title\x07", ""),
         (EventType.EFI_GPT_EVENT, b"EFI PART", ""),
+        (EventType.EVENT_TAG, struct.pack("<II", 0x8F3B22EC, 13) + b"Linux initrd\0", "Linux initrd"),
+        (EventType.EVENT_TAG, struct.pack("<II", 1, 4) + b"four more", "four"),
+        (EventType.EVENT_TAG, bytes(7), ""),
         (SEPARATOR, bytes(4), "separator 00000000"),
         (EventType.NO_ACTION, eventlog.spec_id_event(b"")[32:], "Spec ID Event03"),
         (EventType.NO_ACTION, eventlog.spec_id_event(b"\0\0")[32:], "Spec ID Event03"),
@@ -189,6 +193,49 @@ def test_any_event_data_give_a_description_for_a_terminal(kind: EventType, data:
     text = eventlog.Event(1, kind, bytes(48), data).description
     assert text.isascii()
     assert text == "" or text.isprintable()
+
+
+def test_the_file_of_a_device_path() -> None:
+    """Among other nodes, one of no length at the end."""
+    image = edk2log.image("\\vmlinuz")
+    other = struct.pack("<BBHQ", 4, 3, 12, 0x41_0042_0043)
+    for data, text in (
+        (image, "\\vmlinuz"),
+        (image[:32] + other + image[32:], "\\vmlinuz"),
+        (image[:32] + bytes(4) + image[32:], "\\vmlinuz"),
+        (image[:32] + other, ""),
+        (image[:31], ""),
+    ):
+        kind = EventType.EFI_BOOT_SERVICES_APPLICATION
+        assert eventlog.Event(2, kind, bytes(48), data).description == text
+
+
+VALUE = edk2log.variable("Boot0000", b"an option")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "covered"),
+    [
+        (CONFIG, eventlog.platform_config("td_hob", HOB), (HOB, eventlog.platform_config("td_hob", HOB))),
+        (CONFIG, eventlog.platform_config("td_hob", HOB) + b"x", ()),
+        (CONFIG, b"ACPI DATA", ()),
+        (SEPARATOR, bytes(4), (bytes(4),)),
+        (EventType.EFI_VARIABLE_BOOT, VALUE, (b"an option", VALUE)),
+        (EventType.EFI_VARIABLE_BOOT, VALUE[:31], ()),
+        (EventType.EFI_VARIABLE_DRIVER_CONFIG, VALUE, (VALUE,)),
+        (EventType.IPL, b"grub_cmd: set a\0", (b"set a", b"set a\0")),
+        (EventType.IPL, b"kernel_cmdline: k ro", (b"k ro", b"k ro")),
+        (EventType.IPL, b"MokList\0", ()),
+        (BLOB, eventlog.blob2("td_payload", 1, 2), ()),
+    ],
+)
+def test_what_a_digest_covers(kind: int, data: bytes, covered: tuple[bytes, ...]) -> None:
+    event = eventlog.Event(1, kind, digest(b"something else"), data)
+    assert event.hashed == covered
+    assert event.consistent is (False if covered else None)
+    for each in covered:
+        assert eventlog.Event(1, kind, digest(each), data).consistent is True
+    assert eventlog.Event(1, kind, b"", data).consistent is None
 
 
 def test_replay_equals_extending_by_hand() -> None:

@@ -228,6 +228,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def logs(session: nox.Session) -> None:
+    """Replay every event log of a folder against the quotes beside it: `-- DIR`."""
+    prepare(session)
+    python(session, "-m", "tdforge.logs", *session.posargs)
+
+
+@nox.session(python=False)
 def prove(session: nox.Session) -> None:
     """Prove the C core with CBMC; `-- --help` lists the options."""
     prepare(session)

@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "verify a signed payload as the firmware of an image does",
     "run": "start an image in the emulated TD (no TDX hardware is used or needed)",
     "launch": "start an image on QEMU without TDX, or print how a host with TDX starts it",
+    "eventlog": "show an event log, replay it, or compare it with a quote and files",
     "diff-run": "compare two runs: two images, traces or reports",
     "sample": "write a payload that checks how it is handed over to",
 }

@@ -19,6 +19,8 @@ MENTIONS = (
     "tdforge sign",
     "tdforge enroll",
     "tdforge verify",
+    "tdforge eventlog",
+    "tdforge sample",
 )  # the command as such
 SESSIONS = set(re.findall(r"^@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
 

@@ -379,7 +379,8 @@ PLACED = (CODE.ljust(0x2000, b"\0") + DATA).ljust(0x3000, b"\0")
         (vmlinux((BASE, CODE), (BASE + 0x2000, DATA)), BASE - 1, PLACED, ""),
         (vmlinux((BASE, CODE), (BASE + 0x2000, DATA)), BASE + 1, PLACED, ""),
         (vmlinux((BASE, CODE), (BASE + 0x2000, DATA + bytes(0x1000))), BASE, PLACED, "its segments where"),
-        (vmlinux((BASE, CODE), (BASE + 0x2F00, DATA)), BASE, PLACED, ""),
+        (vmlinux((BASE, CODE), (BASE + 0x2F00, DATA)), BASE, (CODE.ljust(0x2F00, b"\0") + DATA)[:0x3000], ""),
+        (vmlinux((BASE, CODE)), BASE + 0x1000, CODE.ljust(0x1000, b"\0"), ""),
         (vmlinux((BASE, CODE)) + b"appended", 0, vmlinux((BASE, CODE)), "the ELF file without what follows"),
         (b"kernel", 0, b"kernel", "the file"),
         (b"kernel", 0, b"kernel".ljust(4096, b"\0"), "it in 4,096 bytes, zeros behind"),
@@ -397,6 +398,23 @@ def test_the_kernel_of_a_section(
     (found,) = findings(files, capsys, "--kernel", str(files / "kernel"))
     assert found["fits"] == bool(how)
     assert how in found["text"]
+
+
+def test_a_hostile_log_does_not_take_forever(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Sections are looked at up to a size, and so many of them."""
+    (files / "kernel").write_bytes(b"kernel")
+    data = declared.blob2("td_payload", 0, 5000)
+    right, wrong = (Entry(2, 0x8000000A, raw.ljust(5000, b"\0"), data) for raw in (b"kernel", b"other"))
+    words = ("--kernel", str(files / "kernel"))
+    for before, fits in ((15, True), (16, False)):
+        (files / "log").write_bytes(edk2.log((*[wrong] * before, right)))
+        assert findings(files, capsys, *words)[0]["fits"] == fits
+    (files / "log").write_bytes(edk2.log((right,)))
+    for limit, fits in ((5000, True), (4999, False)):
+        monkeypatch.setattr(log_files, "MAX_MEASURED", limit)
+        assert findings(files, capsys, *words)[0]["fits"] == fits
 
 
 def test_kernel_and_initrd_in_one_payload(files: Path, capsys: Capture) -> None:
@@ -589,6 +607,15 @@ def test_a_folder_of_logs(files: Path, own: Path, capsys: Capture) -> None:
     assert lines[3][2].startswith("18 events, quote (quote v4): RTMR[0]: the log gives ")
     assert logs.main([str(own)]) == 0
     assert "7 events, report (report of a run): fits" in capsys.readouterr().out
+
+
+def test_a_folder_with_a_log_that_lies(files: Path, capsys: Capture) -> None:
+    """Its registers fit, one event's data are not what was measured."""
+    (files / "log").write_bytes(edk2.log((*ENTRIES[:2], LIE, *ENTRIES[3:])))
+    assert logs.main([str(files)]) == 1
+    lies, fits = capsys.readouterr().out.splitlines()
+    assert "BAD   event 3 (EV_EFI_VARIABLE_DRIVER_CONFIG, SecureBoot): its digest is " in lies
+    assert fits.endswith("good  19 events, quote (quote v4): fits")
 
 
 def test_a_folder_without_logs(tmp_path: Path, capsys: Capture) -> None:

@@ -145,7 +145,7 @@ def qemu(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, two at a time; words after `--` go to pytest."""
     prepare(session)
-    python(session, "-m", "pytest", "-n", "2", *session.posargs)
+    python(session, "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=False)

@@ -254,7 +254,7 @@ def page(
         f"{markdown(handoff_rows(reports))}\n"
         "## Each flow\n\n"
         f"From reset to hand-over with {show_size(MEMORY[0])} and 1 vCPU. `payload.tdf` and\n"
-        "`service_td.tdf` have the sample of `tdforge sample` in the image, the others\n"
+        "`service_td.tdf` have the sample of `runtime-c/sample` in the image, the others\n"
         "start the kernel: `alioth.tdf` and `qemu.tdf` get it from the VMM of that name,\n"
         "`vmlinux.tdf` from Dragonball, unpacked. What `secure_boot.tdf` verifies is\n"
         "signed with a new key of each kind: another key or signature takes some thousand\n"

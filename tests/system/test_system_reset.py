@@ -18,7 +18,7 @@ import pytest
 from tdbox import MIB, Firmware, Stopped, made, stopped
 
 from emu.api import run
-from emu.oracle.shown import PARTS, gather
+from emu.oracle.shown import gather
 from emu.view import Vcpu
 from tdforge.boot import CMDLINE
 
@@ -131,7 +131,7 @@ def test_the_oracle_sees_the_reset_code(os: Os) -> None:
     assert (start, end) == (os.vector, os.vector + PAGE - os.vector % PAGE)
     os.td.machine.memory.write(start, b"\xf4")
     after = gather(os.td.machine)
-    assert [name for name in PARTS if before.parts[name] != after.parts[name]] == ["mailbox"]
+    assert [name for name in before.parts if before.parts[name] != after.parts[name]] == ["mailbox"]
 
 
 def back(os: Os, vcpu: Vcpu, index: int, symbols: dict[str, int]) -> None:

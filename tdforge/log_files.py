@@ -7,6 +7,7 @@ Sources: docs/event-log.md; td-shim (whole sections); EDK2 OvmfPkg, whose images
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha384
@@ -22,6 +23,7 @@ from tdforge.log_verify import Finding, name, short
 
 # Names of events by what they measure: tdforge and td-shim, EDK2, systemd-stub, Linux's EFI stub
 KERNEL = ("td_payload", "kernel", ".linux")
+ENTRY = "td_entry"
 INITRD = ("initrd", "Linux initrd", ".initrd")
 COMMAND_LINE = (
     "td_payload_info",
@@ -129,6 +131,20 @@ def find(events: Sequence[Event], given: Given) -> Finding:
         return Finding(given.what, False, "no event of the log has a digest of it, and none is of its kind")
     number, event = named[-1]
     return Finding(given.what, False, _differs(number, event, given), number)
+
+
+def entries(events: Sequence[Event], data: bytes, path: Path) -> Iterator[Finding]:
+    """Where a vmlinux is entered, if the log says so: its bytes alone do not decide what runs."""
+    if not data.startswith(elf.MAGIC):
+        return
+    with suppress(FormatError):
+        own = elf.executable(data).entry
+        for number, event in enumerate(events):
+            if event.description == ENTRY and event.extended and event.information is not None:
+                logged = int.from_bytes(event.information, "little")
+                text = f"{name(number, event)} has {logged:#x}, {path} {own:#x}"
+                fits = logged == own and event.consistent is True
+                yield Finding("entry", fits, text, None if fits else number)
 
 
 def alternatives(events: Sequence[Event], given: Iterable[Given]) -> dict[int, list[bytes]]:

@@ -95,7 +95,7 @@ def _misfit(
         if event.consistent is False:
             return number, f"{name(number, event)}: its digest is not that of its data"
     text = f"the log gives {short(_extend(bytes(DIGEST_SIZE), _digests(mine)))}, "
-    text += f"the {source} has {short(wanted)}; no change of one event explains it"
+    text += f"the {source} has {short(wanted)}: more than one event differs, or others followed the log"
     return None, text
 
 

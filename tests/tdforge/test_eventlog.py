@@ -251,7 +251,13 @@ LIE = replace(ENTRIES[2], data=edk2.variable("SecureBoot", b"\1"))
             1,
             "TdxTable) is in the log, but the quote v4 has no extend of it",
         ),
-        (ENTRIES, (*without(5), ENTRIES[5], ENTRIES[5]), 0, None, "; no change of one event explains it"),
+        (
+            ENTRIES,
+            (*without(5), ENTRIES[5], ENTRIES[5]),
+            0,
+            None,
+            ": more than one event differs, or others followed the log",
+        ),
     ],
 )
 def test_the_first_event_that_does_not_fit(
@@ -398,6 +404,20 @@ def test_the_kernel_of_a_section(
     (found,) = findings(files, capsys, "--kernel", str(files / "kernel"))
     assert found["fits"] == bool(how)
     assert how in found["text"]
+
+
+def test_where_a_vmlinux_is_entered(files: Path, capsys: Capture) -> None:
+    (files / "kernel").write_bytes(vmlinux((BASE, CODE)))
+    shim = Entry(2, 0x8000000A, CODE.ljust(0x1000, b"\0"), declared.blob2("td_payload", BASE, 0x1000))
+    for address, measured, fits in ((BASE, BASE, True), (BASE + 8, BASE + 8, False), (BASE, BASE + 8, False)):
+        data = declared.platform_config("td_entry", struct.pack("<Q", address))
+        entry = Entry(2, 0xA, struct.pack("<Q", measured), data)
+        (files / "log").write_bytes(edk2.log((shim, entry)))
+        *others, found = findings(files, capsys, "--kernel", str(files / "kernel"))
+        assert all(each["fits"] for each in others) == (address == measured)
+        assert (found["what"], found["fits"], found["event"]) == ("entry", fits, None if fits else 2)
+        name = "event 2 (EV_PLATFORM_CONFIG_FLAGS, td_entry)"
+        assert found["text"] == f"{name} has {address:#x}, {files / 'kernel'} 0x1000000"
 
 
 def test_a_hostile_log_does_not_take_forever(

@@ -14,7 +14,7 @@ from dsl.rules.state import Frame, State, Value, highest, join
 from dsl.rules.steps import UNTRUSTED, Given
 from dsl.rules.trust import RECORDED, unrecorded
 from dsl.rules.values import promised, size
-from dsl.rules.words import bound_hint, describe, record_hint
+from dsl.rules.words import a_word, bound_hint, describe, record_hint
 from dsl.scope import Program, Signature
 from dsl.sizes import is_word
 from formats.units import KIB, PAGE, align_up
@@ -147,14 +147,13 @@ class CallRules(MemoryRules):
         elif value.object is not None and state.trust[value.object.id].value >= wanted.trust.value:
             self.unplaced("measured argument", argument, wanted, state)
         else:
-            takes = f"a {want} record" if isinstance(parameter.type, RecordRef) else f"{want} bytes"
+            takes = f"{a_word(want)} record" if isinstance(parameter.type, RecordRef) else f"{want} bytes"
             message = f"{name} is {have}, `{parameter.name}` of `{call.callee}` takes {takes}"
             hint = f"measure it first: `measure {plain} into {self.kind_of(value)}`"
             if isinstance(parameter.type, RecordRef):
                 hint = "pass what a parser made of measured bytes; no write and no refused call may change it"
             elif want == "authorised":
-                makers = [each for each, effects in self.names.effects.items() if effects.authorises]
-                hint = f"measure it, then authorise it: `{makers[0]}(...)?`" if makers else "nothing here is"
+                hint = self.authorise_hint()
             elif want == "trusted":
                 hint = "pass a memory region of the firmware, or the result of a parser of the bytes"
             self.distrust("measured argument", argument, wanted, state, message, hint)
@@ -254,8 +253,16 @@ class CallRules(MemoryRules):
             return
         code = "T02" if value.trust == SHARED else "T03" if value.recorded else "T01"
         have, want = value.trust.name.lower(), signature.result_provenance.name.lower()
-        message = f"{describe(e)} is {have}, `{signature.name}` promises a {want} result"
-        self.error("result", e.span, message, f"check it, or declare `-> {have} ...`", code)
+        hint = "check it"
+        if want == "authorised" and value.trust != SHARED:
+            code, hint = "T11" if value.recorded else "T01", self.authorise_hint()
+        message = f"{describe(e)} is {have}, `{signature.name}` promises {a_word(want)} result"
+        self.error("result", e.span, message, f"{hint}, or declare `-> {have} ...`", code)
+
+    def authorise_hint(self) -> str:
+        """How bytes become authorised."""
+        makers = [each for each, effects in self.names.effects.items() if effects.authorises]
+        return f"measure it, then authorise it: `{makers[0]}(...)?`" if makers else "nothing here is"
 
     # ---- sizes: T10
 

@@ -38,6 +38,11 @@ def bound_hint(e: Expression) -> str:
     return "bind it and check it first: `let n = ...`, `require n <= LIMIT`"
 
 
+def a_word(word: str) -> str:
+    """The word with its article."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 def bytes_text(count: int) -> str:
     """`32 KiB`, `100 bytes`."""
     return f"{count // 1024} KiB" if count and count % 1024 == 0 else f"{count} bytes"

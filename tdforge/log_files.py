@@ -6,12 +6,11 @@ Sources: docs/event-log.md; td-shim (whole sections); EDK2 OvmfPkg, whose images
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha384
-from itertools import islice
 from pathlib import Path
 
 from formats import bundle, elf, eventlog, linux, pe
@@ -22,8 +21,9 @@ from formats.units import MIB, PAGE
 from tdforge.log_verify import Finding, name, short
 
 # Names of events by what they measure: tdforge and td-shim, EDK2, systemd-stub, Linux's EFI stub
-KERNEL = ("td_payload", "kernel", ".linux")
+KERNEL = ("td_payload", ".linux")
 ENTRY = "td_entry"
+SYSTEM_RTMR = 3  # UEFI 2.10 section 38.4.1: no firmware extends it
 INITRD = ("initrd", "Linux initrd", ".initrd")
 COMMAND_LINE = (
     "td_payload_info",
@@ -48,7 +48,6 @@ HOST_FIELDS = (
 FIRST_PIECE = PAGE  # bytes of the setup part that Alioth keeps
 QEMU_BYTES = {0x210: b"\xb0", 0x211: b"\x81", 0x224: b"\x00\xfe", 0x228: b"\x00\x00\x02\x00"}
 
-MAX_OF_A_KIND = 16  # events of a log that may be the kernel's, or another file's
 MAX_MEASURED = 256 * MIB  # bytes of a section that is looked at with what lies behind the file
 
 Digests = list[tuple[bytes, str]]  # with words for what each covers
@@ -114,23 +113,62 @@ def command_line(text: str) -> Given:
     return Given("command line", "", raw, COMMAND_LINE, fixed, lambda event: _padded(raw, event), text)
 
 
-def find(events: Sequence[Event], given: Given) -> Finding:
-    """The event that has a digest of what was given; else the one that should have it."""
-    fixed = dict(reversed(given.fixed))  # of equal digests the first
-    named = list(_of_its_kind(events, given))
-    for number, event in enumerate(events):
-        if event.extended and event.digest in fixed:
-            return Finding(given.what, True, f"{name(number, event)} has the digest of {fixed[event.digest]}")
-    for number, event in named:
-        if given.text is not None and logged_text(event) == given.text and event.consistent:
-            return Finding(given.what, True, f"{name(number, event)} has this text")
-        for digest, how in given.sized(event):
+def find(events: Sequence[Event], given: Sequence[Given]) -> Iterator[Finding]:
+    """For each that was given: the first event of its kind in each register decides, as what follows may be
+    the system's. Where none has a name of its kind, any event with a digest of it does.
+    """
+    matches = [_matches(events, each) for each in given]
+    known = {digest for each in given for digest, _ in each.fixed}
+    explained = {number for number, event in enumerate(events) if event.digest in known}
+    explained |= {number for found in matches for number in found}
+    for each, found in zip(given, matches, strict=True):
+        firsts, images = _of_its_kind(events, each)
+        wrong = [number for number in firsts if number not in found]
+        if found and not wrong:
+            number = min(found)
+            text = f"{name(number, events[number])} has {found[number]}"
+            yield Finding(each.what, True, text + _before(events, number, explained))
+        elif named := wrong or images[-1:]:
+            yield Finding(each.what, False, _differs(named[0], events[named[0]], each), named[0])
+        else:
+            text = "no event of the log has a digest of it, and none is of its kind"
+            yield Finding(each.what, False, text)
+
+
+def _matches(events: Sequence[Event], given: Given) -> dict[int, str]:
+    """The events that decide, by number, of those that have what was given: in which form."""
+    firsts, _ = _of_its_kind(events, given)
+    found: dict[int, str] = {}
+    for number in firsts or [number for number, event in enumerate(events) if _of_firmware(event)]:
+        event = events[number]
+        for digest, how in (*given.fixed, *(given.sized(event) if firsts else ())):
             if event.digest == digest:
-                return Finding(given.what, True, f"{name(number, event)} has the digest of {how}")
-    if not named:
-        return Finding(given.what, False, "no event of the log has a digest of it, and none is of its kind")
-    number, event = named[-1]
-    return Finding(given.what, False, _differs(number, event, given), number)
+                found.setdefault(number, f"the digest of {how}")
+        if given.text is not None and event.consistent and logged_text(event) == _without_image(given.text):
+            found.setdefault(number, "this text")
+    return found
+
+
+def _without_image(text: str) -> str:
+    """A command line as GRUB logs it: what Linux shows has one more word in front."""
+    first, _, rest = text.partition(" ")
+    return rest if first.startswith("BOOT_IMAGE=") else text
+
+
+def _before(events: Sequence[Event], number: int, explained: Container[int]) -> str:
+    """What came before it in its register and decides as well what runs."""
+    register = events[number].rtmr
+    unknown = [
+        name(earlier, event)
+        for earlier, event in enumerate(events[:number])
+        if event.rtmr == register and event.extended and not event.consistent and earlier not in explained
+    ]
+    return f"; unexplained before it: {unknown[0]}, {len(unknown)} in all" if unknown else ""
+
+
+def _of_firmware(event: Event) -> bool:
+    """RTMR[3] is the system's."""
+    return event.extended and event.rtmr != SYSTEM_RTMR
 
 
 def entries(events: Sequence[Event], data: bytes, path: Path) -> Iterator[Finding]:
@@ -151,25 +189,31 @@ def alternatives(events: Sequence[Event], given: Iterable[Given]) -> dict[int, l
     """For each event that could be one of what was given: the digests it would have."""
     found: dict[int, list[bytes]] = {}
     for each in given:
-        for number, event in _of_its_kind(events, each):
-            digests = [digest for digest, _ in (*each.fixed, *each.sized(event))]
+        firsts, images = _of_its_kind(events, each)
+        for number in firsts:
+            digests = [digest for digest, _ in (*each.fixed, *each.sized(events[number]))]
             found.setdefault(number, []).extend(digests)
+        for number in images:
+            found.setdefault(number, []).extend(digest for digest, _ in each.fixed)
     return found
 
 
-def _of_its_kind(events: Sequence[Event], given: Given) -> Iterator[tuple[int, Event]]:
-    """Events that by type and name should have its digest, of hostile logs not all."""
-    of_kind = (
-        (number, event)
-        for number, event in enumerate(events)
-        if event.extended
-        and (
-            event.description in given.names
-            or (given.names is KERNEL and event.type == EventType.EFI_BOOT_SERVICES_APPLICATION)
-            or (given.text is not None and logged_text(event) is not None)
-        )
-    )
-    return islice(of_kind, MAX_OF_A_KIND)
+def _of_its_kind(events: Sequence[Event], given: Given) -> tuple[list[int], list[int]]:
+    """The first event in each register that has its name, or carries a command line; then all images that
+    firmware started, if it may be one.
+    """
+    firsts: dict[int | None, int] = {}
+    images = []
+    for number, event in enumerate(events):
+        if not _of_firmware(event):
+            continue
+        if event.type == EventType.EFI_BOOT_SERVICES_APPLICATION:
+            images += [number] * (given.names is KERNEL)
+        elif event.digest == sha384(event.description.encode() + b"\0").digest():
+            continue  # systemd-stub measures the name of a section, then the section
+        elif event.description in given.names or (given.text is not None and logged_text(event) is not None):
+            firsts.setdefault(event.rtmr, number)
+    return list(firsts.values()), images
 
 
 def logged_text(event: Event) -> str | None:
@@ -224,7 +268,7 @@ def _padded(data: bytes, event: Event) -> Digests:
     return [(_resized(data, length), f"it in {length:,} bytes, zeros behind")]
 
 
-@lru_cache(MAX_OF_A_KIND)
+@lru_cache(16)
 def _resized(data: bytes, length: int) -> bytes:
     total = sha384(data[:length])
     total.update(bytes(max(0, length - len(data))))

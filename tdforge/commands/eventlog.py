@@ -127,10 +127,9 @@ def _verify(given: argparse.Namespace) -> int:
         source = stated.registers.source
         numbers = sorted(set(given.rtmr or range(RTMR_COUNT)))
         found += log_verify.registers(events, stated, numbers, log_files.alternatives(events, files))
-    for each in files:
-        found.append(log_files.find(events, each))
-        if each.names is log_files.KERNEL:
-            found += log_files.entries(events, each.data, given.kernel)
+    found += log_files.find(events, files)
+    if given.kernel is not None:
+        found += log_files.entries(events, files[0].data, given.kernel)
     fits = all(each.fits for each in found)
     if given.json:
         values = {"fits": fits, "against": source, "findings": [asdict(each) for each in found]}

@@ -178,7 +178,9 @@ def anchor(key_hash: bytes) -> bytes:
 
 
 def read_anchor(data: bytes, *, place: str = "trust anchor") -> bytes:
-    """The hash of the public key, 48 bytes. FormatError: td-shim would trust no key."""
+    """The hash of the public key, 48 bytes. FormatError: a firmware would trust no key. td-shim looks neither
+    at the algorithm nor at what lies behind the hash.
+    """
     head = unpack(ANCHOR, data, place=place)
     if head.type != KEY_HASH.bytes_le:
         raise FieldError(place, f"type {UUID(bytes_le=head.type)}", f"{KEY_HASH}")
@@ -187,4 +189,9 @@ def read_anchor(data: bytes, *, place: str = "trust anchor") -> bytes:
     if head.length != ANCHOR.sizeof() + HASH_SIZE:
         expected = f"{ANCHOR.sizeof() + HASH_SIZE}, with a SHA-384"
         raise FieldError(f"{place} offset 0x14", f"a length of {head.length}", expected)
+    if head.hash_algorithm != HASH_SHA384:
+        found, expected = f"hash algorithm {head.hash_algorithm:#x}", f"{HASH_SHA384}, SHA-384"
+        raise FieldError(f"{place} offset 0x18", found, expected)
+    if len(data) > (most := head.length + FILE_ALIGNMENT):  # tools of 2022 pad it
+        raise FieldError(place, f"a file of {len(data)} bytes", f"at most {most}")
     return data[ANCHOR.sizeof() : head.length]

@@ -102,9 +102,20 @@ def td_params(text: str, *, place: str) -> bytes:
     """TD_PARAMS from JSON: an object with each field by its name. A number is one, or a text in hexadecimal;
     bytes are a text in hexadecimal, or a list of numbers. FormatError names the field.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise FieldError(f"{place}: {name}", "this field twice", "each field of TD_PARAMS once")
+            found[name] = value
+        return found
+
     try:
-        given = json.loads(text)
-    except ValueError as error:
+        given = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, FormatError):
+            raise
         raise FormatError(place, f"no JSON ({error})", "an object with the fields of TD_PARAMS") from None
     if not isinstance(given, dict):
         raise FormatError(place, f"a {type(given).__name__}", "an object with the fields of TD_PARAMS")
@@ -121,7 +132,7 @@ def _value(given: Any, field: Any, place: str) -> int | bytes:
     if isinstance(field, c.Bytes):
         data = _bytes(given)
         if data is None or len(data) != size:
-            found = f"{len(data)} bytes" if data is not None else json.dumps(given)[:40]
+            found = f"{len(data)} bytes" if data is not None else _shown(given)
             raise FieldError(place, found, f"{size} bytes, as hexadecimal text or a list of numbers")
         return data
     number = given
@@ -132,12 +143,19 @@ def _value(given: Any, field: Any, place: str) -> int | bytes:
             number = None
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 8 * size:
         expected = f"a number of {size} bytes, or one as hexadecimal text"
-        raise FieldError(place, json.dumps(given)[:40], expected)
+        raise FieldError(place, _shown(given), expected)
     return number
 
 
+def _shown(given: Any) -> str:
+    try:
+        return json.dumps(given)[:40]
+    except RecursionError:
+        return "lists in lists"
+
+
 def _bytes(given: Any) -> bytes | None:
-    if not isinstance(given, str | list):
+    if not isinstance(given, str | list) or any(isinstance(each, bool) for each in given):
         return None
     try:
         return bytes.fromhex(given.removeprefix("0x")) if isinstance(given, str) else bytes(given)

@@ -13,17 +13,19 @@ from formats.tdvf import Section, SectionType
 EXAMPLE = "config CFV 256 KiB at 0xFFDC_0000"  # what a flow declares
 
 
-def volume_section(image: bytes, *, place: str = "image") -> Section:
-    """The image's one CFV section. FormatError: none, several, or one whose bytes are not all in the file."""
+def volume_section(image: bytes, *, gpa: int | None = None, place: str = "image") -> Section:
+    """The image's one CFV section, or that at `gpa`. FormatError: none, several, or one whose bytes are not
+    all in the file."""
     metadata = tdvf.metadata(image, place=place)
-    found = [item for item in metadata.sections if item.type == SectionType.CFV]
+    volumes = [item for item in metadata.sections if item.type == SectionType.CFV]
+    found = [item for item in volumes if gpa in (None, item.address)]
     if len(found) != 1:
-        where = ", ".join(f"GPA {item.address:#x}" for item in found)
-        raise FieldError(
-            place,
-            f"{len(found)} CFV sections ({where})" if found else "no CFV section",
-            f"one, declared in its flow: `{EXAMPLE}`",
-        )
+        where = ", ".join(f"GPA {item.address:#x}" for item in volumes)
+        expected = "one of these: --cfv GPA" if volumes else f"one, declared in its flow: `{EXAMPLE}`"
+        if volumes and gpa is not None:
+            expected = f"one at GPA {gpa:#x}"
+        count = f"{len(volumes)} CFV section" + ("s" if len(volumes) != 1 else "")
+        raise FieldError(place, f"{count} ({where})" if volumes else "no CFV section", expected)
     (section,) = found
     if section.raw_size != section.memory_size or section.data_offset + section.raw_size > len(image):
         raise FieldError(
@@ -39,12 +41,15 @@ def content(image: bytes, section: Section) -> bytes:
     return image[section.data_offset : section.data_offset + section.raw_size]
 
 
-def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "image") -> bytes:
-    """The image with a volume of these files in its CFV, in place of one from an earlier time.
+def enroll(
+    image: bytes, files: Sequence[tuple[UUID, bytes]], *, gpa: int | None = None, place: str = "image"
+) -> bytes:
+    """The image with a volume of these files in its CFV, or in that at `gpa`, in place of one from an earlier
+    time.
 
     FormatError: no such section, too little room, one name twice, or other data in the section.
     """
-    section = volume_section(image, place=place)
+    section = volume_section(image, gpa=gpa, place=place)
     where = f"{place} CFV, GPA {section.address:#x}"
     names = [name for name, _ in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -62,7 +67,7 @@ def enroll(image: bytes, files: Sequence[tuple[UUID, bytes]], *, place: str = "i
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file of a CFV; `size` is that of its data, `anchor` in hex the key's hash if td-shim finds one."""
+    """A file of a CFV; `size` is that of its data, `anchor` in hex the key's hash if a firmware takes it."""
 
     guid: str
     type: int
@@ -107,5 +112,5 @@ def _file(file: cfv.File) -> FileInfo:
             anchor = cfv.read_anchor(file.data).hex()
             content = f"trust anchor, SHA-384 {anchor}"
         except FormatError as error:
-            content = f"no trust anchor: {error}"
+            content = f"malformed: {error}"
     return FileInfo(str(file.name), file.type, len(file.data), anchor, content)

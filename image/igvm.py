@@ -51,7 +51,7 @@ def write_igvm(image: bytes, *, memory_map: bool = False, place: str = "image") 
     ]
     for index, section in enumerate(sections):
         name = f"{place} section {index} ({section.type_name}, GPA {section.address:#x})"
-        if section.type in WITHIN_BFV:
+        if section.type in WITHIN_BFV and not section.memory_size:
             continue  # bytes of the BFV, which are page data
         if section.memory_size % PAGE or section.address % PAGE:
             raise FormatError(name, f"size {section.memory_size:#x}", "whole pages of 4 KiB")

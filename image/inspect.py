@@ -171,7 +171,7 @@ def inspect(image: bytes, *, place: str = "image") -> ImageInfo:
 
 
 def _in_mrtd(item: SectionInfo) -> str:
-    if item.type in INSIDE:
+    if item.type in INSIDE and item.raw_size and not item.memory_size:
         return "with BFV"
     return "address and content" if item.measured else "address" if item.pages else "nothing"
 

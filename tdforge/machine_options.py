@@ -277,6 +277,6 @@ def declared(image: bytes, image_file: Path, section: tdvf.Section) -> str:
         if facts["image"]["sha256"] == hashlib.sha256(image).hexdigest():
             found = (item for item in facts["sections"] if item["gpa"] == section.address)
             return "".join(f", declared in {item['declared']}" for item in found)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         pass
     return ""

@@ -51,7 +51,7 @@ def parse(lines: Iterable[str], place: str) -> Iterator[dict[str, Any]]:
         if line.startswith("{"):
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise EmuError(f"{place}:{number}: not a line of a trace") from None
             continue
         found = TEXT_LINE.fullmatch(line.rstrip("\n"))

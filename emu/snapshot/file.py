@@ -171,7 +171,7 @@ def read(path: Path) -> tuple[RunConfig, Snapshot]:
             return _config(head["config"], file), _snapshot(head, file)
     except OSError as error:
         raise EmuError(f"cannot read {path}: {error.strerror}") from None
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, RecursionError) as error:
         raise EmuError(f"{path}: not a snapshot, or damaged: {error}") from None
 
 

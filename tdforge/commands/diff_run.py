@@ -47,7 +47,7 @@ def read_report(path: Path) -> Any:
     """The JSON object of a boot report, None if the file is something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+    except (ValueError, RecursionError, OSError):
         return None
     return found if isinstance(found, dict) and "kind" not in found else None
 

@@ -12,6 +12,7 @@ from image.igvm import write_igvm
 from image.keys import key_hash, public_key
 from tdforge.command import Command, Once
 from tdforge.commands.build import IGVM, TDVF
+from tdforge.commands.sign import number
 from tdforge.errors import OK, UsageError, UserError
 from tdforge.files import read, read_image, write
 
@@ -28,6 +29,14 @@ def named_file(text: str) -> tuple[UUID, Path]:
     return guid, Path(path)
 
 
+def add_cfv(parser: argparse.ArgumentParser) -> None:
+    """Which CFV of the image."""
+    parser.add_argument(
+        "--cfv", type=number, action=Once, metavar="GPA",
+        help="where the CFV lies, in an image with several: 0xffdc0000",
+    )  # fmt: skip
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """This command's arguments."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
@@ -39,6 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--file", type=named_file, action="append", default=[], metavar="GUID=PATH", dest="files",
         help="a file for the CFV, may be repeated; behind the anchor, in this order",
     )  # fmt: skip
+    add_cfv(parser)
     parser.add_argument(
         "--format", choices=(TDVF, IGVM), default=TDVF, help="igvm: write an IGVM file; default: tdvf"
     )
@@ -52,12 +62,12 @@ def enroll(given: argparse.Namespace) -> int:
     image, place = read_image(given.image), str(given.image)
     files: list[tuple[UUID, bytes]] = []
     try:
-        section = volume_section(image, place=place)
+        section = volume_section(image, gpa=given.cfv, place=place)
         if given.key:
             key = public_key(read(given.key, "key"), place=str(given.key))
             files.append((cfv.ANCHOR_FILE, cfv.anchor(key_hash(key))))
         files += [(name, read(path, "file")) for name, path in given.files]
-        data = enrolled(image, files, place=place)
+        data = enrolled(image, files, gpa=given.cfv, place=place)
         if given.format == IGVM:
             data = write_igvm(data, place=place)
     except FormatError as error:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from formats.errors import FormatError
 from formats.signed import MAX_NUMBER, Algorithm
@@ -22,6 +23,7 @@ ALGORITHMS = {
     "ecdsa-p384-sha384": Algorithm.ECDSA_P384,
     "rsa-3072-pss-sha384": Algorithm.RSA_3072_PSS,
 }
+MAX_SIGNATURE = 2000  # bytes that a signer may print: any signature, and a line of text in its place
 NAMES = {kind: name for name, kind in ALGORITHMS.items()}
 
 
@@ -112,13 +114,24 @@ def _external(command: str, message: bytes, digest: bool) -> bytes:
     """What the command prints. Raises UserError."""
     try:
         words = shlex.split(command)
-        given = hashlib.sha384(message).digest() if digest else message
-        done = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
-    except (OSError, ValueError, IndexError) as error:
+        if not words:
+            raise ValueError("it names no program")
+        with TemporaryFile() as file:  # not a pipe: a signer that prints without reading must not block
+            file.write(hashlib.sha384(message).digest() if digest else message)
+            file.seek(0)
+            signer = subprocess.Popen(words, stdin=file, stdout=subprocess.PIPE)
+        with signer:
+            assert signer.stdout is not None
+            signature = signer.stdout.read(MAX_SIGNATURE + 1)
+            if len(signature) > MAX_SIGNATURE:
+                signer.kill()
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot run the signer {command!r}: {error}") from error
-    if done.returncode:
-        raise UserError(f"the signer {command!r} ended with exit code {done.returncode}")
-    return done.stdout
+    if len(signature) > MAX_SIGNATURE:
+        raise UserError(f"the signer {command!r} printed over {MAX_SIGNATURE} bytes, expected a signature")
+    if signer.returncode:
+        raise UserError(f"the signer {command!r} ended with exit code {signer.returncode}")
+    return signature
 
 
 COMMAND = Command(

@@ -199,6 +199,8 @@ def test_anchors() -> None:
         (data[:87], "found a length of 88, expected at most 87"),
         (hand.anchor(b""), "found a length of 40, expected 88"),
         (hand.anchor(HASH + b"x"), "found a length of 89, expected 88"),
+        (data[:24] + b"\2" + data[25:], "offset 0x18: found hash algorithm 0x2, expected 1, SHA-384"),
+        (data + bytes(9), "found a file of 97 bytes, expected at most 96"),
     ):
         with pytest.raises(FormatError, match=says):
             cfv.read_anchor(wrong)

@@ -60,6 +60,7 @@ def test_each_field_is_where_the_module_has_it() -> None:
         ({"mrowner": [0] * 49}, "p.json: mrowner", "49 bytes", "48 bytes"),
         ({"mrowner": [256] * 48}, "p.json: mrowner", "[256, 256", "48 bytes"),
         ({"mrowner": "zz"}, "p.json: mrowner", '"zz"', "48 bytes, as hexadecimal text"),
+        ({"mrowner": [True] * 48}, "p.json: mrowner", "[true, true", "48 bytes"),
         ({"mrowner": 48}, "p.json: mrowner", "48", "48 bytes, as hexadecimal text"),
     ],
 )
@@ -77,10 +78,34 @@ def test_a_field_that_is_missing(name: str) -> None:
         td_params(json.dumps({k: v for k, v in FIELDS.items() if k != name}), place="p.json")
 
 
-@pytest.mark.parametrize(("text", "found"), [("{", "no JSON"), ("[]", "a list")])
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{", "no JSON"),
+        ("[]", "a list"),
+        ("[" * 100_000, r"no JSON \(maximum recursion depth"),
+        ('{"mrowner": ' + "[" * 100_000, r"no JSON \(maximum recursion depth"),
+    ],
+    ids=["cut", "list", "deep", "deep field"],
+)
 def test_what_is_no_object(text: str, found: str) -> None:
     with pytest.raises(FormatError, match=f"p.json: found {found}"):
         td_params(text, place="p.json")
+
+
+def test_a_field_twice() -> None:
+    text = json.dumps(FIELDS)[:-1] + ', "xfam": 7}'
+    with pytest.raises(FormatError, match=r"p\.json: xfam: found this field twice, expected each field"):
+        td_params(text, place="p.json")
+
+
+def test_lists_as_deep_as_can_be_read() -> None:
+    """Where there is room to read them, and none to write them."""
+    text = json.dumps({name: value for name, value in FIELDS.items() if name != "mrowner"})
+    for depth in range(900, 1000):
+        deep = f'{text[:-1]}, "mrowner": {"[" * depth}{"]" * depth}}}'
+        with pytest.raises(FormatError):
+            td_params(deep, place="p.json")
 
 
 def test_td_info_by_hand() -> None:

@@ -81,7 +81,10 @@ def test_an_image_needs_one_cfv() -> None:
     assert EXAMPLE in str(no.value)
     second = Placed("more", SectionType.CFV, FOUR_GIB - 0x9000, 0x1000, 0, bytes(0x1000))
     two = write_image([*regions(direct=True), second], "direct-boot")
-    with pytest.raises(FormatError, match=r"found 2 CFV sections \(GPA 0xffffb000, GPA 0xffff7000\)"):
+    with pytest.raises(
+        FormatError,
+        match=r"found 2 CFV sections \(GPA 0xffffb000, GPA 0xffff7000\), expected one of these: --cfv GPA",
+    ):
         enroll(two, [ANCHOR])
 
 
@@ -116,12 +119,15 @@ def test_inspect_shows_files_and_anchor() -> None:
         (str(B), 2, 1, None),
         (str(cfv.ANCHOR_FILE), 1, 2, None),
     ]
+    other = ANCHOR[1][:24] + b"\2" + ANCHOR[1][25:]
+    file = inspect(image_with(hand.volume(SIZE, hand.file(ANCHOR[0], other)))).cfv[0].files[0]
+    assert (file.anchor, file.content[:11], file.content[-10:]) == (None, "malformed: ", "1, SHA-384")
     typed = inspect(image_with(hand.volume(SIZE, hand.file(*ANCHOR, kind=2))))
     assert (typed.cfv[0].files[0].anchor, typed.cfv[0].files[0].content) == (None, "type 0x2")
     rows = info.cfv_rows()
     assert rows[1] == ("0xffffb000", str(cfv.ANCHOR_FILE), "88", f"trust anchor, SHA-384 {HASH.hex()}")
     assert rows[2] == ("0xffffb000", str(A), "2", "type 0x1")
-    assert rows[4][3].startswith("no trust anchor: ")
+    assert rows[4][3].startswith("malformed: ")
     assert rows[5] == ("0xffffb000", "-", "-", "the rest: zeros")
 
 

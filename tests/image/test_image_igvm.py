@@ -82,7 +82,14 @@ def test_headers_by_hand() -> None:
     assert [(item["index"], item["byte_offset"]) for item in of(COMMAND_LINE)] == [(6, 0)]
 
 
-@pytest.mark.parametrize("image", [image_for_qemu(), IMAGE], ids=["qemu", "direct-boot"])
+# TD_PARAMS with pages of its own, which are no bytes of the BFV.
+APART = patched(IMAGE, 3, type=SectionType.TD_PARAMS)
+IMAGES = pytest.mark.parametrize(
+    "image", [image_for_qemu(), IMAGE, APART], ids=["qemu", "direct-boot", "apart"]
+)
+
+
+@IMAGES
 def test_the_pages_are_those_of_the_image(image: bytes) -> None:
     """By a reader of the tests; CFV pages have their data too."""
     expected: list[tuple[int, bytes | None, bool]] = []
@@ -93,7 +100,7 @@ def test_the_pages_are_those_of_the_image(image: bytes) -> None:
     assert list(igvmfile.pages(write_igvm(image))) == expected
 
 
-@pytest.mark.parametrize("image", [image_for_qemu(), IMAGE], ids=["qemu", "direct-boot"])
+@IMAGES
 def test_mrtd_is_that_of_the_image(image: bytes) -> None:
     file = write_igvm(image)
     measured = igvm_mrtd(igvm.read(file))

@@ -15,6 +15,7 @@ from refusals import one_line
 from tdvfimage import image_for_direct_boot, overwritten, patched, regions
 
 from formats.errors import FormatError
+from formats.tdvf import SectionType
 from image.inspect import inspect
 from image.manifest import manifest, manifest_bytes, tool_versions
 from image.mrtd import Order, mrtd
@@ -138,6 +139,20 @@ def test_a_mutated_image_gives_facts_or_one_line(data: st.DataObject) -> None:
         json.loads(info.to_json())
         assert info.rows()
         assert info.section_rows()
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"address": 0, "memory_size": 0, "data_offset": 0xE000, "raw_size": 0x400}, "with BFV"),
+        ({"raw_size": 0, "data_offset": 0}, "address"),
+        ({"address": 0, "memory_size": 0, "raw_size": 0, "data_offset": 0}, "nothing"),
+    ],
+)
+def test_where_td_params_is_measured(fields: dict[str, int], says: str) -> None:
+    """One with pages of its own is no part of the BFV."""
+    rows = inspect(patched(IMAGE, 3, type=SectionType.TD_PARAMS, **fields)).section_rows()
+    assert (rows[4][0], rows[4][-1]) == ("TD_PARAMS", says)
 
 
 def test_manifest_tells_the_facts() -> None:

@@ -107,7 +107,8 @@ def test_sign_with_a_command(name: str, words: tuple[str, ...], payload: Path) -
         ("no-such-program-here", "cannot run the signer 'no-such-program-here': "),
         ("'", 'cannot run the signer "\'": No closing quotation'),
         ("", "expected --key, or"),
-        (" ", "cannot run the signer ' ': "),
+        ("   ", "cannot run the signer '   ': it names no program"),
+        ("yes", "the signer 'yes' printed over 2000 bytes, expected a signature"),
         ("true", "the signer's output: found 0 bytes, expected a signature of 96 bytes, or the same in DER"),
         (
             f"{sys.executable} -c 'print(end=96*chr(1))'",

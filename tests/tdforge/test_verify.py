@@ -12,14 +12,20 @@ import cfvbyhand as hand
 import pytest
 from complaint import said
 from opensslkeys import key, numbers, signed_payload
-from tdvfimage import image_for_direct_boot
+from tdvfimage import image_for_direct_boot, regions
 
+from formats.tdvf import SectionType
+from formats.units import FOUR_GIB
 from gen.core import hostlib
+from image.write import Placed, write_image
 from tdforge.cli import main
 
 START, SIZE = 0xB000, 0x2000  # of the CFV, in the sample image's file
 PAYLOAD = b"what is to be started"
 NAMES = ("p384", "rsa")
+UNCHECKED = (
+    "not checked, as only the flow tells: its minimum SVN (--minimum-svn) and what it revokes (--revoked)"
+)
 
 
 def image(folder: Path, config: bytes) -> Path:
@@ -46,7 +52,9 @@ def verify(at: Path, data: bytes, *more: str) -> int:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_openssl_signed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(enrolled(tmp_path, name), signed_payload(name, PAYLOAD, 3, 4)) == 0
-    assert capsys.readouterr().out.endswith("), version 3, SVN 4\n")
+    said_of_it, unchecked = capsys.readouterr().out.splitlines()
+    assert said_of_it.endswith("), version 3, SVN 4")
+    assert unchecked == UNCHECKED
     assert verify(enrolled(tmp_path, name), signed_payload(name, PAYLOAD) + b"behind") == 0
 
 
@@ -111,6 +119,53 @@ def test_a_lower_svn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert said(capsys).endswith("found SVN 4, expected at least 5\n")
 
 
+def test_a_revoked_key_and_a_revoked_payload(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    at, data = enrolled(tmp_path, "p384"), signed_payload("p384", PAYLOAD)
+    for what, digest in (("key", hashlib.sha384(numbers("p384"))), ("payload", hashlib.sha384(PAYLOAD))):
+        revoked = ("--revoked", "00" * 48, "--revoked", digest.hexdigest().upper())
+        assert verify(at, data, *revoked) == 1
+        assert said(capsys).endswith(f"signed: the {what} is revoked, its SHA-384 is {digest.hexdigest()}\n")
+    assert verify(at, data, "--revoked", "00" * 48) == 0
+    assert capsys.readouterr().out.endswith("tells: its minimum SVN (--minimum-svn)\n")
+    assert verify(at, data, "--revoked", "00" * 48, "--minimum-svn", "0") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    with pytest.raises(SystemExit):
+        verify(at, data, "--revoked", "00" * 47)
+    assert "is not 96 hexadecimal digits" in capsys.readouterr().err
+
+
+def test_a_file_that_the_payload_section_does_not_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at, most = enrolled(tmp_path, "p384"), 0x2_0000
+    data = signed_payload("p384", PAYLOAD)
+    assert verify(at, data.ljust(most, b"\0")) == 0
+    capsys.readouterr()
+    assert verify(at, data.ljust(most + 1, b"\0")) == 1
+    expected = "found 131,073 bytes, expected at most 131,072, the size of the image's Payload section\n"
+    assert said(capsys).endswith(expected)
+
+
+def test_one_of_two_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = [replace(item, data=bytes(item.size)) if item.data else item for item in regions(direct=True)[1:]]
+    second = Placed("more", SectionType.CFV, FOUR_GIB - 0x9000, 0x2000, 0, bytes(0x2000))
+    at, public = tmp_path / "image.bin", str(key("p384", "pem", public=True))
+    at.write_bytes(write_image([regions(direct=True)[0], *empty, second], "direct-boot"))
+    enrol = ["enroll", str(at), "--key", public, "-o", str(at)]
+    assert main(enrol) == 1
+    assert "(GPA 0xffffb000, GPA 0xffff7000), expected one of these: --cfv GPA" in said(capsys)
+    assert main([*enrol, "--cfv", "0xffff8000"]) == 1
+    assert said(capsys).endswith("expected one at GPA 0xffff8000\n")
+    assert main([*enrol, "--cfv", "0xffff7000"]) == 0
+    assert "in the CFV at GPA 0xffff7000" in capsys.readouterr().out
+    data = signed_payload("p384", PAYLOAD)
+    assert verify(at, data) == 1
+    said(capsys)
+    assert verify(at, data, "--cfv", "0xffffb000") == 1
+    assert "found no trust anchor" in said(capsys)
+    assert verify(at, data, "--cfv", "0xffff7000") == 0
+
+
 LONG = hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(bytes(48)) + bytes(9)))
 
 
@@ -125,7 +180,7 @@ LONG = hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(bytes(48)) + by
         ),
         (hand.volume(SIZE, hand.file(hand.ANCHOR_FILE, hand.anchor(b""))), "found a length of 40"),
         (hand.volume(SIZE // 2), "found a volume of 0x1000 bytes, expected 0x2000"),
-        (LONG, "CFV, GPA 0xffffb000: secure boot: malformed trust anchor"),
+        (LONG, "trust anchor: found a file of 97 bytes, expected at most 96"),
     ],
     ids=["empty", "no anchor", "short anchor", "no hash", "short volume", "long anchor"],
 )

@@ -355,7 +355,8 @@ def parse(area: bytes, *, place: str = "event log") -> list[Event]:
             f"{place} offset 0x0", f"type {first.type:#x}, {spec.signature!r}", "a Spec ID Event03"
         )
     if (spec.algorithm_count, spec.algorithm_id, spec.digest_size) != (1, ALG_SHA384, DIGEST_SIZE):
-        found = f"{spec.algorithm_count} algorithms, the first {spec.algorithm_id:#x}"
+        many = "s" * (spec.algorithm_count != 1)
+        found = f"{spec.algorithm_count} algorithm{many}, the first {spec.algorithm_id:#x}"
         raise FieldError(f"{place} offset {start:#x}", found, "SHA-384 alone")
     if start + first.size > len(area) or first.size < SPEC_ID.sizeof() + spec.vendor_size:
         raise TruncatedError(

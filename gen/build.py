@@ -21,7 +21,7 @@ from gen.boot.paging import Mapped, PagingError, plan
 from gen.boot.units import units as always_units
 from gen.core.headers import prelude_h
 from gen.core.layout import emit_layout
-from gen.core.payload import check_executables
+from gen.core.payload import check_payloads
 from gen.described import emit_described, places
 from gen.errors import BuildError
 from gen.flow import flow_unit
@@ -90,7 +90,7 @@ def build_model(
 ) -> BuildResult:
     """Builds the image of a checked flow into the folder `out`. Raises as `build` does."""
     contents = file_contents(firmware, payload)
-    check_executables(firmware, contents)
+    check_payloads(firmware, contents)
     result = _files(out, firmware.name)
     work = out / f".{firmware.name}"
     work.mkdir(parents=True, exist_ok=True)

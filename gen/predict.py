@@ -175,6 +175,8 @@ class _Flow:
             case model.Slice():
                 whole, start, end = (self.value(part) for part in (e.base, e.start, e.end))
                 if isinstance(whole, bytes) and isinstance(start, int) and isinstance(end, int):
+                    if not start <= end <= len(whole):
+                        raise Unknown("a part that ends outside of its whole ends the boot", e.span)
                     return whole[start:end]
             case model.Length():
                 whole = self.value(e.base)

@@ -126,6 +126,7 @@ def test_what_a_flow_measures_of_constants(
             'try unsure() { print "a" } on _ { print "b" }',
             "an error may come before a measurement or behind it",
         ),
+        ('measure config[0 .. 0x2000] into RTMR[0] as blob("x")', "line 39: a part that ends outside of its"),
         ("name(config, 3)?", "2 different ways end in a handoff"),
         ('let n = 1 n = 2 measure n into RTMR[0] as number("x")', "`measure_number` of what only a run has"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import oracle
 import pytest
 from elftools.elf.elffile import ELFFile
+from opensslkeys import signed_payload
 from tdbox import GIB, HASHING, LINUX, MIB, Firmware, finish, stopped
 from vmlinux import vmlinux
 
@@ -28,6 +29,7 @@ from formats.structs import offset_of
 from formats.units import PAGE, align_up
 from gen.build import build
 from gen.core.payload import refusal
+from gen.errors import BuildError
 from gen.link.sample import FORMATS, sample
 from image.mrtd import mrtd
 from tdforge.cli import main
@@ -328,3 +330,40 @@ def test_the_command_takes_a_payload_where_the_flow_does(
         assert said in capsys.readouterr().err
     assert main(["build", str(LINUX), "-o", str(tmp_path), "--payload", str(tmp_path / "large")]) == 1
     assert "no section of this flow is `from payload`, so it takes no large" in capsys.readouterr().err
+
+
+TAKES = "    let file = executable_extent(payload)?\n"
+SERVICE_TD = LINUX.with_name("service_td.tdf")
+
+
+@pytest.mark.parametrize(
+    ("takes", "file", "says"),
+    [
+        (
+            "    let same = payload\n    let again = same\n    let file = executable_extent(again)?\n",
+            b"no program",
+            "`payload: no ELF64 or PE32+ file for x86-64`, expected an ELF64 or PE32+ executable",
+        ),
+        (
+            "    let file = signed_payload(payload)?\n",
+            b"no program",
+            "`secure boot: the payload is not signed`, expected a signed payload",
+        ),
+        ("    let file = executable_extent(payload[0 .. 0x1000])?\n", b"no program", None),
+        ("    let file = signed_payload(payload)?\n", signed_payload("p384", b"any"), None),
+    ],
+    ids=["let", "signed", "part", "signature"],
+)
+def test_a_build_looks_at_what_a_flow_takes(
+    takes: str, file: bytes, says: str | None, tmp_path: Path
+) -> None:
+    flow, given = tmp_path / "a.tdf", tmp_path / "file"
+    text = SERVICE_TD.read_text()
+    assert TAKES in text
+    flow.write_text(text.replace(TAKES, takes).replace("uses executable", "uses secure_boot, executable"))
+    given.write_bytes(file)
+    if says is None:
+        build(flow, tmp_path / "out", payload=given)
+        return
+    with pytest.raises(BuildError, match=re.escape(says)):
+        build(flow, tmp_path / "out", payload=given)

@@ -96,6 +96,7 @@ class Directory(IntEnum):
     IMPORT = 1
     CERTIFICATE = 4
     RELOCATION = 5
+    DELAY_IMPORT = 13
 
 
 class SectionFlag(IntFlag):

@@ -157,7 +157,7 @@ status_t executable_read_elf(const struct span *file, struct linked *linked, str
             status = read_dynamic(file, &part, &tables);
         else if (part.type == ELF_PT_GNU_RELRO)
             relro = part;
-        else if (part.type == ELF_PT_LOAD && part.memory_size + part.file_size != 0)
+        else if (part.type == ELF_PT_LOAD && (part.memory_size != 0 || part.file_size != 0))
             status = add_segment(&part, linked, out);
     }
     if (status != TDF_OK || (status = find_tables(&tables, out)) != TDF_OK)

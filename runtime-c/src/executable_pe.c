@@ -112,7 +112,8 @@ status_t executable_read_pe(const struct span *file, struct linked *linked, stru
     if (status != TDF_OK)
         return status;
     const struct pe_directory fixups = directory(file, &headers, PE_DIRECTORY_RELOCATION);
-    if (directory(file, &headers, PE_DIRECTORY_IMPORT).size != 0)
+    if (directory(file, &headers, PE_DIRECTORY_IMPORT).size != 0 ||
+        directory(file, &headers, PE_DIRECTORY_DELAY_IMPORT).size != 0)
         return TDF_E_EXECUTABLE_NOT_STATIC;
     if (fixups.size != 0 && !executable_bytes(out, base + fixups.address, fixups.size, &out->blocks))
         return TDF_E_EXECUTABLE_RELOCATION;

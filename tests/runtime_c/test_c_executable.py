@@ -155,7 +155,9 @@ def test_its_alignment_is_kept(align: int) -> None:
 
 def test_a_segment_without_bytes_has_them_nowhere() -> None:
     file = elf_file(segments(TEXT, CONSTANTS, DATA_BYTES, Segment(0x7000, b"", W, zeros=PAGE)), ENTRY)
-    assert load(field(4, "offset", 1 << 63, file)).image == load(file).image
+    made = load(field(4, "offset", 1 << 63, file))
+    assert made.image == load(file).image
+    assert made.access[-3:] == [READ_WRITE, NONE, READ_WRITE]
 
 
 @pytest.mark.parametrize("align", [3, (1 << 30) + 1, 1 << 31, (1 << 64) - 1])
@@ -280,13 +282,19 @@ def test_a_section_without_a_memory_size_has_that_of_its_bytes() -> None:
     assert load(bytes(file)).image[0x1000 : 0x1000 + len(TEXT)] == TEXT
 
 
-def test_a_pe_file_without_relocations_stays_where_it_is_linked_to() -> None:
+def test_a_pe_file_whose_relocations_were_stripped_stays_where_it_is_linked_to() -> None:
     sections, stripped = PE_SECTIONS[:3], {"characteristics": pe.RELOCS_STRIPPED}
     file = pe_file(sections, 0x1010, coff=stripped, image_base=0x200_0000)
     assert load(file).placed.load == 0x200_0000
     with pytest.raises(CoreError, match="executable_no_room"):
         place(pe_file(sections, 0x1010, coff=stripped))
-    assert load(pe_file(sections, 0x1010)).placed.load == LOAD  # it may need none
+
+
+def test_a_pe_file_that_has_no_relocations_moves_as_it_is() -> None:
+    """It may need none: only RELOCS_STRIPPED says that it has to stay."""
+    made = load(pe_file(PE_SECTIONS[:3], 0x1010))
+    assert (made.placed.load, made.placed.entry) == (LOAD, LOAD + 0x1010)
+    assert struct.unpack_from("<2Q", made.image, 0x2000) == (1, BASE + 0x1010)
 
 
 # ---- real files
@@ -385,6 +393,8 @@ def misplaced() -> Iterator[tuple[str, bytes]]:
         field(2, "virtual", 0x1000),  # out of order
         field(2, "memory_size", len(DATA_BYTES) - 1),
         *(field(2, "memory_size", 1 << 62), field(2, "memory_size", (1 << 64) - 1)),
+        field(2, "memory_size", (1 << 64) - len(DATA_BYTES)),  # with its bytes 0, modulo 2^64
+        field(2, "memory_size", 0),
         *(field(2, "virtual", (1 << 64) - PAGE), field(2, "virtual", (1 << 47) + PAGE)),
         elf_file([Segment(2 * PAGE * i, b"\x90" * 16, X) for i in range(21)], 0),  # 41 parts
         pe_file([PeSection(0x1800, TEXT, CODE)], 0x1800),
@@ -400,6 +410,7 @@ def misplaced() -> Iterator[tuple[str, bytes]]:
     yield "executable_not_static", field(3, "type", elf.PT_INTERP)
     yield "executable_not_static", with_constants(NEEDED=1)
     yield "executable_not_static", pe_file(PE_SECTIONS, 0x1010, {pe.Directory.IMPORT: (0x2000, 20)})
+    yield "executable_not_static", pe_file(PE_SECTIONS, 0x1010, {pe.Directory.DELAY_IMPORT: (0x2000, 32)})
     for entry in (0, 0xFFF, 0x1000 + len(TEXT), 0x2000, 0x3000, (1 << 64) - 1):
         yield "executable_entry", elf_file(segments(), entry)
         yield "executable_entry", pe_file(PE_SECTIONS, entry & 0xFFFF_FFFF)

@@ -29,12 +29,13 @@ def read(data: bytes, name: str) -> Igvm:
 
 
 def sections(file: Igvm) -> tuple[Section, ...]:
-    """A section for each region, in the order in which the loader adds them."""
-    return tuple(
-        Section(
-            0, 0, item.gpa, item.size, _kind(item), int(SectionAttribute.MR_EXTEND) if item.measured else 0
-        )
-        for item in file.regions
+    """A section for each region, in the order in which the loader adds them; then the memory that the file
+    requires, which the TD accepts.
+    """
+    extend, later = int(SectionAttribute.MR_EXTEND), int(SectionAttribute.PAGE_AUG)
+    return (
+        *(Section(0, 0, i.gpa, i.size, _kind(i), extend if i.measured else 0) for i in file.regions),
+        *(Section(0, 0, start, end - start, SectionType.PERM_MEM, later) for start, end in file.required),
     )
 
 

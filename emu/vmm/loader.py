@@ -193,9 +193,11 @@ def _check_place(
         raise EmuError(f"{where} does not lie in the {config.memory >> 20} MiB of RAM of this TD")
 
 
-def _describes_ram(sections: Sequence[Section]) -> bool:
-    """Without a list from the VMM: td-shim-interface/src/metadata.rs validate_sections."""
-    return any(section.type == SectionType.PERM_MEM for section in sections)
+def _describes_ram(image: Image) -> bool:
+    """Without a TD HOB: td-shim-interface/src/metadata.rs validate_sections; or the memory map of IGVM."""
+    if image.igvm and igvm.has_memory_map(image.igvm):
+        return True
+    return any(section.type == SectionType.PERM_MEM for section in image.sections)
 
 
 def _check_cpus(config: RunConfig, preset: Preset, ids: tuple[int, ...]) -> None:
@@ -252,7 +254,7 @@ def prepare(config: RunConfig, preset: Preset) -> Launch:
         _check(section, config, preset)
     added = tuple(s for s in sections if (s.added if preset.page_aug else s.memory_size))
     hobs = [s for s in added if s.type == SectionType.TD_HOB]
-    if not hobs and (config.hob is not None or not (preset.page_aug and _describes_ram(sections))):
+    if not hobs and (config.hob is not None or not (preset.page_aug and _describes_ram(image))):
         raise EmuError(f"{config.image_name}: no TD_HOB section")
     for section in sections:
         _check_place(section, config, preset, ram, image.window)

@@ -20,6 +20,7 @@ from emu.vmm.presets import PRESETS
 from formats.tdvf import SectionType
 from formats.units import FOUR_GIB
 from gen.build import BuildResult
+from gen.link.sample import sample
 from image.igvm import write_igvm
 from tdforge.building import build_flow
 from tdforge.flows import find_flow
@@ -28,6 +29,7 @@ from tdforge.tiny import BANNER, tiny_payload
 MIB, GIB = 1 << 20, 1 << 30
 TDX = packed(PLATFORM, 1, 0, 3, 1, 1 << 47)
 VP_COUNT, MADT = 0x307, 0x309
+GOOD = "tdforge sample: all good"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "igvm.tdf"
 
 
@@ -62,6 +64,23 @@ def test_it_boots_as_the_image_does(vmm: str, built: BuildResult) -> None:
     assert igvm.rtmr[0] != tdvf.rtmr[0]
     assert igvm.to_json()["pages"]["added"] == tdvf.to_json()["pages"]["added"]
     assert igvm.to_json()["handoff"] == tdvf.to_json()["handoff"]
+
+
+def test_a_flow_that_takes_nothing_from_its_vmm_boots_from_the_memory_that_it_requires(
+    tmp_path: Path,
+) -> None:
+    """No TD HOB, and no map: all registers are those of the TDVF image, and of the manifest."""
+    payload = tmp_path / "sample.elf"
+    payload.write_bytes(sample("elf"))
+    result = build_flow(find_flow("service_td"), tmp_path, igvm=True, payload=payload)
+    given = {"until": f"console:{GOOD}", "vcpus": 2}
+    igvm, tdvf = (run(config(path.read_bytes(), **given)) for path in (result.igvm, result.image))
+    assert igvm.met
+    assert (igvm.mrtd, igvm.rtmr) == (tdvf.mrtd, tdvf.rtmr)
+    assert list(igvm.rtmr) == json.loads(result.manifest.read_text())["rtmr"]
+    assert igvm.to_json()["pages"] == tdvf.to_json()["pages"]
+    with pytest.raises(EmuError, match="PermMem section 0x2000000 to 0x6000000 does not lie in the 64 MiB"):
+        launch(result.igvm.read_bytes(), memory=64 * MIB)
 
 
 def test_the_regions_are_added_in_the_order_of_the_headers(built: BuildResult) -> None:
@@ -202,6 +221,13 @@ def test_what_cannot_be_launched(file: Callable[[], bytes], settings: dict[str, 
     with pytest.raises(EmuError, match=text) as caught:
         launch(file(), **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_memory_map_in_any_area_says_what_ram_is() -> None:
+    found = launch(area(packed(MEMORY_MAP, 7, 0), index=7))
+    assert [section.type for section in found.sections] == [SectionType.BFV, SectionType.TEMP_MEM]
+    assert found.content(found.sections[1]) == struct.pack("<6Q", 0, 256 * MIB >> 12, 0, 0, 0, 0)
+    assert (found.hob_address, found.hob) == (0, b"")
 
 
 def test_parameters_that_just_fit() -> None:

@@ -130,6 +130,8 @@ def test_memory_that_the_td_accepts_is_required() -> None:
     ]
     assert igvm_mrtd(igvm.read(write_igvm(image))) == mrtd(image)
     assert igvm.read(write_igvm(image)).required[-1] == (0xA0_0000 + (4 << 30), 0xA0_0000 + (5 << 30))
+    shown = [text for name, text in inspect_igvm(write_igvm(image)).rows() if name == "required memory"]
+    assert (len(shown), shown[0]) == (5, "GPA 0xa00000 to 0x40a00000")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_an_image_needs_one_cfv() -> None:
     assert EXAMPLE in str(no.value)
     second = Placed("more", SectionType.CFV, FOUR_GIB - 0x9000, 0x1000, 0, bytes(0x1000))
     two = write_image([*regions(direct=True), second], "direct-boot")
+    assert volume_section(two, gpa=second.address).address == second.address
     with pytest.raises(
         FormatError,
         match=r"found 2 CFV sections \(GPA 0xffffb000, GPA 0xffff7000\), expected one of these: --cfv GPA",

@@ -394,3 +394,10 @@ def test_sample_has_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (*FORMATS,) == sample_command.FORMATS
     assert main(["sample", "-o", str(tmp_path)]) == 1
     assert last_line(capsys) == f"tdforge: cannot write {tmp_path}: Is a directory"
+
+
+def test_diff_run_of_lists_without_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text('{"a": ' + "[" * 100_000)
+    assert main(["diff-run", str(deep), str(deep)]) == 1
+    assert capsys.readouterr().err == f"tdforge: {deep}:1: not a line of a trace\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from debian import HOME
 
+from dsl.capabilities import prelude
 from tdforge import prove
 from tdforge.errors import UserError
 
@@ -65,6 +66,24 @@ def test_each_source_is_proved_with_a_mutant_or_has_a_reason() -> None:
     assert sorted((*modules, *unproved)) == sorted(path.name for path in (ROOT / "runtime-c/src").iterdir())
     for name, reason in unproved.items():
         assert f"\n- `runtime-c/src/{name}`: {reason}.\n" in PAGE
+
+
+def test_each_primitive_in_c_is_proved_or_in_a_source_with_a_reason() -> None:
+    proved = {name for proof in PROOFS.values() for name in proof.functions}
+    unproved = "".join((ROOT / "runtime-c/src" / name).read_text() for name in prove.read_unproved())
+    names = {each.name for each in prelude().primitives.values() if each.home == "c"}
+    assert names & proved
+    assert [name for name in sorted(names - proved) if not re.search(rf"\b{name}\(", unproved)] == []
+
+
+def test_each_harness_is_a_proof() -> None:
+    files = (ROOT / "runtime-c/proofs").glob("*.c")
+    found = {
+        name
+        for path in files
+        for name in re.findall(r"^void prove_(\w+)\(void\)", path.read_text(), re.MULTILINE)
+    }
+    assert found == set(PROOFS)
 
 
 def test_each_proof_is_a_row_of_the_page() -> None:

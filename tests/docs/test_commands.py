@@ -20,7 +20,6 @@ MENTIONS = (
     "tdforge enroll",
     "tdforge verify",
     "tdforge eventlog",
-    "tdforge sample",
 )  # the command as such
 SESSIONS = set(re.findall(r"^@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
 

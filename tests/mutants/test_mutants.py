@@ -21,6 +21,7 @@ from mutants.catalogue import ROOT, CatalogueError, Mutant, read_catalogue
 from mutants.runner import NOT_COMPILED, Copy, Outcome, Result, Stopped
 
 ALL = read_catalogue()
+PAGE = ROOT / "docs" / "testing.md"
 ROOMS = {"dsl", "gen", "runtime-c", "image", "formats", "emu/tdx", "emu/cpu", "emu/vmm", "tdforge"}
 
 
@@ -44,6 +45,17 @@ def test_every_mutant_fits_the_sources(room: str) -> None:
 def test_every_room_has_some() -> None:
     assert len(ALL) >= 150
     assert {mutant.room for mutant in ALL} == ROOMS
+
+
+def test_the_page_counts_them() -> None:
+    """In docs/testing.md: how many each room has, and how many of them no test can tell."""
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \| (\d+) \| (\d+) \| 0 \|$", PAGE.read_text(), re.M)
+    assert {room: (int(all_), int(equivalent)) for room, all_, _, equivalent in rows} == {
+        room: (len(mine), sum(bool(mutant.equivalent) for mutant in mine))
+        for room in ROOMS
+        if (mine := [mutant for mutant in ALL if mutant.room == room])
+    }
+    assert all(int(all_) == int(killed) + int(equivalent) for _, all_, killed, equivalent in rows)
 
 
 def covered(room: str) -> set[str]:

@@ -230,6 +230,9 @@ class TreeBuilder(Transformer[Token, Any]):
     def all_vcpus(self, meta: Meta, c: list[Any]) -> bool:
         return True
 
+    def lazily(self, meta: Meta, c: list[Any]) -> tree.Lazily:
+        return tree.Lazily(c[0], self._span(meta))
+
     def ranges(self, meta: Meta, c: list[Any]) -> tree.Ranges:
         return tree.Ranges(tuple(c), self._span(meta))
 

@@ -148,6 +148,8 @@ def _constructs(nodes: Sequence[object], visible: Collection[str]) -> Iterator[t
                 yield "accept_on_all_vcpus", "`accept ... on all vcpus`", node.span
             case tree.Accept():
                 yield "accept", "`accept`", node.span
+            case tree.Lazily():
+                yield "leave_lazily", "`accept ... rest lazily`", node.span
             case tree.Park():
                 yield "park_aps", "`park aps`", node.span
             case tree.Memory() if node.regions:

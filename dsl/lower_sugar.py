@@ -53,8 +53,9 @@ class SugarLowerer(ChoiceLowerer):
 
     def accept(self, s: tree.Accept) -> list[Statement] | None:
         whole = tree.Number(U64_MAX, s.span)
-        limit: tree.Expression = whole if isinstance(s.limit, tree.Ranges | None) else s.limit
-        left_out = self.left_out(s, s.limit) if isinstance(s.limit, tree.Ranges) else []
+        bound = s.limit.limit if isinstance(s.limit, tree.Lazily) else s.limit
+        limit: tree.Expression = whole if isinstance(bound, tree.Ranges | None) else bound
+        left_out = self.left_out(s, bound) if isinstance(bound, tree.Ranges) else []
         if left_out is None:
             return None
         word = PAGES.get(s.page.value) if s.page else "LEVEL_2M"
@@ -68,6 +69,11 @@ class SugarLowerer(ChoiceLowerer):
             if isinstance(value, int) and value < MIB:
                 self.below_a_mib(value, limit, "write `up to 256 MiB`")
                 return None
+        if isinstance(s.limit, tree.Lazily):
+            lazily = self.effect(self.sugar(tree.Name("leave_lazily", s.span), (s.plan, limit), s))
+            if lazily is None:
+                return None
+            left_out, limit = lazily, whole
         level = tree.Name(word, s.span)
         callee = tree.Name("accept_on_all_vcpus" if s.all_vcpus else "accept", s.span)
         accept = self.effect(self.sugar(callee, (s.plan, limit, level), s))

@@ -297,11 +297,19 @@ class Ranges:
 
 
 @dataclass(frozen=True)
+class Lazily:
+    """`up to LIMIT, rest lazily`"""
+
+    limit: Expression
+    span: Span
+
+
+@dataclass(frozen=True)
 class Accept:
     """`all_vcpus`: the APs take part."""
 
     plan: Expression
-    limit: Expression | Ranges | None
+    limit: Expression | Ranges | Lazily | None
     page: Number | None
     all_vcpus: bool
     span: Span

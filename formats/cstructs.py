@@ -17,6 +17,7 @@ from formats import (
     acpi,
     bundle,
     cfv,
+    efi,
     elf,
     eventlog,
     fv,
@@ -84,6 +85,11 @@ STRUCTS = (
     linux.EFI_INFO,
     linux.BOOT_PARAMS,
     linux.SETUP_DATA,
+    efi.SYSTEM_TABLE,
+    efi.CONFIGURATION_TABLE,
+    efi.MEMORY_DESCRIPTOR,
+    efi.UNACCEPTED_TABLE,
+    efi.TABLES,
     bundle.HEADER,
     elf.HEADER,
     elf.PROGRAM_HEADER,
@@ -129,6 +135,7 @@ ENUMS: tuple[tuple[str, Any], ...] = (
     ("LINUX_LOADFLAG", linux.LoadFlags),
     ("LINUX_XLF", linux.XLoadFlags),
     ("E820", linux.E820Type),
+    ("EFI_MEMORY", efi.MemoryType),
     ("LINUX_SETUP_DATA", linux.SetupDataType),
     ("PAGE", paging.PageBit),
     ("FW_CFG", fw_cfg.Key),
@@ -208,6 +215,19 @@ NUMBERS: tuple[tuple[str, int], ...] = (
     ("LINUX_MIN_PREFERRED_ADDRESS", linux.MIN_PREFERRED_ADDRESS),
     ("LINUX_CMDLINE_COPY_SIZE", linux.CMDLINE_COPY_SIZE),
     ("E820_MAX_ENTRIES", linux.E820_MAX_ENTRIES),
+    *(
+        (f"EFI_{name}", getattr(efi, name))
+        for name in (
+            "SYSTEM_TABLE_SIGNATURE",
+            "SYSTEM_TABLE_REVISION",
+            "CRC32_POLYNOMIAL",
+            "MEMORY_DESCRIPTOR_VERSION",
+            "MEMORY_WB",
+            "UNACCEPTED_VERSION",
+            "UNACCEPTED_UNIT",
+            "SECURE_BOOT_DISABLED",
+        )
+    ),
     ("PAYLOAD_BUNDLE_ALIGNMENT", units.PAGE),
     ("ELF_MAGIC", int.from_bytes(elf.MAGIC, "little")),
     ("ELF_CLASS_64", elf.CLASS_64),
@@ -263,6 +283,8 @@ GUIDS: tuple[tuple[str, UUID], ...] = (
     ("GUID_ANCHOR_FILE", cfv.ANCHOR_FILE),
     ("GUID_KEY_HASH", cfv.KEY_HASH),
     ("GUID_SIGNED_PAYLOAD", signed.SIGNED_PAYLOAD),
+    ("GUID_EFI_ACPI_20", efi.ACPI_20),
+    ("GUID_EFI_UNACCEPTED_MEMORY", efi.UNACCEPTED_MEMORY),
 )
 
 TEXTS: tuple[tuple[str, bytes], ...] = (
@@ -271,6 +293,7 @@ TEXTS: tuple[tuple[str, bytes], ...] = (
     ("ACPI_RSDP_SIGNATURE", acpi.RSDP_SIGNATURE),
     ("FV_SIGNATURE", fv.SIGNATURE),
     ("FW_CFG_TEXT", fw_cfg.SIGNATURE),
+    ("EFI_LOADER_SIGNATURE", efi.LOADER_SIGNATURE),
     ("LOADER_FILE_NAME", table_loader.LOADER_FILE.encode()),
 )
 

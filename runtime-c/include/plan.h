@@ -13,6 +13,15 @@ status_t plan_take_half(struct ram *ram, struct span *out);
 /* Makes [start, end), which is no part of the plan, a reserved one. Fails: ram_range_overlap, ram_too_fragmented. */
 status_t plan_reserve(struct ram *ram, uint64_t start, uint64_t end);
 
+/* Does a carved region begin where a range does? It is the same then. */
+static inline int plan_is_carved(const struct ram *ram, const struct ram_range *range) {
+    for (uint64_t i = 0; i < ram->carved.count; i++)
+        PROVE_LOOP((i), i <= ram->carved.count, ram->carved.count - i)
+        if (tdf_gpa(ram->carved.items[i].data) == range->start)
+            return 1;
+    return 0;
+}
+
 /* Is [start, end) RAM to the OS above 1 MiB that nothing of the firmware lies in, or the section that holds `home`? */
 int plan_is_free(const struct ram *ram, uint64_t start, uint64_t end, uint64_t home);
 

@@ -19,14 +19,6 @@
 
 static uint64_t page_size(uint32_t level) { return level ? TDF_PAGE_2M : TDF_PAGE; }
 
-static int is_carved(const struct ram *ram, const struct ram_range *range) {
-    for (uint64_t i = 0; i < ram->carved.count; i++)
-        PROVE_LOOP((i), i <= ram->carved.count, ram->carved.count - i)
-        if (tdf_gpa(ram->carved.items[i].data) == range->start)
-            return 1;
-    return 0;
-}
-
 /* Cuts an entry in two at `at`. With no entry free the upper part is simply not listed, which leaves it out. */
 static void cut(struct ram *ram, uint64_t index, uint64_t at) {
     struct ram_range *range = &ram->ranges.items[index];
@@ -54,7 +46,7 @@ void leave_out(struct ram *ram, uint64_t start, uint64_t end) {
         struct ram_range *range = &ram->ranges.items[i];
         /* Carved regions are needed wherever they lie; what was added at launch needs no acceptance. */
         if (range->state != TDF_RAM_STATE_UNACCEPTED || range->end <= start || range->start >= end ||
-            is_carved(ram, range))
+            plan_is_carved(ram, range))
             continue;
         if (range->start < start) {
             cut(ram, i, start); /* what is to go is the next entry */

@@ -191,7 +191,8 @@ class Machine:
     def hand_over(self, boot: Vcpu) -> None:
         """The payload begins; ends the run if that is the condition."""
         entry, parameters = int(boot.regs.rip), int(boot.regs.gpr[6])
-        self.handoff = handoff.take(self.read_guest, entry, parameters)
+        accepted = (self.module.accepted_4k, self.module.accepted_2m)
+        self.handoff = handoff.take(self.read_guest, entry, parameters, accepted)
         if self.observer:
             self.observer.on_handoff(boot, self.handoff)
         if self.console.until.reason == "handoff":

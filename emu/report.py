@@ -140,6 +140,8 @@ def report(machine: Machine, ending: Ending) -> Report:
     everything = sum(vcpu.count for vcpu in machine.vcpus)
     log = _event_log(machine)
     aps = [locate_ap(machine, vcpu) for vcpu in machine.vcpus[1:]]
+    accepted = module.accepted_4k, module.accepted_2m
+    by_firmware = given.accepted if given else accepted
     r0, r1, r2, r3 = (register.hex() for register in module.rtmr)
     return Report(
         mrtd=module.mrtd.hex(),
@@ -155,8 +157,10 @@ def report(machine: Machine, ending: Ending) -> Report:
         pages={
             "added": sum(region.pages for region in machine.launch.regions),
             "extended": sum(region.pages for region in machine.launch.regions if region.measured),
-            "accepted_4k": module.accepted_4k,
-            "accepted_2m": module.accepted_2m,
+            "accepted_4k": accepted[0],
+            "accepted_2m": accepted[1],
+            "accepted_4k_by_payload": accepted[0] - by_firmware[0],
+            "accepted_2m_by_payload": accepted[1] - by_firmware[1],
         },
         handoff=given.to_json() if given else None,
         aps=aps,

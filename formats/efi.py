@@ -1,7 +1,7 @@
 """What of EFI does an OS read that no EFI firmware started: tables that lie still, without any service?
 
-Source: UEFI 2.10, sections 4.3 (system table), 4.6 (configuration tables), 7.2 (memory map); for the unaccepted-memory
-table, Linux drivers/firmware/efi/unaccepted_memory.c and include/linux/efi.h.
+Source: UEFI 2.10, sections 4.3 (system table), 4.6 (configuration tables), 7.2 (memory map); for the
+unaccepted-memory table, Linux drivers/firmware/efi/unaccepted_memory.c and include/linux/efi.h.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ UNACCEPTED_TABLE = (
     / c.Struct("version" / Int32ul, "unit_size" / Int32ul, "phys_base" / Int64ul, "size" / Int64ul)
 ) * "Head of LINUX_EFI_UNACCEPTED_MEM_TABLE; `size` bytes follow, a bit for each unit, 1 = unaccepted"
 
-# The order is ours. The map and the bitmap begin at pages of their own: an OS reserves whole pages of both. 200 bytes are
-# read at the vendor's name, whatever its length.
+# The order is ours. The map and the bitmap begin at pages of their own, for an OS reserves whole pages of
+# both. 200 bytes are read at the vendor's name, whatever its length.
 TABLES = (
     "efi_tables"
     / spaced(

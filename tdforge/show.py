@@ -115,6 +115,9 @@ def print_run(console: Console, report: Mapping[str, Any]) -> None:
         ),
         ("pages accepted", f"{pages['accepted_2m']:,} of 2 MiB, {pages['accepted_4k']:,} of 4 KiB"),
     ]
+    small, large = pages["accepted_4k_by_payload"], pages["accepted_2m_by_payload"]
+    if small or large:
+        rows.append(("by the payload", f"{large:,} of 2 MiB, {small:,} of 4 KiB of these"))
     if handoff := report.get("handoff"):
         rows.append(("hand-over", hand_over(handoff)))
     rows += [("the VMM" if first else "", line) for first, line in _attacks(report)]

@@ -19,7 +19,7 @@ from emu.signals import EmuError
 from emu.snapshot import objects as state
 from formats.units import PAGE
 
-FORMAT, VERSION = "tdforge snapshot", 2
+FORMAT, VERSION = "tdforge snapshot", 3
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("emu", "formats")  # whose Python files make the state what it is
 LAYOUT = ("tsc_step_num", "tsc_step_den", "last_tsc", "sept_ve_disable")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from emu.oracle.lazy import NOTHING_LEFT, Lazy, follow
 from formats import acpi, limits, linux
 from formats.errors import FormatError
 from formats.structs import offset_of, plain
@@ -79,6 +80,7 @@ class Shown:
     log: bytes
     broken: tuple[str, ...]
     in_window: bool = False  # a vmlinux, without a setup header of its own
+    lazy: Lazy = NOTHING_LEFT
     image: tuple[int, bytes] = (0, b"")  # address and bytes of an executable in memory
 
 
@@ -117,6 +119,8 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
     count = min(_number(page, "e820_entries"), linux.E820_MAX_ENTRIES)
     entries = list(struct.iter_unpack("<QQI", table[: count * linux.E820_ENTRY.sizeof()]))
     e820 = tuple((start, start + size, kind) for start, size, kind in entries)
+    lazy = follow(read, page, rsdp, e820)
+    broken += lazy.broken
     ranges = {
         "boot_params": (address, address + PAGE),
         "kernel": (load, load + len(kernel)),
@@ -127,6 +131,7 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         "mailbox": (mailbox_at, mailbox_at + len(mailbox)),
         "reset code": (vector, vector + len(reset_code)),
         "event log": (log_at[0], sum(log_at)) if log_at else (0, 0),
+        "EFI tables": lazy.area,
     }
     ranges |= {f"{_name(t)} at {at:#x}": (at, at + len(t)) for at, t in tables}
     values = (
@@ -138,13 +143,15 @@ def gather(machine: Machine, log_area: Range | None = None, window: Range | None
         (rsdp, root),
         tables,
         (mailbox_at, mailbox, reset_code),
-        e820,
+        (e820, lazy) if lazy.content else e820,
         (log_at, log.rstrip(b"\xff")),
         _without(page, "acpi_rsdp_addr", "e820_entries", "e820_table"),
     )
     own = [part for part in PARTS if part not in OF_EXECUTABLES]
     parts = dict(zip(own, values, strict=True))
-    return Shown(parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken), bool(window))
+    return Shown(
+        parts, header, ranges, tables, e820, kernel, initrd, line, log, tuple(broken), bool(window), lazy
+    )
 
 
 @cache

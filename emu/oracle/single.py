@@ -11,6 +11,7 @@ from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from emu.cpu import pagestate
 from emu.oracle.executable import is_measured
 from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
@@ -53,7 +54,7 @@ KINDS = {
     "pointers": "each pointer that is handed over leads to what it promises",
     "place": "what is handed over lies in RAM that was accepted, and in memory that the OS leaves alone",
     "overlap": "nothing that is handed over overlaps",
-    "e820": "the memory map is sorted, disjoint, and calls RAM, ACPI or NVS only what is private RAM",
+    "e820": "the map is sorted, disjoint, and calls RAM, ACPI or NVS only private RAM, accepted or left",
     "unasked": "nothing lies where an OS looks without being given an address",
     "cpus": "the MADT lists each vCPU of the TD once, in order, by ids that a register records",
     "attribution": "kernel, initrd and command line are bytes that were measured; so is an executable's file",
@@ -117,14 +118,34 @@ def inside(piece: Range, ranges: Iterable[Range]) -> bool:
     return at >= piece[1]
 
 
+def without(piece: Range, holes: Iterable[Range]) -> Iterable[Range]:
+    """What of the piece lies in none of the holes."""
+    at = piece[0]
+    for start, end in sorted(holes):
+        if at < start < piece[1]:
+            yield at, start
+        if start < piece[1] and end > at:
+            at = end
+    if at < piece[1]:
+        yield at, piece[1]
+
+
 def _map(machine: Machine, shown: Shown) -> Iterable[Finding]:
     e820 = shown.e820
     if any(start >= end for start, end, _ in e820) or any(a[1] > b[0] for a, b in pairwise(e820)):
         yield Finding("e820", f"entries are empty, unsorted or overlap: {e820}")
     for start, end, kind in e820:
-        if kind in PRIVATE and not _accepted(machine, (start, end)):
-            text = f"{start:#x}-{end:#x} has type {kind} and is not private, accepted RAM"
-            yield Finding("e820", text)
+        for piece in without((start, end), shown.lazy.left) if kind in PRIVATE else ():
+            if not _accepted(machine, piece):
+                text = f"{piece[0]:#x}-{piece[1]:#x} has type {kind} and is not private, accepted RAM"
+                yield Finding("e820", text)
+    for start, end in shown.lazy.left:
+        if not (end <= machine.memory.span and inside((start, end), machine.launch.ram)):
+            yield Finding("e820", f"{start:#x}-{end:#x} is left to the OS and is not RAM")
+        elif {s & pagestate.STATE for s in set(machine.memory.states(start, end - start))} != {
+            pagestate.PENDING
+        }:
+            yield Finding("e820", f"{start:#x}-{end:#x} is left to the OS and was accepted in part")
 
 
 def _unasked(machine: Machine) -> Iterable[Finding]:

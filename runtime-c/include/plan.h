@@ -7,6 +7,10 @@
 /* Legacy structures and the kernel's real-mode trampoline lie below; nothing of ours goes there. */
 #define LOW_MEMORY_END 0x100000u
 
+/* In place of an E820 type: RAM that the OS is to accept, which no E820 shows. Nothing is to be done with it here, as if
+ * it had been added. */
+#define PLAN_LAZY 8u
+
 /* Takes the upper half of the largest piece of free RAM between 1 MiB and what was carved below 4 GiB; it stays RAM in
  * the E820. How much that is follows from the plan alone. Fails: ram_too_small, ram_too_fragmented. */
 status_t plan_take_half(struct ram *ram, struct span *out);

@@ -20,20 +20,20 @@ void leave_lazily(struct ram *ram, uint64_t limit) {
         const uint64_t end = tdf_align_down(range->end, EFI_UNACCEPTED_UNIT);
         if (range->state != TDF_RAM_STATE_UNACCEPTED || start >= end || plan_is_carved(ram, range))
             continue;
-        if (range->start == start && range->end == end) {
-            range->state = TDF_RAM_STATE_LAZY;
-            continue;
+        /* One end of it, then the other is cut off. With no entry free the range is accepted like the rest. */
+        if (range->start != start || range->end != end) {
+            if (ram->ranges.count == MAX_RANGES)
+                continue;
+            struct ram_range above = *range;
+            range->end = above.start = range->start != start ? start : end;
+            memmove(range + 2, range + 1, (ram->ranges.count - i - 1) * sizeof *range);
+            range[1] = above;
+            ram->ranges.count++;
+            if (above.start == start)
+                continue;
         }
-        /* One end, then the other: what is left of the range is the next one. With no entry free all of it is accepted. */
-        if (ram->ranges.count == MAX_RANGES)
-            continue;
-        struct ram_range above = *range;
-        range->end = above.start = range->start < start ? start : end;
-        memmove(range + 2, range + 1, (ram->ranges.count - i - 1) * sizeof *range);
-        range[1] = above;
-        ram->ranges.count++;
-        if (above.start != start) /* what ends there is all lazy */
-            range->state = TDF_RAM_STATE_LAZY;
+        range->state = TDF_RAM_STATE_ADDED;
+        range->e820 = PLAN_LAZY;
     }
 }
 
@@ -41,7 +41,9 @@ void leave_lazily(struct ram *ram, uint64_t limit) {
 static uint32_t memory_type(const struct ram_range *range) {
     switch (range->e820) {
     case E820_RAM:
-        return range->state == TDF_RAM_STATE_LAZY ? EFI_MEMORY_UNACCEPTED : EFI_MEMORY_CONVENTIONAL;
+        return EFI_MEMORY_CONVENTIONAL;
+    case PLAN_LAZY:
+        return EFI_MEMORY_UNACCEPTED;
     case E820_ACPI:
         return EFI_MEMORY_ACPI_RECLAIM;
     case E820_NVS:
@@ -87,7 +89,7 @@ static status_t fill_bitmap(const struct ram *ram, struct efi_unaccepted_memory 
     for (uint64_t i = 0; i < ram->ranges.count; i++)
         PROVE_LOOP((i, base, __CPROVER_object_whole(table)), i <= ram->ranges.count, ram->ranges.count - i) {
         const struct ram_range *range = &ram->ranges.items[i];
-        if (range->state != TDF_RAM_STATE_LAZY)
+        if (range->e820 != PLAN_LAZY)
             continue;
         base = base ? base : range->start;
         const uint64_t from = (range->start - base) / EFI_UNACCEPTED_UNIT, to = (range->end - base) / EFI_UNACCEPTED_UNIT;
@@ -130,6 +132,25 @@ static void fill_system_table(struct efi_tables *tables, uint64_t rsdp) {
     system->crc32 = crc32(system, sizeof *system);
 }
 
+/* boot_params with `count` entries of the map; in the E820, what is left to the OS is RAM. */
+static void fill_params(struct boot_params *params, const struct efi_tables *tables, uint32_t count) {
+    struct efi_info *info = &params->efi_info;
+    const uint64_t map = tdf_gpa(tables->map);
+    memcpy(info->loader_signature, EFI_LOADER_SIGNATURE, sizeof info->loader_signature);
+    info->systab = (uint32_t)tdf_gpa(tables);
+    info->systab_hi = (uint32_t)(tdf_gpa(tables) >> 32);
+    info->memdesc_size = sizeof tables->map[0];
+    info->memdesc_version = EFI_MEMORY_DESCRIPTOR_VERSION;
+    info->memmap = (uint32_t)map;
+    info->memmap_hi = (uint32_t)(map >> 32);
+    info->memmap_size = count * sizeof tables->map[0];
+    params->secure_boot = EFI_SECURE_BOOT_DISABLED;
+    for (uint32_t i = 0; i < E820_MAX_ENTRIES; i++)
+        PROVE_LOOP((i, params->e820_table), i <= E820_MAX_ENTRIES, E820_MAX_ENTRIES - i)
+        if (params->e820_table[i].type == PLAN_LAZY)
+            params->e820_table[i].type = E820_RAM;
+}
+
 status_t zero_page_lazily(const struct span *page, const struct span *region, const struct placement *placement,
                           const struct ram *ram, const struct span *command_line, uint64_t rsdp) {
     status_t status = zero_page(page, placement, ram, command_line, rsdp);
@@ -143,16 +164,6 @@ status_t zero_page_lazily(const struct span *page, const struct span *region, co
     if (status != TDF_OK)
         return status;
     fill_system_table(tables, rsdp);
-    struct boot_params *params = (struct boot_params *)page->data;
-    const uint64_t map = tdf_gpa(tables->map);
-    memcpy(params->efi_info.loader_signature, EFI_LOADER_SIGNATURE, sizeof params->efi_info.loader_signature);
-    params->efi_info.systab = (uint32_t)tdf_gpa(tables);
-    params->efi_info.systab_hi = (uint32_t)(tdf_gpa(tables) >> 32);
-    params->efi_info.memdesc_size = sizeof tables->map[0];
-    params->efi_info.memdesc_version = EFI_MEMORY_DESCRIPTOR_VERSION;
-    params->efi_info.memmap = (uint32_t)map;
-    params->efi_info.memmap_hi = (uint32_t)(map >> 32);
-    params->efi_info.memmap_size = fill_map(ram, tables) * sizeof tables->map[0];
-    params->secure_boot = EFI_SECURE_BOOT_DISABLED;
+    fill_params((struct boot_params *)page->data, tables, fill_map(ram, tables));
     return TDF_OK;
 }

@@ -55,6 +55,7 @@ def test_what_is_used_brings_what_it_builds_on() -> None:
         ("accept td", "`accept`", "memory"),
         ("accept td from 0 to 1 GiB", "`accept`", "memory"),
         ("accept td on all vcpus", "`accept ... on all vcpus`", "cpus"),
+        ("accept td up to 1 GiB, rest lazily", "`accept ... rest lazily`", "lazy"),
         ("park aps on hob", "`park aps`", "cpus"),
         ("handoff linux(td, hob)", "`handoff linux`", "linux"),
         ("handoff linus(td, hob)", "`handoff`", "linux"),

@@ -94,6 +94,17 @@ def test_acceptance(written: str, limit: int, level: int) -> None:
         assert (accept.callee, values) == (callee, [limit, level])
 
 
+@pytest.mark.parametrize("callee", ["accept", "accept_on_all_vcpus"])
+def test_the_rest_is_left_before_acceptance(callee: str) -> None:
+    start = ["start_log(log)?", 'measure hob into RTMR[0] as blob("x")', "let vmm = parse_hob(hob)?"]
+    start += ["let cpus = find_cpus(td)?", "let ram = plan_memory(vmm, td)?"]
+    words = "accept ram up to 1 GiB, rest lazily in 4 KiB pages" + " on all vcpus" * (callee != "accept")
+    lazily, accept = calls(firmware(*start, words, head=HEAD.replace("vmm", "vmm, lazy", 1)))[-2:]
+    assert (lazily.callee, accept.callee) == ("leave_lazily", callee)
+    assert [a.value for a in lazily.arguments[1:] if isinstance(a, Literal)] == [1 << 30]
+    assert [a.value for a in accept.arguments[1:] if isinstance(a, Literal)] == [(1 << 64) - 1, 0]
+
+
 def test_requirements_branch_to_their_error() -> None:
     fw = firmware("require td.gpaw == 48 else sept_ve_enabled", "require td.gpaw == 48")
     first, second, _ = fw.flows["boot"].body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from ccore import (
     GIB,
     KIB,
     LARGE,
-    LAZY,
     LEFT_OUT,
     LIB,
     MIB,
@@ -38,9 +38,14 @@ from hypothesis import strategies as st
 from formats import efi, linux
 
 RSDP = 0x7FFE0000
+LAZY = 8  # plan.h PLAN_LAZY, in place of an E820 type
 HEAD = efi.TABLES.sizeof()
 
 # ---- what is left to the OS
+
+
+def lazily(r: Range) -> Range:
+    return replace(r, state=ADDED, e820=LAZY)
 
 
 def left(ranges: list[Range], limit: int) -> list[Range]:
@@ -52,19 +57,20 @@ def left(ranges: list[Range], limit: int) -> list[Range]:
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        (0, [(0, 2, UNACCEPTED), (2, 8, LAZY), (8, 9, UNACCEPTED), (17, 18, UNACCEPTED), (18, 32, LAZY)]),
-        (MIB, [(0, 2, UNACCEPTED), (2, 8, LAZY), (8, 9, UNACCEPTED), (17, 18, UNACCEPTED), (18, 32, LAZY)]),
-        (4 * MIB, [(0, 4, UNACCEPTED), (4, 8, LAZY), (8, 9, UNACCEPTED), (17, 18, UNACCEPTED), (18, 32, LAZY)]),
-        (4 * MIB + 1, [(0, 6, UNACCEPTED), (6, 8, LAZY), (8, 9, UNACCEPTED), (17, 18, UNACCEPTED), (18, 32, LAZY)]),
-        (30 * MIB, [(0, 9, UNACCEPTED), (17, 30, UNACCEPTED), (30, 32, LAZY)]),
-        (30 * MIB + PAGE, [(0, 9, UNACCEPTED), (17, 32, UNACCEPTED)]),
-        (2**64 - LARGE, [(0, 9, UNACCEPTED), (17, 32, UNACCEPTED)]),
-        (2**64 - 1, [(0, 9, UNACCEPTED), (17, 32, UNACCEPTED)]),
+        (0, [(0, 2, 0), (2, 8, LAZY), (8, 9, 0), (17, 18, 0), (18, 32, LAZY)]),
+        (MIB, [(0, 2, 0), (2, 8, LAZY), (8, 9, 0), (17, 18, 0), (18, 32, LAZY)]),
+        (4 * MIB, [(0, 4, 0), (4, 8, LAZY), (8, 9, 0), (17, 18, 0), (18, 32, LAZY)]),
+        (4 * MIB + 1, [(0, 6, 0), (6, 8, LAZY), (8, 9, 0), (17, 18, 0), (18, 32, LAZY)]),
+        (30 * MIB, [(0, 9, 0), (17, 30, 0), (30, 32, LAZY)]),
+        (30 * MIB + PAGE, [(0, 9, 0), (17, 32, 0)]),
+        (2**64 - LARGE, [(0, 9, 0), (17, 32, 0)]),
+        (2**64 - 1, [(0, 9, 0), (17, 32, 0)]),
     ],
-)  # fmt: skip
+)
 def test_whole_units_from_the_limit_on(limit: int, expected: list[tuple[int, int, int]]) -> None:
+    """In MiB; 0: not left."""
     found = left([Range(0, 9 * MIB, UNACCEPTED, RAM), Range(17 * MIB, 32 * MIB, UNACCEPTED, RAM)], limit)
-    assert [(r.start // MIB, r.end // MIB, r.state) for r in found] == expected
+    assert [(r.start // MIB, r.end // MIB, r.e820 if r.e820 == LAZY else 0) for r in found] == expected
 
 
 def test_only_what_is_to_be_accepted_and_is_the_os_s() -> None:
@@ -76,7 +82,7 @@ def test_only_what_is_to_be_accepted_and_is_the_os_s() -> None:
     ]
     ram = make_ram(ranges, [(12 * MIB, 4 * MIB)])
     LIB.leave_lazily(ram, 0)
-    assert ranges_of(ram) == [*ranges[:3], replace(ranges[3], state=LAZY)]
+    assert ranges_of(ram) == [*ranges[:3], lazily(ranges[3])]
 
 
 PIECES = st.lists(
@@ -97,7 +103,11 @@ def test_against_a_model_by_pages(pieces: list[tuple[int, int, int]], limit: int
     found = left(ranges, limit)
 
     def pages(of: list[Range]) -> dict[int, int]:
-        return {page: r.state for r in of for page in range(r.start // PAGE, r.end // PAGE)}
+        return {
+            page: r.e820 if r.e820 == LAZY else r.state
+            for r in of
+            for page in range(r.start // PAGE, r.end // PAGE)
+        }
 
     expected = pages(ranges)
     for r in ranges:
@@ -105,7 +115,7 @@ def test_against_a_model_by_pages(pieces: list[tuple[int, int, int]], limit: int
             if r.state == UNACCEPTED:
                 expected |= dict.fromkeys(range(unit * 512, unit * 512 + 512), LAZY)
     assert pages(found) == expected
-    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(found))
     assert all(r.start < r.end for r in found)
 
 
@@ -122,7 +132,7 @@ def test_with_no_entry_free_the_rest_is_accepted(free: int) -> None:
             1: [replace(last, end=edge), replace(last, start=edge)],
             2: [
                 replace(last, end=edge),
-                replace(last, start=edge, end=middle, state=LAZY),
+                lazily(replace(last, start=edge, end=middle)),
                 replace(last, start=middle),
             ],
         }[free]
@@ -196,7 +206,7 @@ def test_each_unit_that_is_left_and_no_other() -> None:
     found = Lazily(ram)
     table = found.tables.unaccepted
     assert (table.version, table.unit_size, table.phys_base) == (1, LARGE, 128 * MIB)
-    expected = [at for r in ranges_of(ram) if r.state == LAZY for at in range(r.start, r.end, LARGE)]
+    expected = [at for r in ranges_of(ram) if r.e820 == LAZY for at in range(r.start, r.end, LARGE)]
     assert found.lazy == expected
     assert expected[0] == 128 * MIB
     assert expected[-1] == 9 * GIB - LARGE
@@ -208,9 +218,9 @@ def test_each_unit_that_is_left_and_no_other() -> None:
 def test_bits_within_and_across_bytes(first: int, count: int) -> None:
     """Behind one range whose unit is the first, another one that begins at bit `first`."""
     start = 64 * MIB + first * LARGE
-    ranges = [Range(start, start + count * LARGE, LAZY, RAM)]
+    ranges = [Range(start, start + count * LARGE, ADDED, LAZY)]
     if first:
-        ranges = [Range(64 * MIB, 64 * MIB + LARGE, LAZY, RAM), *ranges]
+        ranges = [Range(64 * MIB, 64 * MIB + LARGE, ADDED, LAZY), *ranges]
     expected = [at for r in ranges for at in range(r.start, r.end, LARGE)]
     assert Lazily(make_ram(ranges)).lazy == sorted(set(expected))
 
@@ -229,7 +239,7 @@ def test_the_map_says_what_the_e820_says() -> None:
         Range(4 * MIB, 6 * MIB, UNACCEPTED, ACPI),
         Range(6 * MIB, 8 * MIB, ADDED, RESERVED),
         Range(8 * MIB, 10 * MIB, ADDED, RAM),
-        Range(10 * MIB, 12 * MIB, LAZY, RAM),
+        Range(10 * MIB, 12 * MIB, ADDED, LAZY),
         Range(12 * MIB, 14 * MIB, ADDED, 5),  # unusable
     ]
     found = Lazily(make_ram(ranges))
@@ -238,14 +248,24 @@ def test_the_map_says_what_the_e820_says() -> None:
     assert {d.attribute for d in found.tables.map[: len(kept)]} == {8}
     assert not any(found.raw[PAGE + 48 * len(kept) : 0x4000])
     e820 = found.params.e820_table[: found.params.e820_entries]
-    assert (e820[-2].addr, e820[-2].size, e820[-2].type) == (8 * MIB, 4 * MIB, RAM)
+    assert [(e.addr, e.addr + e.size, e.type) for e in e820[-3:]] == [
+        (8 * MIB, 10 * MIB, RAM),
+        (10 * MIB, 12 * MIB, RAM),
+        (12 * MIB, 14 * MIB, 5),
+    ]
 
 
 def test_a_map_of_as_many_entries_as_a_plan_has() -> None:
-    ranges = [Range(i * LARGE, (i + 1) * LARGE, LAZY if i & 1 else UNACCEPTED, RAM) for i in range(256)]
+    """128 in the E820, each of two neighbours."""
+    ranges = [
+        Range(i // 2 * LARGE + i % 2 * MIB, i // 2 * LARGE + MIB + i % 2 * PAGE, ADDED, RAM)
+        for i in range(256)
+    ]
     found = Lazily(make_ram(ranges))
     assert len(found.map) == 256
-    assert found.lazy == [r.start for r in ranges if r.state == LAZY]
+    e820 = found.params.e820_table
+    assert found.params.e820_entries == 128
+    assert {e.type for e in e820} == {RAM}
 
 
 # ---- refusals
@@ -255,11 +275,11 @@ LISTED = 8 * (4 * KIB - 24)  # units that a page lists
 
 def test_ram_beyond_what_the_region_lists() -> None:
     size, start = 20 * KIB, 64 * MIB
-    fits = Range(start, start + LISTED * LARGE, LAZY, RAM)
+    fits = Range(start, start + LISTED * LARGE, ADDED, LAZY)
     assert len(Lazily(make_ram([fits]), size).lazy) == LISTED
     with pytest.raises(CoreError, match="lazy_no_room"):
         Lazily(make_ram([replace(fits, end=fits.end + LARGE)]), size)
-    gap = Range(fits.end, fits.end + LARGE, LAZY, RAM)
+    gap = Range(fits.end, fits.end + LARGE, ADDED, LAZY)
     with pytest.raises(CoreError, match="lazy_no_room"):
         Lazily(make_ram([replace(fits, end=start + LARGE), gap]), size)
 
@@ -279,4 +299,4 @@ def test_what_zero_page_refuses() -> None:
 
 def test_ranges_out_of_order_are_refused() -> None:
     with pytest.raises(CoreError, match="lazy_no_room"):
-        Lazily(make_ram([Range(GIB, GIB + LARGE, LAZY, RAM), Range(64 * MIB, 66 * MIB, LAZY, RAM)]))
+        Lazily(make_ram([Range(GIB, GIB + LARGE, ADDED, LAZY), Range(64 * MIB, 66 * MIB, ADDED, LAZY)]))

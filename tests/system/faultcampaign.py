@@ -35,8 +35,8 @@ from formats.tdx import status
 from formats.tdx.leaves import LEAF_NAMES, Leaf
 
 ERROR = sha384(b"\x01\0\0\0").digest()  # of the separator that a refused boot measures
-FLOWS = ("alioth", "all_vcpus", "elf", "executable", "host_acpi", "kexec", "linux", "payload", "qemu")
-FLOWS += ("secure_boot", "service_td", "signed_executable", "vmlinux")
+FLOWS = ("alioth", "all_vcpus", "elf", "executable", "host_acpi", "kexec", "lazy", "linux", "payload")
+FLOWS += ("qemu", "secure_boot", "service_td", "signed_executable", "vmlinux")
 BOTH = (0, 1)  # the RTMRs with separators
 VMLINUX_HOST = "dragonball"  # adds little, and takes no initrd; each page of libkrun's is a TDCALL
 VCPUS = {"all_vcpus": 4}  # of others, vCPU 0 alone makes the calls

@@ -79,6 +79,10 @@ class Memory:
         """Whether all pages of a range are private and accessible."""
         return {state & pagestate.STATE for state in set(self.states(gpa, size))} == {pagestate.MAPPED}
 
+    def is_pending(self, gpa: int, size: int) -> bool:
+        """Whether all pages of a range wait to be accepted."""
+        return {state & pagestate.STATE for state in set(self.states(gpa, size))} == {pagestate.PENDING}
+
     def split(self, gpa: int, size: int) -> None:
         """TDH.MEM.PAGE.DEMOTE of every 2 MiB page that the range touches."""
         for chunk in range(gpa // LARGE_PAGE * LARGE_PAGE, gpa + size, LARGE_PAGE):

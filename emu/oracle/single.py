@@ -11,7 +11,6 @@ from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from emu.cpu import pagestate
 from emu.oracle.executable import is_measured
 from emu.oracle.shown import Range, Shown, madt
 from formats import acpi, eventlog, linux
@@ -140,12 +139,11 @@ def _map(machine: Machine, shown: Shown) -> Iterable[Finding]:
                 text = f"{piece[0]:#x}-{piece[1]:#x} has type {kind} and is not private, accepted RAM"
                 yield Finding("e820", text)
     for start, end in shown.lazy.left:
-        if not (end <= machine.memory.span and inside((start, end), machine.launch.ram)):
-            yield Finding("e820", f"{start:#x}-{end:#x} is left to the OS and is not RAM")
-        elif {s & pagestate.STATE for s in set(machine.memory.states(start, end - start))} != {
-            pagestate.PENDING
-        }:
-            yield Finding("e820", f"{start:#x}-{end:#x} is left to the OS and was accepted in part")
+        ours = end <= machine.memory.span and inside((start, end), machine.launch.ram)
+        if not ours or not machine.memory.is_pending(start, end - start):
+            yield Finding(
+                "e820", f"{start:#x}-{end:#x} is left to the OS and is not RAM that waits to be accepted"
+            )
 
 
 def _unasked(machine: Machine) -> Iterable[Finding]:

@@ -12,7 +12,6 @@ import pytest
 from tdbox import GIB, MIB, Firmware, Stopped, made, stopped
 
 from emu.api import run
-from emu.cpu import pagestate
 from formats import efi, linux
 from tdforge.bench import LAZY_FLOW, LAZY_MEMORY, PAGE_FILE
 from tdforge.boot import CMDLINE
@@ -58,9 +57,8 @@ def test_what_is_left_is_not_accepted_and_all_else_is(lazy: Firmware) -> None:
             listed |= left & set(units)
             for at in units:
                 first, end = max(start, at), min(start + size, at + LARGE)
-                state = pagestate.PENDING if at in left else pagestate.MAPPED
-                found = {each & pagestate.STATE for each in set(memory.states(first, end - first))}
-                assert found == {state}, hex(first)
+                as_told = memory.is_pending if at in left else memory.is_accepted
+                assert as_told(first, end - first), hex(first)
                 assert at not in left or end - first == LARGE
         assert listed == left
 
@@ -150,9 +148,7 @@ def test_linux_accepts_by_itself(booted: Stopped, lazy: Firmware) -> None:
     left = {at for at, unaccepted in given.items() if unaccepted}
     now = {at for at, unaccepted in bits(booted, at).items() if unaccepted}
     assert now < left
-    states = booted.machine.memory.states
-    waiting = {at for at in left if {s & pagestate.STATE for s in states(at, LARGE)} == {pagestate.PENDING}}
-    assert waiting == now
+    assert {at for at in left if booted.machine.memory.is_pending(at, LARGE)} == now
     pages = booted.report.pages
     assert pages["accepted_2m_by_payload"] == len(left - now) > 100
     assert pages["accepted_4k_by_payload"] == 0

@@ -55,7 +55,6 @@ def test_what_is_used_brings_what_it_builds_on() -> None:
         ("accept td", "`accept`", "memory"),
         ("accept td from 0 to 1 GiB", "`accept`", "memory"),
         ("accept td on all vcpus", "`accept ... on all vcpus`", "cpus"),
-        ("accept td up to 1 GiB, rest lazily", "`accept ... rest lazily`", "lazy"),
         ("park aps on hob", "`park aps`", "cpus"),
         ("handoff linux(td, hob)", "`handoff linux`", "linux"),
         ("handoff linus(td, hob)", "`handoff`", "linux"),
@@ -188,3 +187,11 @@ def test_a_flow_does_not_choose_numbers() -> None:
     assert found == [
         ("E05", "the errors of a flow file have the numbers from 256, in order", "leave the number out")
     ]
+
+
+def test_what_leaves_ram_to_the_os_is_a_capability_of_its_own() -> None:
+    assert (
+        "N01",
+        "`accept ... rest lazily` is part of `lazy`, which this file does not use",
+        "add `uses lazy`",
+    ) in told("uses linux\n", "accept td up to 1 GiB, rest lazily")

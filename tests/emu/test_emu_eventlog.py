@@ -51,7 +51,7 @@ def test_log_is_found_and_described() -> None:
     read = reader(memory())
     assert eventlog.locate(read, 0x100) == (0x1000, 0x1000)
     log = eventlog.fetch(read, 0x100).data
-    assert handoff.take(read, 0x1234, 0x4000).log.data == log
+    assert handoff.take(read, 0x1234, 0x4000, (0, 0)).log.data == log
     assert [(e["rtmr"], e["description"], e["digest"]) for e in eventlog.describe(log)] == [
         (0, "td_hob", DIGESTS[0].hex()),
         (1, "td_payload", DIGESTS[1].hex()),
@@ -63,7 +63,7 @@ def test_log_is_found_and_described() -> None:
 
 
 def test_e820_is_read() -> None:
-    found = handoff.take(reader(memory()), 0x1234, 0x4000)
+    found = handoff.take(reader(memory()), 0x1234, 0x4000, (0, 0))
     assert found.to_json()["e820"] == [[0, 0x9F000, 1], [0x100000, 0x1000, 3]]
 
 
@@ -80,7 +80,7 @@ def test_nothing_there() -> None:
     assert eventlog.fetch(reader(bytearray()), 0x100).data == b""
     assert eventlog.fetch(reader(bytearray()), 0).missing == "boot_params contain no RSDP address"
     assert eventlog.describe(b"garbage") == []
-    found = handoff.take(reader(bytearray()), 1, 2)
+    found = handoff.take(reader(bytearray()), 1, 2, (0, 0))
     assert found.to_json() == {"entry": 1, "rsi": 2, "boot_params": None, "e820": []}
     assert "no boot_params at RSI 0x2" in found.log.missing
 

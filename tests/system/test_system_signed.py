@@ -56,11 +56,11 @@ def put(image: bytearray, section: tdvf.Section, data: bytes) -> None:
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Place]:
     folder = tmp_path_factory.mktemp("signed")
-    (folder / "nothing").write_bytes(b"")
+    (folder / "signed").write_bytes(signed_payload("p384", sample("elf")))
     text = re.sub(r" *parameters .*\n", "", FLOW.read_text())
     (folder / "built_in.tdf").write_text(re.sub(r"(payload +Payload.*)", r"\1 from payload", text))
     loaded = made(FLOW, folder, b"")
-    built_in = made(folder / "built_in.tdf", folder, b"", folder / "nothing")
+    built_in = made(folder / "built_in.tdf", folder, b"", folder / "signed")
     taken = replace(loaded.config, kernel=sample("elf"), cmdline="")
     given = replace(built_in.config, kernel=None, cmdline="")
     return {

@@ -100,6 +100,10 @@ class Lib:
         """The address of what a cffi pointer points to."""
         return int(self.ffi.cast("uintptr_t", pointer))
 
+    def text(self, status: int) -> str:
+        """What a boot that ends with this status says; empty for 0."""
+        return prelude().errors[self.error(status)].text if status else ""
+
     def error(self, status: int) -> str:
         """The prelude's name of a status; "ok" for 0."""
         return next(

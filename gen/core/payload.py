@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dsl import model
-from dsl.capabilities import prelude
 from dsl.model import Firmware
 from dsl.tree import walk
 from formats.units import GIB, MIB
@@ -52,7 +51,7 @@ def _taken(firmware: Firmware, callee: str) -> set[str]:
 def not_signed(file: bytes) -> str:
     """The error that ends its boot before any signature is looked at; empty if it is a signed payload."""
     core = hostlib.load()
-    return _text(core, core.lib.signed_payload(core.span(file), core.new("span")))
+    return core.text(core.lib.signed_payload(core.span(file), core.new("span")))
 
 
 def refusal(file: bytes) -> str:
@@ -65,8 +64,4 @@ def refusal(file: bytes) -> str:
     if not status and placed.size <= MOST_RELOCATED:
         image = core.guarded(placed.size)
         status = core.lib.relocate_executable(core.span(image.address, image.size), placed)
-    return _text(core, status)
-
-
-def _text(core: hostlib.Lib, status: int) -> str:
-    return prelude().errors[core.error(status)].text if status else ""
+    return core.text(status)

@@ -6,7 +6,6 @@ from hashlib import sha384
 from pathlib import Path
 from typing import Any
 
-from dsl.capabilities import prelude
 from formats import cfv, signed, tdvf
 from formats.errors import FormatError
 from formats.tdvf import SectionType
@@ -102,7 +101,7 @@ def _anchor(core: hostlib.Lib, image: bytes, gpa: int | None, place: str) -> Any
     if data is None:
         raise UserError(f"{where}: found no trust anchor; enroll a key")
     cfv.read_anchor(data, place=f"{where}, trust anchor")
-    raise UserError(f"{where}: {_text(core, status)}")
+    raise UserError(f"{where}: {core.text(status)}")
 
 
 def _verify(core: hostlib.Lib, data: bytes, anchor: Any, minimum_svn: int, place: str) -> bytes:
@@ -119,11 +118,7 @@ def _verify(core: hostlib.Lib, data: bytes, anchor: Any, minimum_svn: int, place
         "payload_wrongly_signed": "the signature is not that of the key over header and payload",
         "payload_too_old": f"found SVN {found.svn}, expected at least {minimum_svn}",
     }
-    raise UserError(f"{place}: {why.get(core.error(status), _text(core, status))}")
-
-
-def _text(core: hostlib.Lib, status: int) -> str:
-    return prelude().errors[core.error(status)].text
+    raise UserError(f"{place}: {why.get(core.error(status), core.text(status))}")
 
 
 COMMAND = Command(

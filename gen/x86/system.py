@@ -425,15 +425,15 @@ class JMP_FAR(SystemInstruction):
         self._issue()
 
 
-class LOCK_CMPXCHG(SystemInstruction):
-    """In one step: if the 8 bytes in memory are RAX, the register goes there; else RAX takes them."""
+class _Locked(SystemInstruction):
+    """One step with 8 bytes in memory and a register that no other vCPU sees half of. `opcode`: behind 0F."""
 
     modes = frozenset({64})
 
-    def __init__(self, memory: Any, source: Any, **kwargs: Any) -> None:
-        super().__init__("LOCK CMPXCHG", memory, source, **kwargs)
-        to, new = self.operands
-        if not isinstance(to, MemoryOperand) or not isinstance(new, GeneralPurposeRegister64):
+    def __init__(self, name: str, opcode: int, memory: Any, source: Any, **kwargs: Any) -> None:
+        super().__init__(f"LOCK {name}", memory, source, **kwargs)
+        to, register = self.operands
+        if not isinstance(to, MemoryOperand) or not isinstance(register, GeneralPurposeRegister64):
             self._reject()
         self.encodings.append(
             (
@@ -441,38 +441,28 @@ class LOCK_CMPXCHG(SystemInstruction):
                 lambda op: (
                     bytearray([0xF0])
                     + rex(1, op[1].hcode, op[0].address)
-                    + bytearray([0x0F, 0xB1])
+                    + bytearray([0x0F, opcode])
                     + modrm_sib_disp(op[1].lcode, op[0].address)
                 ),
             )
         )
         self.in_regs = (True, True)
+
+
+class LOCK_CMPXCHG(_Locked):
+    """In one step: if the 8 bytes in memory are RAX, the register goes there; else RAX takes them."""
+
+    def __init__(self, memory: Any, source: Any, **kwargs: Any) -> None:
+        super().__init__("CMPXCHG", 0xB1, memory, source, **kwargs)
         self._implicit((rax,), (rax,))
         self._issue()
 
 
-class LOCK_XADD(SystemInstruction):
+class LOCK_XADD(_Locked):
     """In one step: the 8 bytes in memory grow by the register, and the register takes what they were."""
 
-    modes = frozenset({64})
-
     def __init__(self, memory: Any, source: Any, **kwargs: Any) -> None:
-        super().__init__("LOCK XADD", memory, source, **kwargs)
-        to, added = self.operands
-        if not isinstance(to, MemoryOperand) or not isinstance(added, GeneralPurposeRegister64):
-            self._reject()
-        self.encodings.append(
-            (
-                0x00,
-                lambda op: (
-                    bytearray([0xF0])
-                    + rex(1, op[1].hcode, op[0].address)
-                    + bytearray([0x0F, 0xC1])
-                    + modrm_sib_disp(op[1].lcode, op[0].address)
-                ),
-            )
-        )
-        self.in_regs = (True, True)
+        super().__init__("XADD", 0xC1, memory, source, **kwargs)
         self._implicit((), (source,))
         self._issue()
 

@@ -17,7 +17,6 @@ from emu import api
 from emu.config import RunConfig
 from emu.observe import Observer
 from emu.view import Vcpu
-from formats import tdvf
 from formats.registers import RAX, Gpr
 from formats.tdx.leaves import Leaf
 from formats.units import GIB, KIB, MIB
@@ -25,13 +24,13 @@ from gen.core.hostlib import load
 from gen.link.toolchain import C_FLAGS
 from host.library import FLAGS
 from tdforge import boot, qemu, show
-from tdforge.bench_flows import HASHING, configurations, sizes
+from tdforge.bench_flows import HASHING, bfv_bytes, configurations, met, sizes, to_handoff
 from tdforge.building import build_flow
 from tdforge.errors import UserError
 from tdforge.files import read
 from tdforge.flows import find_flow
 from tdforge.kernel import Kernel, find_kernel
-from tdforge.running import run_td, symbols_of
+from tdforge.running import run_td
 from tdforge.sizes import show_size
 from tdforge.tiny import BANNER, tiny_payload
 
@@ -141,19 +140,14 @@ def shared_rows(kernel: bytes) -> list[tuple[str, ...]]:
     image = build_flow(SHARED_FLOW, boot.OUT).image
     rows: list[tuple[str, ...]] = []
     for vcpus in VCPUS:
-        config = RunConfig(
-            read(image, "image"), str(image), SHARED_MEMORY, vcpus=vcpus, kernel=kernel, cmdline=boot.CMDLINE,
-            elf=symbols_of(image), skip_count=HASHING,
-        )  # fmt: skip
+        config = to_handoff(image, SHARED_MEMORY, kernel, vcpus=vcpus)
         td = api.prepare(config)
         try:
             seen = Accepts()
             td.observe(seen)
-            report = api.report(td, td.run(config.max_instructions, None))
+            report = met(api.report(td, td.run(config.max_instructions, None)), f"{vcpus} vCPUs: no handoff")
         finally:
             td.close()
-        if not report.met:
-            raise UserError(f"{vcpus} vCPUs: no handoff; {show.end_line(report.to_json()['end'])}")
         figures = (vcpus, seen.by.total(), seen.by[0], max(seen.by.values()), outside(report.to_json()))
         rows.append(tuple(f"{figure:,}" for figure in figures))
     names = ("vCPUs", "TDG.MEM.PAGE.ACCEPT", "by vCPU 0", "by the busiest vCPU", "instructions of vCPU 0")
@@ -170,13 +164,8 @@ def lazy_rows() -> list[tuple[str, ...]]:
     for flow in LAZILY.values():
         image = build_flow(flow, boot.OUT).image
         for memory in LAZY_MEMORY:
-            config = RunConfig(
-                read(image, "image"), str(image), memory, kernel=payload, cmdline=boot.CMDLINE,
-                elf=symbols_of(image), skip_count=HASHING,
-            )  # fmt: skip
-            report = run_td(config, console=None)
-            if not report.met:
-                raise UserError(f"{show_size(memory)}: no handoff; {show.end_line(report.to_json()['end'])}")
+            config = to_handoff(image, memory, payload)
+            report = met(run_td(config, console=None), f"{show_size(memory)}: no handoff")
             accepted = report.tdcalls["TDG.MEM.PAGE.ACCEPT"]
             counts.append((outside(report.to_json()), sum(report.tdcalls.values()), accepted))
     names = ("instructions, without hashing", "TDCALLs", "TDG.MEM.PAGE.ACCEPT")
@@ -200,14 +189,8 @@ def measure() -> tuple[str, list[Bar]]:
     def start(
         memory: int, until: str, skip: tuple[str, ...], path: Path = image_path, vmm: str = RunConfig.vmm
     ) -> dict[str, Any]:
-        config = RunConfig(
-            read(path, "image"), str(path), memory, kernel=data, cmdline=boot.CMDLINE, until=until,
-            elf=symbols_of(path), skip_count=skip, vmm=vmm,
-        )  # fmt: skip
-        report = run_td(config, console=None)
-        if not report.met:
-            raise UserError(f"{show_size(memory)}: no {until}; {show.end_line(report.to_json()['end'])}")
-        return dict(report.to_json())
+        config = to_handoff(path, memory, data, until=until, skip_count=skip, vmm=vmm)
+        return dict(met(run_td(config, console=None), f"{show_size(memory)}: no {until}").to_json())
 
     reports = {f"linux.tdf, {show_size(size)}": start(size, "handoff", HASHING) for size in MEMORY}
     on_qemu = {
@@ -249,10 +232,9 @@ def measure() -> tuple[str, list[Bar]]:
 def of_flows(kernel: bytes) -> list[tuple[str, ...]]:
     """Table of what each shipped flow costs, one column for each. Raises UserError."""
     runs = configurations(kernel, boot.OUT, lambda text: show.err().print(f"tdforge: {text}"))
-    reports = {name: run_td(config, console=None) for name, config in runs.items()}
-    for name, report in reports.items():
-        if not report.met:
-            raise UserError(f"{name}: {show.end_line(report.to_json()['end'])}")
+    reports = {
+        name: met(run_td(config, console=None), f"{name}: no handoff") for name, config in runs.items()
+    }
     of_images = [sizes(config) for config in runs.values()]
     head, *rows = handoff_rows({name: report.to_json() for name, report in reports.items()})
     return [head, *((what, *(f"{each[what]:,}" for each in of_images)) for what in of_images[0]), *rows]
@@ -349,12 +331,6 @@ def hash_speeds() -> dict[str, float]:
         core_label(): megabytes_per_second(by_core, data),
         "hashlib (OpenSSL)": megabytes_per_second(lambda data: hashlib.sha384(data).digest(), data),
     }
-
-
-def bfv_bytes(image: bytes) -> int:
-    """Bytes of the image's BFV sections."""
-    sections = tdvf.metadata(image).sections
-    return sum(item.memory_size for item in sections if item.type == tdvf.SectionType.BFV)
 
 
 def main(words: Sequence[str] | None = None) -> int:

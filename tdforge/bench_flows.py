@@ -6,20 +6,24 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dsl.api import shipped_flows
-from emu.config import RunConfig
+from emu.api import Report, RunConfig
 from formats import cfv, tdvf
 from formats.units import MIB
 from gen.link.sample import sample
 from image.enroll import enroll
 from image.keys import RSA_BITS, PrivateKey, key_hash, signature_with
 from image.sign import sign
+from tdforge import show
 from tdforge.apt import Say
 from tdforge.boot import CMDLINE
 from tdforge.building import build_flow
+from tdforge.errors import UserError
+from tdforge.files import read
 from tdforge.kernel import vmlinux
 from tdforge.running import symbols_of
 
@@ -39,6 +43,24 @@ def keys() -> dict[str, PrivateKey]:
     }
 
 
+def to_handoff(image: Path, memory: int, kernel: bytes | None, **more: Any) -> RunConfig:
+    """A run of a built image that ends at the hand-over, with hashing counted apart; `more`: what differs.
+    UserError: no such image.
+    """
+    config = RunConfig(
+        read(image, "image"), str(image), memory, kernel=kernel, cmdline="" if kernel is None else CMDLINE,
+        until="handoff", elf=symbols_of(image), skip_count=HASHING,
+    )  # fmt: skip
+    return replace(config, **more)
+
+
+def met(report: Report, what: str) -> Report:
+    """The report of a run that came to where it should. UserError: how it ended instead."""
+    if not report.met:
+        raise UserError(f"{what}; {show.end_line(report.to_json()['end'])}")
+    return report
+
+
 def configurations(kernel: bytes, out: Path, say: Say) -> dict[str, RunConfig]:
     """A run of each flow with what it starts, by the column's name. Raises UserError."""
     found: dict[str, RunConfig] = {}
@@ -48,26 +70,21 @@ def configurations(kernel: bytes, out: Path, say: Say) -> dict[str, RunConfig]:
         for name, flow in shipped_flows().items():
             built_in = name in BUILT_IN
             image = build_flow(flow, out, payload=file if built_in else None).image
-            config = RunConfig(
-                image.read_bytes(),
-                str(image),
-                MEMORY,
-                kernel=None if built_in else vmlinux(kernel, say) if name == "vmlinux" else kernel,
-                cmdline="" if built_in else CMDLINE,
-                until="handoff",
-                elf=symbols_of(image),
-                skip_count=HASHING,
-                vmm=HOSTS.get(name, RunConfig.vmm),
-            )
+            given = None if built_in else vmlinux(kernel, say) if name == "vmlinux" else kernel
+            config = to_handoff(image, MEMORY, given, vmm=HOSTS.get(name, RunConfig.vmm))
             found |= signed(config) if name == SIGNED else {name: config}
     return found
 
 
 def sizes(config: RunConfig) -> dict[str, int]:
     """Of the image file, and of the firmware itself."""
-    sections = tdvf.metadata(config.image).sections
-    firmware = sum(item.memory_size for item in sections if item.type == tdvf.SectionType.BFV)
-    return {"image file, bytes": len(config.image), "BFV, bytes": firmware}
+    return {"image file, bytes": len(config.image), "BFV, bytes": bfv_bytes(config.image)}
+
+
+def bfv_bytes(image: bytes) -> int:
+    """Bytes of the image's BFV sections."""
+    sections = tdvf.metadata(image).sections
+    return sum(item.memory_size for item in sections if item.type == tdvf.SectionType.BFV)
 
 
 def signed(config: RunConfig) -> dict[str, RunConfig]:

@@ -268,7 +268,7 @@ def page(
         "`service_td.tdf` have the sample of `runtime-c/sample` in the image, the others\n"
         "start the kernel: `alioth.tdf` and `qemu.tdf` get it from the VMM of that name,\n"
         "`vmlinux.tdf` from Dragonball, unpacked. What `secure_boot.tdf` verifies is\n"
-        "signed with a new key of each kind: another key or signature takes some thousand\n"
+        "signed with a new key of each kind: another key or signature takes ten thousands of\n"
         "instructions more or less.\n\n"
         f"{markdown(flows)}\n"
         f"{SHARED_TEXT}\n{markdown(shared)}\n"
